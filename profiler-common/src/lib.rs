@@ -1,0 +1,9 @@
+//! What the probes in the kernel and the agent in user space agree on: point numbers, map values, counters.
+//!
+//! Every type here is `#[repr(C)]` without implicit padding, because its bytes cross the kernel's boundary.
+#![no_std]
+
+pub mod layout;
+pub mod point;
+
+pub use layout::*;

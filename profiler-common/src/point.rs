@@ -1,0 +1,62 @@
+//! Numbers of the points at which a request is seen. A point is one byte: below [`DEVICE_BASE`] it is a fixed
+//! point, from there on it names a device and what happens there.
+
+/// A client's or server's sending system call was entered.
+pub const CALL: u8 = 1;
+/// TCP took the message: `tcp:tcp_sendmsg_locked`. A request starts here, in the client.
+pub const SEND: u8 = 2;
+/// TCP found the receiving socket, in softirq: `tcp:tcp_probe`.
+pub const DELIVERED: u8 = 3;
+/// The same from the socket's backlog, in the context of the task that held the socket's lock.
+pub const BACKLOG: u8 = 4;
+/// The socket called its wake-up: `sock:sk_data_ready`.
+pub const READY: u8 = 5;
+/// A thread of the receiver is being woken: `sched:sched_waking`.
+pub const WAKING: u8 = 6;
+/// The thread is on a run queue: `sched:sched_wakeup`.
+pub const WAKEUP: u8 = 7;
+/// The thread runs: `sched:sched_switch`.
+pub const SWITCH_IN: u8 = 8;
+/// Its poll call returned.
+pub const POLL_RETURN: u8 = 9;
+/// Its receiving call was entered.
+pub const RECEIVE_CALL: u8 = 10;
+/// The data lies in user memory: `sock:sock_recv_length` above 0.
+pub const RECEIVED: u8 = 11;
+/// The receiving call returned to user space.
+pub const RETURN: u8 = 12;
+/// The skb was dropped; its token waits in the sending socket for the retransmission: `skb:kfree_skb`.
+pub const DROPPED: u8 = 13;
+
+/// The first of the numbers that belong to devices.
+pub const DEVICE_BASE: u8 = 16;
+/// Devices that one repetition can tell apart; the probes count what exceeds them.
+pub const DEVICES: u32 = 32;
+/// What happens at a device: `net:net_dev_start_xmit`.
+pub const AT_XMIT: u8 = 0;
+/// What happens at a device: `net:netif_receive_skb`.
+pub const AT_RECEIVE: u8 = 1;
+/// What happens at a device: `net:net_dev_queue`.
+pub const AT_QUEUE: u8 = 2;
+/// What happens at a device: the softirq that will receive from it began.
+pub const AT_SOFTIRQ: u8 = 3;
+
+/// The number of what (`AT_…`) happens at the device with this index (below [`DEVICES`]).
+#[inline(always)]
+#[must_use]
+pub const fn at_device(what: u8, device: u8) -> u8 {
+    DEVICE_BASE + 4 * device + what
+}
+
+/// The inverse of [`at_device`]: `(what, device index)`, or `None` for a fixed point.
+#[inline(always)]
+#[must_use]
+pub const fn device_of(point: u8) -> Option<(u8, u8)> {
+    if point < DEVICE_BASE {
+        None
+    } else {
+        Some(((point - DEVICE_BASE) & 3, (point - DEVICE_BASE) >> 2))
+    }
+}
+
+const _: () = assert!(DEVICE_BASE as u32 + 4 * DEVICES <= 256);

@@ -1,0 +1,62 @@
+//! Reading the kernel's memory.
+
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+
+use crate::settings;
+
+/// How a field of a kernel structure is read at an offset that is a constant to the verifier.
+pub trait Kernel {
+    /// The field at `address + offset`; zeroes where it cannot be read.
+    fn load<T: Copy>(address: u64, offset: u32) -> T;
+}
+
+/// `tp_btf`, `fentry`: arguments are typed pointers, so a field is one load.
+pub struct Typed;
+impl Kernel for Typed {
+    #[inline(always)]
+    fn load<T: Copy>(address: u64, offset: u32) -> T {
+        unsafe { *((address + u64::from(offset)) as *const T) }
+    }
+}
+
+/// Raw tracepoints and kprobes: a helper call a field.
+pub struct Untyped;
+impl Kernel for Untyped {
+    #[inline(always)]
+    fn load<T: Copy>(address: u64, offset: u32) -> T {
+        read(address, offset)
+    }
+}
+
+/// The field at `address + offset` through the helper; zeroes where it cannot be read.
+#[inline(always)]
+pub fn read<T: Copy>(address: u64, offset: u32) -> T {
+    unsafe {
+        bpf_probe_read_kernel((address + u64::from(offset)) as *const T)
+            .unwrap_or_else(|_| core::mem::zeroed())
+    }
+}
+
+/// The low half of an address as a number.
+///
+/// With `tp_btf` the address is a typed pointer, on which the verifier allows only + and −; a 32-bit move turns it
+/// into a plain number. Only 32-bit operations may follow, or LLVM merges the move into 64-bit arithmetic on the
+/// pointer: hence the build's `-Ctarget-cpu=v3`.
+#[inline(always)]
+pub fn low(address: u64) -> u32 {
+    address as u32
+}
+
+/// Bytes of TCP payload of an skb that is about to leave its socket, headers in place.
+#[inline(always)]
+pub fn payload<K: Kernel>(skb: u64) -> u32 {
+    let head: u64 = K::load(skb, settings::skb_head());
+    let data: u64 = K::load(skb, settings::skb_data());
+    let transport: u16 = K::load(skb, settings::skb_transport());
+    let len: u32 = K::load(skb, settings::skb_len());
+    let tcp = head + u64::from(transport);
+    // The thirteenth byte's upper half is the header's length in words (RFC 9293, 3.1).
+    let offset: u8 = read(tcp, 12);
+    let headers = (tcp.wrapping_sub(data) as u32).wrapping_add(u32::from(offset >> 4) * 4);
+    len.wrapping_sub(headers)
+}

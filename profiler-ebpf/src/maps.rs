@@ -1,0 +1,291 @@
+//! All maps, and the look-ups that every program shares.
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
+};
+use profiler_common::{
+    COUNTERS, Control, Counter, Device, OFF, Packet, RECORD_SLOTS, Record, STAGE_KEYS, STAGES,
+    Socket, Stage, Thread, point::DEVICES,
+};
+
+use crate::{
+    kernel::{low, read},
+    settings,
+};
+
+/// `BPF_F_MMAPABLE`: user space reads the array as memory, without a system call per entry.
+const MMAPABLE: u32 = 1 << 10;
+const SLOTS: u32 = 16384;
+const SYSTEM_CALLS: u32 = 1024;
+
+#[map]
+static CONTROL: Array<Control> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static ROLES: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0);
+#[map]
+static CALL_KINDS: Array<u32> = Array::with_max_entries(SYSTEM_CALLS, 0);
+#[map]
+static SOCKETS: Array<Socket> = Array::with_max_entries(SLOTS, MMAPABLE);
+#[map]
+static PACKETS: Array<Packet> = Array::with_max_entries(SLOTS, MMAPABLE);
+#[map]
+static THREADS: Array<Thread> = Array::with_max_entries(SLOTS, 0);
+#[map]
+static DEVICE_TABLE: Array<Device> = Array::with_max_entries(DEVICES, MMAPABLE);
+#[map]
+static STAGE_NUMBERS: Array<u32> = Array::with_max_entries(STAGE_KEYS, 0);
+#[map]
+static STAGE_NEXT: Array<u32> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static STAGE_OF_NUMBER: Array<u32> = Array::with_max_entries(STAGES, MMAPABLE);
+/// Numbers already given out, of devices and stages. Rust has no compare-and-swap for BPF; an insertion that must not
+/// find its key is one, and both are numbered only once.
+#[map]
+static CLAIMED: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
+#[map]
+static STAGE_TOTALS: PerCpuArray<Stage> = PerCpuArray::with_max_entries(STAGES, 0);
+#[map]
+static COUNTS: PerCpuArray<[u64; COUNTERS]> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static SOFTIRQ_SINCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static RECORDS: Array<Record> = Array::with_max_entries(RECORD_SLOTS, MMAPABLE);
+#[map]
+pub static RECORD_RING: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+#[map]
+static LAST_LOGGED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// `CLOCK_MONOTONIC`, ns: the clock of the client's and the agent's times, too.
+#[inline(always)]
+pub fn now() -> u64 {
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// The phase, while requests are followed.
+#[inline(always)]
+pub fn following() -> Option<&'static Control> {
+    let control = unsafe { &*CONTROL.get_ptr(0)? };
+    (unsafe { core::ptr::read_volatile(&control.state) } != OFF).then_some(control)
+}
+
+#[inline(always)]
+pub fn count(counter: Counter) {
+    if let Some(counts) = COUNTS.get_ptr_mut(0) {
+        unsafe { (*counts)[counter as usize & (COUNTERS - 1)] += 1 }
+    }
+}
+
+/// Whether this CPU may send another line to the terminal: ten a second.
+#[inline(always)]
+pub fn may_log() -> bool {
+    if settings::debug_probes() == 0 {
+        return false;
+    }
+    let Some(last) = LAST_LOGGED.get_ptr_mut(0) else {
+        return false;
+    };
+    let at = now();
+    let due = at.wrapping_sub(unsafe { *last }) > 100_000_000;
+    if due {
+        unsafe { *last = at }
+    }
+    due
+}
+
+const CLAIM_DEVICE: u32 = 1 << 30;
+const CLAIM_STAGE: u32 = 1 << 29;
+const BPF_NOEXIST: u64 = 1;
+
+/// Takes a number for good; false: it is taken.
+#[inline(always)]
+fn claim(number: u32) -> bool {
+    CLAIMED.insert(&number, &1, BPF_NOEXIST).is_ok()
+}
+
+#[inline(always)]
+fn mix(address: u64) -> u32 {
+    // Fibonacci hashing (Knuth, TAOCP 6.4): addresses of one slab cache differ in few bits.
+    low(address).wrapping_mul(0x9E37_79B1) >> 16
+}
+
+/// Slots probed for one key: a socket stays long, so with fewer, fifty of them would clash for good.
+const WAYS: u32 = 4;
+
+#[inline(always)]
+pub fn socket(address: u64) -> Option<&'static mut Socket> {
+    let first = mix(address);
+    for way in 0..WAYS {
+        let slot = unsafe { &mut *SOCKETS.get_ptr_mut((first + way) & (SLOTS - 1))? };
+        if slot.key == address {
+            return Some(slot);
+        }
+    }
+    None
+}
+
+/// Starts to follow a socket; a slot that no phase has used since `epoch` began counts as free.
+#[inline(always)]
+pub fn put_socket(value: &Socket) -> bool {
+    let first = mix(value.key);
+    for way in 0..WAYS {
+        let Some(slot) = SOCKETS.get_ptr_mut((first + way) & (SLOTS - 1)) else {
+            return false;
+        };
+        let slot = unsafe { &mut *slot };
+        if slot.key == 0 || slot.key == value.key || slot.token.epoch != value.token.epoch {
+            *slot = *value;
+            return true;
+        }
+    }
+    false
+}
+
+#[inline(always)]
+pub fn packet(address: u64) -> Option<&'static mut Packet> {
+    let first = mix(address);
+    for way in 0..WAYS {
+        let slot = unsafe { &mut *PACKETS.get_ptr_mut((first + way) & (SLOTS - 1))? };
+        if slot.key == address {
+            return Some(slot);
+        }
+    }
+    None
+}
+
+#[inline(always)]
+pub fn put_packet(value: &Packet) -> bool {
+    let first = mix(value.key);
+    for way in 0..WAYS {
+        let Some(slot) = PACKETS.get_ptr_mut((first + way) & (SLOTS - 1)) else {
+            return false;
+        };
+        let slot = unsafe { &mut *slot };
+        if slot.live == 0 || slot.key == value.key || slot.token.epoch != value.token.epoch {
+            *slot = *value;
+            return true;
+        }
+    }
+    false
+}
+
+/// The thread with this id, if it is one of the run's and was seen in a call.
+#[inline(always)]
+pub fn thread(tid: u32) -> Option<&'static mut Thread> {
+    let slot = unsafe { &mut *THREADS.get_ptr_mut(tid & (SLOTS - 1))? };
+    (slot.tid == tid).then_some(slot)
+}
+
+/// The current thread, if its process is of the run.
+#[inline(always)]
+pub fn current() -> Option<&'static mut Thread> {
+    let ids = bpf_get_current_pid_tgid();
+    let tid = ids as u32;
+    let slot = unsafe { &mut *THREADS.get_ptr_mut(tid & (SLOTS - 1))? };
+    if slot.tid == tid {
+        return Some(slot);
+    }
+    let role = role((ids >> 32) as u32)?;
+    if slot.tid != 0 {
+        count(Counter::ThreadClash);
+    }
+    *slot = Thread {
+        tid,
+        role,
+        ..Thread::default()
+    };
+    Some(slot)
+}
+
+#[inline(always)]
+pub fn role(tgid: u32) -> Option<u32> {
+    unsafe { ROLES.get(&tgid) }.copied()
+}
+#[inline(always)]
+pub fn set_role(tgid: u32, role: u32) {
+    // A full table shows as sockets that are not followed.
+    let _ = ROLES.insert(&tgid, &role, 0);
+}
+#[inline(always)]
+pub fn forget_role(tgid: u32) {
+    let _ = ROLES.remove(&tgid);
+}
+
+/// What kind of call (`CALL_…`) a system call is, 0: one that does not matter.
+#[inline(always)]
+pub fn call_kind(number: u64) -> u32 {
+    CALL_KINDS
+        .get_ptr(number as u32)
+        .map_or(0, |kind| unsafe { *kind })
+}
+
+#[inline(always)]
+pub fn softirq_since() -> Option<&'static mut u64> {
+    SOFTIRQ_SINCE
+        .get_ptr_mut(0)
+        .map(|since| unsafe { &mut *since })
+}
+
+#[inline(always)]
+pub fn record(slot: u32) -> Option<&'static mut Record> {
+    RECORDS
+        .get_ptr_mut(slot & (RECORD_SLOTS - 1))
+        .map(|record| unsafe { &mut *record })
+}
+
+/// Index of a device; its name is read only the first time.
+#[inline(always)]
+pub fn device(address: u64) -> Option<u8> {
+    let first = low(address) >> 12;
+    for way in 0..8 {
+        let index = (first + way) & (DEVICES - 1);
+        let slot = unsafe { &mut *DEVICE_TABLE.get_ptr_mut(index)? };
+        if slot.key == address {
+            return Some(index as u8);
+        }
+        // Two CPUs may meet a new device at once: one of them gets the slot, the other the next.
+        if slot.key == 0 && claim(CLAIM_DEVICE | index) {
+            slot.name = read(address, settings::dev_name());
+            slot.ifindex = read(address, settings::dev_ifindex());
+            let net: u64 = read(address, settings::dev_net());
+            slot.namespace = read(net, settings::net_inum());
+            slot.key = address;
+            return Some(index as u8);
+        }
+    }
+    count(Counter::DeviceTable);
+    None
+}
+
+/// The totals of a stage on this CPU. Should two CPUs number a new stage at once, it gets two numbers, and user
+/// space adds them up.
+#[inline(always)]
+pub fn stage(key: u32) -> Option<&'static mut Stage> {
+    let number = STAGE_NUMBERS.get_ptr_mut(key)?;
+    let mut index = unsafe { *number };
+    if index == 0 {
+        index = new_stage(key)?;
+        unsafe { *number = index }
+    }
+    STAGE_TOTALS
+        .get_ptr_mut(index)
+        .map(|stage| unsafe { &mut *stage })
+}
+
+#[inline(never)]
+fn new_stage(key: u32) -> Option<u32> {
+    let next = STAGE_NEXT.get_ptr_mut(0)?;
+    for _ in 0..8 {
+        let index = unsafe { *next } + 1;
+        if index >= STAGES {
+            return None;
+        }
+        unsafe { *next = index }
+        if claim(CLAIM_STAGE | index) {
+            unsafe { *STAGE_OF_NUMBER.get_ptr_mut(index)? = key }
+            return Some(index);
+        }
+    }
+    None
+}

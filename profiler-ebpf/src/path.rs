@@ -1,0 +1,424 @@
+//! Hand-overs between sockets and skbs. Every handler returns a fault worth a line under `--debug-probes`, or nothing.
+
+use profiler_common::{
+    CALL_SEND, CLIENT, Control, Counter, EMPTY, Packet, READ, SERVER, Socket, Token, UNREAD,
+    point::{
+        AT_QUEUE, AT_RECEIVE, AT_SOFTIRQ, AT_XMIT, BACKLOG, CALL, DELIVERED, DROPPED, POLL_RETURN,
+        READY, RECEIVE_CALL, RECEIVED, RETURN, SEND, SWITCH_IN, WAKEUP, WAKING, at_device,
+    },
+};
+
+use crate::{
+    kernel::{Kernel, payload},
+    maps::{
+        count, current, device, now, packet, put_packet, put_socket, socket, softirq_since,
+    },
+    settings,
+    token::{Parts, append, begin_record, commit_record, lose, pass},
+};
+
+type Fault = Option<Counter>;
+
+const MSG_PEEK: i32 = 2;
+const TCP_CLOSE: i32 = 7;
+
+/// `tcp:tcp_sendmsg_locked`: the socket's owner sends.
+#[inline(always)]
+pub fn send(control: &Control, address: u64) -> Fault {
+    let socket = socket(address)?;
+    let at_ns = now();
+    if socket.token.epoch != control.epoch {
+        // The client's first send in this phase: what came before it was not followed.
+        if socket.role == CLIENT {
+            socket.token = Token {
+                at_ns,
+                epoch: control.epoch,
+                record: 0,
+                point: SEND,
+                role: CLIENT,
+            };
+            socket.state = READ;
+            socket.counted = 0;
+        }
+        return None;
+    }
+    if socket.state != READ {
+        let odd = if socket.role == CLIENT {
+            Counter::Pipelined
+        } else if socket.state == UNREAD {
+            Counter::Unreceived
+        } else {
+            return None;
+        };
+        count(odd);
+        return Some(odd);
+    }
+    if socket.token.point != RECEIVED {
+        return None;
+    }
+    let mut called_ns = 0;
+    let mut parts = Parts::of(&socket.token);
+    if let Some(thread) = current() {
+        if thread.call == CALL_SEND {
+            parts.via(control, RETURN, thread.return_ns);
+            parts.via(control, CALL, thread.call_ns);
+            called_ns = thread.call_ns;
+        }
+    }
+    parts.end(control, SEND, at_ns);
+    let answered_ns = socket.token.at_ns;
+    if socket.role == CLIENT && socket.token.record != 0 {
+        commit_record(socket.token.record);
+        socket.token.record = 0;
+    }
+    if let Err(cause) = pass(control, &mut socket.token, SEND, at_ns) {
+        return give_up(socket, cause);
+    }
+    if socket.role == CLIENT {
+        begin_request(control, socket, called_ns, answered_ns);
+    }
+    None
+}
+
+#[inline(always)]
+fn begin_request(
+    control: &Control,
+    socket: &mut Socket,
+    called_ns: u64,
+    answered_ns: u64,
+) {
+    let at_ns = socket.token.at_ns;
+    socket.counted = (at_ns >= control.open_ns && at_ns < control.close_ns) as u8;
+    if socket.counted != 0 {
+        count(Counter::Followed);
+    }
+    // The key as the map holds it is a number; `address` is a pointer, with which the verifier allows no arithmetic.
+    let slot = begin_record(control, socket.key, &mut socket.countdown, at_ns);
+    if slot != 0 {
+        if called_ns > answered_ns {
+            append(slot, CLIENT, CALL, called_ns);
+        }
+        append(slot, CLIENT, SEND, at_ns);
+    }
+    socket.token.record = slot;
+}
+
+#[inline(always)]
+fn give_up(socket: &mut Socket, cause: Counter) -> Fault {
+    let fault = lose(&socket.token, socket.counted, cause);
+    socket.state = EMPTY;
+    socket.counted = 0;
+    Some(fault)
+}
+#[inline(always)]
+fn drop_entry(packet: &mut Packet, cause: Counter) -> Fault {
+    packet.live = 0;
+    Some(lose(&packet.token, packet.counted, cause))
+}
+
+/// `net:net_dev_queue`: only a time is left behind; [`xmit`] of the same device binds it.
+#[inline(always)]
+pub fn queue<K: Kernel>(control: &Control, skb: u64) -> Fault {
+    let at_ns = now();
+    if let Some(packet) = packet(skb) {
+        if packet.live != 0 && packet.token.epoch == control.epoch {
+            packet.queued_ns = at_ns;
+            return None;
+        }
+    }
+    // Not yet travelling: the entry is made here, so that the time has a place.
+    let sender: u64 = K::load(skb, settings::skb_sk());
+    if sender == 0 {
+        return None;
+    }
+    let socket = socket(sender)?;
+    if socket.state != READ || socket.token.epoch != control.epoch {
+        return None;
+    }
+    put_packet(&Packet {
+        key: skb,
+        socket: sender,
+        token: Token {
+            epoch: control.epoch,
+            ..Token::default()
+        },
+        queued_ns: at_ns,
+        live: 0,
+        counted: 0,
+        reserved: [0; 6],
+    });
+    None
+}
+
+/// `net:net_dev_start_xmit`: socket → skb, or the next device of a stack.
+#[inline(always)]
+pub fn xmit<K: Kernel>(control: &Control, skb: u64, dev: u64) -> Fault {
+    let sender: u64 = K::load(skb, settings::skb_sk());
+    let mut queued_ns = 0;
+    if let Some(packet) = packet(skb) {
+        if packet.token.epoch == control.epoch {
+            if packet.live != 0 {
+                if sender == 0 || sender == packet.socket {
+                    return hop(control, packet, AT_XMIT, dev, packet.queued_ns, AT_QUEUE);
+                }
+                // The address was given to another skb, and nobody told.
+                drop_entry(packet, Counter::LostRecycled);
+            } else if packet.socket == sender {
+                queued_ns = packet.queued_ns;
+            }
+        }
+    }
+    if sender == 0 {
+        return None;
+    }
+    let socket = socket(sender)?;
+    if socket.token.epoch != control.epoch || socket.state == UNREAD {
+        return None;
+    }
+    // Pure ACKs, window updates and FINs carry no token.
+    if payload::<K>(skb) == 0 {
+        return None;
+    }
+    if socket.state == EMPTY {
+        count(Counter::Segments);
+        return None;
+    }
+    if socket.token.point != SEND && socket.token.point != DROPPED {
+        return None;
+    }
+    let mut entry = Packet {
+        key: skb,
+        socket: sender,
+        token: socket.token,
+        queued_ns: 0,
+        live: 1,
+        counted: socket.counted,
+        reserved: [0; 6],
+    };
+    socket.state = EMPTY;
+    socket.counted = 0;
+    let fault = hop(control, &mut entry, AT_XMIT, dev, queued_ns, AT_QUEUE);
+    if entry.live != 0 && !put_packet(&entry) {
+        return Some(lose(&entry.token, entry.counted, Counter::LostPacketTable));
+    }
+    fault
+}
+
+/// A travelling token passes `what` at a device, after a time `part_ns` that was left behind under `part`.
+#[inline(always)]
+fn hop(
+    control: &Control,
+    packet: &mut Packet,
+    what: u8,
+    dev: u64,
+    part_ns: u64,
+    part: u8,
+) -> Fault {
+    let Some(index) = device(dev) else {
+        return drop_entry(packet, Counter::LostStageTable);
+    };
+    let to = at_device(what, index);
+    let at_ns = now();
+    if part_ns > packet.token.at_ns && part_ns <= at_ns {
+        let mut parts = Parts::of(&packet.token);
+        parts.via(control, at_device(part, index), part_ns);
+        parts.end(control, to, at_ns);
+    }
+    match pass(control, &mut packet.token, to, at_ns) {
+        Ok(()) => None,
+        Err(cause) => drop_entry(packet, cause),
+    }
+}
+
+/// `net:netif_receive_skb`.
+#[inline(always)]
+pub fn receive<K: Kernel>(control: &Control, skb: u64) -> Fault {
+    let packet = travelling(control, skb)?;
+    let dev: u64 = K::load(skb, settings::skb_dev());
+    let since = softirq_since().map_or(0, |since| *since);
+    hop(control, packet, AT_RECEIVE, dev, since, AT_SOFTIRQ)
+}
+
+#[inline(always)]
+fn travelling(control: &Control, skb: u64) -> Option<&'static mut Packet> {
+    packet(skb).filter(|packet| packet.live != 0 && packet.token.epoch == control.epoch)
+}
+
+/// `tcp:tcp_probe`: skb → socket. A pure ACK has no entry, so it falls out at the look-up.
+#[inline(always)]
+pub fn delivered<K: Kernel>(control: &Control, address: u64, skb: u64) -> Fault {
+    let packet = travelling(control, skb)?;
+    // While the backlog is worked off, the socket is still owned by the task that does so.
+    let owned: u32 = K::load(address, settings::sock_owned());
+    let to = if owned == 0 { DELIVERED } else { BACKLOG };
+    if let Err(cause) = pass(control, &mut packet.token, to, now()) {
+        return drop_entry(packet, cause);
+    }
+    packet.live = 0;
+    let Some(socket) = socket(address) else {
+        count(Counter::UnknownSocket);
+        return Some(lose(
+            &packet.token,
+            packet.counted,
+            Counter::LostUnknownSocket,
+        ));
+    };
+    if socket.token.epoch == control.epoch && socket.state != EMPTY {
+        lose(&socket.token, socket.counted, Counter::LostResynchronised);
+    }
+    socket.token = packet.token;
+    socket.token.role = socket.role;
+    socket.counted = packet.counted;
+    socket.state = UNREAD;
+    None
+}
+
+/// `sock:sk_data_ready`.
+#[inline(always)]
+pub fn ready(control: &Control, address: u64) -> Fault {
+    let socket = socket(address)?;
+    let token = &mut socket.token;
+    if socket.state != UNREAD
+        || token.epoch != control.epoch
+        || (token.point != DELIVERED && token.point != BACKLOG)
+    {
+        return None;
+    }
+    match pass(control, token, READY, now()) {
+        Ok(()) => None,
+        Err(cause) => give_up(socket, cause),
+    }
+}
+
+/// `sock:sock_recv_length`: the data is in user memory.
+#[inline(always)]
+pub fn received(control: &Control, address: u64, result: i32, flags: i32) -> Fault {
+    if result <= 0 || flags & MSG_PEEK != 0 {
+        return None;
+    }
+    let thread = current()?;
+    let at_ns = now();
+    thread.return_ns = 0;
+    let role = thread.role as u8;
+    let fresh = Token {
+        at_ns,
+        epoch: control.epoch,
+        record: 0,
+        point: RECEIVED,
+        role,
+    };
+    let Some(socket) = socket(address) else {
+        let new = Socket {
+            key: address,
+            token: fresh,
+            countdown: 0,
+            state: READ,
+            role,
+            counted: 0,
+            reserved: 0,
+        };
+        if put_socket(&new) {
+            return None;
+        }
+        count(Counter::SocketTable);
+        return Some(Counter::SocketTable);
+    };
+    socket.role = role;
+    if socket.token.epoch != control.epoch || socket.state == EMPTY {
+        socket.token = fresh;
+        socket.state = READ;
+        socket.counted = 0;
+        return None;
+    }
+    if socket.state == READ {
+        count(Counter::Parts);
+    } else {
+        let mut parts = Parts::of(&socket.token);
+        parts.via(control, WAKING, thread.waking_ns);
+        parts.via(control, WAKEUP, thread.wakeup_ns);
+        parts.via(control, SWITCH_IN, thread.switch_in_ns);
+        parts.via(control, POLL_RETURN, thread.poll_return_ns);
+        parts.via(control, RECEIVE_CALL, thread.call_ns);
+        parts.end(control, RECEIVED, at_ns);
+        finish_request(control, socket, at_ns);
+    }
+    socket.state = READ;
+    match pass(control, &mut socket.token, RECEIVED, at_ns) {
+        Ok(()) => None,
+        Err(cause) => give_up(socket, cause),
+    }
+}
+
+#[inline(always)]
+fn finish_request(control: &Control, socket: &mut Socket, at_ns: u64) {
+    if socket.role != CLIENT {
+        return;
+    }
+    let inside = at_ns < control.close_ns;
+    if inside && at_ns >= control.open_ns {
+        count(Counter::Operations);
+    }
+    if socket.counted != 0 {
+        count(if inside {
+            Counter::Completed
+        } else {
+            Counter::Unfinished
+        });
+        socket.counted = 0;
+    }
+}
+
+/// `skb:kfree_skb`: the token goes back to the sender, whose retransmission takes it along.
+#[inline(always)]
+pub fn dropped(control: &Control, skb: u64) -> Fault {
+    let packet = travelling(control, skb)?;
+    count(Counter::Drops);
+    if let Err(cause) = pass(control, &mut packet.token, DROPPED, now()) {
+        return drop_entry(packet, cause);
+    }
+    packet.live = 0;
+    let sender = socket(packet.socket)
+        .filter(|sender| sender.state == EMPTY && sender.token.epoch == control.epoch);
+    let Some(sender) = sender else {
+        return Some(lose(&packet.token, packet.counted, Counter::LostDropped));
+    };
+    sender.token = packet.token;
+    sender.counted = packet.counted;
+    sender.state = READ;
+    Some(Counter::Drops)
+}
+
+/// `skb:consume_skb`: freed in good order, yet never delivered to a socket.
+#[inline(always)]
+pub fn freed(control: &Control, skb: u64) -> Fault {
+    let packet = travelling(control, skb)?;
+    drop_entry(packet, Counter::LostFreed)
+}
+
+/// `sock:inet_sock_set_state`: the address of a closed socket may be used again at once.
+#[inline(always)]
+pub fn state_changed(control: &Control, address: u64, new: i32) -> Fault {
+    if new != TCP_CLOSE {
+        return None;
+    }
+    let socket = socket(address)?;
+    socket.key = 0;
+    if socket.state == EMPTY || socket.token.epoch != control.epoch {
+        return None;
+    }
+    Some(lose(&socket.token, socket.counted, Counter::LostClosed))
+}
+
+/// `sock:sock_send_length`: a check on the number of sends, from another place in the kernel.
+#[inline(always)]
+pub fn sent(control: &Control, address: u64, result: i32) -> Fault {
+    let at_ns = now();
+    if result > 0
+        && at_ns >= control.open_ns
+        && at_ns < control.close_ns
+        && socket(address)?.role <= SERVER
+    {
+        count(Counter::Sent);
+    }
+    None
+}

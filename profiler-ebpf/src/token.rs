@@ -1,0 +1,232 @@
+//! The one operation: a token passes a point, and the time since its last point goes to a stage.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_prandom_u32, bpf_get_smp_processor_id};
+use profiler_common::{
+    BUCKETS, BUCKETS_PER_OCTAVE, Control, Counter, FIRST_OCTAVE, RECORD_HEADER, RECORD_POINTS,
+    RECORD_SLOTS, Record, Seen, Token, stage_key,
+};
+
+use crate::{
+    kernel::low,
+    maps::{RECORD_RING, count, record, stage},
+};
+
+/// Adds `[start, end]`, as far as it lies in the recorded interval, to a stage. False: there was no room.
+#[inline(always)]
+fn spend(
+    control: &Control,
+    part: bool,
+    role: u8,
+    from: u8,
+    to: u8,
+    start_ns: u64,
+    end_ns: u64,
+) -> bool {
+    if end_ns <= control.open_ns || start_ns >= control.close_ns {
+        return true;
+    }
+    let start_ns = start_ns.max(control.open_ns);
+    let inside = end_ns < control.close_ns;
+    let end_ns = if inside { end_ns } else { control.close_ns };
+    let Some(stage) = stage(stage_key(part, role, from, to)) else {
+        return false;
+    };
+    let time_ns = end_ns - start_ns;
+    stage.total_ns += time_ns;
+    // A token that reaches its point after the end is counted there by nobody: only its time is.
+    if inside {
+        stage.count += 1;
+        stage.buckets[bucket(time_ns)] += 1;
+    }
+    true
+}
+
+/// Log-linear buckets without a loop or CLZ (BPF has neither below v4): compare and shift in five steps.
+#[inline(always)]
+fn bucket(time_ns: u64) -> usize {
+    let value = if time_ns > 0x7fff_ffff {
+        0x7fff_ffff
+    } else {
+        time_ns as u32
+    };
+    if value < 1 << FIRST_OCTAVE {
+        return 0;
+    }
+    let mut rest = value;
+    let mut octave = 0;
+    if rest >= 1 << 16 {
+        rest >>= 16;
+        octave += 16;
+    }
+    if rest >= 1 << 8 {
+        rest >>= 8;
+        octave += 8;
+    }
+    if rest >= 1 << 4 {
+        rest >>= 4;
+        octave += 4;
+    }
+    if rest >= 1 << 2 {
+        rest >>= 2;
+        octave += 2;
+    }
+    if rest >= 1 << 1 {
+        octave += 1;
+    }
+    let within = (value >> ((octave - 3) & 31)) & (BUCKETS_PER_OCTAVE - 1);
+    let index = (1 + (octave - FIRST_OCTAVE) * BUCKETS_PER_OCTAVE + within) as usize;
+    if index < BUCKETS { index } else { BUCKETS - 1 }
+}
+
+/// The token passes `to`. False: time ran backwards or a table is full, and the token is lost for the reason given.
+#[inline(always)]
+pub fn pass(control: &Control, token: &mut Token, to: u8, at_ns: u64) -> Result<(), Counter> {
+    if at_ns < token.at_ns {
+        return Err(Counter::LostNegative);
+    }
+    if !spend(
+        control,
+        false,
+        token.role,
+        token.point,
+        to,
+        token.at_ns,
+        at_ns,
+    ) {
+        return Err(Counter::LostStageTable);
+    }
+    if token.record != 0 {
+        append(token.record, token.role, to, at_ns);
+    }
+    token.at_ns = at_ns;
+    token.point = to;
+    Ok(())
+}
+
+/// Splits the stage that is about to end into parts, by times that were left behind on the way. Each is used only
+/// if it is later than the one before, so the parts always sum to the stage.
+pub struct Parts {
+    at_ns: u64,
+    role: u8,
+    point: u8,
+    used: bool,
+    record: u16,
+}
+impl Parts {
+    #[inline(always)]
+    pub fn of(token: &Token) -> Self {
+        Self {
+            at_ns: token.at_ns,
+            role: token.role,
+            point: token.point,
+            used: false,
+            record: token.record,
+        }
+    }
+    #[inline(always)]
+    pub fn via(&mut self, control: &Control, point: u8, at_ns: u64) {
+        if at_ns <= self.at_ns {
+            return;
+        }
+        spend(
+            control, true, self.role, self.point, point, self.at_ns, at_ns,
+        );
+        if self.record != 0 {
+            append(self.record, self.role, point, at_ns);
+        }
+        self.at_ns = at_ns;
+        self.point = point;
+        self.used = true;
+    }
+    /// The last part, up to the point that ends the stage.
+    #[inline(always)]
+    pub fn end(&self, control: &Control, to: u8, at_ns: u64) {
+        if self.used && at_ns >= self.at_ns {
+            spend(
+                control, true, self.role, self.point, to, self.at_ns, at_ns,
+            );
+        }
+    }
+}
+
+/// Begins a record for one request in `record_every`, at random distances so that no rhythm of the workload is
+/// caught. Returns 1 + its slot, or 0.
+#[inline(always)]
+pub fn begin_record(control: &Control, socket: u64, countdown: &mut u32, at_ns: u64) -> u16 {
+    if control.record_every == 0 || at_ns < control.open_ns || at_ns >= control.close_ns {
+        return 0;
+    }
+    if *countdown > 0 {
+        *countdown -= 1;
+        return 0;
+    }
+    let slot = (low(socket).wrapping_mul(0x9E37_79B1) >> 16) & (RECORD_SLOTS - 1);
+    let Some(record) = record(slot) else { return 0 };
+    // Taken by another socket in this phase: the next request tries again.
+    if record.socket != 0 && record.epoch == control.epoch {
+        return 0;
+    }
+    record.socket = 1;
+    record.epoch = control.epoch;
+    record.len = 0;
+    // Uniform in 0 ..= 2 (n − 1): n requests from one record to the next, on average.
+    let span = 2 * control.record_every - 1;
+    *countdown = unsafe { bpf_get_prandom_u32() } % if span == 0 { 1 } else { span };
+    count(Counter::RecordsStarted);
+    slot as u16 + 1
+}
+
+#[inline(always)]
+pub fn append(slot: u16, role: u8, point: u8, at_ns: u64) {
+    let Some(record) = record(u32::from(slot) - 1) else {
+        return;
+    };
+    let index = record.len as usize;
+    if index < RECORD_POINTS {
+        record.points[index] = Seen {
+            at_ns,
+            point,
+            role,
+            cpu: unsafe { bpf_get_smp_processor_id() } as u16,
+            tid: bpf_get_current_pid_tgid() as u32,
+        };
+    }
+    record.len = index as u32 + 1;
+}
+
+/// Hands a finished record to user space.
+#[inline(always)]
+pub fn commit_record(slot: u16) {
+    let Some(record) = record(u32::from(slot) - 1) else {
+        return;
+    };
+    let len = record.len as usize;
+    if len > RECORD_POINTS {
+        count(Counter::RecordsTooLong);
+    } else {
+        let bytes = RECORD_HEADER + len * size_of::<Seen>();
+        let data =
+            unsafe { core::slice::from_raw_parts((&raw const *record).cast::<u8>(), bytes) };
+        if bytes <= size_of::<Record>() && RECORD_RING.output::<[u8]>(data, 0).is_ok() {
+            count(Counter::RecordsCommitted);
+        } else {
+            count(Counter::RecordsRingFull);
+        }
+    }
+    record.socket = 0;
+}
+
+/// The token is lost; so is its record.
+#[inline(always)]
+pub fn lose(token: &Token, counted: u8, cause: Counter) -> Counter {
+    if counted != 0 {
+        count(cause);
+    }
+    if token.record != 0 {
+        if let Some(record) = record(u32::from(token.record) - 1) {
+            record.socket = 0;
+        }
+        count(Counter::RecordsAbandoned);
+    }
+    cause
+}

@@ -1,0 +1,208 @@
+//! Raw counts: what one repetition of one configuration brought home. Everything after this is pure functions.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use workloads::protocol::PhaseReport;
+
+use crate::environment::Hooks;
+
+/// What is attached during a phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PhaseKind {
+    /// Nothing.
+    Detached,
+    /// The core probes: totals and records.
+    Traced,
+    /// All probes: what splits stages into parts.
+    Detailed,
+}
+
+/// Which side holds a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The workload's client.
+    Client,
+    /// The workload's server.
+    Server,
+}
+
+impl Role {
+    /// The role's number in the kernel.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Client => profiler_common::CLIENT,
+            Self::Server => profiler_common::SERVER,
+        }
+    }
+    /// The role with this number; what is not the client's is the server's.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Self {
+        if number == profiler_common::CLIENT { Self::Client } else { Self::Server }
+    }
+    /// As shown to a person.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+}
+
+/// A point, by names that mean the same in every configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// Name of the point in the table of points.
+    pub point: String,
+    /// Label of the device, `name@namespace`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+}
+
+impl Place {
+    /// A point without a device.
+    #[must_use]
+    pub fn fixed(point: &str) -> Self {
+        Self { point: point.to_owned(), device: None }
+    }
+    /// A point at a device.
+    #[must_use]
+    pub fn at(point: &str, device: &str) -> Self {
+        Self { point: point.to_owned(), device: Some(device.to_owned()) }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.device {
+            Some(device) => write!(formatter, "{}({device})", self.point),
+            None => formatter.write_str(&self.point),
+        }
+    }
+}
+
+/// Totals of one stage in one phase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageTotal {
+    /// Whether it is a part of a stage, whose time the stage holds as well.
+    pub part: bool,
+    /// The holder's role.
+    pub role: Role,
+    /// The point where it begins.
+    pub from: Place,
+    /// The point where it ends.
+    pub to: Place,
+    /// Tokens that ended it inside the phase.
+    pub count: u64,
+    /// Their time in it, as far as it lies in the phase, ns.
+    pub total_ns: u64,
+    /// `(bucket, count)` of the durations, see [`crate::analysis::histogram`].
+    pub buckets: Vec<(u16, u32)>,
+}
+
+/// What the probes counted in one phase.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeCounts {
+    /// Stages and parts.
+    pub stages: Vec<StageTotal>,
+    /// [`profiler_common::Counter`]s by name; zeros too.
+    pub counters: BTreeMap<String, u64>,
+    /// Requests started inside the phase and still under way at its end, found in the holders.
+    pub unfinished: u64,
+    /// Tokens on hold or under way at the end, requests and turn-arounds alike.
+    pub tokens: u64,
+    /// Time of those tokens since their last point, inside the phase, ns.
+    pub unfinished_ns: u64,
+    /// Records under way at the end.
+    pub records_unfinished: u64,
+}
+
+impl ProbeCounts {
+    /// A counter's value.
+    #[must_use]
+    pub fn counter(&self, counter: profiler_common::Counter) -> u64 {
+        self.counters.get(counter.name()).copied().unwrap_or(0)
+    }
+}
+
+/// One phase.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    /// What was attached.
+    pub kind: PhaseKind,
+    /// Length, ns.
+    pub length_ns: u64,
+    /// What the client saw.
+    pub client: PhaseReport,
+    /// What the probes saw, if any were attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<ProbeCounts>,
+}
+
+/// What one probe costs, by the kernel's run-time statistics less their own floor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProbeCost {
+    /// Name in the table of points.
+    pub probe: String,
+    /// Runs per operation.
+    pub hits_per_op: f64,
+    /// Time inside the program, ns per run.
+    pub ns_per_hit: f64,
+}
+
+/// Costs of all probes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Costs {
+    /// One entry a core probe.
+    pub probes: Vec<ProbeCost>,
+    /// Getting into a program and out again, which the statistics do not see, ns per run.
+    pub dispatch_ns: f64,
+    /// What the statistics show for a program that returns at once, ns per run: subtracted above.
+    pub floor_ns: f64,
+}
+
+/// A device seen on a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceInfo {
+    /// The label used everywhere else.
+    pub label: String,
+    /// Name in its namespace.
+    pub name: String,
+    /// Number in its namespace.
+    pub ifindex: u32,
+    /// Inode number of its network namespace.
+    pub namespace: u32,
+}
+
+/// One configuration, once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Repetition {
+    /// Round, from 0.
+    pub round: u32,
+    /// The configuration's name.
+    pub configuration: String,
+    /// Position within its round, from 0.
+    pub position: u32,
+    /// Connections of the client: tokens that exist at any instant.
+    pub connections: u32,
+    /// What the server ran in, as verified from inside.
+    pub settings: BTreeMap<String, String>,
+    /// Devices on the path.
+    pub devices: Vec<DeviceInfo>,
+    /// Netfilter hooks of the server's network namespace.
+    pub server_hooks: Hooks,
+    /// The phases, in order.
+    pub phases: Vec<Phase>,
+    /// What the probes cost.
+    pub costs: Costs,
+    /// What disturbed it, for a person; empty: nothing that was seen.
+    pub disturbances: Vec<String>,
+    /// CPU time of virtax itself over the phases, ns, and their length, ns.
+    pub agent_cpu_ns: u64,
+    /// Length of the interval to which `agent_cpu_ns` belongs, ns.
+    pub agent_wall_ns: u64,
+}

@@ -1,0 +1,88 @@
+//! Docker: host network, bridge, and a published port.
+
+mod client;
+mod image;
+mod network;
+mod server;
+
+pub use client::Client;
+
+use super::{Bench, Engine, Host, Key, Server, ServerSpec};
+use crate::{configuration::Configuration, error::Result};
+
+/// Label that every object of a run carries, with the run's id as its value.
+pub const LABEL: &str = "org.virtax.run";
+
+/// See the module.
+pub struct Docker;
+
+impl Engine for Docker {
+    fn name(&self) -> &'static str {
+        "docker"
+    }
+    fn summary(&self) -> &'static str {
+        "a container of the Docker daemon that DOCKER_HOST names, or the local one"
+    }
+    fn keys(&self) -> &'static [Key] {
+        &[Key {
+            name: "net",
+            values: &["host", "bridge", "nat"],
+            default: "nat",
+            help: "host: the host's network; bridge: the container's own address, no NAT; nat: a published port",
+        }]
+    }
+    fn prepare(&self, bench: &Bench, configurations: &[Configuration]) -> Result<Box<dyn Host>> {
+        let client = Client::connect()?;
+        let image = image::make(&client, bench)?;
+        let mode = |wanted: &str| configurations.iter().any(|configuration| configuration.key("net") == wanted);
+        let network = if mode("nat") || mode("bridge") {
+            Some(network::Network::create(&client, bench, mode("bridge"))?)
+        } else {
+            None
+        };
+        Ok(Box::new(Prepared { client, image, network }))
+    }
+}
+
+struct Prepared {
+    client: Client,
+    image: image::Image,
+    network: Option<network::Network>,
+}
+
+impl Host for Prepared {
+    fn start(&mut self, bench: &Bench, configuration: &Configuration, spec: &ServerSpec) -> Result<Box<dyn Server>> {
+        server::start(
+            &self.client,
+            bench,
+            &self.image,
+            self.network.as_ref(),
+            configuration.key("net"),
+            spec,
+        )
+    }
+}
+
+/// Removes a container; one that is gone is no error.
+///
+/// # Errors
+/// If the daemon does not answer, or refuses.
+pub fn remove_container(name: &str) -> Result<()> {
+    Client::connect()?.remove_container(name)
+}
+
+/// Removes a network; one that is gone is no error.
+///
+/// # Errors
+/// As [`remove_container`].
+pub fn remove_network(name: &str) -> Result<()> {
+    Client::connect()?.remove_network(name)
+}
+
+/// Removes an image; one that is gone is no error.
+///
+/// # Errors
+/// As [`remove_container`].
+pub fn remove_image(name: &str) -> Result<()> {
+    Client::connect()?.remove_image(name)
+}

@@ -1,0 +1,150 @@
+//! A container with the server.
+
+use std::{
+    collections::HashMap,
+    net::{Ipv4Addr, SocketAddrV4},
+};
+
+use bollard::{
+    models::{ContainerCreateBody, EndpointSettings, HostConfig, NetworkingConfig, PortBinding},
+    query_parameters::{CreateContainerOptionsBuilder, LogsOptionsBuilder, StartContainerOptions},
+};
+use futures_util::TryStreamExt;
+
+use super::{Client, LABEL, image, network::Network};
+use crate::{
+    engine::{Bench, Server, ServerSpec},
+    error::{Error, Result},
+    ledger::{Item, Lease},
+    probes::Names,
+    process,
+};
+
+struct Container {
+    // First, so removed first: everything else only describes it.
+    _lease: Lease,
+    client: Client,
+    name: String,
+    pid: u32,
+    address: SocketAddrV4,
+    bridge: Option<String>,
+}
+
+pub(super) fn start(
+    client: &Client,
+    bench: &Bench,
+    image: &image::Image,
+    network: Option<&Network>,
+    mode: &str,
+    spec: &ServerSpec,
+) -> Result<Box<dyn Server>> {
+    let name = format!("virtax-{}-server", bench.run_id);
+    let lease = bench.ledger.note(Item::Container { name: name.clone() })?;
+    let body = body(bench, image, network, mode, spec);
+    let options = CreateContainerOptionsBuilder::default().name(&name).build();
+    client.ask("cannot create the container", client.api.create_container(Some(options), body))?;
+    client.ask(
+        "cannot start the container",
+        client.api.start_container(&name, None::<StartContainerOptions>),
+    )?;
+    let found = client.ask("cannot inspect the container", client.api.inspect_container(&name, None))?;
+    let mut container = Container {
+        _lease: lease,
+        client: client.clone(),
+        name,
+        pid: 0,
+        address: SocketAddrV4::new(bench.wire.subnets.host(), spec.port),
+        bridge: network.filter(|_| mode != "host").map(|network| network.bridge.clone()),
+    };
+    container.pid = found.state.and_then(|state| state.pid).unwrap_or(0) as u32;
+    if container.pid == 0 {
+        let why = container.failure().unwrap_or_else(|| "it has no process".to_owned());
+        return Err(Error::workload("the server's container does not run", why));
+    }
+    if let (Some(network), "bridge") = (network, mode) {
+        let address = found
+            .network_settings
+            .and_then(|settings| settings.networks?.get(&network.name)?.ip_address.clone()?.parse::<Ipv4Addr>().ok())
+            .ok_or_else(|| Error::engine("the container has no address", "Docker names none", "see the daemon's log"))?;
+        container.address = SocketAddrV4::new(address, spec.port);
+    }
+    Ok(Box::new(container))
+}
+
+fn body(
+    bench: &Bench,
+    image: &image::Image,
+    network: Option<&Network>,
+    mode: &str,
+    spec: &ServerSpec,
+) -> ContainerCreateBody {
+    let host = bench.wire.subnets.host();
+    let listen = if mode == "host" { host } else { Ipv4Addr::UNSPECIFIED };
+    let port = format!("{}/tcp", spec.port);
+    let mut command = vec![image::BINARY.to_owned()];
+    command.extend(spec.arguments.iter().cloned());
+    command.extend(["--listen".to_owned(), SocketAddrV4::new(listen, spec.port).to_string()]);
+    let network_name = match network {
+        Some(network) if mode != "host" => network.name.clone(),
+        _ => "host".to_owned(),
+    };
+    let published = (mode == "nat").then(|| {
+        let binding = PortBinding { host_ip: Some(host.to_string()), host_port: Some(spec.port.to_string()) };
+        HashMap::from([(port.clone(), Some(vec![binding]))])
+    });
+    ContainerCreateBody {
+        image: Some(image.name.clone()),
+        cmd: Some(command),
+        exposed_ports: (mode == "nat").then(|| vec![port]),
+        labels: Some(HashMap::from([(LABEL.to_owned(), bench.run_id.clone())])),
+        host_config: Some(HostConfig {
+            network_mode: Some(network_name.clone()),
+            port_bindings: published,
+            ..HostConfig::default()
+        }),
+        networking_config: (mode != "host").then(|| NetworkingConfig {
+            endpoints_config: Some(HashMap::from([(network_name, EndpointSettings::default())])),
+        }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+impl Container {
+    fn last_words(&self) -> String {
+        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail("5").build();
+        let lines = self.client.ask("cannot read the container's log", async {
+            self.client.api.logs(&self.name, Some(options)).try_collect::<Vec<_>>().await
+        });
+        lines.map_or_else(
+            |error| error.to_string(),
+            |lines| lines.iter().map(|line| line.to_string()).collect::<String>().trim().to_owned(),
+        )
+    }
+}
+
+impl Server for Container {
+    fn address(&self) -> SocketAddrV4 {
+        self.address
+    }
+    fn pid(&self) -> u32 {
+        self.pid
+    }
+    fn label(&self, names: &mut Names) -> Result<()> {
+        let host = process::network_namespace(std::process::id())?;
+        names.namespace(process::network_namespace(self.pid)?, "server");
+        let Some(bridge) = &self.bridge else { return Ok(()) };
+        names.device(host, bridge, "bridge");
+        // The container's end of its pair is the only port of the bridge: the run's network has one container.
+        let ports = std::fs::read_dir(format!("/sys/class/net/{bridge}/brif"));
+        for port in ports.into_iter().flatten().flatten() {
+            names.device(host, &port.file_name().to_string_lossy(), "veth");
+        }
+        Ok(())
+    }
+    fn failure(&mut self) -> Option<String> {
+        if self.pid != 0 && process::started(self.pid).is_some() {
+            return None;
+        }
+        Some(format!("its container ended: {}", self.last_words()))
+    }
+}

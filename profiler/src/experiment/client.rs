@@ -1,0 +1,148 @@
+//! The workload's client: started in the wire's namespace, told its phases, asked for its counts.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::SocketAddrV4,
+    os::unix::process::CommandExt,
+    process::{Child, ChildStdin, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    time::{Duration, Instant},
+};
+
+use workloads::protocol::{PhaseReport, Reply, Request};
+
+use crate::{
+    child::{self, ChildLease},
+    engine::Bench,
+    error::{Error, Result},
+    interrupt,
+    workload::{Settings, Workload},
+};
+
+/// A client at work; dropping it ends it.
+pub struct Client {
+    child: Child,
+    requests: ChildStdin,
+    replies: Receiver<Reply>,
+    _lease: ChildLease,
+}
+
+impl Client {
+    /// Starts it; [`Client::wait_ready`] waits until it works.
+    ///
+    /// # Errors
+    /// If it cannot be executed.
+    pub fn start(bench: &Bench, workload: &dyn Workload, settings: &Settings, server: SocketAddrV4) -> Result<Self> {
+        let mut command = child::command(&bench.binary);
+        command
+            .args(workload.client_arguments(settings, server))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        // SAFETY: the closure makes one async-signal-safe system call.
+        unsafe { command.pre_exec(bench.wire.namespace.enter_before_exec()) };
+        let (mut child, lease) = child::spawn(&bench.ledger, command)?;
+        let (Some(requests), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(Error::workload("cannot talk to the client", "it has no pipes"));
+        };
+        let (sender, replies) = channel();
+        // Ends with the pipe, that is with the client.
+        std::thread::spawn(move || {
+            for line in BufReader::new(answers).lines().map_while(std::result::Result::ok) {
+                let reply = serde_json::from_str(&line)
+                    .unwrap_or_else(|error| Reply::Failed { reason: format!("unreadable answer `{line}`: {error}") });
+                if sender.send(reply).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self { child, requests, replies, _lease: lease })
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until all connections work; `alive` may end the wait with a reason.
+    ///
+    /// # Errors
+    /// If the client fails, `alive` does, or the time is over.
+    pub fn wait_ready(&mut self, patience: Duration, mut alive: impl FnMut() -> Result<()>) -> Result<u32> {
+        match self.wait(patience, &mut alive)? {
+            Reply::Ready { connections } => Ok(connections),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Announces a phase.
+    ///
+    /// # Errors
+    /// If the client is gone.
+    pub fn begin_phase(&mut self, open_ns: u64, close_ns: u64) -> Result<()> {
+        self.say(&Request::Phase { open_ns, close_ns })
+    }
+
+    /// What the client saw of the last phase.
+    ///
+    /// # Errors
+    /// If it fails, or does not answer.
+    pub fn report(&mut self) -> Result<PhaseReport> {
+        self.say(&Request::Report)?;
+        match self.wait(Duration::from_secs(10), &mut || Ok(()))? {
+            Reply::Phase(report) => Ok(report),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn say(&mut self, request: &Request) -> Result<()> {
+        let mut line = serde_json::to_string(request).map_err(|error| Error::workload("cannot tell the client", error))?;
+        line.push('\n');
+        self.requests.write_all(line.as_bytes()).map_err(|error| {
+            let words = self.last_words();
+            Error::workload("the client ended", if words.is_empty() { error.to_string() } else { words })
+        })
+    }
+
+    fn wait(&mut self, patience: Duration, alive: &mut dyn FnMut() -> Result<()>) -> Result<Reply> {
+        let end = Instant::now() + patience;
+        loop {
+            interrupt::check()?;
+            match self.replies.recv_timeout(Duration::from_millis(20)) {
+                Ok(Reply::Failed { reason }) => {
+                    alive()?;
+                    return Err(Error::workload("the client failed", reason));
+                }
+                Ok(reply) => return Ok(reply),
+                Err(RecvTimeoutError::Timeout) if Instant::now() < end => alive()?,
+                Err(RecvTimeoutError::Timeout) => {
+                    let why = format!("no answer within {} s", patience.as_secs());
+                    return Err(Error::workload("the client hangs", why));
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Error::workload("the client ended", self.last_words()));
+                }
+            }
+        }
+    }
+
+    fn last_words(&mut self) -> String {
+        child::end(&mut self.child);
+        let mut words = String::new();
+        if let Some(stderr) = &mut self.child.stderr {
+            let _ = stderr.read_to_string(&mut words);
+        }
+        words.trim().to_owned()
+    }
+}
+
+fn unexpected(reply: &Reply) -> Error {
+    Error::workload("the client does not follow the protocol", format!("unexpected {reply:?}"))
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        child::end(&mut self.child);
+    }
+}

@@ -1,0 +1,198 @@
+//! One phase after another on a client at work.
+
+use std::time::Duration;
+
+use profiler_common::{Control, ON};
+use workloads::clock::now_ns;
+
+use super::{client::Client, records::{Pass, Record}};
+use crate::{
+    counts::{Costs, Phase, PhaseKind, ProbeCost, Role},
+    error::Result,
+    interrupt,
+    points::Set,
+    probes::{Labels, Loaded, Names, RawRecord, ns_per_run},
+};
+
+/// Requests are followed this long before anything is recorded: longer than the longest stall, so that every socket
+/// has been seen.
+const LEAD_IN: Duration = Duration::from_millis(30);
+/// Without probes there is nothing to follow: long enough for the client to hear of the phase.
+const DETACHED_LEAD_IN: Duration = Duration::from_millis(5);
+/// How long the probes go on after a phase, so that what crosses its end is clipped there.
+const LEAD_OUT: Duration = Duration::from_millis(2);
+const COST_FLOOR: Duration = Duration::from_millis(20);
+const COST_RUN: Duration = Duration::from_millis(60);
+
+/// A phase as the probes left it; names come later, when all devices are known.
+pub struct RawPhase {
+    phase: Phase,
+    records: Vec<RawRecord>,
+}
+
+/// Measures phases, with the probes of one repetition.
+pub struct Measurement<'a> {
+    /// The probes, loaded and told whom to follow.
+    pub probes: &'a mut Loaded,
+    /// The client at work.
+    pub client: &'a mut Client,
+    /// Labels of devices.
+    pub names: &'a Names,
+    epoch: u32,
+    record_every: u32,
+}
+
+impl<'a> Measurement<'a> {
+    /// Nothing is attached yet.
+    pub fn new(probes: &'a mut Loaded, client: &'a mut Client, names: &'a Names) -> Self {
+        Self { probes, client, names, epoch: 0, record_every: 0 }
+    }
+
+    /// Sets how many requests go between two records, from the rate of the operations.
+    pub fn aim_at(&mut self, records_per_s: f64, operations_per_s: f64) {
+        self.record_every = if records_per_s > 0.0 {
+            (operations_per_s / records_per_s).ceil().clamp(1.0, 1e9) as u32
+        } else {
+            0
+        };
+    }
+
+    fn window(&mut self, lead_in: Duration, length: Duration) -> Result<(u64, u64)> {
+        let open_ns = now_ns() + lead_in.as_nanos() as u64;
+        let close_ns = open_ns + length.as_nanos() as u64;
+        self.client.begin_phase(open_ns, close_ns)?;
+        Ok((open_ns, close_ns))
+    }
+
+    /// A phase with nothing attached.
+    ///
+    /// # Errors
+    /// If the client fails, or the user interrupts.
+    pub fn detached(&mut self, length: Duration) -> Result<Phase> {
+        let (_, close_ns) = self.window(DETACHED_LEAD_IN, length)?;
+        sleep_until(close_ns, || ())?;
+        Ok(Phase {
+            kind: PhaseKind::Detached,
+            length_ns: length.as_nanos() as u64,
+            client: self.client.report()?,
+            probes: None,
+        })
+    }
+
+    /// A phase with probes attached.
+    ///
+    /// # Errors
+    /// As [`Measurement::detached`], and if the probes cannot be attached or read.
+    pub fn probed(&mut self, kind: PhaseKind, length: Duration) -> Result<RawPhase> {
+        let attached = self.probes.attach(kind == PhaseKind::Detailed)?;
+        self.epoch += 1;
+        let (open_ns, close_ns) = self.window(LEAD_IN, length)?;
+        let control = Control {
+            state: ON,
+            epoch: self.epoch,
+            open_ns,
+            close_ns,
+            record_every: self.record_every,
+            reserved: 0,
+        };
+        let before = self.probes.totals()?;
+        self.probes.control(control);
+        let mut records = Vec::new();
+        let mut trouble = Ok(0);
+        let probes = &mut *self.probes;
+        let waited = sleep_until(close_ns + LEAD_OUT.as_nanos() as u64, || {
+            if trouble.is_ok() {
+                trouble = probes.take_records(&mut records);
+            }
+            probes.show_faults();
+        });
+        self.probes.control(Control::default());
+        drop(attached);
+        waited?;
+        trouble?;
+        self.probes.take_records(&mut records)?;
+        records.retain(|record| record.epoch == self.epoch);
+        let labels = self.probes.labels(self.names)?;
+        let counts = self.probes.counts_since(&before, &labels, &control)?;
+        let phase = Phase {
+            kind,
+            length_ns: length.as_nanos() as u64,
+            client: self.client.report()?,
+            probes: Some(counts),
+        };
+        Ok(RawPhase { phase, records })
+    }
+
+    /// What each core probe costs and how often it runs, by the kernel's statistics: first with the probes told to do
+    /// nothing, for the statistics' own cost, then at work.
+    ///
+    /// # Errors
+    /// As [`Measurement::probed`].
+    pub fn costs(&mut self, dispatch_ns: f64) -> Result<Costs> {
+        let attached = self.probes.attach(false)?;
+        let _statistics = Loaded::keep_run_times()?;
+        let start = self.probes.run_times();
+        interrupt::sleep(COST_FLOOR)?;
+        let idle = self.probes.run_times();
+        self.epoch += 1;
+        let (open_ns, close_ns) = self.window(Duration::from_millis(10), COST_RUN)?;
+        self.probes.control(Control { state: ON, epoch: self.epoch, open_ns, close_ns, ..Control::default() });
+        sleep_until(open_ns, || ())?;
+        let opened = self.probes.run_times();
+        sleep_until(close_ns, || ())?;
+        let closed = self.probes.run_times();
+        self.probes.control(Control::default());
+        drop(attached);
+        let operations = self.client.report()?.operations.max(1) as f64;
+        let floors = ns_per_run(&start, &idle);
+        let hits: u64 = floors.values().map(|(runs, _)| runs).sum();
+        let floor_ns = floors.values().map(|(runs, ns)| *runs as f64 * ns).sum::<f64>() / hits.max(1) as f64;
+        let runs = ns_per_run(&opened, &closed);
+        let probes = self
+            .probes
+            .chosen()
+            .filter(|(probe, _)| probe.set == Set::Core)
+            .map(|(probe, _)| {
+                let (runs, ns) = runs.get(probe.name).copied().unwrap_or_default();
+                ProbeCost {
+                    probe: probe.name.to_owned(),
+                    hits_per_op: runs as f64 / operations,
+                    ns_per_hit: (ns - floor_ns).max(0.0),
+                }
+            })
+            .collect();
+        Ok(Costs { probes, dispatch_ns, floor_ns })
+    }
+}
+
+impl RawPhase {
+    /// Gives the records' points their names.
+    #[must_use]
+    pub fn named(self, labels: &Labels, round: u32) -> (Phase, Vec<Record>) {
+        let kind = self.phase.kind;
+        let records = self
+            .records
+            .into_iter()
+            .map(|record| Record {
+                round,
+                kind,
+                passes: record
+                    .points
+                    .iter()
+                    .map(|seen| Pass {
+                        place: labels.place(seen.point),
+                        role: Role::from_number(seen.role),
+                        at_ns: seen.at_ns,
+                        cpu: seen.cpu,
+                        tid: seen.tid,
+                    })
+                    .collect(),
+            })
+            .collect();
+        (self.phase, records)
+    }
+}
+
+fn sleep_until(at_ns: u64, meanwhile: impl FnMut()) -> Result<()> {
+    interrupt::sleep_with(Duration::from_nanos(at_ns.saturating_sub(now_ns())), meanwhile)
+}

@@ -1,0 +1,12 @@
+//! The experiment: rounds of repetitions, each of phases, saved one by one.
+
+mod client;
+mod lab;
+mod measure;
+pub mod plan;
+pub mod records;
+pub mod schedule;
+pub mod store;
+
+pub use lab::Lab;
+pub use plan::{Placement, Plan};

@@ -1,0 +1,205 @@
+//! Records of single requests: `records.<configuration>.jsonl.gz`, one gzip member a repetition, so that what an
+//! interrupted run wrote can be read.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{BufRead, BufReader, Write},
+    path::Path,
+};
+
+use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    counts::{PhaseKind, Place, Role},
+    error::{Error, Result},
+};
+
+/// A point that a request passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pass {
+    /// Where.
+    pub place: Place,
+    /// Who held the request from then on.
+    pub role: Role,
+    /// When, `CLOCK_MONOTONIC` ns.
+    pub at_ns: u64,
+    /// On which CPU.
+    pub cpu: u16,
+    /// In which thread's context.
+    pub tid: u32,
+}
+
+/// One request with all its points, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Round, from 0.
+    pub round: u32,
+    /// Kind of its phase.
+    pub kind: PhaseKind,
+    /// Its points.
+    pub passes: Vec<Pass>,
+}
+
+impl Record {
+    /// From the client's send to its last receipt, ns; `None` if it has neither.
+    #[must_use]
+    pub fn latency_ns(&self) -> Option<u64> {
+        let first = self.passes.iter().find(|pass| pass.place.point == "send")?;
+        let last = self
+            .passes
+            .iter()
+            .rfind(|pass| pass.place.point == "received" && pass.role == Role::Client)?;
+        last.at_ns.checked_sub(first.at_ns)
+    }
+}
+
+/// The first line of a member.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    round: u32,
+    places: Vec<Place>,
+}
+
+/// The others: kind, time of the first point, then per point: place, role, ns since the point before, CPU, thread.
+#[derive(Serialize, Deserialize)]
+struct Line(PhaseKind, u64, Vec<(u16, Role, u64, u16, u32)>);
+
+/// Appends a repetition's records.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn append(path: &Path, round: u32, records: &[Record]) -> Result<()> {
+    let fail = |error: std::io::Error| Error::file("write", path, error);
+    let mut places: Vec<Place> = Vec::new();
+    let mut lines = Vec::with_capacity(records.len());
+    for record in records {
+        let start_ns = record.passes.first().map_or(0, |pass| pass.at_ns);
+        let mut before = start_ns;
+        let passes = record
+            .passes
+            .iter()
+            .map(|pass| {
+                let place = places.iter().position(|place| *place == pass.place).unwrap_or_else(|| {
+                    places.push(pass.place.clone());
+                    places.len() - 1
+                });
+                let since = pass.at_ns.saturating_sub(before);
+                before = pass.at_ns;
+                (place as u16, pass.role, since, pass.cpu, pass.tid)
+            })
+            .collect();
+        lines.push(Line(record.kind, start_ns, passes));
+    }
+    let file = OpenOptions::new().create(true).append(true).open(path).map_err(fail)?;
+    let mut out = GzEncoder::new(file, Compression::fast());
+    let mut text = serde_json::to_vec(&Header { round, places }).map_err(|error| fail(error.into()))?;
+    text.push(b'\n');
+    for line in &lines {
+        serde_json::to_writer(&mut text, line).map_err(|error| fail(error.into()))?;
+        text.push(b'\n');
+    }
+    out.write_all(&text).map_err(fail)?;
+    out.finish().map(drop).map_err(fail)
+}
+
+/// Longest line that is read: a record has at most 128 points.
+const LONGEST_LINE: u64 = 1 << 16;
+
+/// Reads all records; a member that was cut off gives what it holds. A file that does not exist has none.
+///
+/// # Errors
+/// If the file cannot be opened, or holds something else.
+pub fn read(path: &Path) -> Result<Vec<Record>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::file("read", path, error)),
+    };
+    let mut reader = BufReader::new(MultiGzDecoder::new(file));
+    let mut records = Vec::new();
+    let mut header = Header { round: 0, places: Vec::new() };
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match std::io::Read::take(&mut reader, LONGEST_LINE).read_until(b'\n', &mut line) {
+            Ok(0) => return Ok(records),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(records),
+            Err(error) => return Err(Error::file("read", path, error)),
+            Ok(_) => {}
+        }
+        if line.first() == Some(&b'{') {
+            header = serde_json::from_slice(&line).map_err(|error| Error::file("understand", path, error))?;
+        } else {
+            let parsed = serde_json::from_slice(&line).map_err(|error| Error::file("understand", path, error))?;
+            records.push(record(&header, parsed).ok_or_else(|| Error::file("understand", path, "it names unknown places"))?);
+        }
+    }
+}
+
+fn record(header: &Header, Line(kind, start_ns, raw): Line) -> Option<Record> {
+    let mut at_ns = start_ns;
+    let passes = raw
+        .into_iter()
+        .map(|(place, role, since, cpu, tid)| {
+            at_ns = at_ns.checked_add(since)?;
+            let place = header.places.get(usize::from(place))?.clone();
+            Some(Pass { place, role, at_ns, cpu, tid })
+        })
+        .collect::<Option<_>>()?;
+    Some(Record { round: header.round, kind, passes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(round: u32, start: u64) -> Record {
+        let pass = |point: &str, role, at_ns| Pass { place: Place::fixed(point), role, at_ns, cpu: 1, tid: 7 };
+        Record {
+            round,
+            kind: PhaseKind::Traced,
+            passes: vec![
+                pass("send", Role::Client, start),
+                Pass { place: Place::at("xmit", "wire@client"), ..pass("xmit", Role::Client, start + 900) },
+                pass("received", Role::Server, start + 5_000),
+                pass("received", Role::Client, start + 19_000),
+            ],
+        }
+    }
+
+    #[test]
+    fn records_survive_the_file_and_members_add_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("records.native.jsonl.gz");
+        append(&path, 0, &[example(0, 1_000), example(0, 50_000)]).unwrap();
+        append(&path, 1, &[example(1, 90_000)]).unwrap();
+        assert_eq!(read(&path).unwrap(), [example(0, 1_000), example(0, 50_000), example(1, 90_000)]);
+        assert_eq!(example(0, 1_000).latency_ns(), Some(19_000));
+    }
+
+    #[test]
+    fn a_cut_off_member_gives_what_it_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("records");
+        append(&path, 0, &[example(0, 1_000)]).unwrap();
+        append(&path, 1, &vec![example(1, 5); 500]).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 20]).unwrap();
+        // The cut may fall inside a line: then that line is the error, never a panic.
+        match read(&path) {
+            Ok(records) => assert!(!records.is_empty()),
+            Err(error) => assert_eq!(error.exit_code(), 6),
+        }
+    }
+
+    #[test]
+    fn no_file_no_records_and_garbage_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(read(&folder.path().join("none")).unwrap().is_empty());
+        let path = folder.path().join("garbage");
+        std::fs::write(&path, b"not gzip at all").unwrap();
+        assert_eq!(read(&path).unwrap_err().exit_code(), 6);
+        let _ = append(&path, 0, &[]);
+    }
+}

@@ -1,0 +1,20 @@
+//! virtax shows where, on the path of a request, virtualization charges its toll.
+//!
+//! Data flows one way: a plan becomes repetitions ([`experiment`]), whose phases are raw [`counts`]; [`analysis`] turns
+//! them into waterfalls and comparisons, the [`result`]; [`render`] shows it.
+
+pub mod artifact;
+pub mod child;
+pub mod configuration;
+pub mod counts;
+pub mod engine;
+pub mod environment;
+pub mod error;
+pub mod experiment;
+pub mod interrupt;
+pub mod ledger;
+pub mod net;
+pub mod points;
+pub mod probes;
+pub mod process;
+pub mod workload;

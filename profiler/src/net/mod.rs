@@ -1,0 +1,13 @@
+//! Network namespaces, links, addresses and firewall rules of a run.
+
+mod links;
+mod namespace;
+mod rules;
+mod subnets;
+mod wire;
+
+pub use links::{delete_link, links_here};
+pub use namespace::{Namespace, delete_namespace, namespaces_named};
+pub use rules::{add_rule, delete_rule};
+pub use subnets::Subnets;
+pub use wire::Wire;

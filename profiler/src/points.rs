@@ -1,0 +1,334 @@
+//! The table of points: where a request is seen, what that does to its holder, what may come next, and by which of the
+//! kernel's hooks it is seen, best first. Probes are rows of it; nothing else knows how one is attached.
+
+use profiler_common::point as number;
+
+/// In which phases a probe is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Set {
+    /// In traced and detailed phases: what the totals and records need.
+    Core,
+    /// In detailed phases only: what splits stages into parts, at a cost that would distort the totals.
+    Detail,
+}
+
+/// One way to see a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// A tracepoint whose arguments are typed by BTF: fields are plain loads.
+    TypedTracepoint(&'static str),
+    /// A raw tracepoint: fields through a helper.
+    RawTracepoint(&'static str),
+    /// A function's entry, by trampoline.
+    Fentry(&'static str),
+    /// A function's return, by trampoline.
+    Fexit(&'static str),
+    /// A function's entry, by breakpoint or ftrace.
+    Kprobe(&'static str),
+    /// A function's return, with a second program at its entry.
+    KretprobePair {
+        /// The function.
+        function: &'static str,
+        /// The program at its entry.
+        entry: &'static str,
+    },
+}
+
+/// A hook and the program that is made for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Alternative {
+    /// Name of the program in the probes' object.
+    pub program: &'static str,
+    /// Where it is attached.
+    pub hook: Hook,
+}
+
+/// How a point's number is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Number {
+    /// One number.
+    Fixed(u8),
+    /// One number a device, by what happens there.
+    Device(u8),
+}
+
+/// A point.
+#[derive(Debug, Clone, Copy)]
+pub struct Point {
+    /// Its number in the kernel.
+    pub number: Number,
+    /// Its name.
+    pub name: &'static str,
+    /// The hand-over: holder before → holder after. The same on both sides: only a time is noted.
+    pub passes: &'static str,
+    /// Names of the points that may come next on the same request.
+    pub successors: &'static [&'static str],
+    /// Whether it only splits the stage in which it lies.
+    pub is_part: bool,
+}
+
+/// A row of the table: one probe, and the points it sees.
+#[derive(Debug, Clone, Copy)]
+pub struct Probe {
+    /// Its name, in costs and in `virtax doctor`.
+    pub name: &'static str,
+    /// When it is attached.
+    pub set: Set,
+    /// What is lost without it; `None`: nothing works without it.
+    pub without: Option<&'static str>,
+    /// Ways to attach it, best first.
+    pub alternatives: &'static [Alternative],
+    /// The points it sees; none: it keeps the books in order.
+    pub points: &'static [Point],
+}
+
+macro_rules! hooks {
+    ($typed:literal, $raw:literal, $tracepoint:literal $(, $program:literal $hook:expr)*) => {
+        &[
+            Alternative { program: $typed, hook: Hook::TypedTracepoint($tracepoint) },
+            Alternative { program: $raw, hook: Hook::RawTracepoint($tracepoint) },
+            $(Alternative { program: $program, hook: $hook },)*
+        ]
+    };
+}
+
+const fn point(number: Number, name: &'static str, passes: &'static str, successors: &'static [&'static str]) -> Point {
+    Point { number, name, passes, successors, is_part: false }
+}
+const fn part(number: Number, name: &'static str, passes: &'static str, successors: &'static [&'static str]) -> Point {
+    Point { number, name, passes, successors, is_part: true }
+}
+
+const ON_THE_WAY: &[&str] = &["receive", "softirq", "xmit", "queue", "delivered", "backlog", "dropped"];
+const GROUP: &[&str] = &["waking", "wakeup", "switch-in", "poll-return", "receive-call", "received"];
+
+/// The table.
+pub const PROBES: &[Probe] = &[
+    Probe {
+        name: "send",
+        set: Set::Core,
+        without: None,
+        alternatives: hooks!("send_typed", "send_raw", "tcp_sendmsg_locked",
+            "send_fentry" Hook::Fentry("tcp_sendmsg_locked"), "send_kprobe" Hook::Kprobe("tcp_sendmsg_locked")),
+        points: &[point(Number::Fixed(number::SEND), "send", "socket → socket", &["queue", "xmit"])],
+    },
+    Probe {
+        name: "xmit",
+        set: Set::Core,
+        without: None,
+        alternatives: hooks!("xmit_typed", "xmit_raw", "net_dev_start_xmit"),
+        points: &[point(Number::Device(number::AT_XMIT), "xmit", "socket or skb → skb", ON_THE_WAY)],
+    },
+    Probe {
+        name: "receive",
+        set: Set::Core,
+        without: None,
+        alternatives: hooks!("receive_typed", "receive_raw", "netif_receive_skb"),
+        points: &[point(Number::Device(number::AT_RECEIVE), "receive", "skb → skb", ON_THE_WAY)],
+    },
+    Probe {
+        name: "delivered",
+        set: Set::Core,
+        without: None,
+        alternatives: hooks!("delivered_typed", "delivered_raw", "tcp_probe"),
+        points: &[
+            point(Number::Fixed(number::DELIVERED), "delivered", "skb → socket", &["ready", "received"]),
+            point(Number::Fixed(number::BACKLOG), "backlog", "skb → socket", &["ready", "received"]),
+        ],
+    },
+    Probe {
+        name: "ready",
+        set: Set::Core,
+        without: None,
+        alternatives: hooks!("ready_typed", "ready_raw", "sk_data_ready",
+            "ready_fentry" Hook::Fentry("sock_def_readable"), "ready_kprobe" Hook::Kprobe("sock_def_readable")),
+        points: &[point(Number::Fixed(number::READY), "ready", "socket → socket", GROUP)],
+    },
+    Probe {
+        name: "received",
+        set: Set::Core,
+        without: None,
+        alternatives: hooks!("received_typed", "received_raw", "sock_recv_length",
+            "received_fexit" Hook::Fexit("tcp_recvmsg"),
+            "received_kretprobe" Hook::KretprobePair { function: "tcp_recvmsg", entry: "receiving_kprobe" }),
+        points: &[point(Number::Fixed(number::RECEIVED), "received", "socket → socket", &["return", "call", "send", "received"])],
+    },
+    Probe {
+        name: "waking",
+        set: Set::Core,
+        without: Some("the group ready → received is not split"),
+        alternatives: hooks!("waking_typed", "waking_raw", "sched_waking"),
+        points: &[part(Number::Fixed(number::WAKING), "waking", "socket → socket", GROUP)],
+    },
+    Probe {
+        name: "wakeup",
+        set: Set::Core,
+        without: Some("the group ready → received is not split"),
+        alternatives: hooks!("wakeup_typed", "wakeup_raw", "sched_wakeup"),
+        points: &[part(Number::Fixed(number::WAKEUP), "wakeup", "socket → socket", GROUP)],
+    },
+    Probe {
+        name: "switch",
+        set: Set::Core,
+        without: Some("run-queue latency is not told from the rest of the group ready → received"),
+        alternatives: hooks!("switch_typed", "switch_raw", "sched_switch"),
+        points: &[part(Number::Fixed(number::SWITCH_IN), "switch-in", "socket → socket", GROUP)],
+    },
+    Probe {
+        name: "dropped",
+        set: Set::Core,
+        without: Some("a dropped segment's request is lost"),
+        alternatives: hooks!("dropped_typed", "dropped_raw", "kfree_skb"),
+        points: &[point(Number::Fixed(number::DROPPED), "dropped", "skb → socket", &["queue", "xmit"])],
+    },
+    Probe {
+        name: "freed",
+        set: Set::Core,
+        without: Some("an skb freed without delivery is noticed late"),
+        alternatives: hooks!("freed_typed", "freed_raw", "consume_skb"),
+        points: &[],
+    },
+    Probe {
+        name: "state",
+        set: Set::Core,
+        without: Some("a closed socket is noticed late"),
+        alternatives: hooks!("state_typed", "state_raw", "inet_sock_set_state"),
+        points: &[],
+    },
+    Probe {
+        name: "fork",
+        set: Set::Core,
+        without: Some("processes that the server starts later are not followed"),
+        alternatives: hooks!("fork_typed", "fork_raw", "sched_process_fork"),
+        points: &[],
+    },
+    Probe {
+        name: "exit",
+        set: Set::Core,
+        without: Some("a process id that is used again may be taken for the server's"),
+        alternatives: hooks!("exit_typed", "exit_raw", "sched_process_exit"),
+        points: &[],
+    },
+    Probe {
+        name: "call",
+        set: Set::Detail,
+        without: Some("the rows call → send and received → return cannot be told apart"),
+        alternatives: hooks!("call_typed", "call_raw", "sys_enter"),
+        points: &[
+            part(Number::Fixed(number::CALL), "call", "socket → socket", &["send"]),
+            part(Number::Fixed(number::RECEIVE_CALL), "receive-call", "socket → socket", &["received"]),
+        ],
+    },
+    Probe {
+        name: "return",
+        set: Set::Detail,
+        without: Some("the rows call → send and received → return cannot be told apart"),
+        alternatives: hooks!("return_typed", "return_raw", "sys_exit"),
+        points: &[
+            part(Number::Fixed(number::RETURN), "return", "socket → socket", &["call", "send"]),
+            part(Number::Fixed(number::POLL_RETURN), "poll-return", "socket → socket", &["receive-call", "received"]),
+        ],
+    },
+    Probe {
+        name: "softirq",
+        set: Set::Detail,
+        without: Some("waiting for the softirq is not told from its work"),
+        alternatives: hooks!("softirq_typed", "softirq_raw", "softirq_entry"),
+        points: &[part(Number::Device(number::AT_SOFTIRQ), "softirq", "skb → skb", &["receive"])],
+    },
+    Probe {
+        name: "softirq-end",
+        set: Set::Detail,
+        without: Some("waiting for the softirq is not told from its work"),
+        alternatives: hooks!("softirq_end_typed", "softirq_end_raw", "softirq_exit"),
+        points: &[],
+    },
+    Probe {
+        name: "queue",
+        set: Set::Detail,
+        without: Some("time in a queueing discipline is not told from the stack above it"),
+        alternatives: hooks!("queue_typed", "queue_raw", "net_dev_queue"),
+        points: &[part(Number::Device(number::AT_QUEUE), "queue", "socket or skb → the same", &["xmit"])],
+    },
+    Probe {
+        name: "sent",
+        set: Set::Detail,
+        without: Some("the number of sends is not checked by a second count"),
+        alternatives: hooks!("sent_typed", "sent_raw", "sock_send_length"),
+        points: &[],
+    },
+];
+
+/// All points.
+pub fn all() -> impl Iterator<Item = &'static Point> {
+    PROBES.iter().flat_map(|probe| probe.points)
+}
+
+/// The point with this name.
+#[must_use]
+pub fn by_name(name: &str) -> Option<&'static Point> {
+    all().find(|point| point.name == name)
+}
+
+/// The point with this number in the kernel, and the index of its device if it has one.
+#[must_use]
+pub fn by_number(number: u8) -> Option<(&'static Point, Option<u8>)> {
+    let (wanted, device) = match number::device_of(number) {
+        Some((what, device)) => (Number::Device(what), Some(device)),
+        None => (Number::Fixed(number), None),
+    };
+    all().find(|point| point.number == wanted).map(|point| (point, device))
+}
+
+/// Whether a request may pass from one point to the other.
+#[must_use]
+pub fn is_legal(from: &str, to: &str) -> bool {
+    by_name(from).is_some_and(|point| point.successors.contains(&to))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_are_unique() {
+        let names: BTreeSet<_> = all().map(|point| point.name).collect();
+        assert_eq!(names.len(), all().count());
+        for point in all() {
+            let raw = match point.number {
+                Number::Fixed(number) => number,
+                Number::Device(what) => number::at_device(what, 5),
+            };
+            assert_eq!(by_number(raw).unwrap().0.name, point.name);
+        }
+    }
+
+    #[test]
+    fn successors_exist_and_every_point_is_reached() {
+        let reached: BTreeSet<_> = all().flat_map(|point| point.successors).copied().collect();
+        for name in &reached {
+            assert!(by_name(name).is_some(), "{name} is no point");
+        }
+        for point in all() {
+            // A request begins at its call; everything else follows something.
+            assert!(reached.contains(point.name), "{} is never reached", point.name);
+        }
+    }
+
+    #[test]
+    fn every_probe_has_a_typed_and_an_untyped_alternative() {
+        for probe in PROBES {
+            assert!(matches!(probe.alternatives[0].hook, Hook::TypedTracepoint(_)), "{}", probe.name);
+            assert!(matches!(probe.alternatives[1].hook, Hook::RawTracepoint(_)), "{}", probe.name);
+        }
+    }
+
+    #[test]
+    fn transitions() {
+        assert!(is_legal("xmit", "receive"));
+        assert!(!is_legal("receive", "send"));
+        assert!(!is_legal("nonsense", "send"));
+    }
+}

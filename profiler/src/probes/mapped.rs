@@ -1,0 +1,84 @@
+//! Arrays of the probes as memory: a scan of all holders without a system call per entry.
+
+use std::{marker::PhantomData, os::fd::AsRawFd, ptr::NonNull};
+
+use aya::maps::{Map, MapData};
+
+use crate::error::{Error, Result};
+
+/// A `BPF_F_MMAPABLE` array. Programs write while user space reads, so values are copied out whole and may be mixed of
+/// two writes: read them when the programs are detached, or tolerate it.
+pub struct MappedArray<T> {
+    memory: NonNull<u8>,
+    bytes: usize,
+    len: usize,
+    stride: usize,
+    entry: PhantomData<T>,
+}
+
+impl<T: Copy> MappedArray<T> {
+    /// # Errors
+    /// If the map is not an array of `len` `T` that can be mapped.
+    pub fn new(map: &Map, len: u32) -> Result<Self> {
+        let broken = |why: String| Error::unsupported("cannot map the probes' tables", why, "report this");
+        let Map::Array(data) = map else {
+            return Err(broken("not an array".to_owned()));
+        };
+        let data: &MapData = data;
+        let info = data.info().map_err(|error| broken(error.to_string()))?;
+        // The kernel rounds every value up to 8 bytes.
+        let stride = size_of::<T>().next_multiple_of(8);
+        if info.max_entries() != len || info.value_size() as usize != size_of::<T>() {
+            return Err(broken("it has another shape".to_owned()));
+        }
+        let bytes = (stride * len as usize).next_multiple_of(4096);
+        // SAFETY: a new mapping of a map's descriptor; the kernel checks the length.
+        let memory = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                std::os::fd::AsFd::as_fd(data.fd()).as_raw_fd(),
+                0,
+            )
+        };
+        match NonNull::new(memory.cast::<u8>()) {
+            Some(memory) if memory.as_ptr().cast() != libc::MAP_FAILED => Ok(Self {
+                memory,
+                bytes,
+                len: len as usize,
+                stride,
+                entry: PhantomData,
+            }),
+            _ => Err(broken(std::io::Error::last_os_error().to_string())),
+        }
+    }
+
+    /// A copy of one entry.
+    pub fn get(&self, index: usize) -> Option<T> {
+        (index < self.len).then(|| {
+            // SAFETY: inside the mapping, aligned to 8; `T` is one of the shared types, of which any bytes are a value.
+            unsafe { self.memory.as_ptr().add(index * self.stride).cast::<T>().read_volatile() }
+        })
+    }
+
+    /// Writes one entry.
+    pub fn set(&self, index: usize, value: T) {
+        assert!(index < self.len, "index inside the array");
+        // SAFETY: as in `get`.
+        unsafe { self.memory.as_ptr().add(index * self.stride).cast::<T>().write_volatile(value) }
+    }
+
+    /// Copies of all entries, in order.
+    pub fn iter(&self) -> impl Iterator<Item = T> + '_ {
+        (0..self.len).filter_map(|index| self.get(index))
+    }
+}
+
+impl<T> Drop for MappedArray<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `new`, unmapped once.
+        unsafe { libc::munmap(self.memory.as_ptr().cast(), self.bytes) };
+    }
+}

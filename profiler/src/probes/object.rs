@@ -1,0 +1,337 @@
+//! Loading the probes, choosing among their alternatives by trying, attaching and detaching them.
+
+use std::{any::Any, collections::BTreeMap, time::Duration};
+
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData},
+    programs::{Program, ProgramError},
+};
+use aya_log::EbpfLogger;
+use profiler_common::{CALL_POLL, CALL_RECEIVE, CALL_SEND, Control};
+
+use super::{Offsets, mapped::MappedArray};
+use crate::{
+    artifact,
+    counts::Role,
+    error::{Error, Result},
+    points::{Alternative, Hook, PROBES, Probe, Set},
+};
+
+/// Which alternatives may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Preference {
+    /// The first that loads.
+    #[default]
+    Best,
+    /// Raw tracepoints only: tests force what older kernels would get.
+    Raw,
+}
+
+/// A set of attached probes; dropping it detaches them and leaves them loaded.
+pub struct Attached(#[expect(dead_code, reason = "held for its drop")] Vec<Box<dyn Any>>);
+
+/// The probes in the kernel.
+pub struct Loaded {
+    pub(super) bpf: Ebpf,
+    /// For each probe that loaded: its alternative.
+    chosen: Vec<(&'static Probe, Alternative)>,
+    pub(super) control: MappedArray<Control>,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
+}
+
+/// System calls that send, receive, or wait for readiness, by the numbers of this architecture.
+const CALLS: &[(libc::c_long, u32)] = &[
+    (libc::SYS_write, CALL_SEND),
+    (libc::SYS_writev, CALL_SEND),
+    (libc::SYS_sendto, CALL_SEND),
+    (libc::SYS_sendmsg, CALL_SEND),
+    (libc::SYS_sendmmsg, CALL_SEND),
+    (libc::SYS_read, CALL_RECEIVE),
+    (libc::SYS_readv, CALL_RECEIVE),
+    (libc::SYS_recvfrom, CALL_RECEIVE),
+    (libc::SYS_recvmsg, CALL_RECEIVE),
+    (libc::SYS_recvmmsg, CALL_RECEIVE),
+    (libc::SYS_epoll_pwait, CALL_POLL),
+    (libc::SYS_epoll_pwait2, CALL_POLL),
+    (libc::SYS_ppoll, CALL_POLL),
+    (libc::SYS_pselect6, CALL_POLL),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_epoll_wait, CALL_POLL),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_poll, CALL_POLL),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_select, CALL_POLL),
+];
+
+fn kernel_types() -> Result<Btf> {
+    Btf::from_sys_fs().map_err(|error| {
+        Error::unsupported("cannot read the kernel's BTF", error, "use a kernel with CONFIG_DEBUG_INFO_BTF")
+    })
+}
+
+fn open_object(offsets: &Offsets, debug: bool, types: &Btf) -> Result<Ebpf> {
+    let mut loader = EbpfLoader::new();
+    loader.btf(Some(types));
+    for (symbol, offset) in offsets.iter() {
+        loader.override_global(*symbol, offset, true);
+    }
+    let debug = u32::from(debug);
+    loader.override_global("DEBUG_PROBES", &debug, true);
+    loader.load(artifact::probes()?).map_err(|error| {
+        Error::unsupported(
+            "cannot create the probes' maps",
+            error,
+            "run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
+        )
+    })
+}
+
+fn load_program(program: &mut Program, hook: Hook, types: &Btf) -> std::result::Result<(), ProgramError> {
+    match (program, hook) {
+        (Program::BtfTracePoint(program), Hook::TypedTracepoint(name)) => program.load(name, types),
+        (Program::RawTracePoint(program), Hook::RawTracepoint(_)) => program.load(),
+        (Program::FEntry(program), Hook::Fentry(function)) => program.load(function, types),
+        (Program::FExit(program), Hook::Fexit(function)) => program.load(function, types),
+        (Program::KProbe(program), Hook::Kprobe(_) | Hook::KretprobePair { .. }) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+fn attach_program(program: &mut Program, hook: Hook) -> std::result::Result<Box<dyn Any>, ProgramError> {
+    Ok(match (program, hook) {
+        (Program::BtfTracePoint(program), _) => {
+            let link = program.attach()?;
+            Box::new(program.take_link(link)?)
+        }
+        (Program::RawTracePoint(program), Hook::RawTracepoint(name)) => {
+            let link = program.attach(name)?;
+            Box::new(program.take_link(link)?)
+        }
+        (Program::FEntry(program), _) => {
+            let link = program.attach()?;
+            Box::new(program.take_link(link)?)
+        }
+        (Program::FExit(program), _) => {
+            let link = program.attach()?;
+            Box::new(program.take_link(link)?)
+        }
+        (Program::KProbe(program), Hook::Kprobe(function) | Hook::KretprobePair { function, .. }) => {
+            let link = program.attach(function, 0)?;
+            Box::new(program.take_link(link)?)
+        }
+        _ => return Err(ProgramError::UnexpectedProgramType),
+    })
+}
+
+/// Loads one alternative (and, of a kretprobe, the program at the entry).
+fn load_alternative(bpf: &mut Ebpf, alternative: &Alternative, types: &Btf) -> std::result::Result<(), String> {
+    let mut names = vec![(alternative.program, alternative.hook)];
+    if let Hook::KretprobePair { function, entry } = alternative.hook {
+        names.push((entry, Hook::Kprobe(function)));
+    }
+    for (name, hook) in names {
+        let program = bpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
+        load_program(program, hook, types).map_err(|error| reason(&error))?;
+    }
+    Ok(())
+}
+
+/// An error with its causes in one line; a verifier's log is cut to its end, where the reason stands.
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let skipped = line.chars().count().saturating_sub(300);
+    if skipped == 0 { line } else { format!("… {}", line.chars().skip(skipped).collect::<String>()) }
+}
+
+impl Loaded {
+    /// Loads the probes; nothing is attached yet.
+    ///
+    /// # Errors
+    /// If the kernel refuses a probe that nothing works without.
+    pub fn new(offsets: &Offsets, preference: Preference, debug: bool) -> Result<Self> {
+        let types = kernel_types()?;
+        let mut bpf = open_object(offsets, debug, &types)?;
+        let mut chosen = Vec::new();
+        for probe in PROBES {
+            let mut refusals = Vec::new();
+            let found = probe.alternatives.iter().find(|alternative| {
+                if preference == Preference::Raw && matches!(alternative.hook, Hook::TypedTracepoint(_)) {
+                    return false;
+                }
+                match load_alternative(&mut bpf, alternative, &types) {
+                    Ok(()) => true,
+                    Err(why) => {
+                        refusals.push(format!("{}: {why}", alternative.program));
+                        false
+                    }
+                }
+            });
+            match (found, probe.without) {
+                (Some(alternative), _) => chosen.push((probe, *alternative)),
+                (None, Some(consequence)) => log::warn!("no probe for {}: {consequence}", probe.name),
+                (None, None) => {
+                    return Err(Error::unsupported(
+                        format!("no way to see the point `{}`", probe.name),
+                        refusals.join("; "),
+                        "see `virtax doctor`",
+                    ));
+                }
+            }
+        }
+        let control = MappedArray::new(map(&bpf, "CONTROL")?, 1)?;
+        let mut loaded = Self { bpf, chosen, control, logger: None };
+        loaded.name_calls()?;
+        if debug {
+            loaded.logger = EbpfLogger::init(&mut loaded.bpf)
+                .map_err(|error| log::warn!("faults of the probes cannot be shown: {error}"))
+                .ok();
+        }
+        Ok(loaded)
+    }
+
+    fn name_calls(&mut self) -> Result<()> {
+        let mut kinds: Array<&mut MapData, u32> = typed(self.bpf.map_mut("CALL_KINDS"))?;
+        for (call, kind) in CALLS {
+            kinds.set(*call as u32, kind, 0).map_err(table)?;
+        }
+        Ok(())
+    }
+
+    /// The probe and program of everything that loaded.
+    pub fn chosen(&self) -> impl Iterator<Item = (&'static Probe, &Alternative)> {
+        self.chosen.iter().map(|(probe, alternative)| (*probe, alternative))
+    }
+
+    /// Attaches the core probes, and the detailed ones if asked.
+    ///
+    /// # Errors
+    /// If the kernel refuses one.
+    pub fn attach(&mut self, with_detail: bool) -> Result<Attached> {
+        let mut links = Vec::new();
+        for (probe, alternative) in self.chosen.clone() {
+            if probe.set == Set::Detail && !with_detail {
+                continue;
+            }
+            if let Hook::KretprobePair { function, entry } = alternative.hook {
+                links.push(self.attach_one(entry, Hook::Kprobe(function))?);
+            }
+            links.push(self.attach_one(alternative.program, alternative.hook)?);
+        }
+        Ok(Attached(links))
+    }
+
+    /// Attaches one probe alone.
+    ///
+    /// # Errors
+    /// If it did not load, or the kernel refuses it.
+    pub fn attach_probe(&mut self, name: &str) -> Result<Attached> {
+        let (_, alternative) = *self
+            .chosen
+            .iter()
+            .find(|(probe, _)| probe.name == name)
+            .ok_or_else(|| Error::unsupported(format!("no probe {name}"), "it did not load", "see `virtax doctor`"))?;
+        Ok(Attached(vec![self.attach_one(alternative.program, alternative.hook)?]))
+    }
+
+    fn attach_one(&mut self, name: &str, hook: Hook) -> Result<Box<dyn Any>> {
+        let refuse = |why: String| Error::unsupported(format!("cannot attach {name}"), why, "see `virtax doctor`");
+        let program = self.bpf.program_mut(name).ok_or_else(|| refuse("no such program".to_owned()))?;
+        attach_program(program, hook).map_err(|error| refuse(reason(&error)))
+    }
+
+    /// Tells the probes what to do from now on.
+    pub fn control(&self, control: Control) {
+        // The state goes last: programs look at it first, and must then find the rest in place.
+        self.control.set(0, Control { state: profiler_common::OFF, ..control });
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        self.control.set(0, control);
+    }
+
+    /// Processes to follow from now on, with their roles.
+    ///
+    /// # Errors
+    /// If the table is full.
+    pub fn follow(&mut self, processes: &BTreeMap<u32, Role>) -> Result<()> {
+        let mut roles: HashMap<&mut MapData, u32, u32> = typed(self.bpf.map_mut("ROLES"))?;
+        for (pid, role) in processes {
+            roles.insert(pid, u32::from(role.number()), 0).map_err(table)?;
+        }
+        Ok(())
+    }
+
+    /// Prints what the probes reported under `--debug-probes`.
+    pub fn show_faults(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+
+    /// Runs and time of every loaded program, by probe, while the kernel keeps run-time statistics.
+    pub fn run_times(&self) -> BTreeMap<&'static str, (u64, Duration)> {
+        self.chosen
+            .iter()
+            .filter_map(|(probe, alternative)| {
+                let info = match self.bpf.program(alternative.program)? {
+                    Program::BtfTracePoint(program) => program.info(),
+                    Program::RawTracePoint(program) => program.info(),
+                    Program::FEntry(program) => program.info(),
+                    Program::FExit(program) => program.info(),
+                    Program::KProbe(program) => program.info(),
+                    _ => return None,
+                };
+                info.ok().map(|info| (probe.name, (info.run_count(), info.run_time())))
+            })
+            .collect()
+    }
+}
+
+pub(super) fn map<'a>(bpf: &'a Ebpf, name: &str) -> Result<&'a aya::maps::Map> {
+    bpf.map(name).ok_or_else(|| table(format!("the object has no map {name}")))
+}
+pub(super) fn typed<M, T>(map: Option<M>) -> Result<T>
+where
+    T: TryFrom<M>,
+    T::Error: std::fmt::Display,
+{
+    let map = map.ok_or_else(|| table("the object lacks a map"))?;
+    T::try_from(map).map_err(table)
+}
+pub(super) fn table(why: impl std::fmt::Display) -> Error {
+    Error::unsupported("cannot use the probes' tables", why, "report this")
+}
+
+/// What one alternative of a probe did when it was tried.
+pub struct Support {
+    /// The probe.
+    pub probe: &'static Probe,
+    /// Each of its alternatives: loaded, or the kernel's reason.
+    pub tried: Vec<(&'static Alternative, std::result::Result<(), String>)>,
+}
+
+/// Tries to load every alternative of every probe.
+///
+/// # Errors
+/// If not even the maps can be created.
+pub fn support() -> Result<Vec<Support>> {
+    let offsets = Offsets::of_running_kernel()?;
+    let types = kernel_types()?;
+    let mut bpf = open_object(&offsets, false, &types)?;
+    Ok(PROBES
+        .iter()
+        .map(|probe| Support {
+            probe,
+            tried: probe
+                .alternatives
+                .iter()
+                .map(|alternative| (alternative, load_alternative(&mut bpf, alternative, &types)))
+                .collect(),
+        })
+        .collect())
+}

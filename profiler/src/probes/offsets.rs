@@ -1,0 +1,149 @@
+//! Offsets of kernel structures' fields, from the running kernel's BTF.
+
+use std::path::Path;
+
+use btf_rs::{Btf, Type};
+
+use crate::error::{Error, Result};
+
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// The probes' settings: the symbol in their object, the structure, and the path of the field in it.
+const FIELDS: &[(&str, &str, &str)] = &[
+    ("SKB_SK", "sk_buff", "sk"),
+    ("SKB_DEV", "sk_buff", "dev"),
+    ("SKB_LEN", "sk_buff", "len"),
+    ("SKB_HEAD", "sk_buff", "head"),
+    ("SKB_DATA", "sk_buff", "data"),
+    ("SKB_TRANSPORT", "sk_buff", "transport_header"),
+    ("SOCK_OWNED", "sock", "sk_lock.owned"),
+    ("DEV_NAME", "net_device", "name"),
+    ("DEV_IFINDEX", "net_device", "ifindex"),
+    ("DEV_NET", "net_device", "nd_net.net"),
+    ("NET_INUM", "net", "ns.inum"),
+    ("TASK_PID", "task_struct", "pid"),
+    ("TASK_TGID", "task_struct", "tgid"),
+];
+
+/// Offsets of all fields that the probes read, in bytes.
+#[derive(Debug, Clone)]
+pub struct Offsets(Vec<(&'static str, u32)>);
+
+impl Offsets {
+    /// Reads them from the running kernel.
+    ///
+    /// # Errors
+    /// If the kernel has no BTF, or lacks a field.
+    pub fn of_running_kernel() -> Result<Self> {
+        Self::from_file(Path::new(BTF))
+    }
+
+    fn from_file(path: &Path) -> Result<Self> {
+        let btf = Btf::from_file(path).map_err(|error| {
+            Error::unsupported(
+                format!("cannot read {}", path.display()),
+                error,
+                "use a kernel with CONFIG_DEBUG_INFO_BTF",
+            )
+        })?;
+        FIELDS
+            .iter()
+            .map(|(symbol, structure, field)| {
+                let offset = offset(&btf, structure, field).ok_or_else(|| {
+                    Error::unsupported(
+                        format!("the kernel's {structure} has no field {field}"),
+                        "its layout differs from every kernel known to this version",
+                        "report the kernel's version",
+                    )
+                })?;
+                Ok((*symbol, offset))
+            })
+            .collect::<Result<_>>()
+            .map(Self)
+    }
+
+    /// `(symbol, offset)`.
+    pub fn iter(&self) -> impl Iterator<Item = &(&'static str, u32)> {
+        self.0.iter()
+    }
+}
+
+fn offset(btf: &Btf, structure: &str, path: &str) -> Option<u32> {
+    btf.resolve_types_by_name(structure)
+        .ok()?
+        .iter()
+        .find_map(|found| path_offset(btf, found, path))
+}
+
+/// Follows `a.b.c` through named members.
+fn path_offset(btf: &Btf, structure: &Type, path: &str) -> Option<u32> {
+    let (field, rest) = match path.split_once('.') {
+        Some((field, rest)) => (field, Some(rest)),
+        None => (path, None),
+    };
+    let (offset, inner) = member(btf, structure, field)?;
+    match rest {
+        None => Some(offset),
+        Some(rest) => Some(offset + path_offset(btf, &inner?, rest)?),
+    }
+}
+
+/// Offset and type of a member, also one inside anonymous structures and unions.
+fn member(btf: &Btf, structure: &Type, field: &str) -> Option<(u32, Option<Type>)> {
+    let (Type::Struct(members) | Type::Union(members)) = structure else {
+        return None;
+    };
+    members.members.iter().find_map(|member_| {
+        let name = btf.resolve_name(member_).unwrap_or_default();
+        let here = member_.bit_offset() / 8;
+        if name == field {
+            return Some((here, resolved(btf, member_)));
+        }
+        if !name.is_empty() {
+            return None;
+        }
+        let inner = resolved(btf, member_)?;
+        member(btf, &inner, field).map(|(offset, found)| (here + offset, found))
+    })
+}
+
+/// The member's type behind typedefs and qualifiers.
+fn resolved(btf: &Btf, member: &dyn btf_rs::BtfType) -> Option<Type> {
+    let mut found = btf.resolve_chained_type(member).ok()?;
+    for _ in 0..8 {
+        match &found {
+            Type::Typedef(_) | Type::Const(_) | Type::Volatile(_) | Type::TypeTag(_) => {
+                found = btf.resolve_chained_type(found.as_btf_type()?).ok()?;
+            }
+            _ => return Some(found),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_file_names_the_remedy() {
+        let error = Offsets::from_file(Path::new("/nonexistent/btf")).unwrap_err();
+        assert!(error.to_string().contains("CONFIG_DEBUG_INFO_BTF"));
+        assert_eq!(error.exit_code(), 3);
+    }
+
+    /// BTF can be read without root wherever the kernel has it.
+    #[test]
+    fn the_running_kernel_has_every_field() {
+        if !Path::new(BTF).exists() {
+            eprintln!("skipped: kernel without {BTF}");
+            return;
+        }
+        let offsets = Offsets::of_running_kernel().unwrap();
+        assert_eq!(offsets.iter().count(), FIELDS.len());
+        let of = |symbol| offsets.iter().find(|(name, _)| *name == symbol).unwrap().1;
+        // The thread-group id follows the thread id, a 32-bit number, in every kernel.
+        assert_eq!(of("TASK_TGID"), of("TASK_PID") + 4);
+        assert_ne!(of("SKB_SK"), of("SKB_DEV"));
+    }
+}

@@ -1,0 +1,116 @@
+//! Records as they come through the ring buffer.
+
+use aya::maps::{MapData, RingBuf};
+use profiler_common::{RECORD_HEADER, RECORD_POINTS, Seen};
+
+use super::object::{Loaded, typed};
+use crate::error::Result;
+
+/// One point of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawSeen {
+    /// When, ns.
+    pub at_ns: u64,
+    /// Number of the point.
+    pub point: u8,
+    /// Number of the holder's role.
+    pub role: u8,
+    /// CPU.
+    pub cpu: u16,
+    /// Current thread.
+    pub tid: u32,
+}
+
+/// One request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawRecord {
+    /// Phase it belongs to.
+    pub epoch: u32,
+    /// Its points, in order.
+    pub points: Vec<RawSeen>,
+}
+
+impl RawRecord {
+    /// Reads what [`profiler_common::Record`] lays out; `None` if the bytes do not fit together.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let word = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let (epoch, len) = (word(8)?, word(12)? as usize);
+        let body = bytes.get(RECORD_HEADER..)?;
+        if len > RECORD_POINTS || body.len() < len * size_of::<Seen>() {
+            return None;
+        }
+        let points = body[..len * size_of::<Seen>()]
+            .chunks_exact(size_of::<Seen>())
+            .map(|seen| {
+                Some(RawSeen {
+                    at_ns: u64::from_ne_bytes(seen[..8].try_into().ok()?),
+                    point: seen[8],
+                    role: seen[9],
+                    cpu: u16::from_ne_bytes(seen[10..12].try_into().ok()?),
+                    tid: u32::from_ne_bytes(seen[12..16].try_into().ok()?),
+                })
+            })
+            .collect::<Option<_>>()?;
+        Some(Self { epoch, points })
+    }
+}
+
+impl Loaded {
+    /// All records that wait in the ring buffer; unreadable ones are counted in the second place.
+    ///
+    /// # Errors
+    /// If the object has no ring buffer.
+    pub fn take_records(&mut self, into: &mut Vec<RawRecord>) -> Result<u64> {
+        let mut ring: RingBuf<&mut MapData> = typed(self.bpf.map_mut("RECORD_RING"))?;
+        let mut unreadable = 0;
+        while let Some(item) = ring.next() {
+            match RawRecord::parse(&item) {
+                Some(record) => into.push(record),
+                None => unreadable += 1,
+            }
+        }
+        Ok(unreadable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes_of(record: &RawRecord) -> Vec<u8> {
+        let mut bytes = vec![1, 0, 0, 0, 0, 0, 0, 0];
+        bytes.extend(record.epoch.to_ne_bytes());
+        bytes.extend((record.points.len() as u32).to_ne_bytes());
+        for seen in &record.points {
+            bytes.extend(seen.at_ns.to_ne_bytes());
+            bytes.extend([seen.point, seen.role]);
+            bytes.extend(seen.cpu.to_ne_bytes());
+            bytes.extend(seen.tid.to_ne_bytes());
+        }
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(epoch: u32, raw in prop::collection::vec(any::<(u64, u8, u8, u16, u32)>(), 0..RECORD_POINTS)) {
+            let points = raw.into_iter().map(|(at_ns, point, role, cpu, tid)| RawSeen { at_ns, point, role, cpu, tid }).collect();
+            let record = RawRecord { epoch, points };
+            prop_assert_eq!(RawRecord::parse(&bytes_of(&record)), Some(record));
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = RawRecord::parse(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_the_bytes_is_refused() {
+        let record = RawRecord { epoch: 1, points: vec![RawSeen { at_ns: 1, point: 2, role: 0, cpu: 0, tid: 1 }] };
+        let bytes = bytes_of(&record);
+        assert_eq!(RawRecord::parse(&bytes[..bytes.len() - 1]), None);
+    }
+}

@@ -1,0 +1,232 @@
+//! Reading the probes' tables at the end of a phase.
+
+use std::collections::{BTreeMap, HashMap};
+
+use aya::maps::{MapData, PerCpuArray};
+use profiler_common::{
+    COUNTERS, Counter, Device, EMPTY, Packet, RECORD_SLOTS, Record, STAGES, Socket, Stage, point::DEVICES,
+};
+
+use super::{
+    mapped::MappedArray,
+    object::{Loaded, map, table},
+};
+use crate::{
+    counts::{DeviceInfo, Place, ProbeCounts, Role, StageTotal},
+    error::Result,
+    points,
+};
+
+const SLOTS: u32 = 16384;
+
+/// Labels of network namespaces and, in them, of devices with a meaning of their own.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    namespaces: BTreeMap<u32, String>,
+    devices: BTreeMap<(u32, String), String>,
+}
+
+impl Names {
+    /// Calls a namespace, by its inode number, by this name.
+    pub fn namespace(&mut self, inode: u32, name: &str) {
+        self.namespaces.entry(inode).or_insert_with(|| name.to_owned());
+    }
+    /// Calls a device of a namespace by an alias that is the same in every run.
+    pub fn device(&mut self, namespace: u32, device: &str, alias: &str) {
+        self.devices.insert((namespace, device.to_owned()), alias.to_owned());
+    }
+    /// `name@namespace`.
+    #[must_use]
+    pub fn label(&self, namespace: u32, device: &str) -> String {
+        let alias = self.devices.get(&(namespace, device.to_owned())).map_or(device, String::as_str);
+        match self.namespaces.get(&namespace) {
+            Some(name) => format!("{alias}@{name}"),
+            None => format!("{alias}@net:{namespace}"),
+        }
+    }
+}
+
+/// Labels of one repetition's devices, by the index that the probes gave them.
+#[derive(Debug, Clone, Default)]
+pub struct Labels(HashMap<u8, DeviceInfo>);
+
+impl Labels {
+    /// The place with this number in the kernel.
+    #[must_use]
+    pub fn place(&self, number: u8) -> Place {
+        match points::by_number(number) {
+            Some((point, None)) => Place::fixed(point.name),
+            Some((point, Some(index))) => {
+                let label = self.0.get(&index).map_or("?", |device| device.label.as_str());
+                Place::at(point.name, label)
+            }
+            None => Place::fixed(&format!("point {number}")),
+        }
+    }
+    /// All of them.
+    pub fn devices(&self) -> impl Iterator<Item = &DeviceInfo> {
+        self.0.values()
+    }
+}
+
+/// Totals as they stand in the kernel: a phase is the difference of two.
+#[derive(Debug, Clone, Default)]
+pub struct Totals {
+    stages: BTreeMap<u32, (u64, u64, Vec<u32>)>,
+    counters: Vec<u64>,
+}
+
+impl Loaded {
+    /// Devices that the probes have met.
+    ///
+    /// # Errors
+    /// If the table cannot be mapped.
+    pub fn labels(&self, names: &Names) -> Result<Labels> {
+        let devices = MappedArray::<Device>::new(map(&self.bpf, "DEVICE_TABLE")?, DEVICES)?;
+        Ok(Labels(
+            devices
+                .iter()
+                .enumerate()
+                .filter(|(_, device)| device.key != 0)
+                .map(|(index, device)| {
+                    let end = device.name.iter().position(|byte| *byte == 0).unwrap_or(device.name.len());
+                    let name = String::from_utf8_lossy(&device.name[..end]).into_owned();
+                    let label = names.label(device.namespace, &name);
+                    let info = DeviceInfo { label, name, ifindex: device.ifindex, namespace: device.namespace };
+                    (index as u8, info)
+                })
+                .collect(),
+        ))
+    }
+
+    /// The totals now.
+    ///
+    /// # Errors
+    /// If a table cannot be read.
+    pub fn totals(&self) -> Result<Totals> {
+        let next = MappedArray::<u32>::new(map(&self.bpf, "STAGE_NEXT")?, 1)?;
+        let keys = MappedArray::<u32>::new(map(&self.bpf, "STAGE_OF_NUMBER")?, STAGES)?;
+        let values: PerCpuArray<&MapData, Stage> =
+            PerCpuArray::try_from(map(&self.bpf, "STAGE_TOTALS")?).map_err(table)?;
+        let used = next.get(0).unwrap_or(0).min(STAGES - 1);
+        let mut stages: BTreeMap<u32, (u64, u64, Vec<u32>)> = BTreeMap::new();
+        for number in 1..=used {
+            let key = keys.get(number as usize).unwrap_or(0);
+            let total = stages.entry(key).or_insert_with(|| (0, 0, vec![0; profiler_common::BUCKETS]));
+            for stage in values.get(&number, 0).map_err(table)?.iter() {
+                total.0 += stage.count;
+                total.1 += stage.total_ns;
+                for (sum, bucket) in total.2.iter_mut().zip(stage.buckets) {
+                    *sum = sum.wrapping_add(bucket);
+                }
+            }
+        }
+        let counts: PerCpuArray<&MapData, [u64; COUNTERS]> =
+            PerCpuArray::try_from(map(&self.bpf, "COUNTS")?).map_err(table)?;
+        let mut counters = vec![0; COUNTERS];
+        for cpu in counts.get(&0, 0).map_err(table)?.iter() {
+            for (sum, count) in counters.iter_mut().zip(cpu) {
+                *sum += count;
+            }
+        }
+        Ok(Totals { stages, counters })
+    }
+
+    /// What happened since `before`, and what the holders still hold of the phase that ended at `close_ns`.
+    ///
+    /// # Errors
+    /// If a table cannot be read.
+    pub fn counts_since(&self, before: &Totals, labels: &Labels, phase: &profiler_common::Control) -> Result<ProbeCounts> {
+        let after = self.totals()?;
+        let mut counts = ProbeCounts {
+            stages: after.stages_since(before, labels),
+            counters: after.counters_since(before),
+            ..ProbeCounts::default()
+        };
+        self.scan_holders(phase, &mut counts)?;
+        Ok(counts)
+    }
+
+    fn scan_holders(&self, phase: &profiler_common::Control, counts: &mut ProbeCounts) -> Result<()> {
+        let mut hold = |token: profiler_common::Token, counted: u8| {
+            if token.epoch != phase.epoch {
+                return;
+            }
+            counts.tokens += 1;
+            counts.unfinished += u64::from(counted != 0);
+            counts.unfinished_ns += phase.close_ns.saturating_sub(token.at_ns.max(phase.open_ns));
+        };
+        let sockets = MappedArray::<Socket>::new(map(&self.bpf, "SOCKETS")?, SLOTS)?;
+        for socket in sockets.iter().filter(|socket| socket.key != 0 && socket.state != EMPTY) {
+            hold(socket.token, socket.counted);
+        }
+        let packets = MappedArray::<Packet>::new(map(&self.bpf, "PACKETS")?, SLOTS)?;
+        for packet in packets.iter().filter(|packet| packet.live != 0) {
+            hold(packet.token, packet.counted);
+        }
+        let records = MappedArray::<Record>::new(map(&self.bpf, "RECORDS")?, RECORD_SLOTS)?;
+        counts.records_unfinished = records
+            .iter()
+            .filter(|record| record.socket != 0 && record.epoch == phase.epoch)
+            .count() as u64;
+        Ok(())
+    }
+}
+
+impl Totals {
+    fn stages_since(&self, before: &Self, labels: &Labels) -> Vec<StageTotal> {
+        let none = (0, 0, vec![0; profiler_common::BUCKETS]);
+        self.stages
+            .iter()
+            .filter_map(|(key, (count, total_ns, buckets))| {
+                let (count_before, total_before, buckets_before) = before.stages.get(key).unwrap_or(&none);
+                let total = StageTotal {
+                    part: key >> 18 & 1 != 0,
+                    role: Role::from_number((key >> 16 & 3) as u8),
+                    from: labels.place((key >> 8) as u8),
+                    to: labels.place(*key as u8),
+                    count: count - count_before,
+                    total_ns: total_ns - total_before,
+                    buckets: buckets
+                        .iter()
+                        .zip(buckets_before)
+                        .enumerate()
+                        .map(|(bucket, (after, before))| (bucket as u16, after.wrapping_sub(*before)))
+                        .filter(|(_, count)| *count > 0)
+                        .collect(),
+                };
+                (total.count > 0 || total.total_ns > 0).then_some(total)
+            })
+            .collect()
+    }
+
+    fn counters_since(&self, before: &Self) -> BTreeMap<String, u64> {
+        Counter::ALL
+            .iter()
+            .map(|counter| {
+                let index = *counter as usize;
+                let before = before.counters.get(index).copied().unwrap_or(0);
+                (counter.name().to_owned(), self.counters[index] - before)
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_say_alias_and_namespace() {
+        let mut names = Names::default();
+        names.namespace(1, "host");
+        names.namespace(2, "client");
+        names.device(1, "vx12345w0", "wire");
+        assert_eq!(names.label(1, "vx12345w0"), "wire@host");
+        assert_eq!(names.label(2, "lo"), "lo@client");
+        assert_eq!(names.label(9, "eth0"), "eth0@net:9");
+        // With host networking the server's namespace is the host's: the first name stays.
+        names.namespace(1, "server");
+        assert_eq!(names.label(1, "lo"), "lo@host");
+    }
+}

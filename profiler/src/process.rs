@@ -1,0 +1,150 @@
+//! Processes that a run starts: pinned, bounded, and ended with it.
+
+use std::{fs, io, path::Path};
+
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    sys::signal::{Signal, kill as send_signal},
+    unistd::Pid,
+};
+use procfs::process::Process;
+
+use crate::error::{Error, Result};
+
+/// Start of a process in ticks since boot, if it lives.
+#[must_use]
+pub fn started(pid: u32) -> Option<u64> {
+    let stat = Process::new(pid as i32).ok()?.stat().ok()?;
+    (stat.state != 'Z').then_some(stat.starttime)
+}
+
+/// Kills a process, if it still is the one that started then.
+///
+/// # Errors
+/// If it cannot be signalled.
+pub fn kill(pid: u32, started_at: u64) -> Result<()> {
+    if started(pid) != Some(started_at) {
+        return Ok(());
+    }
+    match send_signal(Pid::from_raw(pid as i32), Signal::SIGKILL) {
+        Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+        Err(error) => Err(Error::workload(format!("cannot end process {pid}"), error)),
+    }
+}
+
+/// Pins all threads of a process to these CPUs; threads that it starts later inherit it.
+///
+/// # Errors
+/// If the kernel refuses a CPU.
+pub fn pin(pid: u32, cpus: &[usize]) -> Result<()> {
+    let refuse = |why: &dyn std::fmt::Display| {
+        Error::unsupported(
+            format!("cannot place process {pid} on CPU {cpus:?}"),
+            why,
+            "use `--placement free`, or a cgroup that allows these CPUs",
+        )
+    };
+    let mut set = CpuSet::new();
+    for cpu in cpus {
+        set.set(*cpu).map_err(|error| refuse(&error))?;
+    }
+    // Threads may start while the list is read: twice catches those.
+    for _ in 0..2 {
+        for thread in threads(pid).map_err(|error| refuse(&error))? {
+            match sched_setaffinity(Pid::from_raw(thread as i32), &set) {
+                Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+                Err(error) => return Err(refuse(&error)),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn threads(pid: u32) -> io::Result<Vec<u32>> {
+    Ok(fs::read_dir(format!("/proc/{pid}/task"))?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect())
+}
+
+/// A process and all its descendants, as far as they live.
+#[must_use]
+pub fn family(root: u32) -> Vec<u32> {
+    let parents: Vec<(u32, u32)> = procfs::process::all_processes()
+        .into_iter()
+        .flatten()
+        .filter_map(|process| {
+            let stat = process.ok()?.stat().ok()?;
+            Some((stat.pid as u32, stat.ppid as u32))
+        })
+        .collect();
+    let mut family = vec![root];
+    let mut next = 0;
+    while next < family.len() {
+        let parent = family[next];
+        family.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    family
+}
+
+/// The inode number of a process's network namespace.
+///
+/// # Errors
+/// If the process is gone.
+pub fn network_namespace(pid: u32) -> Result<u32> {
+    namespace_inode(Path::new(&format!("/proc/{pid}/ns/net")))
+}
+
+/// The inode number of a namespace's file.
+///
+/// # Errors
+/// If it cannot be looked at.
+pub fn namespace_inode(path: &Path) -> Result<u32> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(path)
+        .map(|metadata| metadata.ino() as u32)
+        .map_err(|error| Error::file("look at", path, error))
+}
+
+/// A field of `/proc/PID/status`.
+#[must_use]
+pub fn status_field(pid: u32, field: &str) -> Option<String> {
+    fs::read_to_string(format!("/proc/{pid}/status"))
+        .ok()?
+        .lines()
+        .find_map(|line| Some(line.strip_prefix(field)?.strip_prefix(':')?.trim().to_owned()))
+}
+
+/// CPU time of this process so far, ns.
+#[must_use]
+pub fn own_cpu_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a local.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_alive_and_in_its_own_family() {
+        let me = std::process::id();
+        assert!(started(me).is_some());
+        assert_eq!(family(me)[0], me);
+        assert!(network_namespace(me).unwrap() > 0);
+        assert_eq!(status_field(me, "Tgid"), Some(me.to_string()));
+    }
+
+    #[test]
+    fn only_the_process_that_was_meant_is_killed() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let start = started(child.id()).unwrap();
+        kill(child.id(), start + 1).unwrap();
+        assert!(child.try_wait().unwrap().is_none());
+        kill(child.id(), start).unwrap();
+        assert!(!child.wait().unwrap().success());
+    }
+}

@@ -1,0 +1,171 @@
+//! Workloads: what client and server do. A new one is a file here and a line in [`all`].
+
+mod tcp_rr;
+
+use std::{collections::BTreeMap, net::SocketAddrV4};
+
+use crate::error::{Error, Result, did_you_mean};
+
+/// A setting that a workload understands.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Its name.
+    pub name: &'static str,
+    /// What it can be.
+    pub range: Range,
+    /// The value if it is not given.
+    pub default: &'static str,
+    /// One line for `virtax list`.
+    pub help: &'static str,
+}
+
+/// What a setting can be.
+#[derive(Debug, Clone, Copy)]
+pub enum Range {
+    /// A whole number.
+    Whole {
+        /// Smallest.
+        from: u64,
+        /// Largest.
+        to: u64,
+    },
+    /// A number per second, 0 for none.
+    Rate {
+        /// Largest.
+        to: f64,
+    },
+    /// One of these words.
+    Words(&'static [&'static str]),
+}
+
+/// The values of all settings of a workload.
+pub type Settings = BTreeMap<String, String>;
+
+/// What client and server do.
+pub trait Workload: Sync {
+    /// Its name on the command line.
+    fn name(&self) -> &'static str;
+    /// One line for `virtax list`.
+    fn summary(&self) -> &'static str;
+    /// The settings it understands.
+    fn settings(&self) -> &'static [Setting];
+    /// Requests that are under way or being prepared at any instant: the tokens that exist.
+    fn connections(&self, settings: &Settings) -> u32;
+    /// Arguments of the static binary for the server, without the address.
+    fn server_arguments(&self, settings: &Settings) -> Vec<String>;
+    /// Arguments of the static binary for the client.
+    fn client_arguments(&self, settings: &Settings, server: SocketAddrV4) -> Vec<String>;
+    /// Largest residual of a complete result, share of the client's mean.
+    fn residual_limit(&self) -> f64;
+}
+
+/// All workloads.
+#[must_use]
+pub fn all() -> &'static [&'static dyn Workload] {
+    &[&tcp_rr::TcpRr]
+}
+
+/// The workload with this name.
+///
+/// # Errors
+/// [`Error::Usage`] if there is none.
+pub fn by_name(name: &str) -> Result<&'static dyn Workload> {
+    all().iter().copied().find(|workload| workload.name() == name).ok_or_else(|| {
+        let known: Vec<_> = all().iter().map(|workload| workload.name()).collect();
+        Error::Usage(format!(
+            "unknown workload `{name}`{}; workloads: {}",
+            did_you_mean(name, known.iter().copied()),
+            known.join(", ")
+        ))
+    })
+}
+
+impl Range {
+    fn check(&self, text: &str) -> std::result::Result<(), String> {
+        match self {
+            Self::Whole { from, to } => match text.parse::<u64>() {
+                Ok(value) if (*from..=*to).contains(&value) => Ok(()),
+                _ => Err(format!("a whole number from {from} to {to}")),
+            },
+            Self::Rate { to } => match text.parse::<f64>() {
+                Ok(value) if (0.0..=*to).contains(&value) => Ok(()),
+                _ => Err(format!("a number per second from 0 (as fast as responses come) to {to}")),
+            },
+            Self::Words(words) if words.contains(&text) => Ok(()),
+            Self::Words(words) => Err(format!("one of {}", words.join(", "))),
+        }
+    }
+}
+
+/// All settings of a workload, from `key=value` pairs and defaults.
+///
+/// # Errors
+/// [`Error::Usage`] for unknown names, values out of range, and names given twice.
+pub fn parse_settings(workload: &dyn Workload, pairs: &[String]) -> Result<Settings> {
+    let mut settings = Settings::new();
+    for pair in pairs {
+        let Some((name, value)) = pair.split_once('=') else {
+            return Err(Error::Usage(format!("`--set {pair}` is not `key=value`")));
+        };
+        let known = workload.settings();
+        let setting = known.iter().find(|setting| setting.name == name).ok_or_else(|| {
+            let names: Vec<_> = known.iter().map(|setting| setting.name).collect();
+            Error::Usage(format!(
+                "workload `{}` has no setting `{name}`{}; settings: {}",
+                workload.name(),
+                did_you_mean(name, names.iter().copied()),
+                names.join(", ")
+            ))
+        })?;
+        setting
+            .range
+            .check(value)
+            .map_err(|wanted| Error::Usage(format!("setting `{name}` cannot be `{value}`: give {wanted}")))?;
+        if settings.insert(name.to_owned(), value.to_owned()).is_some() {
+            return Err(Error::Usage(format!("setting `{name}` is given twice")));
+        }
+    }
+    for setting in workload.settings() {
+        settings.entry(setting.name.to_owned()).or_insert_with(|| setting.default.to_owned());
+    }
+    Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(pairs: &[&str]) -> Result<Settings> {
+        let pairs: Vec<String> = pairs.iter().map(|pair| (*pair).to_owned()).collect();
+        parse_settings(by_name("tcp-rr").unwrap(), &pairs)
+    }
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let settings = parse(&["connections=16"]).unwrap();
+        assert_eq!(settings["connections"], "16");
+        assert_eq!(settings["server"], "epoll");
+    }
+
+    #[test]
+    fn refusals() {
+        let refused = [
+            "connections", "connections=0", "connections=-1", "connections=x", "conections=1", "server=fork", "rate=-1",
+            "rate=nan", "rate=inf", "request=1401", "zzz=1", "=",
+        ];
+        insta::assert_snapshot!(
+            refused.map(|pair| format!("{pair:<16} {}", parse(&[pair]).unwrap_err())).join("\n")
+        );
+        assert!(parse(&["rate=1", "rate=2"]).unwrap_err().to_string().contains("twice"));
+        assert!(by_name("tcp-r").err().unwrap().to_string().contains("did you mean `tcp-rr`"));
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics(pair in ".{0,40}") {
+            let _ = parse(&[&pair]);
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Clients and servers that virtax drives, and [`protocol`], by which a client learns when a phase begins and ends
+//! and says what it saw in it.
+
+pub mod clock;
+pub mod protocol;
+pub mod tcp_rr;
