@@ -3,10 +3,13 @@
 //! Data flows one way: a plan becomes repetitions ([`experiment`]), whose phases are raw [`counts`]; [`analysis`] turns
 //! them into waterfalls and comparisons, the [`result`]; [`render`] shows it.
 
+pub mod analysis;
 pub mod artifact;
 pub mod child;
+pub mod clean;
 pub mod configuration;
 pub mod counts;
+pub mod doctor;
 pub mod engine;
 pub mod environment;
 pub mod error;
@@ -17,4 +20,7 @@ pub mod net;
 pub mod points;
 pub mod probes;
 pub mod process;
+pub mod render;
+pub mod result;
+pub mod run;
 pub mod workload;

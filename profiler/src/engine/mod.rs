@@ -56,6 +56,8 @@ pub trait Engine: Sync {
     fn summary(&self) -> &'static str;
     /// The keys it understands.
     fn keys(&self) -> &'static [Key];
+    /// What a person would call a configuration, within a sentence.
+    fn phrase(&self, configuration: &Configuration) -> String;
     /// Makes what all its configurations in this run share: images, networks.
     ///
     /// # Errors

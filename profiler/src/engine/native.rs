@@ -27,6 +27,9 @@ impl Engine for Native {
     fn keys(&self) -> &'static [Key] {
         &[]
     }
+    fn phrase(&self, _configuration: &Configuration) -> String {
+        "the native server".to_owned()
+    }
     fn prepare(&self, _bench: &Bench, _configurations: &[Configuration]) -> Result<Box<dyn Host>> {
         Ok(Box::new(Native))
     }

@@ -1,50 +1,63 @@
 //! Netfilter hooks of a network namespace: a host where Docker runs has them on the native path, too.
 
-use std::{fs::File, io, os::fd::AsRawFd, os::unix::process::CommandExt, process::Command};
+use std::{fs, fs::File, process::Command};
 
+use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// What hangs on the IPv4 hooks of one namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hooks {
-    /// `hook priority function`, in the order in which packets meet them.
+    /// `hook priority function`: what the kernel lists, or, where it cannot, the base chains of the rule set.
     pub functions: Vec<String>,
-    /// Why they are not known; empty: they are.
+    /// Connections that are tracked there. `None`: the kernel does not say.
+    pub tracked_connections: Option<u64>,
+    /// Why the functions are not known; empty: they are.
     pub unknown_because: String,
 }
 
 impl Hooks {
-    /// Whether connection tracking sees packets of this namespace.
+    /// Whether connection tracking sees packets of this namespace. A NAT chain needs it; so does a tracked connection.
     #[must_use]
     pub fn tracks_connections(&self) -> bool {
-        self.functions.iter().any(|function| function.contains("conntrack_in"))
+        self.tracked_connections.is_some_and(|count| count > 0)
+            || self.functions.iter().any(|function| function.contains("conntrack") || function.contains(" nat "))
     }
 }
 
-/// The hooks in a process's network namespace, as `nft list hooks` says.
+/// The hooks in a process's network namespace.
 #[must_use]
 pub fn hooks_of(pid: u32) -> Hooks {
-    match list(pid) {
-        Ok(text) => Hooks { functions: parse(&text), unknown_because: String::new() },
-        Err(why) => Hooks { functions: Vec::new(), unknown_because: why },
+    let unknown = |why: String| Hooks { unknown_because: why, ..Hooks::default() };
+    let namespace = match File::open(format!("/proc/{pid}/ns/net")) {
+        Ok(namespace) => namespace,
+        Err(error) => return unknown(error.to_string()),
+    };
+    // In a thread of its own: it, and what it starts, look from inside.
+    let inside = std::thread::spawn(move || match setns(&namespace, CloneFlags::CLONE_NEWNET) {
+        Ok(()) => look(),
+        Err(error) => unknown(error.to_string()),
+    });
+    inside.join().unwrap_or_else(|_| unknown("looking at them failed".to_owned()))
+}
+
+fn look() -> Hooks {
+    let tracked_connections = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count")
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    // Kernels without CONFIG_NETFILTER_NETLINK_HOOK answer with an empty list.
+    let functions = nft(&["list", "hooks", "ip"]).map(|text| parse_hooks(&text)).and_then(|functions| {
+        if functions.is_empty() { nft(&["--json", "list", "chains"]).map(|text| parse_chains(&text)) } else { Ok(functions) }
+    });
+    match functions {
+        Ok(functions) => Hooks { functions, tracked_connections, unknown_because: String::new() },
+        Err(why) => Hooks { functions: Vec::new(), tracked_connections, unknown_because: why },
     }
 }
 
-fn list(pid: u32) -> Result<String, String> {
-    let namespace = File::open(format!("/proc/{pid}/ns/net")).map_err(|error| error.to_string())?;
-    let fd = namespace.as_raw_fd();
-    let mut command = Command::new("nft");
-    command.args(["list", "hooks", "ip"]);
-    // SAFETY: one async-signal-safe system call on a descriptor that outlives it.
-    unsafe {
-        command.pre_exec(move || {
-            if libc::setns(fd, libc::CLONE_NEWNET) < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            Ok(())
-        });
-    }
-    let output = command.output().map_err(|error| format!("nft: {error}"))?;
+fn nft(arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new("nft").args(arguments).output().map_err(|error| format!("nft: {error}"))?;
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {
@@ -53,7 +66,7 @@ fn list(pid: u32) -> Result<String, String> {
 }
 
 /// `family ip { hook NAME { priority function [module] … } }`
-fn parse(text: &str) -> Vec<String> {
+fn parse_hooks(text: &str) -> Vec<String> {
     let mut hook = "";
     let mut functions = Vec::new();
     for line in text.lines().map(str::trim) {
@@ -68,6 +81,24 @@ fn parse(text: &str) -> Vec<String> {
     functions
 }
 
+/// Base chains in `nft --json list chains` (libnftables-json(5)).
+fn parse_chains(text: &str) -> Vec<String> {
+    let list: Value = serde_json::from_str(text).unwrap_or_default();
+    let mut chains: Vec<(String, i64, String)> = list["nftables"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|entry| &entry["chain"])
+        .filter_map(|chain| {
+            let word = |key: &str| chain[key].as_str().map(str::to_owned);
+            let described = format!("{} chain {} {} {}", word("type")?, word("family")?, word("table")?, word("name")?);
+            Some((word("hook")?, chain["prio"].as_i64()?, described))
+        })
+        .collect();
+    chains.sort();
+    chains.into_iter().map(|(hook, priority, chain)| format!("{hook} {priority} {chain}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,10 +108,21 @@ mod tests {
         let text = "family ip {\n\thook prerouting {\n\t\t-0000000400 ipv4_conntrack_defrag [nf_defrag_ipv4]\n\t\t\
             -0000000200 ipv4_conntrack_in [nf_conntrack]\n\t\t-0000000100 nf_nat_ipv4_pre_routing [nf_nat]\n\t}\n\thook input {\n\t\t\
             +2147483647 nf_confirm [nf_conntrack]\n\t}\n}\n";
-        let hooks = Hooks { functions: parse(text), unknown_because: String::new() };
+        let hooks = Hooks { functions: parse_hooks(text), ..Hooks::default() };
         assert_eq!(hooks.functions[1], "prerouting -200 ipv4_conntrack_in [nf_conntrack]");
         assert_eq!(hooks.functions[3], "input 2147483647 nf_confirm [nf_conntrack]");
         assert!(hooks.tracks_connections());
         assert!(!Hooks::default().tracks_connections());
+    }
+
+    #[test]
+    fn base_chains_stand_in_where_the_kernel_lists_no_hooks() {
+        let text = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}},
+            {"chain": {"family": "ip", "table": "nat", "name": "DOCKER", "handle": 1}},
+            {"chain": {"family": "ip", "table": "nat", "name": "PREROUTING", "type": "nat", "hook": "prerouting", "prio": -100}}]}"#;
+        let hooks = Hooks { functions: parse_chains(text), ..Hooks::default() };
+        assert_eq!(hooks.functions, ["prerouting -100 nat chain ip nat PREROUTING"]);
+        assert!(hooks.tracks_connections());
+        assert!(parse_chains("garbage").is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! The experiment: rounds of repetitions, each of phases, saved one by one.
 
 mod client;
-mod lab;
+pub mod lab;
 mod measure;
 pub mod plan;
 pub mod records;

@@ -31,6 +31,14 @@ impl Engine for Docker {
             help: "host: the host's network; bridge: the container's own address, no NAT; nat: a published port",
         }]
     }
+    fn phrase(&self, configuration: &Configuration) -> String {
+        match configuration.key("net") {
+            "host" => "host networking",
+            "bridge" => "the bridge without NAT",
+            _ => "NAT",
+        }
+        .to_owned()
+    }
     fn prepare(&self, bench: &Bench, configurations: &[Configuration]) -> Result<Box<dyn Host>> {
         let client = Client::connect()?;
         let image = image::make(&client, bench)?;

@@ -1,0 +1,176 @@
+//! One configuration against another: paired round by round, row by row.
+
+use std::collections::BTreeMap;
+
+use super::{
+    describe::direction,
+    path::StageKey,
+    statistics::{Estimate, estimate},
+    waterfall::{Round, Waterfall},
+};
+
+/// What can be said about a difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The candidate is slower.
+    Slower,
+    /// The candidate is faster.
+    Faster,
+    /// The interval holds 0.
+    NotTold,
+    /// It is no larger than the difference of the probes' effects.
+    WithinProbeEffect,
+    /// Fewer than eight rounds.
+    TooFewRounds,
+    /// One of the two results is incomplete.
+    Incomplete,
+}
+
+/// A row of the difference.
+#[derive(Debug, Clone)]
+pub struct RowDelta {
+    /// The stage.
+    pub key: StageKey,
+    /// Candidate less baseline, ns per operation; a stage that one of them lacks counts as 0 there.
+    pub delta: Estimate,
+    /// The same less the probes' own time.
+    pub corrected_ns: f64,
+}
+
+/// A comparison.
+#[derive(Debug, Clone)]
+pub struct Comparison {
+    /// Rounds that both have.
+    pub rounds: usize,
+    /// Difference of mean latencies without probes, ns.
+    pub latency: Estimate,
+    /// The same with probes.
+    pub traced: Estimate,
+    /// Difference of the probes' effects: traced less detached.
+    pub probe_effect: Estimate,
+    /// Difference of the residuals.
+    pub residual: Estimate,
+    /// Rows, in the candidate's path order, then what only the baseline has.
+    pub rows: Vec<RowDelta>,
+    /// Sum of the corrected rows, with its interval.
+    pub corrected_sum: Estimate,
+    /// What can be said.
+    pub verdict: Verdict,
+}
+
+/// Identifies a stage across configurations.
+#[must_use]
+pub fn stage_id(key: &StageKey) -> String {
+    format!("{}/{}→{}", direction(key.role, &key.from.point), key.from, key.to)
+}
+
+/// Compares two waterfalls of one run; `complete`: both results are.
+#[must_use]
+pub fn compare(baseline: &Waterfall, candidate: &Waterfall, complete: bool) -> Comparison {
+    let index: BTreeMap<u32, usize> = baseline.rounds.iter().enumerate().map(|(index, round)| (round.round, index)).collect();
+    let pairs: Vec<(usize, usize)> = candidate
+        .rounds
+        .iter()
+        .enumerate()
+        .filter_map(|(of_candidate, round)| Some((*index.get(&round.round)?, of_candidate)))
+        .collect();
+    let of_rounds = |value: fn(&Round) -> f64| -> Vec<f64> {
+        pairs.iter().map(|(b, c)| value(&candidate.rounds[*c]) - value(&baseline.rounds[*b])).collect()
+    };
+    let latency = of_rounds(|round| round.detached_ns);
+    let traced = of_rounds(|round| round.traced_ns);
+    let effect = of_rounds(|round| round.traced_ns - round.detached_ns);
+    let residual = of_rounds(|round| round.residual_ns);
+    let (keys, deltas, probes) = row_deltas(baseline, candidate, &pairs);
+    let corrected: Vec<f64> = (0..pairs.len())
+        .map(|round| deltas.iter().map(|row| row[round]).sum::<f64>() - probes.iter().sum::<f64>())
+        .collect();
+
+    let mut rows = estimate(&deltas);
+    let mut heads = estimate(&[latency, traced, effect, residual, corrected]);
+    let corrected_sum = heads.remove(4);
+    let rows = keys
+        .into_iter()
+        .zip(rows.drain(..))
+        .zip(&probes)
+        .map(|((key, delta), probes)| RowDelta { key, corrected_ns: delta.mean - probes, delta })
+        .collect();
+    let [latency, traced, probe_effect, residual] = [heads[0], heads[1], heads[2], heads[3]];
+    Comparison {
+        rounds: pairs.len(),
+        verdict: verdict(&latency, &probe_effect, complete),
+        latency,
+        traced,
+        probe_effect,
+        residual,
+        rows,
+        corrected_sum,
+    }
+}
+
+/// Keys of all rows of both, their differences by round, and the difference of the probes' time in them.
+fn row_deltas(baseline: &Waterfall, candidate: &Waterfall, pairs: &[(usize, usize)]) -> (Vec<StageKey>, Vec<Vec<f64>>, Vec<f64>) {
+    let find = |waterfall: &Waterfall, key: &StageKey| waterfall.rows.iter().position(|row| row.key == *key);
+    let mut keys: Vec<StageKey> = candidate.rows.iter().map(|row| row.key.clone()).collect();
+    keys.extend(baseline.rows.iter().map(|row| row.key.clone()).filter(|key| find(candidate, key).is_none()));
+    let mut deltas = Vec::with_capacity(keys.len());
+    let mut probes = Vec::with_capacity(keys.len());
+    for key in &keys {
+        let (b, c) = (find(baseline, key), find(candidate, key));
+        let at = |waterfall: &Waterfall, row: Option<usize>, round: usize| row.map_or(0.0, |row| waterfall.rows[row].rounds_ns[round]);
+        deltas.push(pairs.iter().map(|(of_b, of_c)| at(candidate, c, *of_c) - at(baseline, b, *of_b)).collect());
+        let time = |waterfall: &Waterfall, row: Option<usize>| row.map_or(0.0, |row| waterfall.rows[row].probes_ns);
+        probes.push(time(candidate, c) - time(baseline, b));
+    }
+    (keys, deltas, probes)
+}
+
+fn verdict(latency: &Estimate, probe_effect: &Estimate, complete: bool) -> Verdict {
+    let Some([low, high]) = latency.ci95 else { return Verdict::TooFewRounds };
+    if !complete {
+        Verdict::Incomplete
+    } else if low <= 0.0 && high >= 0.0 {
+        Verdict::NotTold
+    } else if latency.mean.abs() <= probe_effect.mean.abs() {
+        Verdict::WithinProbeEffect
+    } else if low > 0.0 {
+        Verdict::Slower
+    } else {
+        Verdict::Faster
+    }
+}
+
+impl Verdict {
+    /// The word in `result.json`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Slower => "slower",
+            Self::Faster => "faster",
+            Self::NotTold => "not_told",
+            Self::WithinProbeEffect => "within_probe_effect",
+            Self::TooFewRounds => "too_few_rounds",
+            Self::Incomplete => "incomplete",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sure(mean: f64) -> Estimate {
+        Estimate { mean, ci95: Some([mean - 1.0, mean + 1.0]), simultaneous: Some([mean - 1.5, mean + 1.5]) }
+    }
+
+    #[test]
+    fn verdicts() {
+        assert_eq!(verdict(&sure(700.0), &sure(50.0), true), Verdict::Slower);
+        assert_eq!(verdict(&sure(-700.0), &sure(50.0), true), Verdict::Faster);
+        assert_eq!(verdict(&sure(0.5), &sure(50.0), true), Verdict::NotTold);
+        assert_eq!(verdict(&sure(40.0), &sure(-50.0), true), Verdict::WithinProbeEffect);
+        assert_eq!(verdict(&sure(700.0), &sure(50.0), false), Verdict::Incomplete);
+        let few = Estimate { mean: 700.0, ci95: None, simultaneous: None };
+        assert_eq!(verdict(&few, &few, true), Verdict::TooFewRounds);
+    }
+}

@@ -1,0 +1,75 @@
+//! What of a stage is the probes' own time: hits × ns per hit.
+//!
+//! A hit costs its way in and out (`dispatch`) and the time inside the program. The clock is read on the way in, so
+//! half the dispatch belongs to the stage that ends at the point, and all the rest to the stage that begins there. Hits
+//! that end no stage (wake-ups, switches, packets without a token) fall, in nearly all cases, into the waiting of a
+//! reader: they are shared out among the groups that end with `received`.
+
+use super::path::StageKey;
+use crate::{counts::Costs, points::PROBES};
+
+fn probe_of(point: &str) -> Option<&'static str> {
+    PROBES.iter().find(|probe| probe.points.iter().any(|found| found.name == point)).map(|probe| probe.name)
+}
+
+/// Time of the probes in each stage, ns per operation; `stages` with their counts per operation.
+#[must_use]
+pub fn probe_time(stages: &[(StageKey, f64)], costs: &Costs) -> Vec<f64> {
+    let half = costs.dispatch_ns / 2.0;
+    let mut left: Vec<(&str, f64, f64)> = costs
+        .probes
+        .iter()
+        .map(|cost| (cost.probe.as_str(), cost.hits_per_op, cost.ns_per_hit))
+        .collect();
+    let mut times = vec![0.0; stages.len()];
+    for ((key, count), time) in stages.iter().zip(&mut times) {
+        if probe_of(&key.to.point).is_some() {
+            *time += half * count;
+        }
+        let begins = probe_of(&key.from.point);
+        if let Some((_, hits, inside_ns)) = left.iter_mut().find(|(probe, ..)| Some(*probe) == begins) {
+            *time += (half + *inside_ns) * count;
+            *hits -= count;
+        }
+    }
+    let rest: f64 = left.iter().map(|(_, hits, inside_ns)| hits.max(0.0) * (costs.dispatch_ns + inside_ns)).sum();
+    let waits: f64 = waiting(stages).map(|index| stages[index].1).sum();
+    for index in waiting(stages) {
+        times[index] += rest * stages[index].1 / waits;
+    }
+    times
+}
+
+fn waiting(stages: &[(StageKey, f64)]) -> impl Iterator<Item = usize> {
+    stages
+        .iter()
+        .enumerate()
+        .filter(|(_, (key, _))| key.to.point == "received" && key.from.point != "received")
+        .map(|(index, _)| index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counts::{Place, ProbeCost, Role};
+
+    #[test]
+    fn all_hits_are_charged_once() {
+        let key = |role, from, to| (StageKey { role, from: Place::fixed(from), to: Place::fixed(to) }, 1.0);
+        let stages = [
+            key(Role::Client, "send", "delivered"),
+            key(Role::Server, "delivered", "ready"),
+            key(Role::Server, "ready", "received"),
+            key(Role::Server, "received", "send"),
+        ];
+        let cost = |probe: &str, hits_per_op| ProbeCost { probe: probe.to_owned(), hits_per_op, ns_per_hit: 30.0 };
+        let costs = Costs {
+            probes: vec![cost("send", 1.0), cost("delivered", 1.0), cost("ready", 1.0), cost("received", 1.0), cost("switch", 2.5)],
+            dispatch_ns: 20.0,
+            floor_ns: 55.0,
+        };
+        let times = probe_time(&stages, &costs);
+        assert_eq!(times, [50.0, 50.0, 50.0 + 2.5 * 50.0, 50.0]);
+        assert_eq!(times.iter().sum::<f64>(), (4.0 + 2.5) * 50.0);
+    }
+}

@@ -1,0 +1,68 @@
+//! Words for stages: what a stage between two points holds.
+
+use crate::counts::{Place, Role};
+
+/// "request" until the server sends, "response" from then on.
+#[must_use]
+pub fn direction(role: Role, from: &str) -> &'static str {
+    let waiting_or_reading = matches!(from, "delivered" | "backlog" | "ready" | "received" | "return");
+    match (role, waiting_or_reading) {
+        (Role::Client, false) | (Role::Server, true) => "request",
+        (Role::Client, true) | (Role::Server, false) => "response",
+    }
+}
+
+fn device(place: &Place) -> (&str, &str) {
+    place.device.as_deref().and_then(|device| device.split_once('@')).unwrap_or(("", ""))
+}
+
+/// What the kernel does between two points, in the field's terms.
+#[must_use]
+pub fn what(role: Role, from: &Place, to: &Place) -> String {
+    let ((from_device, from_namespace), (to_device, to_namespace)) = (device(from), device(to));
+    match (from.point.as_str(), to.point.as_str()) {
+        ("call", "send") => "entry into the sending call".to_owned(),
+        ("send", "xmit") => "tcp and ip output, qdisc".to_owned(),
+        ("xmit", "xmit") if from_device == "bridge" => "bridge".to_owned(),
+        ("receive", "receive") if to_device == "bridge" => "bridge".to_owned(),
+        ("receive", "xmit") if to_device == "bridge" => "ip receive, conntrack, DNAT, routing, forward".to_owned(),
+        ("receive", "xmit") if from_device == "bridge" => "ip receive, conntrack, reverse NAT, routing, forward".to_owned(),
+        ("receive", "xmit") => "ip receive, routing, forward".to_owned(),
+        ("xmit", "receive") if from_device == "wire" || to_device == "wire" => "veth wire, softirq raise to run".to_owned(),
+        ("xmit", "receive") if from_namespace != to_namespace => "second veth crossing".to_owned(),
+        ("xmit", "receive") => "link, softirq raise to run".to_owned(),
+        ("receive" | "xmit", "delivered") => "ip and tcp receive".to_owned(),
+        ("receive" | "xmit", "backlog") => "ip and tcp receive, wait in the socket's backlog".to_owned(),
+        ("delivered" | "backlog", "ready") => "tcp processing".to_owned(),
+        ("delivered" | "backlog" | "ready", "received") => format!("waking the {}, run queue, copy", role.name()),
+        ("received", "send") => format!("the {}'s own time", role.name()),
+        ("received", "received") => "rest of a message in parts".to_owned(),
+        ("received", "return") => "return from the receiving call".to_owned(),
+        (_, "dropped") => "until a drop".to_owned(),
+        ("dropped", _) => "until the retransmission".to_owned(),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directions_turn_at_the_servers_send() {
+        assert_eq!(direction(Role::Client, "send"), "request");
+        assert_eq!(direction(Role::Client, "xmit"), "request");
+        assert_eq!(direction(Role::Server, "ready"), "request");
+        assert_eq!(direction(Role::Server, "received"), "request");
+        assert_eq!(direction(Role::Server, "send"), "response");
+        assert_eq!(direction(Role::Client, "delivered"), "response");
+        assert_eq!(direction(Role::Client, "received"), "response");
+        assert_eq!(direction(Role::Client, "call"), "request");
+    }
+
+    #[test]
+    fn the_stage_of_nat_is_named_after_what_it_holds() {
+        let stage = what(Role::Client, &Place::at("receive", "wire@host"), &Place::at("xmit", "bridge@host"));
+        assert!(stage.contains("DNAT"));
+    }
+}

@@ -1,0 +1,10 @@
+//! Pure functions from raw counts to waterfalls and comparisons.
+
+pub mod comparison;
+mod correction;
+pub mod describe;
+pub mod histogram;
+pub mod path;
+pub mod statistics;
+pub mod tail;
+pub mod waterfall;

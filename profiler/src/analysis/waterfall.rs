@@ -1,0 +1,323 @@
+//! The waterfall of a configuration: its stages in path order, per round, with everything that says how far they can
+//! be trusted.
+
+mod edges;
+mod parts;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use profiler_common::Counter;
+
+use super::{
+    correction::probe_time,
+    histogram::Histogram,
+    path::{self, StageKey},
+};
+use crate::{
+    analysis::statistics::mean,
+    counts::{Costs, Phase, PhaseKind, Place, ProbeCost, Repetition, Role},
+};
+
+/// A row.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// What it is.
+    pub key: StageKey,
+    /// Time per operation in each round, ns.
+    pub rounds_ns: Vec<f64>,
+    /// Of it the probes' own, ns per operation, as estimated.
+    pub probes_ns: f64,
+    /// How often it occurs per operation.
+    pub count_per_op: f64,
+    /// Durations.
+    pub histogram: Histogram,
+    /// Parts, as shares of the row's time.
+    pub parts: Vec<Part>,
+}
+
+/// A part of a row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    /// Where it begins.
+    pub from: Place,
+    /// Where it ends.
+    pub to: Place,
+    /// Share of the row's time, 0–1.
+    pub share: f64,
+    /// How often it occurs per operation.
+    pub count_per_op: f64,
+}
+
+/// One round's numbers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Round {
+    /// Its number.
+    pub round: u32,
+    /// Mean latency without probes, ns.
+    pub detached_ns: f64,
+    /// Mean latency with the core probes attached, ns.
+    pub traced_ns: f64,
+    /// The client's own time between two operations, traced, ns.
+    pub turnaround_ns: f64,
+    /// Traced latency less the sum of the rows, ns.
+    pub residual_ns: f64,
+}
+
+/// A configuration's waterfall.
+#[derive(Debug, Clone)]
+pub struct Waterfall {
+    /// Its name.
+    pub configuration: String,
+    /// Its rounds, in order.
+    pub rounds: Vec<Round>,
+    /// Its rows, in path order.
+    pub rows: Vec<Row>,
+    /// Operations in traced phases, by the probes.
+    pub operations: u64,
+    /// Deviation of stages and unfinished time from tokens × time, %.
+    pub conservation_percent: f64,
+    /// Tokens: followed, completed, unfinished.
+    pub tokens: Tokens,
+    /// All counters, summed over the phases with probes.
+    pub counters: BTreeMap<String, u64>,
+    /// Records under way at the end of their phase.
+    pub records_unfinished: u64,
+    /// What the probes cost: medians over the repetitions.
+    pub costs: Costs,
+}
+
+/// Counts of tokens, each taken at an event of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Started inside a phase.
+    pub followed: u64,
+    /// Completed inside it.
+    pub completed: u64,
+    /// Under way at its end.
+    pub unfinished: u64,
+}
+
+/// Causes of lost tokens.
+pub const LOSSES: &[Counter] = &[
+    Counter::LostPacketTable,
+    Counter::LostUnknownSocket,
+    Counter::LostFreed,
+    Counter::LostRecycled,
+    Counter::LostClosed,
+    Counter::LostNegative,
+    Counter::LostDropped,
+    Counter::LostResynchronised,
+    Counter::LostStageTable,
+];
+
+/// Sums of the phases of one kind in one repetition.
+#[derive(Default)]
+pub(super) struct Sums {
+    pub operations: u64,
+    pub client_operations: u64,
+    pub latency_ns: u64,
+    pub turnaround_ns: u64,
+    pub stages: HashMap<StageKey, (u64, u64)>,
+    pub parts: HashMap<StageKey, (u64, u64)>,
+}
+
+/// The phases of a kind.
+pub fn of_kind(repetition: &Repetition, kind: PhaseKind) -> impl Iterator<Item = &Phase> {
+    repetition.phases.iter().filter(move |phase| phase.kind == kind)
+}
+
+fn sums(repetition: &Repetition, kind: PhaseKind) -> Sums {
+    let mut sums = Sums::default();
+    for phase in of_kind(repetition, kind) {
+        sums.client_operations += phase.client.operations;
+        sums.latency_ns += phase.client.latency_sum_ns;
+        sums.turnaround_ns += phase.client.turnaround_sum_ns;
+        let Some(probes) = &phase.probes else { continue };
+        sums.operations += probes.counter(Counter::Operations);
+        for stage in &probes.stages {
+            let key = StageKey { role: stage.role, from: stage.from.clone(), to: stage.to.clone() };
+            let table = if stage.part { &mut sums.parts } else { &mut sums.stages };
+            let sum = table.entry(key).or_default();
+            sum.0 += stage.count;
+            sum.1 += stage.total_ns;
+        }
+    }
+    sums
+}
+
+fn per(sum: u64, count: u64) -> f64 {
+    if count == 0 { 0.0 } else { sum as f64 / count as f64 }
+}
+
+/// Builds the waterfall of one configuration from its repetitions.
+#[must_use]
+pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
+    let traced: Vec<Sums> = repetitions.iter().map(|repetition| sums(repetition, PhaseKind::Traced)).collect();
+    let detailed: Vec<Sums> = repetitions.iter().map(|repetition| sums(repetition, PhaseKind::Detailed)).collect();
+    let detached: Vec<Sums> = repetitions.iter().map(|repetition| sums(repetition, PhaseKind::Detached)).collect();
+    let costs = median_costs(repetitions);
+    let operations = traced.iter().map(|sums| sums.operations).sum();
+
+    let mut rows = stage_rows(&traced, repetitions);
+    let probes_ns = probe_time(&rows.iter().map(|row| (row.key.clone(), row.count_per_op)).collect::<Vec<_>>(), &costs);
+    for (row, ns) in rows.iter_mut().zip(probes_ns) {
+        row.probes_ns = ns;
+    }
+    parts::attach(&mut rows, &traced, &detailed);
+    edges::replace_turnaround(&mut rows, &traced, &detailed, repetitions);
+
+    let rounds = repetitions
+        .iter()
+        .enumerate()
+        .map(|(index, repetition)| {
+            let traced_ns = per(traced[index].latency_ns, traced[index].client_operations);
+            Round {
+                round: repetition.round,
+                detached_ns: per(detached[index].latency_ns, detached[index].client_operations),
+                traced_ns,
+                turnaround_ns: per(traced[index].turnaround_ns, traced[index].client_operations),
+                residual_ns: traced_ns - rows.iter().map(|row| row.rounds_ns[index]).sum::<f64>(),
+            }
+        })
+        .collect();
+    let (tokens, counters, records_unfinished) = count_tokens(repetitions);
+    Waterfall {
+        configuration: configuration.to_owned(),
+        rounds,
+        rows,
+        operations,
+        conservation_percent: conservation_percent(repetitions),
+        tokens,
+        counters,
+        records_unfinished,
+        costs,
+    }
+}
+
+/// Rows for all stages seen in traced phases, in path order.
+fn stage_rows(traced: &[Sums], repetitions: &[&Repetition]) -> Vec<Row> {
+    let keys: BTreeSet<&StageKey> = traced.iter().flat_map(|sums| sums.stages.keys()).collect();
+    let stages: Vec<(StageKey, u64)> = keys
+        .into_iter()
+        .map(|key| (key.clone(), traced.iter().filter_map(|sums| sums.stages.get(key)).map(|sum| sum.0).sum()))
+        .collect();
+    let operations: u64 = traced.iter().map(|sums| sums.operations).sum();
+    path::order(&stages)
+        .into_iter()
+        .map(|index| {
+            let (key, count) = &stages[index];
+            Row {
+                rounds_ns: traced
+                    .iter()
+                    .map(|sums| per(sums.stages.get(key).map_or(0, |sum| sum.1), sums.operations))
+                    .collect(),
+                probes_ns: 0.0,
+                count_per_op: per(*count, operations),
+                histogram: histogram_of(repetitions, PhaseKind::Traced, false, key),
+                parts: Vec::new(),
+                key: key.clone(),
+            }
+        })
+        .collect()
+}
+
+pub(super) fn histogram_of(repetitions: &[&Repetition], kind: PhaseKind, part: bool, key: &StageKey) -> Histogram {
+    let mut histogram = Histogram::default();
+    for phase in repetitions.iter().flat_map(|repetition| of_kind(repetition, kind)) {
+        for stage in phase.probes.iter().flat_map(|probes| &probes.stages) {
+            if stage.part == part && stage.role == key.role && stage.from == key.from && stage.to == key.to {
+                histogram.add(&stage.buckets);
+            }
+        }
+    }
+    histogram
+}
+
+fn conservation_percent(repetitions: &[&Repetition]) -> f64 {
+    let (mut found, mut expected) = (0.0, 0.0);
+    for repetition in repetitions {
+        for phase in of_kind(repetition, PhaseKind::Traced) {
+            let Some(probes) = &phase.probes else { continue };
+            let stages: u64 = probes.stages.iter().filter(|stage| !stage.part).map(|stage| stage.total_ns).sum();
+            found += (stages + probes.unfinished_ns) as f64;
+            expected += f64::from(repetition.connections) * phase.length_ns as f64;
+        }
+    }
+    if expected == 0.0 { 0.0 } else { 100.0 * (found / expected - 1.0) }
+}
+
+fn count_tokens(repetitions: &[&Repetition]) -> (Tokens, BTreeMap<String, u64>, u64) {
+    let mut tokens = Tokens::default();
+    let mut counters: BTreeMap<String, u64> = BTreeMap::new();
+    let mut records_unfinished = 0;
+    for phase in repetitions.iter().flat_map(|repetition| &repetition.phases) {
+        let Some(probes) = &phase.probes else { continue };
+        tokens.followed += probes.counter(Counter::Followed);
+        tokens.completed += probes.counter(Counter::Completed);
+        tokens.unfinished += probes.counter(Counter::Unfinished) + probes.unfinished;
+        records_unfinished += probes.records_unfinished;
+        for (name, count) in &probes.counters {
+            *counters.entry(name.clone()).or_default() += count;
+        }
+    }
+    (tokens, counters, records_unfinished)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => 0.0,
+        count if count % 2 == 1 => values[count / 2],
+        count => mean(&values[count / 2 - 1..=count / 2]),
+    }
+}
+
+fn median_costs(repetitions: &[&Repetition]) -> Costs {
+    let all = |value: &dyn Fn(&Costs) -> f64| median(repetitions.iter().map(|repetition| value(&repetition.costs)).collect());
+    let names: BTreeSet<&str> =
+        repetitions.iter().flat_map(|repetition| &repetition.costs.probes).map(|cost| cost.probe.as_str()).collect();
+    let probes = names
+        .into_iter()
+        .map(|name| {
+            let of = |value: fn(&ProbeCost) -> f64| {
+                all(&move |costs: &Costs| costs.probes.iter().find(|cost| cost.probe == name).map_or(0.0, value))
+            };
+            ProbeCost {
+                probe: name.to_owned(),
+                hits_per_op: of(|cost| cost.hits_per_op),
+                ns_per_hit: of(|cost| cost.ns_per_hit),
+            }
+        })
+        .collect();
+    Costs { probes, dispatch_ns: all(&|costs| costs.dispatch_ns), floor_ns: all(&|costs| costs.floor_ns) }
+}
+
+impl Waterfall {
+    /// Mean of a number over the rounds.
+    #[must_use]
+    pub fn mean_of(&self, value: fn(&Round) -> f64) -> f64 {
+        mean(&self.rounds.iter().map(value).collect::<Vec<_>>())
+    }
+
+    /// Lost tokens by cause.
+    #[must_use]
+    pub fn lost(&self) -> BTreeMap<String, u64> {
+        LOSSES
+            .iter()
+            .map(|cause| (cause.name().to_owned(), self.counters.get(cause.name()).copied().unwrap_or(0)))
+            .collect()
+    }
+
+    /// A counter's sum.
+    #[must_use]
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.counters.get(counter.name()).copied().unwrap_or(0)
+    }
+}
+
+impl Row {
+    /// Whether it is the client's turn-around, of which only the ends belong to the latency.
+    pub(super) fn is_turnaround(&self) -> bool {
+        self.key.role == Role::Client && self.key.from.point == "received" && self.key.to.point == "send"
+    }
+}

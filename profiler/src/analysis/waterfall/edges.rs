@@ -1,0 +1,50 @@
+//! The two ends of a request in the client: from its call to `send`, and from `received` to its return.
+//!
+//! The probes see `received → send` in one piece, exactly. The client says how much of it was its own time between
+//! return and next call. What is left belongs to the latency, and is divided as detailed phases, which see the system
+//! calls, divide it.
+
+use super::{Row, Sums, histogram_of, per};
+use crate::{
+    analysis::{histogram::Histogram, path::StageKey},
+    counts::{PhaseKind, Place, Repetition, Role},
+};
+
+fn key(from: &str, to: &str) -> StageKey {
+    StageKey { role: Role::Client, from: Place::fixed(from), to: Place::fixed(to) }
+}
+
+/// Puts `call → send` first and `received → return` last, in place of the turn-around.
+pub(super) fn replace_turnaround(rows: &mut Vec<Row>, traced: &[Sums], detailed: &[Sums], repetitions: &[&Repetition]) {
+    let Some(position) = rows.iter().position(Row::is_turnaround) else { return };
+    let whole = rows.remove(position);
+    let ends_ns: Vec<f64> = whole
+        .rounds_ns
+        .iter()
+        .zip(traced)
+        .map(|(ns, sums)| ns - per(sums.turnaround_ns, sums.client_operations))
+        .collect();
+    let (entry, exit) = (key("call", "send"), key("received", "return"));
+    let total = |part: &StageKey| -> f64 {
+        detailed.iter().filter_map(|sums| sums.parts.get(part)).map(|sum| sum.1 as f64).sum()
+    };
+    let (entry_ns, exit_ns) = (total(&entry), total(&exit));
+    if entry_ns + exit_ns == 0.0 {
+        // No system-call points here: one row for both ends.
+        let both = key("received", "send");
+        rows.push(row(both, ends_ns, whole.probes_ns, whole.count_per_op, Histogram::default()));
+        return;
+    }
+    let share = entry_ns / (entry_ns + exit_ns);
+    let scaled = |share: f64| ends_ns.iter().map(|ns| ns * share).collect::<Vec<f64>>();
+    let histogram = |part: &StageKey| histogram_of(repetitions, PhaseKind::Detailed, true, part);
+    let entry_row = row(entry.clone(), scaled(share), 0.0, whole.count_per_op, histogram(&entry));
+    // The programs at `received` run before the return, those at `send` after its clock is read.
+    let exit_row = row(exit.clone(), scaled(1.0 - share), whole.probes_ns, whole.count_per_op, histogram(&exit));
+    rows.insert(0, entry_row);
+    rows.push(exit_row);
+}
+
+fn row(key: StageKey, rounds_ns: Vec<f64>, probes_ns: f64, count_per_op: f64, histogram: Histogram) -> Row {
+    Row { key, rounds_ns, probes_ns, count_per_op, histogram, parts: Vec::new() }
+}

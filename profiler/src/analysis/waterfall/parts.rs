@@ -1,0 +1,86 @@
+//! Parts of stages: shares measured in detailed phases (or, where those have none, in traced ones), applied to the
+//! stage's time in traced phases.
+
+use std::collections::HashMap;
+
+use super::{Part, Row, Sums};
+use crate::{
+    analysis::path::StageKey,
+    counts::Place,
+    points,
+};
+
+/// The point that ends the stage in which a part lies.
+fn stage_end(part: &StageKey) -> Option<Place> {
+    let minor = [&part.from, &part.to]
+        .into_iter()
+        .find(|place| points::by_name(&place.point).is_some_and(|point| point.is_part))?;
+    let at = |point: &str| Place { point: point.to_owned(), device: minor.device.clone() };
+    Some(match minor.point.as_str() {
+        "queue" => at("xmit"),
+        "softirq" => at("receive"),
+        "call" | "return" => at("send"),
+        _ => at("received"),
+    })
+}
+
+/// The row in which a part lies: with its end and, if the part begins where stages begin, its beginning; else the most
+/// frequent one.
+fn row_of(part: &StageKey, rows: &[Row]) -> Option<usize> {
+    let end = stage_end(part)?;
+    let begins_a_stage = rows.iter().any(|row| row.key.role == part.role && row.key.from == part.from && row.key.to == end);
+    rows.iter()
+        .enumerate()
+        .filter(|(_, row)| row.key.role == part.role && row.key.to == end && row.key.from.point != "dropped")
+        .filter(|(_, row)| !begins_a_stage || row.key.from == part.from)
+        .max_by(|(_, a), (_, b)| a.count_per_op.total_cmp(&b.count_per_op))
+        .map(|(index, _)| index)
+}
+
+/// Adds to every row its parts, in the order of their points.
+pub(super) fn attach(rows: &mut [Row], traced: &[Sums], detailed: &[Sums]) {
+    let found = [collect(rows, detailed), collect(rows, traced)];
+    for (index, row) in rows.iter_mut().enumerate() {
+        let Some(parts) = found.iter().find_map(|by_row| by_row.get(&index)) else { continue };
+        let whole: f64 = parts.iter().map(|(_, _, ns)| ns).sum();
+        if whole <= 0.0 {
+            continue;
+        }
+        row.parts = parts
+            .iter()
+            .map(|(key, count_per_op, ns)| Part {
+                from: key.from.clone(),
+                to: key.to.clone(),
+                share: ns / whole,
+                count_per_op: *count_per_op,
+            })
+            .collect();
+        row.parts.sort_by_key(|part| (rank(&part.from), rank(&part.to)));
+    }
+}
+
+/// Place of a point in the table, which is in path order within a group.
+fn rank(place: &Place) -> usize {
+    const ORDER: &[&str] =
+        &["received", "return", "call", "ready", "waking", "wakeup", "switch-in", "poll-return", "receive-call"];
+    ORDER.iter().position(|point| *point == place.point).unwrap_or(0)
+}
+
+/// Parts by row: key, count per operation, ns in all.
+fn collect(rows: &[Row], sums: &[Sums]) -> HashMap<usize, Vec<(StageKey, f64, f64)>> {
+    let operations: u64 = sums.iter().map(|sums| sums.operations).sum();
+    let mut totals: HashMap<&StageKey, (u64, u64)> = HashMap::new();
+    for (key, (count, ns)) in sums.iter().flat_map(|sums| &sums.parts) {
+        let total = totals.entry(key).or_default();
+        total.0 += count;
+        total.1 += ns;
+    }
+    let mut by_row: HashMap<usize, Vec<(StageKey, f64, f64)>> = HashMap::new();
+    for (key, (count, ns)) in totals {
+        if let Some(index) = row_of(key, rows) {
+            let count_per_op = count as f64 / operations.max(1) as f64;
+            by_row.entry(index).or_default().push((key.clone(), count_per_op, ns as f64));
+        }
+    }
+    by_row
+}

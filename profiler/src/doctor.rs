@@ -1,0 +1,136 @@
+//! `virtax doctor`: what this kernel and machine have and lack, with remedies.
+
+use std::fmt::Write;
+
+use crate::{
+    engine::docker,
+    environment::{Environment, hooks_of},
+    error::Result,
+    experiment::plan::allowed_cpus,
+    points::Hook,
+    probes::{Support, support},
+};
+
+/// A finding.
+struct Finding {
+    good: bool,
+    text: String,
+    remedy: Option<&'static str>,
+}
+
+fn finding(good: bool, text: impl Into<String>, remedy: &'static str) -> Finding {
+    Finding { good, text: text.into(), remedy: (!good).then_some(remedy) }
+}
+
+fn hook_name(hook: Hook) -> &'static str {
+    match hook {
+        Hook::TypedTracepoint(_) => "tp_btf",
+        Hook::RawTracepoint(_) => "raw_tp",
+        Hook::Fentry(_) => "fentry",
+        Hook::Fexit(_) => "fexit",
+        Hook::Kprobe(_) => "kprobe",
+        Hook::KretprobePair { .. } => "kretprobe",
+    }
+}
+
+/// The findings as text, and whether `native` runs can work here.
+#[must_use]
+pub fn examine() -> (String, bool) {
+    let mut text = String::new();
+    let mut able = true;
+    match support() {
+        Ok(points) => {
+            let _ = writeln!(text, "points:");
+            for support in &points {
+                able &= describe(support, &mut text);
+            }
+        }
+        Err(error) => {
+            able = false;
+            let _ = writeln!(text, "points: none, {error}");
+        }
+    }
+    let _ = writeln!(text, "machine:");
+    for finding in machine() {
+        let mark = if finding.good { "ok  " } else { "lack" };
+        let _ = writeln!(text, "  {mark} {}", finding.text);
+        if let Some(remedy) = finding.remedy {
+            let _ = writeln!(text, "       remedy: {remedy}");
+        }
+    }
+    (text, able)
+}
+
+/// One probe; false if nothing works without it and it has no alternative.
+fn describe(support: &Support, text: &mut String) -> bool {
+    let used = support.tried.iter().find(|(_, result)| result.is_ok()).map(|(alternative, _)| alternative.hook);
+    let all: Vec<String> = support
+        .tried
+        .iter()
+        .map(|(alternative, result)| format!("{}{}", if result.is_ok() { "" } else { "no " }, hook_name(alternative.hook)))
+        .collect();
+    let mark = if used.is_some() { "ok  " } else { "lack" };
+    let _ = writeln!(
+        text,
+        "  {mark} {:<12} {:<12} ({})",
+        support.probe.name,
+        used.map_or("", hook_name),
+        all.join(", ")
+    );
+    if used.is_some() {
+        return true;
+    }
+    for (alternative, result) in &support.tried {
+        if let Err(why) = result {
+            let _ = writeln!(text, "       {}: {why}", hook_name(alternative.hook));
+        }
+    }
+    let consequence = support.probe.without.unwrap_or("nothing can be traced");
+    let _ = writeln!(text, "       consequence: {consequence}\n       remedy: a kernel with this tracepoint, or with fentry or kprobes");
+    support.probe.without.is_some()
+}
+
+fn machine() -> Vec<Finding> {
+    let environment = Environment::read();
+    let cpus: Result<Vec<usize>> = allowed_cpus();
+    let cpus = cpus.map_or(0, |cpus| cpus.len());
+    let docker = docker::Client::connect().and_then(|client| client.version());
+    let hooks = hooks_of(std::process::id());
+    let clock = environment.clocksource.clone().unwrap_or_default();
+    vec![
+        finding(cpus >= 2, format!("{cpus} CPUs"), "`--placement split` needs two"),
+        finding(
+            docker.is_ok(),
+            match &docker {
+                Ok(version) => format!("Docker {version}"),
+                Err(error) => format!("Docker: {}", error.to_string().lines().next().unwrap_or_default()),
+            },
+            "start the daemon for `docker:` configurations; others do not need it",
+        ),
+        finding(
+            hooks.unknown_because.is_empty(),
+            if hooks.unknown_because.is_empty() {
+                format!("netfilter: {} functions on the host's hooks", hooks.functions.len())
+            } else {
+                format!("netfilter hooks: {}", hooks.unknown_because)
+            },
+            "install nftables",
+        ),
+        finding(matches!(clock.as_str(), "tsc" | "kvm-clock" | "arch_sys_counter"), format!("clock source {clock}"), "boot with clocksource=tsc"),
+        finding(
+            environment.governor.as_deref().is_none_or(|governor| governor == "performance"),
+            format!("frequency governor {}", environment.governor.as_deref().unwrap_or("none (fixed, or the hypervisor's)")),
+            "cpupower frequency-set -g performance",
+        ),
+        finding(
+            !environment.hypervisor,
+            if environment.hypervisor { "a virtual machine: its speed is shared" } else { "bare metal" },
+            "trust differences of interleaved rounds, not absolute times",
+        ),
+        finding(
+            environment.other_bpf_programs.unwrap_or(0) == 0,
+            format!("{} BPF programs of others", environment.other_bpf_programs.unwrap_or(0)),
+            "those on the path count as its cost",
+        ),
+    ]
+}

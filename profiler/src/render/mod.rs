@@ -1,0 +1,5 @@
+//! What is shown: pure functions of the result.
+
+pub mod flame;
+pub mod numbers;
+pub mod terminal;

@@ -1,0 +1,258 @@
+//! Tables for the terminal.
+
+use std::fmt::Write;
+
+use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets::NOTHING};
+
+use super::numbers::{micros, percent, signed_micros, spread};
+use crate::result::{ComparisonResult, ConfigurationResult, RunResult, StageResult};
+
+/// Stages below this share of the latency are summed up in one line of the table.
+const SMALLEST_SHARE: f64 = 0.0005;
+
+/// What a table may use.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// Columns, if known.
+    pub width: Option<u16>,
+    /// Whether bold text is wanted.
+    pub styled: bool,
+}
+
+impl Look {
+    fn table(self, header: &[&str]) -> Table {
+        let mut table = Table::new();
+        table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        if let Some(width) = self.width {
+            table.set_width(width);
+        }
+        if self.styled {
+            table.enforce_styling();
+        } else {
+            table.force_no_tty();
+        }
+        table.set_header(header.iter().enumerate().map(|(index, text)| {
+            let cell = if index == 0 { Cell::new(text) } else { number(text) };
+            cell.add_attribute(Attribute::Bold)
+        }));
+        table
+    }
+}
+
+fn number(text: impl ToString) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+fn lines(table: &Table) -> String {
+    table.to_string().lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+/// The whole result.
+#[must_use]
+pub fn report(result: &RunResult, look: Look) -> String {
+    let mut text = String::new();
+    let settings: Vec<String> = result.workload.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let _ = writeln!(
+        text,
+        "run {}: {} ({}), placement {}, {} rounds of {} s, kernel {}\n",
+        result.run_id,
+        result.workload.name,
+        settings.join(" "),
+        result.placement.name(),
+        result.rounds,
+        result.duration_s,
+        result.environment.kernel
+    );
+    for configuration in &result.configurations {
+        text.push_str(&waterfall(configuration, look));
+        text.push('\n');
+    }
+    text.push_str(&summary(result, look));
+    for comparison in result.comparisons.iter().filter(|comparison| comparison.baseline == result.baseline) {
+        text.push('\n');
+        text.push_str(&difference(comparison, look));
+    }
+    text.push_str(&warnings(result));
+    text
+}
+
+fn stage_name(stage: &StageResult) -> String {
+    format!("{} {} → {}", stage.role.name(), stage.from, stage.to)
+}
+
+/// The waterfall of one configuration, times in µs.
+#[must_use]
+pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
+    let mut table = look.table(&["stage", "µs/op", "± 95 %", "corrected", "count/op", "p50", "p99", "what"]);
+    let latency = configuration.traced_latency.mean_ns;
+    let mut direction = "";
+    let (mut rare, mut rare_ns) = (0, 0.0);
+    for stage in &configuration.stages {
+        if stage.ns_per_op.abs() < SMALLEST_SHARE * latency {
+            rare += 1;
+            rare_ns += stage.ns_per_op;
+            continue;
+        }
+        if stage.direction != direction {
+            direction = &stage.direction;
+            table.add_row(vec![Cell::new(direction)]);
+        }
+        let optional = |value: Option<f64>| value.map_or("–".to_owned(), micros);
+        table.add_row(vec![
+            Cell::new(format!("  {}", stage_name(stage))),
+            number(micros(stage.ns_per_op)),
+            number(spread(stage.ci95_ns)),
+            number(micros(stage.corrected_ns_per_op)),
+            number(format!("{:.4}", stage.count_per_op)),
+            number(optional(stage.p50_ns)),
+            number(optional(stage.p99_ns)),
+            Cell::new(&stage.label),
+        ]);
+        for part in stage.parts.iter().filter(|part| part.ns_per_op > SMALLEST_SHARE * latency) {
+            table.add_row(vec![
+                Cell::new(format!("      of it {} → {}", part.from, part.to)),
+                number(micros(part.ns_per_op)),
+                number(""),
+                number(""),
+                number(format!("{:.4}", part.count_per_op)),
+            ]);
+        }
+    }
+    if rare > 0 {
+        table.add_row(vec![Cell::new(format!("  {rare} rare stages")), number(micros(rare_ns))]);
+    }
+    let total: f64 = configuration.stages.iter().map(|stage| stage.ns_per_op).sum();
+    let corrected: f64 = configuration.stages.iter().map(|stage| stage.corrected_ns_per_op).sum();
+    table.add_row(vec![Cell::new("sum of the stages"), number(micros(total)), number(""), number(micros(corrected))]);
+    table.add_row(vec![Cell::new("residual"), number(micros(configuration.residual_ns_per_op))]);
+    table.add_row(vec![
+        Cell::new("latency, traced phases, by the client"),
+        number(micros(latency)),
+        number(spread(configuration.traced_latency.ci95_ns)),
+    ]);
+    table.add_row(vec![
+        Cell::new("latency, detached phases, by the client"),
+        number(micros(configuration.latency.mean_ns)),
+        number(spread(configuration.latency.ci95_ns)),
+        number(""),
+        number(""),
+        number(micros(configuration.latency.p50_ns)),
+        number(micros(configuration.latency.p99_ns)),
+    ]);
+    let mut text = format!("{}\n{}", configuration.name, lines(&table));
+    text.push_str(&tail(configuration, look));
+    for reason in &configuration.incomplete {
+        let _ = writeln!(text, "INCOMPLETE: {reason}");
+    }
+    text
+}
+
+/// The largest stages of the slowest requests.
+fn tail(configuration: &ConfigurationResult, look: Look) -> String {
+    let Some(first) = configuration.tail_stages.first() else { return String::new() };
+    let total: f64 = configuration.tail_stages.iter().map(|stage| stage.ns_per_op).sum();
+    let n = first.n;
+    let mut table = look.table(&["slowest 1 %", "µs/op", "n", "what"]);
+    let mut largest: Vec<_> = configuration.tail_stages.iter().collect();
+    largest.sort_by(|a, b| b.ns_per_op.total_cmp(&a.ns_per_op));
+    for stage in largest.iter().take(5) {
+        table.add_row(vec![
+            Cell::new(format!("  {}", stage.id)),
+            number(micros(stage.ns_per_op)),
+            number(stage.n),
+            Cell::new(&stage.label),
+        ]);
+    }
+    table.add_row(vec![Cell::new("  all stages, send → received"), number(micros(total)), number(n)]);
+    lines(&table)
+}
+
+/// What says how far each configuration can be trusted.
+#[must_use]
+pub fn summary(result: &RunResult, look: Look) -> String {
+    let mut header = vec!["per configuration"];
+    header.extend(result.configurations.iter().map(|configuration| configuration.name.as_str()));
+    let mut table = look.table(&header);
+    type Value = fn(&ConfigurationResult) -> String;
+    let rows: &[(&str, Value)] = &[
+        ("latency, mean µs", |c| format!("{} {}", micros(c.latency.mean_ns), spread(c.latency.ci95_ns))),
+        ("operations per second", |c| format!("{:.0}", c.throughput_per_s)),
+        ("probe effect", |c| {
+            let interval = c
+                .probe_effect_ci95_percent
+                .map_or(String::new(), |[low, high]| format!(" [{low:.1}, {high:.1}]"));
+            format!("{:.1} %{interval}", c.probe_effect_percent)
+        }),
+        ("residual", |c| percent(c.residual_ns_per_op / c.traced_latency.mean_ns.max(1.0))),
+        ("conservation, deviation", |c| format!("{:.3} %", c.conservation_percent)),
+        ("requests followed", |c| c.losses.followed.to_string()),
+        ("  completed", |c| c.losses.completed.to_string()),
+        ("  unfinished", |c| c.losses.unfinished.to_string()),
+        ("  lost", |c| format!("{} ({})", c.losses.lost.values().sum::<u64>(), percent(c.losses.lost_share()))),
+        ("records committed", |c| c.records.committed.to_string()),
+        ("  lost", |c| c.records.lost.to_string()),
+        ("client's turn-around µs", |c| micros(c.turnaround_ns_per_op)),
+        ("virtax's CPU, of one core", |c| percent(c.agent_cpu_share)),
+    ];
+    for (name, value) in rows {
+        let mut row = vec![Cell::new(name)];
+        row.extend(result.configurations.iter().map(|configuration| number(value(configuration))));
+        table.add_row(row);
+    }
+    lines(&table)
+}
+
+/// A comparison, largest change first, times in µs.
+#[must_use]
+pub fn difference(comparison: &ComparisonResult, look: Look) -> String {
+    let mut table = look.table(&["change", "µs/op", "± 95 %", "corrected", "", "what"]);
+    let shown = |delta: f64| delta.abs() >= SMALLEST_SHARE * comparison.traced_delta_ns.abs().max(10_000.0);
+    let (mut rare, mut rare_ns) = (0, 0.0);
+    for stage in &comparison.stages {
+        if !shown(stage.delta_ns) {
+            rare += 1;
+            rare_ns += stage.delta_ns;
+            continue;
+        }
+        table.add_row(vec![
+            Cell::new(format!("  {}", stage.id)),
+            number(signed_micros(stage.delta_ns)),
+            number(spread(stage.ci95_ns)),
+            number(signed_micros(stage.corrected_delta_ns)),
+            Cell::new(if stage.significant { "*" } else { "" }),
+            Cell::new(&stage.label),
+        ]);
+    }
+    if rare > 0 {
+        table.add_row(vec![Cell::new(format!("  {rare} small changes")), number(signed_micros(rare_ns))]);
+    }
+    let mut add = |name: &str, ns: f64, interval: Option<[f64; 2]>| {
+        table.add_row(vec![Cell::new(name), number(signed_micros(ns)), number(spread(interval))]);
+    };
+    add("difference of residuals", comparison.residual_delta_ns, None);
+    add("traced delta (sum of the above)", comparison.traced_delta_ns, comparison.traced_ci95_ns);
+    add(
+        "difference of probe effects",
+        comparison.probe_effect_difference_ns,
+        comparison.probe_effect_difference_ci95_ns,
+    );
+    add("detached delta", comparison.latency_delta_ns, comparison.ci95_ns);
+    add("sum of corrected changes", comparison.corrected_sum_ns, comparison.corrected_sum_ci95_ns);
+    format!(
+        "{}.\n{}* differs from 0, all rows considered at once ({} rounds)\n",
+        comparison.sentence,
+        lines(&table),
+        comparison.rounds
+    )
+}
+
+fn warnings(result: &RunResult) -> String {
+    let mut text = String::new();
+    for warning in &result.warnings {
+        let _ = write!(text, "\nwarning [{}]: {}\n  remedy: {}", warning.name, warning.text, warning.remedy);
+    }
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text
+}

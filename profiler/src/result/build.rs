@@ -1,0 +1,320 @@
+//! From raw counts to the result.
+
+
+use hdrhistogram::Histogram as Hdr;
+use profiler_common::Counter;
+use workloads::protocol::decode_histogram;
+
+use super::{
+    ComparisonResult, ConfigurationResult, Latency, Losses, PartResult, RecordCounts, RunResult, StageDelta, StageResult,
+    TailStage, WorkloadResult, sentence, warnings,
+};
+use crate::{
+    analysis::{
+        comparison::{Comparison, compare, stage_id},
+        describe::{direction, what},
+        path::StageKey,
+        statistics::{Estimate, estimate, estimate_one},
+        tail,
+        waterfall::{self, LOSSES, Waterfall},
+    },
+    counts::{PhaseKind, Repetition},
+    error::{Error, Result},
+    experiment::{
+        records::Record,
+        store::{Header, SCHEMA_VERSION},
+    },
+};
+
+/// Largest share of lost tokens of a complete result.
+const LOSS_LIMIT: f64 = 0.001;
+/// Largest deviation from conservation of a complete result, %.
+const CONSERVATION_LIMIT_PERCENT: f64 = 0.5;
+
+/// Computes a result. Configurations of which nothing was measured are left out.
+///
+/// # Errors
+/// If a stored histogram cannot be read.
+pub fn build(
+    header: &Header,
+    repetitions: &[Repetition],
+    records: &dyn Fn(&str) -> Result<Vec<Record>>,
+) -> Result<RunResult> {
+    let mut waterfalls = Vec::new();
+    let mut configurations = Vec::new();
+    for name in &header.configurations {
+        let mut of_name: Vec<&Repetition> = repetitions.iter().filter(|repetition| repetition.configuration == *name).collect();
+        if of_name.is_empty() {
+            continue;
+        }
+        of_name.sort_by_key(|repetition| repetition.round);
+        let waterfall = waterfall::build(name, &of_name);
+        configurations.push(configuration(header, &waterfall, &of_name, &records(name)?)?);
+        waterfalls.push(waterfall);
+    }
+    let complete = |name: &str| {
+        configurations.iter().any(|configuration: &ConfigurationResult| configuration.name == name && configuration.incomplete.is_empty())
+    };
+    let mut comparisons = Vec::new();
+    for baseline in &waterfalls {
+        for candidate in waterfalls.iter().filter(|candidate| candidate.configuration != baseline.configuration) {
+            let both = complete(&baseline.configuration) && complete(&candidate.configuration);
+            let compared = compare(baseline, candidate, both);
+            comparisons.push(comparison(baseline, candidate, &compared));
+        }
+    }
+    Ok(RunResult {
+        schema_version: SCHEMA_VERSION,
+        virtax_version: header.virtax_version.clone(),
+        run_id: header.run_id.clone(),
+        started_unix_s: header.started_unix_s,
+        command: header.command.clone(),
+        workload: WorkloadResult { name: header.workload.clone(), settings: header.settings.clone() },
+        placement: header.placement,
+        rounds: header.rounds,
+        duration_s: header.duration_s,
+        environment: header.environment.clone(),
+        warnings: warnings::of(header, &configurations, repetitions),
+        baseline: header.baseline.clone(),
+        configurations,
+        comparisons,
+    })
+}
+
+fn configuration(
+    header: &Header,
+    waterfall: &Waterfall,
+    repetitions: &[&Repetition],
+    records: &[Record],
+) -> Result<ConfigurationResult> {
+    let detached = client_sums(repetitions, PhaseKind::Detached)?;
+    let traced = client_sums(repetitions, PhaseKind::Traced)?;
+    let effect = estimate_one(
+        waterfall.rounds.iter().map(|round| 100.0 * (round.traced_ns / round.detached_ns - 1.0)).collect(),
+    );
+    let last = repetitions[repetitions.len() - 1];
+    let losses = Losses {
+        followed: waterfall.tokens.followed,
+        completed: waterfall.tokens.completed,
+        unfinished: waterfall.tokens.unfinished,
+        lost: waterfall.lost(),
+    };
+    let own = [Counter::Followed, Counter::Completed, Counter::Unfinished, Counter::Operations];
+    let mut result = ConfigurationResult {
+        name: waterfall.configuration.clone(),
+        settings: last.settings.clone(),
+        rounds: waterfall.rounds.len(),
+        operations: detached.operations,
+        throughput_per_s: detached.operations as f64 / (detached.length_ns as f64 / 1e9).max(1e-9),
+        latency: detached.latency(waterfall.rounds.iter().map(|round| round.detached_ns).collect()),
+        traced_latency: traced.latency(waterfall.rounds.iter().map(|round| round.traced_ns).collect()),
+        stages: stages(waterfall),
+        turnaround_ns_per_op: waterfall.mean_of(|round| round.turnaround_ns),
+        lateness_ns_per_op: traced.lateness_ns as f64 / traced.operations.max(1) as f64,
+        tail_stages: tail_stages(records),
+        records: record_counts(waterfall, records),
+        residual_ns_per_op: waterfall.mean_of(|round| round.residual_ns),
+        conservation_percent: waterfall.conservation_percent,
+        probe_effect_percent: effect.mean,
+        probe_effect_ci95_percent: effect.ci95,
+        cpu_layers: Vec::new(),
+        syscalls: Vec::new(),
+        exits: Vec::new(),
+        losses,
+        counters: waterfall
+            .counters
+            .iter()
+            .filter(|(name, _)| LOSSES.iter().chain(&own).all(|counter| counter.name() != name.as_str()))
+            .map(|(name, count)| (name.clone(), *count))
+            .collect(),
+        costs: waterfall.costs.clone(),
+        devices: last.devices.clone(),
+        server_hooks: last.server_hooks.clone(),
+        agent_cpu_share: repetitions.iter().map(|repetition| repetition.agent_cpu_ns).sum::<u64>() as f64
+            / (repetitions.iter().map(|repetition| repetition.agent_wall_ns).sum::<u64>() as f64).max(1.0),
+        incomplete: Vec::new(),
+    };
+    result.incomplete = incomplete(header, waterfall, &result);
+    Ok(result)
+}
+
+/// What a client saw in all phases of a kind.
+struct ClientSums {
+    operations: u64,
+    length_ns: u64,
+    lateness_ns: u64,
+    histogram: Hdr<u64>,
+}
+
+fn client_sums(repetitions: &[&Repetition], kind: PhaseKind) -> Result<ClientSums> {
+    let mut sums = ClientSums { operations: 0, length_ns: 0, lateness_ns: 0, histogram: workloads::protocol::new_histogram() };
+    for phase in repetitions.iter().flat_map(|repetition| waterfall::of_kind(repetition, kind)) {
+        let broken = |why: String| Error::Files { what: "cannot read a stored latency histogram".to_owned(), why };
+        let histogram = decode_histogram(&phase.client.histogram).map_err(broken)?;
+        sums.histogram.add(&histogram).map_err(|error| broken(error.to_string()))?;
+        sums.operations += phase.client.operations;
+        sums.length_ns += phase.length_ns;
+        sums.lateness_ns += phase.client.lateness_sum_ns;
+    }
+    Ok(sums)
+}
+
+impl ClientSums {
+    fn latency(&self, means: Vec<f64>) -> Latency {
+        let mean = estimate_one(means);
+        let at = |quantile| self.histogram.value_at_quantile(quantile) as f64;
+        Latency {
+            mean_ns: mean.mean,
+            ci95_ns: mean.ci95,
+            p50_ns: at(0.5),
+            p90_ns: at(0.9),
+            p99_ns: at(0.99),
+            p999_ns: at(0.999),
+            max_ns: self.histogram.max() as f64,
+        }
+    }
+}
+
+fn label(key: &StageKey) -> String {
+    what(key.role, &key.from, &key.to)
+}
+
+fn stages(waterfall: &Waterfall) -> Vec<StageResult> {
+    let rows: Vec<Vec<f64>> = waterfall.rows.iter().map(|row| row.rounds_ns.clone()).collect();
+    waterfall
+        .rows
+        .iter()
+        .zip(estimate(&rows))
+        .map(|(row, estimate)| StageResult {
+            id: stage_id(&row.key),
+            label: label(&row.key),
+            direction: direction(row.key.role, &row.key.from.point).to_owned(),
+            from: row.key.from.clone(),
+            to: row.key.to.clone(),
+            role: row.key.role,
+            ns_per_op: estimate.mean,
+            ci95_ns: estimate.ci95,
+            corrected_ns_per_op: estimate.mean - row.probes_ns,
+            count_per_op: row.count_per_op,
+            p50_ns: row.histogram.quantile_ns(0.5),
+            p99_ns: row.histogram.quantile_ns(0.99),
+            parts: row
+                .parts
+                .iter()
+                .map(|part| PartResult {
+                    from: part.from.clone(),
+                    to: part.to.clone(),
+                    share: part.share,
+                    ns_per_op: part.share * estimate.mean,
+                    count_per_op: part.count_per_op,
+                })
+                .collect(),
+            layers: Vec::new(),
+        })
+        .collect()
+}
+
+fn tail_stages(records: &[Record]) -> Vec<TailStage> {
+    let Some(tail) = tail::slowest(records) else { return Vec::new() };
+    tail.stages
+        .iter()
+        .map(|(key, ns)| TailStage {
+            id: stage_id(key),
+            label: label(key),
+            direction: direction(key.role, &key.from.point).to_owned(),
+            ns_per_op: *ns,
+            n: tail.records,
+        })
+        .collect()
+}
+
+fn record_counts(waterfall: &Waterfall, records: &[Record]) -> RecordCounts {
+    let lost = [Counter::RecordsRingFull, Counter::RecordsTooLong, Counter::RecordsAbandoned];
+    RecordCounts {
+        started: waterfall.counter(Counter::RecordsStarted),
+        committed: waterfall.counter(Counter::RecordsCommitted),
+        lost: lost.iter().map(|cause| waterfall.counter(*cause)).sum(),
+        unfinished: waterfall.records_unfinished,
+        illegal_transitions: tail::illegal_transitions(records).values().sum(),
+    }
+}
+
+/// Everything that keeps a result from being complete, by name.
+fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResult) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let lost = result.losses.lost_share();
+    if lost > LOSS_LIMIT {
+        reasons.push(format!("{:.2} % of the followed requests were lost (limit {} %)", 100.0 * lost, 100.0 * LOSS_LIMIT));
+    }
+    let residual = result.residual_ns_per_op.abs() / result.traced_latency.mean_ns.max(1.0);
+    if residual > header.residual_limit {
+        reasons.push(format!(
+            "the residual is {:.1} % of the latency (limit {:.0} %)",
+            100.0 * residual,
+            100.0 * header.residual_limit
+        ));
+    }
+    if result.conservation_percent.abs() > CONSERVATION_LIMIT_PERCENT {
+        reasons.push(format!(
+            "stages deviate by {:.2} % from tokens × time (limit {CONSERVATION_LIMIT_PERCENT} %)",
+            result.conservation_percent
+        ));
+    }
+    if waterfall.counter(Counter::UnknownSocket) > 0 {
+        reasons.push(
+            "requests were delivered to a socket of no process of the run: a relay (docker-proxy?) stands on the path".to_owned(),
+        );
+    }
+    if waterfall.counter(Counter::Pipelined) > 0 {
+        reasons.push("requests were sent while others were under way on the same connection (pipelining): not built yet".to_owned());
+    }
+    if waterfall.counter(Counter::Unreceived) > 0 {
+        reasons.push(
+            "the server answered what no call had received (splice, sendfile, zero-copy or io_uring): not built yet".to_owned(),
+        );
+    }
+    if waterfall.operations == 0 {
+        reasons.push("the probes saw no operation".to_owned());
+    }
+    reasons
+}
+
+fn comparison(baseline: &Waterfall, candidate: &Waterfall, compared: &Comparison) -> ComparisonResult {
+    let mut stages: Vec<StageDelta> = compared
+        .rows
+        .iter()
+        .map(|row| StageDelta {
+            id: stage_id(&row.key),
+            label: label(&row.key),
+            delta_ns: row.delta.mean,
+            ci95_ns: row.delta.ci95,
+            corrected_delta_ns: row.corrected_ns,
+            significant: row.delta.differs_from_zero(),
+        })
+        .collect();
+    stages.sort_by(|a, b| b.delta_ns.abs().total_cmp(&a.delta_ns.abs()));
+    let pair = |estimate: &Estimate| (estimate.mean, estimate.ci95);
+    let (latency_delta_ns, ci95_ns) = pair(&compared.latency);
+    let (traced_delta_ns, traced_ci95_ns) = pair(&compared.traced);
+    let (probe_effect_difference_ns, probe_effect_difference_ci95_ns) = pair(&compared.probe_effect);
+    let (corrected_sum_ns, corrected_sum_ci95_ns) = pair(&compared.corrected_sum);
+    let sentence = sentence::of(&baseline.configuration, &candidate.configuration, compared, &stages);
+    ComparisonResult {
+        baseline: baseline.configuration.clone(),
+        candidate: candidate.configuration.clone(),
+        sentence,
+        rounds: compared.rounds,
+        latency_delta_ns,
+        ci95_ns,
+        verdict: compared.verdict.name().to_owned(),
+        traced_delta_ns,
+        traced_ci95_ns,
+        probe_effect_difference_ns,
+        probe_effect_difference_ci95_ns,
+        residual_delta_ns: compared.residual.mean,
+        corrected_sum_ns,
+        corrected_sum_ci95_ns,
+        stages,
+    }
+}
+

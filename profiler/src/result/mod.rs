@@ -1,0 +1,324 @@
+//! `result.json`: the shapes. Names end in their unit; shares are 0–1; a table that is not built yet is an empty list.
+
+mod build;
+mod sentence;
+mod warnings;
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+pub use build::build;
+pub use warnings::Warning;
+
+use crate::{
+    counts::{Costs, DeviceInfo, Place, Role},
+    environment::{Environment, Hooks},
+    error::{Error, Result},
+    experiment::{Placement, store},
+    workload::Settings,
+};
+
+/// A run's result: everything shown anywhere is computed from it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunResult {
+    /// See [`store::SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Version of virtax that computed it.
+    pub virtax_version: String,
+    /// Five hexadecimal digits.
+    pub run_id: String,
+    /// Start, seconds since 1970.
+    pub started_unix_s: u64,
+    /// The command that repeats the run.
+    pub command: String,
+    /// What client and server did.
+    pub workload: WorkloadResult,
+    /// Where they ran.
+    pub placement: Placement,
+    /// Rounds that were asked for; each configuration says how many it has.
+    pub rounds: u32,
+    /// Measured time per configuration and round, seconds.
+    pub duration_s: f64,
+    /// The machine.
+    pub environment: Environment,
+    /// What harms or limits the result, with remedies.
+    pub warnings: Vec<Warning>,
+    /// Name of the configuration that others are compared with.
+    pub baseline: String,
+    /// In the order of `--in`.
+    pub configurations: Vec<ConfigurationResult>,
+    /// Every ordered pair, in the order of `--in`.
+    pub comparisons: Vec<ComparisonResult>,
+}
+
+/// The workload.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkloadResult {
+    /// Its name.
+    pub name: String,
+    /// Its settings, defaults included.
+    pub settings: Settings,
+}
+
+/// Latencies as the client saw them, ns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Mean over the rounds' means.
+    pub mean_ns: f64,
+    /// Its 95 % interval; `null` below eight rounds.
+    pub ci95_ns: Option<[f64; 2]>,
+    /// Median.
+    pub p50_ns: f64,
+    /// 90 % quantile.
+    pub p90_ns: f64,
+    /// 99 % quantile.
+    pub p99_ns: f64,
+    /// 99.9 % quantile.
+    pub p999_ns: f64,
+    /// Largest.
+    pub max_ns: f64,
+}
+
+/// A configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConfigurationResult {
+    /// Its name.
+    pub name: String,
+    /// What the server ran in, as verified from inside.
+    pub settings: BTreeMap<String, String>,
+    /// Rounds that it has.
+    pub rounds: usize,
+    /// Operations in detached phases.
+    pub operations: u64,
+    /// Operations per second in detached phases.
+    pub throughput_per_s: f64,
+    /// Detached phases.
+    pub latency: Latency,
+    /// Traced phases.
+    pub traced_latency: Latency,
+    /// In path order, from the client's call to its return.
+    pub stages: Vec<StageResult>,
+    /// The client's own time between return and next call, traced, ns per operation: not part of the latency.
+    pub turnaround_ns_per_op: f64,
+    /// With a rate: from the intended to the actual call, traced, ns per operation; else 0.
+    pub lateness_ns_per_op: f64,
+    /// Stages of the slowest hundredth of the records; empty if there are too few.
+    pub tail_stages: Vec<TailStage>,
+    /// Records.
+    pub records: RecordCounts,
+    /// Mean traced latency less the sum of the stages, ns.
+    pub residual_ns_per_op: f64,
+    /// Deviation of stages and unfinished time from tokens × time, by the probes' clock, %.
+    pub conservation_percent: f64,
+    /// Traced against detached latency, % of the detached.
+    pub probe_effect_percent: f64,
+    /// Its interval.
+    pub probe_effect_ci95_percent: Option<[f64; 2]>,
+    /// CPU time by layer: with sampled phases.
+    pub cpu_layers: Vec<serde_json::Value>,
+    /// System calls: with their own points.
+    pub syscalls: Vec<serde_json::Value>,
+    /// Exits of virtual machines.
+    pub exits: Vec<serde_json::Value>,
+    /// Tokens, each counted at an event of its own.
+    pub losses: Losses,
+    /// What is no loss.
+    pub counters: BTreeMap<String, u64>,
+    /// What the probes cost.
+    pub costs: Costs,
+    /// Devices on the path.
+    pub devices: Vec<DeviceInfo>,
+    /// Netfilter hooks of the server's namespace.
+    pub server_hooks: Hooks,
+    /// Share of one core that virtax itself used during the phases.
+    pub agent_cpu_share: f64,
+    /// Why it is incomplete; empty: it is complete.
+    pub incomplete: Vec<String>,
+}
+
+/// A row of the waterfall.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageResult {
+    /// Direction and points: the same in every configuration that has it.
+    pub id: String,
+    /// What it holds, in words.
+    pub label: String,
+    /// "request" or "response".
+    pub direction: String,
+    /// Where it begins.
+    pub from: Place,
+    /// Where it ends.
+    pub to: Place,
+    /// Role of the holder.
+    pub role: Role,
+    /// Time per operation, ns.
+    pub ns_per_op: f64,
+    /// Its 95 % interval; `null` below eight rounds.
+    pub ci95_ns: Option<[f64; 2]>,
+    /// Less the probes' own time, ns.
+    pub corrected_ns_per_op: f64,
+    /// How often it occurs per operation.
+    pub count_per_op: f64,
+    /// Median, ns; `null` if the row has no histogram.
+    pub p50_ns: Option<f64>,
+    /// 99 % quantile, ns.
+    pub p99_ns: Option<f64>,
+    /// What it consists of; not to be summed again.
+    pub parts: Vec<PartResult>,
+    /// Layers: with sampled phases.
+    pub layers: Vec<serde_json::Value>,
+}
+
+/// A part of a stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PartResult {
+    /// Where it begins.
+    pub from: Place,
+    /// Where it ends.
+    pub to: Place,
+    /// Share of the stage, 0–1, as detailed phases divide it.
+    pub share: f64,
+    /// That share of the stage's time, ns per operation.
+    pub ns_per_op: f64,
+    /// How often it occurs per operation.
+    pub count_per_op: f64,
+}
+
+/// A row of the slowest requests' waterfall.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TailStage {
+    /// As in [`StageResult`].
+    pub id: String,
+    /// As in [`StageResult`].
+    pub label: String,
+    /// As in [`StageResult`].
+    pub direction: String,
+    /// Time per slow request, ns.
+    pub ns_per_op: f64,
+    /// Records it is made of.
+    pub n: usize,
+}
+
+/// Records of single requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordCounts {
+    /// Begun.
+    pub started: u64,
+    /// Written.
+    pub committed: u64,
+    /// Lost on the way.
+    pub lost: u64,
+    /// Under way at the end of their phase.
+    pub unfinished: u64,
+    /// Transitions that the table of points does not allow.
+    pub illegal_transitions: u64,
+}
+
+/// Tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Losses {
+    /// Requests that started inside a phase.
+    pub followed: u64,
+    /// Those whose response was received inside it.
+    pub completed: u64,
+    /// Those under way at its end.
+    pub unfinished: u64,
+    /// Those lost, by cause; zeros too.
+    pub lost: BTreeMap<String, u64>,
+}
+
+/// One configuration against another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ComparisonResult {
+    /// Name of the baseline.
+    pub baseline: String,
+    /// Name of the candidate.
+    pub candidate: String,
+    /// The finding in words.
+    pub sentence: String,
+    /// Rounds that both have.
+    pub rounds: usize,
+    /// Difference of the detached mean latencies, ns.
+    pub latency_delta_ns: f64,
+    /// Its 95 % interval.
+    pub ci95_ns: Option<[f64; 2]>,
+    /// `slower`, `faster`, `not_told`, `within_probe_effect`, `too_few_rounds` or `incomplete`.
+    pub verdict: String,
+    /// Difference of the traced mean latencies, ns.
+    pub traced_delta_ns: f64,
+    /// Its interval.
+    pub traced_ci95_ns: Option<[f64; 2]>,
+    /// Traced less detached difference, ns: from the traced delta to the detached one.
+    pub probe_effect_difference_ns: f64,
+    /// Its interval.
+    pub probe_effect_difference_ci95_ns: Option<[f64; 2]>,
+    /// Difference of the residuals, ns: with the stages it sums to the traced delta.
+    pub residual_delta_ns: f64,
+    /// Sum of the corrected deltas, ns: to be held against the detached delta.
+    pub corrected_sum_ns: f64,
+    /// Its interval.
+    pub corrected_sum_ci95_ns: Option<[f64; 2]>,
+    /// Rows, largest change first.
+    pub stages: Vec<StageDelta>,
+}
+
+/// A row of a comparison.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageDelta {
+    /// As in [`StageResult`].
+    pub id: String,
+    /// As in [`StageResult`].
+    pub label: String,
+    /// Candidate less baseline, ns per operation.
+    pub delta_ns: f64,
+    /// Its 95 % interval.
+    pub ci95_ns: Option<[f64; 2]>,
+    /// Less the probes' own time, ns.
+    pub corrected_delta_ns: f64,
+    /// Whether it differs from 0, all rows considered at once.
+    pub significant: bool,
+}
+
+const NAME: &str = "result.json";
+
+impl RunResult {
+    /// Writes it into a run's directory.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        store::write_json(&folder.join(NAME), self)
+    }
+
+    /// Reads it from a run's directory.
+    ///
+    /// # Errors
+    /// If there is none, it is broken, or of another version.
+    pub fn load(folder: &Path) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Version {
+            schema_version: u32,
+        }
+        let path = folder.join(NAME);
+        let text = fs::read(&path).map_err(|error| Error::file("read", &path, error))?;
+        let understand = |error: serde_json::Error| Error::file("understand", &path, error);
+        let version: Version = serde_json::from_slice(&text).map_err(understand)?;
+        store::check_version(&path, version.schema_version)?;
+        serde_json::from_slice(&text).map_err(understand)
+    }
+
+    /// The configuration with this name.
+    #[must_use]
+    pub fn configuration(&self, name: &str) -> Option<&ConfigurationResult> {
+        self.configurations.iter().find(|configuration| configuration.name == name)
+    }
+}
+
+impl Losses {
+    /// Lost tokens, share of the followed.
+    #[must_use]
+    pub fn lost_share(&self) -> f64 {
+        self.lost.values().sum::<u64>() as f64 / self.followed.max(1) as f64
+    }
+}

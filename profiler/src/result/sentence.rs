@@ -1,0 +1,121 @@
+//! A comparison in one sentence.
+
+use super::StageDelta;
+use crate::{
+    analysis::comparison::{Comparison, Verdict},
+    configuration, engine,
+};
+
+/// Fewest ns that the sentence names, and most rows.
+const SMALLEST_NS: f64 = 100.0;
+const MOST_ROWS: usize = 5;
+
+/// A configuration as a person would call it.
+fn phrase(name: &str) -> String {
+    configuration::parse(name)
+        .ok()
+        .and_then(|(found, _)| Some(engine::by_name(&found.engine)?.phrase(&found)))
+        .unwrap_or_else(|| name.to_owned())
+}
+
+fn micros(ns: f64) -> String {
+    format!("{:.1}", ns / 1000.0)
+}
+
+/// "NAT adds 7.1 µs ± 0.4 over host networking: 4.9 ip receive, conntrack, DNAT, routing, forward; 1.2 bridge; …"
+pub fn of(baseline: &str, candidate: &str, compared: &Comparison, stages: &[StageDelta]) -> String {
+    let (baseline, candidate) = (phrase(baseline), phrase(candidate));
+    let delta = compared.latency;
+    let size = format!("{} µs", micros(delta.mean.abs()));
+    let spread = delta.ci95.map_or(String::new(), |[low, high]| format!(" ± {}", micros((high - low) / 2.0)));
+    let verb = if delta.mean >= 0.0 { "adds" } else { "saves" };
+    match compared.verdict {
+        Verdict::TooFewRounds => format!(
+            "{candidate} against {baseline}: {}{size} over {} rounds; no verdict below 8 rounds",
+            if delta.mean >= 0.0 { "+" } else { "−" },
+            compared.rounds
+        ),
+        Verdict::NotTold => {
+            let [low, high] = delta.ci95.unwrap_or_default();
+            format!("{candidate} cannot be told from {baseline}: the difference lies between {} and {} µs", micros(low), micros(high))
+        }
+        Verdict::WithinProbeEffect => format!(
+            "{candidate} {verb} {size}{spread} over {baseline}, no more than the probes' effects differ ({} µs): no verdict",
+            micros(compared.probe_effect.mean)
+        ),
+        Verdict::Incomplete => format!("{candidate} against {baseline}: {size}{spread}, but a result is incomplete: no verdict"),
+        Verdict::Slower | Verdict::Faster => {
+            let rows = largest(stages);
+            let colon = if rows.is_empty() { "" } else { ": " };
+            format!("{candidate} {verb} {size}{spread} over {baseline}{colon}{rows}")
+        }
+    }
+}
+
+/// Deltas by what the stages hold, largest first, corrected for the probes.
+fn largest(stages: &[StageDelta]) -> String {
+    let mut sums: Vec<(&str, f64, bool)> = Vec::new();
+    for stage in stages {
+        match sums.iter_mut().find(|(label, ..)| *label == stage.label) {
+            Some(sum) => {
+                sum.1 += stage.corrected_delta_ns;
+                sum.2 |= stage.significant;
+            }
+            None => sums.push((&stage.label, stage.corrected_delta_ns, stage.significant)),
+        }
+    }
+    sums.retain(|(_, ns, significant)| *significant && ns.abs() >= SMALLEST_NS);
+    sums.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
+    sums.iter()
+        .take(MOST_ROWS)
+        .map(|(label, ns, _)| format!("{} {label}", micros(*ns).replace('-', "−")))
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::statistics::Estimate;
+
+    fn compared(mean: f64, verdict: Verdict) -> Comparison {
+        let sure = |mean: f64| Estimate { mean, ci95: Some([mean - 400.0, mean + 400.0]), simultaneous: None };
+        Comparison {
+            rounds: 10,
+            latency: sure(mean),
+            traced: sure(mean),
+            probe_effect: sure(300.0),
+            residual: sure(0.0),
+            rows: Vec::new(),
+            corrected_sum: sure(mean),
+            verdict,
+        }
+    }
+    fn row(label: &str, ns: f64, significant: bool) -> StageDelta {
+        StageDelta {
+            id: label.to_owned(),
+            label: label.to_owned(),
+            delta_ns: ns,
+            ci95_ns: None,
+            corrected_delta_ns: ns,
+            significant,
+        }
+    }
+
+    #[test]
+    fn sentences() {
+        let rows = [row("bridge", 700.0, true), row("DNAT", 2_400.0, true), row("bridge", 500.0, true), row("noise", 900.0, false)];
+        let say = |mean, verdict| of("docker:net=host", "docker:net=nat", &compared(mean, verdict), &rows);
+        insta::assert_snapshot!(
+            [
+                say(7_100.0, Verdict::Slower),
+                say(-7_100.0, Verdict::Faster),
+                say(50.0, Verdict::NotTold),
+                say(200.0, Verdict::WithinProbeEffect),
+                say(7_100.0, Verdict::Incomplete),
+                say(7_100.0, Verdict::TooFewRounds),
+            ]
+            .join("\n")
+        );
+    }
+}

@@ -1,0 +1,172 @@
+//! What harms or limits a result, by name and with a remedy.
+
+use serde::{Deserialize, Serialize};
+
+use super::ConfigurationResult;
+use crate::{
+    analysis::tail::FEWEST_RECORDS,
+    counts::Repetition,
+    environment::Environment,
+    experiment::{plan::ROUNDS_FOR_VERDICTS, store::Header},
+};
+
+/// A warning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// Its name, stable.
+    pub name: String,
+    /// What is the matter.
+    pub text: String,
+    /// What can be done.
+    pub remedy: String,
+}
+
+fn warning(name: &str, text: impl Into<String>, remedy: &str) -> Warning {
+    Warning { name: name.to_owned(), text: text.into(), remedy: remedy.to_owned() }
+}
+
+/// All warnings of a run.
+pub fn of(header: &Header, configurations: &[ConfigurationResult], repetitions: &[Repetition]) -> Vec<Warning> {
+    let mut found = Vec::new();
+    machine(&header.environment, &mut found);
+    netfilter(&header.environment, configurations, &mut found);
+    amount(header, configurations, &mut found);
+    let disturbed: Vec<&Repetition> = repetitions.iter().filter(|repetition| !repetition.disturbances.is_empty()).collect();
+    if let Some(first) = disturbed.first() {
+        found.push(warning(
+            "disturbed-rounds",
+            format!(
+                "{} of {} repetitions were disturbed, such as round {} of {}: {}",
+                disturbed.len(),
+                repetitions.len(),
+                first.round + 1,
+                first.configuration,
+                first.disturbances.join(", ")
+            ),
+            "stop other work on this machine, or add rounds",
+        ));
+    }
+    found
+}
+
+fn machine(environment: &Environment, found: &mut Vec<Warning>) {
+    if environment.hypervisor {
+        found.push(warning(
+            "virtual-machine",
+            "this machine is itself virtual: other tenants change its speed, and waking an idle CPU costs an exit",
+            "trust differences of interleaved rounds, not absolute times",
+        ));
+    }
+    if let Some(governor) = environment.governor.as_deref().filter(|governor| *governor != "performance") {
+        found.push(warning(
+            "governor",
+            format!("the CPU frequency governor is `{governor}`"),
+            "cpupower frequency-set -g performance",
+        ));
+    }
+    if environment.turbo == Some(true) {
+        found.push(warning("turbo", "turbo is on: CPU speed depends on temperature and load", "switch it off in sysfs"));
+    }
+    if let Some(clock) = environment.clocksource.as_deref().filter(|clock| !matches!(*clock, "tsc" | "arch_sys_counter" | "kvm-clock")) {
+        found.push(warning(
+            "clocksource",
+            format!("the clock source `{clock}` is slow to read: probes cost more"),
+            "boot with clocksource=tsc",
+        ));
+    }
+    if let Some(programs) = environment.other_bpf_programs.filter(|programs| *programs > 0) {
+        found.push(warning(
+            "other-bpf-programs",
+            format!("{programs} BPF programs of others are loaded: those on the path count as its cost"),
+            "stop them, or compare with the same set",
+        ));
+    }
+}
+
+fn netfilter(environment: &Environment, configurations: &[ConfigurationResult], found: &mut Vec<Warning>) {
+    let host = &environment.host_hooks;
+    let on_host = |configuration: &&ConfigurationResult| {
+        configuration.settings.get("network_namespace").is_some_and(|namespace| namespace == "host")
+    };
+    let hosts: Vec<&str> = configurations.iter().filter(on_host).map(|found| found.name.as_str()).collect();
+    if !host.unknown_because.is_empty() {
+        found.push(warning(
+            "hooks-unknown",
+            format!("the netfilter hooks on the path are not known: {}", host.unknown_because),
+            "install nftables",
+        ));
+    } else if host.tracks_connections() && !hosts.is_empty() {
+        found.push(warning(
+            "native-path-has-netfilter",
+            format!(
+                "the path of {} crosses netfilter hooks, connection tracking among them, that others (Docker) put into the host's namespace",
+                hosts.join(" and ")
+            ),
+            "for a path without them, stop Docker and measure `native` alone",
+        ));
+    }
+}
+
+fn amount(header: &Header, configurations: &[ConfigurationResult], found: &mut Vec<Warning>) {
+    if (header.rounds as usize) < ROUNDS_FOR_VERDICTS {
+        found.push(warning(
+            "few-rounds",
+            format!("{} rounds give no intervals and no verdicts", header.rounds),
+            "--rounds 10",
+        ));
+    }
+    for configuration in configurations {
+        if configuration.rounds < header.rounds as usize {
+            found.push(warning(
+                "rounds-missing",
+                format!("{} has {} of {} rounds: the run ended early", configuration.name, configuration.rounds, header.rounds),
+                "run it again",
+            ));
+        }
+        if configuration.tail_stages.is_empty() {
+            found.push(warning(
+                "no-tail",
+                format!("{} has fewer than {FEWEST_RECORDS} traced records: no waterfall of its slowest requests", configuration.name),
+                "more rounds, or a longer --duration",
+            ));
+        }
+        if configuration.records.illegal_transitions > 0 {
+            found.push(warning(
+                "illegal-transitions",
+                format!("{}: {} steps in records are in no legal order", configuration.name, configuration.records.illegal_transitions),
+                "report this, with the records file",
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::Hooks;
+
+    #[test]
+    fn a_machine_with_everything_wrong_says_so() {
+        let environment = Environment {
+            hypervisor: true,
+            governor: Some("powersave".to_owned()),
+            turbo: Some(true),
+            clocksource: Some("hpet".to_owned()),
+            other_bpf_programs: Some(3),
+            host_hooks: Hooks { tracked_connections: Some(4), ..Hooks::default() },
+            ..Environment::default()
+        };
+        let mut found = Vec::new();
+        machine(&environment, &mut found);
+        let names: Vec<&str> = found.iter().map(|warning| warning.name.as_str()).collect();
+        assert_eq!(names, ["virtual-machine", "governor", "turbo", "clocksource", "other-bpf-programs"]);
+        assert!(found.iter().all(|warning| !warning.remedy.is_empty()));
+    }
+
+    #[test]
+    fn a_quiet_machine_is_not_warned_about() {
+        let mut found = Vec::new();
+        machine(&Environment { clocksource: Some("tsc".to_owned()), ..Environment::default() }, &mut found);
+        assert_eq!(found, []);
+    }
+}

@@ -1,0 +1,184 @@
+//! A whole run, and a report of one: what the commands `run` and `report` do.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    configuration::{self, Configuration},
+    engine::docker,
+    environment::Environment,
+    error::{Error, Result, did_you_mean},
+    experiment::{
+        Lab, Placement, Plan,
+        lab::ProbeOptions,
+        plan::{allowed_cpus, new_run_id, phases},
+        records,
+        schedule,
+        store::{self, Header, SCHEMA_VERSION, Store},
+    },
+    ledger::{Ledger, RUNS},
+    render::flame,
+    result::{RunResult, build},
+    workload,
+};
+
+/// What the user asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The workload's name.
+    pub workload: String,
+    /// The list of configurations.
+    pub configurations: String,
+    /// The baseline, if named.
+    pub baseline: Option<String>,
+    /// How often every configuration is measured.
+    pub rounds: u32,
+    /// Measured time per configuration and round.
+    pub duration: Duration,
+    /// Where client and server run.
+    pub placement: Placement,
+    /// `key=value` settings of the workload.
+    pub settings: Vec<String>,
+    /// Where the result goes.
+    pub out: Option<PathBuf>,
+    /// Whether an earlier run there may be replaced.
+    pub force: bool,
+    /// Records per second.
+    pub records_per_s: f64,
+    /// Seed of the order within rounds.
+    pub seed: u64,
+    /// How the probes are loaded.
+    pub probes: ProbeOptions,
+}
+
+/// What a run brought.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The result of everything that was saved.
+    pub result: RunResult,
+    /// Where it is.
+    pub folder: PathBuf,
+    /// The pictures drawn.
+    pub pictures: Vec<PathBuf>,
+    /// What ended the run early, if anything did.
+    pub ended_by: Option<Error>,
+}
+
+/// A plan from a request, and notes for the user.
+///
+/// # Errors
+/// [`Error::Usage`] for everything that does not exist or fit together.
+pub fn plan(request: &Request) -> Result<(Plan, Vec<String>)> {
+    let workload = workload::by_name(&request.workload)?;
+    let settings = workload::parse_settings(workload, &request.settings)?;
+    let parsed = configuration::parse_list(&request.configurations)?;
+    let baseline = baseline(request.baseline.as_deref(), &parsed.configurations)?;
+    phases(request.duration)?;
+    if request.rounds == 0 {
+        return Err(Error::Usage("`--rounds` must be at least 1".to_owned()));
+    }
+    let plan = Plan {
+        workload,
+        settings,
+        configurations: parsed.configurations,
+        baseline,
+        rounds: request.rounds,
+        duration: request.duration,
+        placement: request.placement,
+        records_per_s: request.records_per_s,
+        seed: request.seed,
+    };
+    Ok((plan, parsed.notes))
+}
+
+/// Index of the baseline: the first, unless another is named.
+fn baseline(named: Option<&str>, configurations: &[Configuration]) -> Result<usize> {
+    let Some(named) = named else { return Ok(0) };
+    let (wanted, _) = configuration::parse(named)?;
+    configurations.iter().position(|found| *found == wanted).ok_or_else(|| {
+        let known: Vec<String> = configurations.iter().map(ToString::to_string).collect();
+        Error::Usage(format!(
+            "baseline `{wanted}` is not in `--in`{}; it holds {}",
+            did_you_mean(&wanted.to_string(), known.iter().map(String::as_str)),
+            known.join(", ")
+        ))
+    })
+}
+
+fn header(request: &Request, plan: &Plan, run_id: &str) -> Result<Header> {
+    let mut environment = Environment::read();
+    let cpus = plan.placement.divide(&allowed_cpus()?)?;
+    environment.cpus_client = cpus.client;
+    environment.cpus_server = cpus.server;
+    environment.cpus_agent = cpus.agent;
+    if plan.configurations.iter().any(|configuration| configuration.engine == "docker") {
+        environment.docker = Some(docker::Client::connect()?.version()?);
+    }
+    let names: Vec<String> = plan.configurations.iter().map(ToString::to_string).collect();
+    Ok(Header {
+        schema_version: SCHEMA_VERSION,
+        run_id: run_id.to_owned(),
+        virtax_version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        command: command(request, plan, &names),
+        workload: plan.workload.name().to_owned(),
+        settings: plan.settings.clone(),
+        residual_limit: plan.workload.residual_limit(),
+        placement: plan.placement,
+        baseline: names[plan.baseline].clone(),
+        configurations: names,
+        rounds: plan.rounds,
+        duration_s: plan.duration.as_secs_f64(),
+        seed: plan.seed,
+        environment,
+    })
+}
+
+/// The command that repeats a run.
+fn command(request: &Request, plan: &Plan, names: &[String]) -> String {
+    let mut words = vec![
+        format!("virtax run {} --in {}", plan.workload.name(), names.join(",")),
+        format!("--baseline {}", names[plan.baseline]),
+        format!("--rounds {} --duration {}", plan.rounds, plan.duration.as_secs_f64()),
+        format!("--placement {} --seed {}", plan.placement.name(), plan.seed),
+    ];
+    words.extend(request.settings.iter().map(|pair| format!("--set {pair}")));
+    words.join(" ")
+}
+
+/// Runs a plan. What was saved is reported, whatever ended the run.
+///
+/// # Errors
+/// If nothing could be measured.
+pub fn run(request: &Request, plan: &Plan) -> Result<Outcome> {
+    let run_id = new_run_id();
+    let header = header(request, plan, &run_id)?;
+    let folder = request.out.clone().unwrap_or_else(|| PathBuf::from(format!("virtax-{}-{run_id}", plan.workload.name())));
+    let ledger = Ledger::create(Path::new(RUNS), &run_id)?;
+    let mut lab = Lab::new(plan, ledger, &run_id, request.probes)?;
+    let mut store = Store::create(&folder, request.force)?;
+    store.begin(&header)?;
+    let ended_by = schedule::run(plan, &mut lab, &mut store);
+    drop(lab);
+    match (report(&folder), ended_by) {
+        (Ok((result, pictures)), ended_by) if !result.configurations.is_empty() => {
+            Ok(Outcome { result, folder, pictures, ended_by })
+        }
+        (_, Some(error)) | (Err(error), None) => Err(error),
+        (Ok(_), None) => Err(Error::workload("nothing was measured", "no repetition was saved")),
+    }
+}
+
+/// Computes the result of a run's directory anew from its raw counts, saves it, and draws its pictures.
+///
+/// # Errors
+/// If the directory holds no run, or cannot be written.
+pub fn report(folder: &Path) -> Result<(RunResult, Vec<PathBuf>)> {
+    let (header, repetitions) = store::load(folder)?;
+    let result = build(&header, &repetitions, &|name| records::read(&store::records_path(folder, name)))?;
+    result.save(folder)?;
+    let pictures = flame::write_all(&result, folder)?;
+    Ok((result, pictures))
+}
