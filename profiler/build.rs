@@ -5,7 +5,8 @@ use std::{env, fs, path::PathBuf};
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
-    let artifacts = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../target/artifacts");
+    let artifacts =
+        PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../target/artifacts");
     for name in ["virtax-probes", "virtax-workload"] {
         let source = artifacts.join(name);
         println!("cargo:rerun-if-changed={}", source.display());

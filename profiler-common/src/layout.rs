@@ -24,8 +24,9 @@ pub struct Control {
     pub close_ns: u64,
     /// One request in this many gets a record; 0: none.
     pub record_every: u32,
-    /// Stops the compiler from inventing padding.
-    pub reserved: u32,
+    /// 1: threads, system calls and softirqs are watched too, and split stages into parts. A u32 instead of a bool, so
+    /// that there is no padding.
+    pub detailed: u32,
 }
 
 /// A request (or its response) on its way from holder to holder.

@@ -52,11 +52,7 @@ pub const fn at_device(what: u8, device: u8) -> u8 {
 #[inline(always)]
 #[must_use]
 pub const fn device_of(point: u8) -> Option<(u8, u8)> {
-    if point < DEVICE_BASE {
-        None
-    } else {
-        Some(((point - DEVICE_BASE) & 3, (point - DEVICE_BASE) >> 2))
-    }
+    if point < DEVICE_BASE { None } else { Some(((point - DEVICE_BASE) & 3, (point - DEVICE_BASE) >> 2)) }
 }
 
 const _: () = assert!(DEVICE_BASE as u32 + 4 * DEVICES <= 256);

@@ -31,10 +31,7 @@ impl Kernel for Untyped {
 /// The field at `address + offset` through the helper; zeroes where it cannot be read.
 #[inline(always)]
 pub fn read<T: Copy>(address: u64, offset: u32) -> T {
-    unsafe {
-        bpf_probe_read_kernel((address + u64::from(offset)) as *const T)
-            .unwrap_or_else(|_| core::mem::zeroed())
-    }
+    unsafe { bpf_probe_read_kernel((address + u64::from(offset)) as *const T).unwrap_or_else(|_| core::mem::zeroed()) }
 }
 
 /// The low half of an address as a number.

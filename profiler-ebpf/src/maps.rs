@@ -6,13 +6,14 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use profiler_common::{
-    COUNTERS, Control, Counter, Device, OFF, Packet, RECORD_SLOTS, Record, STAGE_KEYS, STAGES,
-    Socket, Stage, Thread, point::DEVICES,
+    COUNTERS, Control, Counter, Device, OFF, Packet, RECORD_SLOTS, Record, STAGE_KEYS, STAGES, Socket, Stage, Thread,
+    point::DEVICES,
 };
 
 use crate::{
     kernel::{low, read},
     settings,
+    token::lose,
 };
 
 /// `BPF_F_MMAPABLE`: user space reads the array as memory, without a system call per entry.
@@ -154,6 +155,7 @@ pub fn packet(address: u64) -> Option<&'static mut Packet> {
     None
 }
 
+/// Starts to follow an skb. What still stands at its address was freed without notice: that token is lost.
 #[inline(always)]
 pub fn put_packet(value: &Packet) -> bool {
     let first = mix(value.key);
@@ -163,6 +165,9 @@ pub fn put_packet(value: &Packet) -> bool {
         };
         let slot = unsafe { &mut *slot };
         if slot.live == 0 || slot.key == value.key || slot.token.epoch != value.token.epoch {
+            if slot.live != 0 && slot.token.epoch == value.token.epoch {
+                lose(&slot.token, slot.counted, Counter::LostRecycled);
+            }
             *slot = *value;
             return true;
         }
@@ -190,11 +195,7 @@ pub fn current() -> Option<&'static mut Thread> {
     if slot.tid != 0 {
         count(Counter::ThreadClash);
     }
-    *slot = Thread {
-        tid,
-        role,
-        ..Thread::default()
-    };
+    *slot = Thread { tid, role, ..Thread::default() };
     Some(slot)
 }
 
@@ -215,23 +216,17 @@ pub fn forget_role(tgid: u32) {
 /// What kind of call (`CALL_…`) a system call is, 0: one that does not matter.
 #[inline(always)]
 pub fn call_kind(number: u64) -> u32 {
-    CALL_KINDS
-        .get_ptr(number as u32)
-        .map_or(0, |kind| unsafe { *kind })
+    CALL_KINDS.get_ptr(number as u32).map_or(0, |kind| unsafe { *kind })
 }
 
 #[inline(always)]
 pub fn softirq_since() -> Option<&'static mut u64> {
-    SOFTIRQ_SINCE
-        .get_ptr_mut(0)
-        .map(|since| unsafe { &mut *since })
+    SOFTIRQ_SINCE.get_ptr_mut(0).map(|since| unsafe { &mut *since })
 }
 
 #[inline(always)]
 pub fn record(slot: u32) -> Option<&'static mut Record> {
-    RECORDS
-        .get_ptr_mut(slot & (RECORD_SLOTS - 1))
-        .map(|record| unsafe { &mut *record })
+    RECORDS.get_ptr_mut(slot & (RECORD_SLOTS - 1)).map(|record| unsafe { &mut *record })
 }
 
 /// Index of a device; its name is read only the first time.
@@ -268,9 +263,7 @@ pub fn stage(key: u32) -> Option<&'static mut Stage> {
         index = new_stage(key)?;
         unsafe { *number = index }
     }
-    STAGE_TOTALS
-        .get_ptr_mut(index)
-        .map(|stage| unsafe { &mut *stage })
+    STAGE_TOTALS.get_ptr_mut(index).map(|stage| unsafe { &mut *stage })
 }
 
 #[inline(never)]

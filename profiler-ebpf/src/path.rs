@@ -3,16 +3,14 @@
 use profiler_common::{
     CALL_SEND, CLIENT, Control, Counter, EMPTY, Packet, READ, SERVER, Socket, Token, UNREAD,
     point::{
-        AT_QUEUE, AT_RECEIVE, AT_SOFTIRQ, AT_XMIT, BACKLOG, CALL, DELIVERED, DROPPED, POLL_RETURN,
-        READY, RECEIVE_CALL, RECEIVED, RETURN, SEND, SWITCH_IN, WAKEUP, WAKING, at_device,
+        AT_QUEUE, AT_RECEIVE, AT_SOFTIRQ, AT_XMIT, BACKLOG, CALL, DELIVERED, DROPPED, POLL_RETURN, READY, RECEIVE_CALL,
+        RECEIVED, RETURN, SEND, SWITCH_IN, WAKEUP, WAKING, at_device,
     },
 };
 
 use crate::{
     kernel::{Kernel, payload},
-    maps::{
-        count, current, device, now, packet, put_packet, put_socket, socket, softirq_since,
-    },
+    maps::{count, current, device, now, packet, put_packet, put_socket, socket, softirq_since},
     settings,
     token::{Parts, append, begin_record, commit_record, lose, pass},
 };
@@ -30,13 +28,7 @@ pub fn send(control: &Control, address: u64) -> Fault {
     if socket.token.epoch != control.epoch {
         // The client's first send in this phase: what came before it was not followed.
         if socket.role == CLIENT {
-            socket.token = Token {
-                at_ns,
-                epoch: control.epoch,
-                record: 0,
-                point: SEND,
-                role: CLIENT,
-            };
+            socket.token = Token { at_ns, epoch: control.epoch, record: 0, point: SEND, role: CLIENT };
             socket.state = READ;
             socket.counted = 0;
         }
@@ -57,15 +49,9 @@ pub fn send(control: &Control, address: u64) -> Fault {
         return None;
     }
     let mut called_ns = 0;
-    let mut parts = Parts::of(&socket.token);
-    if let Some(thread) = current() {
-        if thread.call == CALL_SEND {
-            parts.via(control, RETURN, thread.return_ns);
-            parts.via(control, CALL, thread.call_ns);
-            called_ns = thread.call_ns;
-        }
+    if control.detailed != 0 {
+        called_ns = split_turnaround(control, &socket.token, at_ns);
     }
-    parts.end(control, SEND, at_ns);
     let answered_ns = socket.token.at_ns;
     if socket.role == CLIENT && socket.token.record != 0 {
         commit_record(socket.token.record);
@@ -80,13 +66,22 @@ pub fn send(control: &Control, address: u64) -> Fault {
     None
 }
 
+/// Splits `received → send` by the return of the receiving call and the entry of the sending one; returns the latter.
 #[inline(always)]
-fn begin_request(
-    control: &Control,
-    socket: &mut Socket,
-    called_ns: u64,
-    answered_ns: u64,
-) {
+fn split_turnaround(control: &Control, token: &Token, at_ns: u64) -> u64 {
+    let Some(thread) = current() else { return 0 };
+    if thread.call != CALL_SEND {
+        return 0;
+    }
+    let mut parts = Parts::of(token);
+    parts.via(control, RETURN, thread.return_ns);
+    parts.via(control, CALL, thread.call_ns);
+    parts.end(control, SEND, at_ns);
+    thread.call_ns
+}
+
+#[inline(always)]
+fn begin_request(control: &Control, socket: &mut Socket, called_ns: u64, answered_ns: u64) {
     let at_ns = socket.token.at_ns;
     socket.counted = (at_ns >= control.open_ns && at_ns < control.close_ns) as u8;
     if socket.counted != 0 {
@@ -138,10 +133,7 @@ pub fn queue<K: Kernel>(control: &Control, skb: u64) -> Fault {
     put_packet(&Packet {
         key: skb,
         socket: sender,
-        token: Token {
-            epoch: control.epoch,
-            ..Token::default()
-        },
+        token: Token { epoch: control.epoch, ..Token::default() },
         queued_ns: at_ns,
         live: 0,
         counted: 0,
@@ -154,41 +146,46 @@ pub fn queue<K: Kernel>(control: &Control, skb: u64) -> Fault {
 #[inline(always)]
 pub fn xmit<K: Kernel>(control: &Control, skb: u64, dev: u64) -> Fault {
     let sender: u64 = K::load(skb, settings::skb_sk());
-    let mut queued_ns = 0;
-    if let Some(packet) = packet(skb) {
-        if packet.token.epoch == control.epoch {
-            if packet.live != 0 {
-                if sender == 0 || sender == packet.socket {
-                    return hop(control, packet, AT_XMIT, dev, packet.queued_ns, AT_QUEUE);
-                }
-                // The address was given to another skb, and nobody told.
-                drop_entry(packet, Counter::LostRecycled);
-            } else if packet.socket == sender {
-                queued_ns = packet.queued_ns;
-            }
+    let holder = if sender == 0 { None } else { socket(sender) };
+    // A socket that is ready to send, the most frequent case, needs no look at what travels already.
+    if let Some(socket) = &holder {
+        let token = &socket.token;
+        if socket.state == READ && token.epoch == control.epoch && (token.point == SEND || token.point == DROPPED) {
+            return first_hop::<K>(control, holder?, skb, dev);
         }
     }
-    if sender == 0 {
-        return None;
+    if let Some(packet) = travelling(control, skb) {
+        if sender == 0 || sender == packet.socket {
+            return hop(control, packet, AT_XMIT, dev, packet.queued_ns, AT_QUEUE);
+        }
+        // The address was given to another skb, and nobody told.
+        return drop_entry(packet, Counter::LostRecycled);
     }
-    let socket = socket(sender)?;
-    if socket.token.epoch != control.epoch || socket.state == UNREAD {
-        return None;
+    let socket = holder?;
+    if socket.state == EMPTY && socket.token.epoch == control.epoch && payload::<K>(skb) != 0 {
+        count(Counter::Segments);
     }
-    // Pure ACKs, window updates and FINs carry no token.
+    None
+}
+
+/// When [`queue`] saw an skb that was not travelling yet; 0: it did not.
+#[inline(always)]
+fn left_in_queue(control: &Control, socket: &Socket, skb: u64) -> u64 {
+    packet(skb)
+        .filter(|packet| packet.live == 0 && packet.token.epoch == control.epoch && packet.socket == socket.key)
+        .map_or(0, |packet| packet.queued_ns)
+}
+
+/// The token leaves its socket. Pure ACKs, window updates and FINs carry none.
+#[inline(always)]
+fn first_hop<K: Kernel>(control: &Control, socket: &mut Socket, skb: u64, dev: u64) -> Fault {
     if payload::<K>(skb) == 0 {
         return None;
     }
-    if socket.state == EMPTY {
-        count(Counter::Segments);
-        return None;
-    }
-    if socket.token.point != SEND && socket.token.point != DROPPED {
-        return None;
-    }
+    let queued_ns = if control.detailed != 0 { left_in_queue(control, socket, skb) } else { 0 };
     let mut entry = Packet {
         key: skb,
-        socket: sender,
+        socket: socket.key,
         token: socket.token,
         queued_ns: 0,
         live: 1,
@@ -206,14 +203,7 @@ pub fn xmit<K: Kernel>(control: &Control, skb: u64, dev: u64) -> Fault {
 
 /// A travelling token passes `what` at a device, after a time `part_ns` that was left behind under `part`.
 #[inline(always)]
-fn hop(
-    control: &Control,
-    packet: &mut Packet,
-    what: u8,
-    dev: u64,
-    part_ns: u64,
-    part: u8,
-) -> Fault {
+fn hop(control: &Control, packet: &mut Packet, what: u8, dev: u64, part_ns: u64, part: u8) -> Fault {
     let Some(index) = device(dev) else {
         return drop_entry(packet, Counter::LostStageTable);
     };
@@ -235,7 +225,7 @@ fn hop(
 pub fn receive<K: Kernel>(control: &Control, skb: u64) -> Fault {
     let packet = travelling(control, skb)?;
     let dev: u64 = K::load(skb, settings::skb_dev());
-    let since = softirq_since().map_or(0, |since| *since);
+    let since = if control.detailed != 0 { softirq_since().map_or(0, |since| *since) } else { 0 };
     hop(control, packet, AT_RECEIVE, dev, since, AT_SOFTIRQ)
 }
 
@@ -257,11 +247,7 @@ pub fn delivered<K: Kernel>(control: &Control, address: u64, skb: u64) -> Fault 
     packet.live = 0;
     let Some(socket) = socket(address) else {
         count(Counter::UnknownSocket);
-        return Some(lose(
-            &packet.token,
-            packet.counted,
-            Counter::LostUnknownSocket,
-        ));
+        return Some(lose(&packet.token, packet.counted, Counter::LostUnknownSocket));
     };
     if socket.token.epoch == control.epoch && socket.state != EMPTY {
         lose(&socket.token, socket.counted, Counter::LostResynchronised);
@@ -278,10 +264,7 @@ pub fn delivered<K: Kernel>(control: &Control, address: u64, skb: u64) -> Fault 
 pub fn ready(control: &Control, address: u64) -> Fault {
     let socket = socket(address)?;
     let token = &mut socket.token;
-    if socket.state != UNREAD
-        || token.epoch != control.epoch
-        || (token.point != DELIVERED && token.point != BACKLOG)
-    {
+    if socket.state != UNREAD || token.epoch != control.epoch || (token.point != DELIVERED && token.point != BACKLOG) {
         return None;
     }
     match pass(control, token, READY, now()) {
@@ -296,32 +279,20 @@ pub fn received(control: &Control, address: u64, result: i32, flags: i32) -> Fau
     if result <= 0 || flags & MSG_PEEK != 0 {
         return None;
     }
-    let thread = current()?;
     let at_ns = now();
-    thread.return_ns = 0;
-    let role = thread.role as u8;
-    let fresh = Token {
-        at_ns,
-        epoch: control.epoch,
-        record: 0,
-        point: RECEIVED,
-        role,
-    };
-    let Some(socket) = socket(address) else {
-        let new = Socket {
-            key: address,
-            token: fresh,
-            countdown: 0,
-            state: READ,
-            role,
-            counted: 0,
-            reserved: 0,
-        };
-        if put_socket(&new) {
-            return None;
+    let known = socket(address);
+    // Who receives is asked only where it is not known, or where the thread's times are wanted.
+    let role = match &known {
+        Some(socket) if control.detailed == 0 => socket.role,
+        _ => {
+            let thread = current()?;
+            thread.return_ns = 0;
+            thread.role as u8
         }
-        count(Counter::SocketTable);
-        return Some(Counter::SocketTable);
+    };
+    let fresh = Token { at_ns, epoch: control.epoch, record: 0, point: RECEIVED, role };
+    let Some(socket) = known else {
+        return follow_socket(address, fresh);
     };
     socket.role = role;
     if socket.token.epoch != control.epoch || socket.state == EMPTY {
@@ -333,13 +304,9 @@ pub fn received(control: &Control, address: u64, result: i32, flags: i32) -> Fau
     if socket.state == READ {
         count(Counter::Parts);
     } else {
-        let mut parts = Parts::of(&socket.token);
-        parts.via(control, WAKING, thread.waking_ns);
-        parts.via(control, WAKEUP, thread.wakeup_ns);
-        parts.via(control, SWITCH_IN, thread.switch_in_ns);
-        parts.via(control, POLL_RETURN, thread.poll_return_ns);
-        parts.via(control, RECEIVE_CALL, thread.call_ns);
-        parts.end(control, RECEIVED, at_ns);
+        if control.detailed != 0 {
+            split_wait(control, &socket.token, at_ns);
+        }
         finish_request(control, socket, at_ns);
     }
     socket.state = READ;
@@ -347,6 +314,29 @@ pub fn received(control: &Control, address: u64, result: i32, flags: i32) -> Fau
         Ok(()) => None,
         Err(cause) => give_up(socket, cause),
     }
+}
+
+#[inline(always)]
+fn follow_socket(address: u64, token: Token) -> Fault {
+    let new = Socket { key: address, token, countdown: 0, state: READ, role: token.role, counted: 0, reserved: 0 };
+    if put_socket(&new) {
+        return None;
+    }
+    count(Counter::SocketTable);
+    Some(Counter::SocketTable)
+}
+
+/// Splits `ready → received` by the times that the receiving thread left behind.
+#[inline(always)]
+fn split_wait(control: &Control, token: &Token, at_ns: u64) {
+    let Some(thread) = current() else { return };
+    let mut parts = Parts::of(token);
+    parts.via(control, WAKING, thread.waking_ns);
+    parts.via(control, WAKEUP, thread.wakeup_ns);
+    parts.via(control, SWITCH_IN, thread.switch_in_ns);
+    parts.via(control, POLL_RETURN, thread.poll_return_ns);
+    parts.via(control, RECEIVE_CALL, thread.call_ns);
+    parts.end(control, RECEIVED, at_ns);
 }
 
 #[inline(always)]
@@ -359,11 +349,7 @@ fn finish_request(control: &Control, socket: &mut Socket, at_ns: u64) {
         count(Counter::Operations);
     }
     if socket.counted != 0 {
-        count(if inside {
-            Counter::Completed
-        } else {
-            Counter::Unfinished
-        });
+        count(if inside { Counter::Completed } else { Counter::Unfinished });
         socket.counted = 0;
     }
 }
@@ -377,8 +363,7 @@ pub fn dropped(control: &Control, skb: u64) -> Fault {
         return drop_entry(packet, cause);
     }
     packet.live = 0;
-    let sender = socket(packet.socket)
-        .filter(|sender| sender.state == EMPTY && sender.token.epoch == control.epoch);
+    let sender = socket(packet.socket).filter(|sender| sender.state == EMPTY && sender.token.epoch == control.epoch);
     let Some(sender) = sender else {
         return Some(lose(&packet.token, packet.counted, Counter::LostDropped));
     };
@@ -413,11 +398,7 @@ pub fn state_changed(control: &Control, address: u64, new: i32) -> Fault {
 #[inline(always)]
 pub fn sent(control: &Control, address: u64, result: i32) -> Fault {
     let at_ns = now();
-    if result > 0
-        && at_ns >= control.open_ns
-        && at_ns < control.close_ns
-        && socket(address)?.role <= SERVER
-    {
+    if result > 0 && at_ns >= control.open_ns && at_ns < control.close_ns && socket(address)?.role <= SERVER {
         count(Counter::Sent);
     }
     None

@@ -4,9 +4,7 @@ use profiler_common::{CALL_POLL, CALL_RECEIVE, Control, Counter, Thread};
 
 use crate::{
     kernel::Kernel,
-    maps::{
-        call_kind, count, current, forget_role, now, role, set_role, softirq_since, thread,
-    },
+    maps::{call_kind, count, current, forget_role, now, role, set_role, softirq_since, thread},
     settings,
 };
 

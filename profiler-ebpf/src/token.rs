@@ -2,8 +2,8 @@
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_prandom_u32, bpf_get_smp_processor_id};
 use profiler_common::{
-    BUCKETS, BUCKETS_PER_OCTAVE, Control, Counter, FIRST_OCTAVE, RECORD_HEADER, RECORD_POINTS,
-    RECORD_SLOTS, Record, Seen, Token, stage_key,
+    BUCKETS, BUCKETS_PER_OCTAVE, Control, Counter, FIRST_OCTAVE, RECORD_HEADER, RECORD_POINTS, RECORD_SLOTS, Record,
+    Seen, Token, stage_key,
 };
 
 use crate::{
@@ -13,15 +13,7 @@ use crate::{
 
 /// Adds `[start, end]`, as far as it lies in the recorded interval, to a stage. False: there was no room.
 #[inline(always)]
-fn spend(
-    control: &Control,
-    part: bool,
-    role: u8,
-    from: u8,
-    to: u8,
-    start_ns: u64,
-    end_ns: u64,
-) -> bool {
+fn spend(control: &Control, part: bool, role: u8, from: u8, to: u8, start_ns: u64, end_ns: u64) -> bool {
     if end_ns <= control.open_ns || start_ns >= control.close_ns {
         return true;
     }
@@ -44,11 +36,7 @@ fn spend(
 /// Log-linear buckets without a loop or CLZ (BPF has neither below v4): compare and shift in five steps.
 #[inline(always)]
 fn bucket(time_ns: u64) -> usize {
-    let value = if time_ns > 0x7fff_ffff {
-        0x7fff_ffff
-    } else {
-        time_ns as u32
-    };
+    let value = if time_ns > 0x7fff_ffff { 0x7fff_ffff } else { time_ns as u32 };
     if value < 1 << FIRST_OCTAVE {
         return 0;
     }
@@ -84,15 +72,7 @@ pub fn pass(control: &Control, token: &mut Token, to: u8, at_ns: u64) -> Result<
     if at_ns < token.at_ns {
         return Err(Counter::LostNegative);
     }
-    if !spend(
-        control,
-        false,
-        token.role,
-        token.point,
-        to,
-        token.at_ns,
-        at_ns,
-    ) {
+    if !spend(control, false, token.role, token.point, to, token.at_ns, at_ns) {
         return Err(Counter::LostStageTable);
     }
     if token.record != 0 {
@@ -115,22 +95,14 @@ pub struct Parts {
 impl Parts {
     #[inline(always)]
     pub fn of(token: &Token) -> Self {
-        Self {
-            at_ns: token.at_ns,
-            role: token.role,
-            point: token.point,
-            used: false,
-            record: token.record,
-        }
+        Self { at_ns: token.at_ns, role: token.role, point: token.point, used: false, record: token.record }
     }
     #[inline(always)]
     pub fn via(&mut self, control: &Control, point: u8, at_ns: u64) {
         if at_ns <= self.at_ns {
             return;
         }
-        spend(
-            control, true, self.role, self.point, point, self.at_ns, at_ns,
-        );
+        spend(control, true, self.role, self.point, point, self.at_ns, at_ns);
         if self.record != 0 {
             append(self.record, self.role, point, at_ns);
         }
@@ -142,9 +114,7 @@ impl Parts {
     #[inline(always)]
     pub fn end(&self, control: &Control, to: u8, at_ns: u64) {
         if self.used && at_ns >= self.at_ns {
-            spend(
-                control, true, self.role, self.point, to, self.at_ns, at_ns,
-            );
+            spend(control, true, self.role, self.point, to, self.at_ns, at_ns);
         }
     }
 }
@@ -205,8 +175,7 @@ pub fn commit_record(slot: u16) {
         count(Counter::RecordsTooLong);
     } else {
         let bytes = RECORD_HEADER + len * size_of::<Seen>();
-        let data =
-            unsafe { core::slice::from_raw_parts((&raw const *record).cast::<u8>(), bytes) };
+        let data = unsafe { core::slice::from_raw_parts((&raw const *record).cast::<u8>(), bytes) };
         if bytes <= size_of::<Record>() && RECORD_RING.output::<[u8]>(data, 0).is_ok() {
             count(Counter::RecordsCommitted);
         } else {

@@ -39,6 +39,9 @@ pub enum Command {
     Clean,
     /// Say what this kernel and machine have and lack
     Doctor,
+    /// Measure what watching costs (`cargo xtask bench`)
+    #[command(hide = true)]
+    Bench(Box<BenchOptions>),
 }
 
 #[derive(Args)]
@@ -94,6 +97,15 @@ pub struct ReportOptions {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct BenchOptions {
+    /// A bpftrace script to compare with; processes named "rr" in it become the workload's
+    #[arg(long)]
+    pub script: Option<PathBuf>,
+    #[command(flatten)]
+    pub run: RunOptions,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -47,9 +47,7 @@ impl Configuration {
 /// A configuration's name with what file systems and shells dislike replaced.
 #[must_use]
 pub fn file_stem(name: &str) -> String {
-    name.chars()
-        .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' })
-        .collect()
+    name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).collect()
 }
 
 /// Configurations as asked for, and what was assumed of them.
@@ -183,8 +181,19 @@ mod tests {
     fn refusals() {
         insta::assert_snapshot!(
             [
-                "nativ", "", "native,", "native,native", "docker,docker:net=nat", "docker:net=hots", "docker:nett=host",
-                "docker:net", "docker:net=host,net=nat", "native:net=host", "net=host,native", "docker:", "kvm",
+                "nativ",
+                "",
+                "native,",
+                "native,native",
+                "docker,docker:net=nat",
+                "docker:net=hots",
+                "docker:nett=host",
+                "docker:net",
+                "docker:net=host,net=nat",
+                "native:net=host",
+                "net=host,native",
+                "docker:",
+                "kvm",
             ]
             .map(|text| format!("{text:<24} {}", refusal(text)))
             .join("\n")

@@ -67,16 +67,13 @@ fn describe(support: &Support, text: &mut String) -> bool {
     let all: Vec<String> = support
         .tried
         .iter()
-        .map(|(alternative, result)| format!("{}{}", if result.is_ok() { "" } else { "no " }, hook_name(alternative.hook)))
+        .map(|(alternative, result)| {
+            format!("{}{}", if result.is_ok() { "" } else { "no " }, hook_name(alternative.hook))
+        })
         .collect();
     let mark = if used.is_some() { "ok  " } else { "lack" };
-    let _ = writeln!(
-        text,
-        "  {mark} {:<12} {:<12} ({})",
-        support.probe.name,
-        used.map_or("", hook_name),
-        all.join(", ")
-    );
+    let _ =
+        writeln!(text, "  {mark} {:<12} {:<12} ({})", support.probe.name, used.map_or("", hook_name), all.join(", "));
     if used.is_some() {
         return true;
     }
@@ -86,7 +83,10 @@ fn describe(support: &Support, text: &mut String) -> bool {
         }
     }
     let consequence = support.probe.without.unwrap_or("nothing can be traced");
-    let _ = writeln!(text, "       consequence: {consequence}\n       remedy: a kernel with this tracepoint, or with fentry or kprobes");
+    let _ = writeln!(
+        text,
+        "       consequence: {consequence}\n       remedy: a kernel with this tracepoint, or with fentry or kprobes"
+    );
     support.probe.without.is_some()
 }
 
@@ -116,10 +116,17 @@ fn machine() -> Vec<Finding> {
             },
             "install nftables",
         ),
-        finding(matches!(clock.as_str(), "tsc" | "kvm-clock" | "arch_sys_counter"), format!("clock source {clock}"), "boot with clocksource=tsc"),
+        finding(
+            matches!(clock.as_str(), "tsc" | "kvm-clock" | "arch_sys_counter"),
+            format!("clock source {clock}"),
+            "boot with clocksource=tsc",
+        ),
         finding(
             environment.governor.as_deref().is_none_or(|governor| governor == "performance"),
-            format!("frequency governor {}", environment.governor.as_deref().unwrap_or("none (fixed, or the hypervisor's)")),
+            format!(
+                "frequency governor {}",
+                environment.governor.as_deref().unwrap_or("none (fixed, or the hypervisor's)")
+            ),
             "cpupower frequency-set -g performance",
         ),
         finding(

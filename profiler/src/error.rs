@@ -70,36 +70,22 @@ impl Error {
 
     /// An [`Error::Files`] about a path.
     pub fn file(doing: &str, path: &Path, why: impl std::fmt::Display) -> Self {
-        Self::Files {
-            what: format!("cannot {doing} {}", path.display()),
-            why: why.to_string(),
-        }
+        Self::Files { what: format!("cannot {doing} {}", path.display()), why: why.to_string() }
     }
 
     /// An [`Error::Unsupported`].
     pub fn unsupported(what: impl Into<String>, why: impl std::fmt::Display, remedy: impl Into<String>) -> Self {
-        Self::Unsupported {
-            what: what.into(),
-            why: why.to_string(),
-            remedy: remedy.into(),
-        }
+        Self::Unsupported { what: what.into(), why: why.to_string(), remedy: remedy.into() }
     }
 
     /// An [`Error::Engine`].
     pub fn engine(what: impl Into<String>, why: impl std::fmt::Display, remedy: impl Into<String>) -> Self {
-        Self::Engine {
-            what: what.into(),
-            why: why.to_string(),
-            remedy: remedy.into(),
-        }
+        Self::Engine { what: what.into(), why: why.to_string(), remedy: remedy.into() }
     }
 
     /// An [`Error::Workload`].
     pub fn workload(what: impl Into<String>, why: impl std::fmt::Display) -> Self {
-        Self::Workload {
-            what: what.into(),
-            why: why.to_string(),
-        }
+        Self::Workload { what: what.into(), why: why.to_string() }
     }
 }
 

@@ -23,11 +23,7 @@ fn flag() -> &'static Arc<AtomicBool> {
 /// # Errors
 /// If the handlers cannot be installed.
 pub fn install() -> Result<()> {
-    for signal in [
-        signal_hook::consts::SIGINT,
-        signal_hook::consts::SIGTERM,
-        signal_hook::consts::SIGHUP,
-    ] {
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register(signal, flag().clone())
             .map_err(|error| Error::unsupported("cannot catch signals", error, "report this"))?;
     }
@@ -37,11 +33,7 @@ pub fn install() -> Result<()> {
 /// # Errors
 /// [`Error::Interrupted`] once a signal has arrived.
 pub fn check() -> Result<()> {
-    if flag().load(Ordering::Relaxed) {
-        Err(Error::Interrupted)
-    } else {
-        Ok(())
-    }
+    if flag().load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
 }
 
 /// Sleeps, calling `meanwhile` at least every 20 ms.

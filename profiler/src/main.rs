@@ -5,7 +5,14 @@ mod cli;
 use std::{io::IsTerminal, process::ExitCode};
 
 use clap::Parser;
-use profiler::{clean, doctor, engine, error::{Error, Result}, interrupt, render::terminal::{self, Look}, result::RunResult, run, workload};
+use profiler::{
+    clean, doctor, engine,
+    error::{Error, Result},
+    interrupt,
+    render::terminal::{self, Look},
+    result::RunResult,
+    run, workload,
+};
 
 fn main() -> ExitCode {
     log::set_logger(&Stderr).map(|()| log::set_max_level(log::LevelFilter::Info)).ok();
@@ -38,6 +45,10 @@ fn execute(arguments: &cli::Arguments) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         cli::Command::Clean => clean_command(),
+        cli::Command::Bench(options) => {
+            interrupt::install()?;
+            bench_command(options)
+        }
         cli::Command::Doctor => {
             let (text, able) = doctor::examine();
             print!("{text}");
@@ -67,15 +78,33 @@ fn run_command(options: &cli::RunOptions) -> Result<ExitCode> {
     }
 }
 
+fn bench_command(options: &cli::BenchOptions) -> Result<ExitCode> {
+    let request = options.run.request();
+    let (plan, _) = run::plan(&request)?;
+    let script = match &options.script {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| Error::file("read", path, error))?;
+            Some(text.replace("\"rr\"", "\"virtax-workload\""))
+        }
+        None => None,
+    };
+    let benchmark = run::benchmark(&request, &plan, request.rounds, script.as_deref())?;
+    print!("{}", terminal::benchmark(&benchmark, look()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn look() -> Look {
+    let terminal = std::io::stdout().is_terminal();
+    Look { width: (!terminal).then_some(160), styled: terminal && std::env::var_os("NO_COLOR").is_none() }
+}
+
 fn show(result: &RunResult, json: bool) -> Result<()> {
     if json {
         let text = serde_json::to_string_pretty(result)
             .map_err(|error| Error::Files { what: "cannot write the result".to_owned(), why: error.to_string() })?;
         println!("{text}");
     } else {
-        let styled = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        let width = if std::io::stdout().is_terminal() { None } else { Some(160) };
-        print!("{}", terminal::report(result, Look { width, styled }));
+        print!("{}", terminal::report(result, look()));
     }
     Ok(())
 }
@@ -118,7 +147,8 @@ fn listing() -> String {
     for engine in engine::all() {
         text += &format!("  {:<10} {}\n", engine.name(), engine.summary());
         for key in engine.keys() {
-            text += &format!("    {}={} (default {})\n      {}\n", key.name, key.values.join("|"), key.default, key.help);
+            text +=
+                &format!("    {}={} (default {})\n      {}\n", key.name, key.values.join("|"), key.default, key.help);
         }
     }
     text

@@ -102,9 +102,7 @@ pub fn network_namespace(pid: u32) -> Result<u32> {
 /// If it cannot be looked at.
 pub fn namespace_inode(path: &Path) -> Result<u32> {
     use std::os::unix::fs::MetadataExt;
-    fs::metadata(path)
-        .map(|metadata| metadata.ino() as u32)
-        .map_err(|error| Error::file("look at", path, error))
+    fs::metadata(path).map(|metadata| metadata.ino() as u32).map_err(|error| Error::file("look at", path, error))
 }
 
 /// A field of `/proc/PID/status`.

@@ -11,11 +11,10 @@ use crate::{
     environment::Environment,
     error::{Error, Result, did_you_mean},
     experiment::{
-        Lab, Placement, Plan,
+        Lab, Placement, Plan, bench,
         lab::ProbeOptions,
         plan::{allowed_cpus, new_run_id, phases},
-        records,
-        schedule,
+        records, schedule,
         store::{self, Header, SCHEMA_VERSION, Store},
     },
     ledger::{Ledger, RUNS},
@@ -155,7 +154,8 @@ fn command(request: &Request, plan: &Plan, names: &[String]) -> String {
 pub fn run(request: &Request, plan: &Plan) -> Result<Outcome> {
     let run_id = new_run_id();
     let header = header(request, plan, &run_id)?;
-    let folder = request.out.clone().unwrap_or_else(|| PathBuf::from(format!("virtax-{}-{run_id}", plan.workload.name())));
+    let folder =
+        request.out.clone().unwrap_or_else(|| PathBuf::from(format!("virtax-{}-{run_id}", plan.workload.name())));
     let ledger = Ledger::create(Path::new(RUNS), &run_id)?;
     let mut lab = Lab::new(plan, ledger, &run_id, request.probes)?;
     let mut store = Store::create(&folder, request.force)?;
@@ -169,6 +169,17 @@ pub fn run(request: &Request, plan: &Plan) -> Result<Outcome> {
         (_, Some(error)) | (Err(error), None) => Err(error),
         (Ok(_), None) => Err(Error::workload("nothing was measured", "no repetition was saved")),
     }
+}
+
+/// Measures what watching costs, on the first configuration of a plan.
+///
+/// # Errors
+/// If client, server, probes or script fail.
+pub fn benchmark(request: &Request, plan: &Plan, rounds: u32, script: Option<&str>) -> Result<bench::Benchmark> {
+    let run_id = new_run_id();
+    let ledger = Ledger::create(Path::new(RUNS), &run_id)?;
+    let mut lab = Lab::new(plan, ledger, &run_id, request.probes)?;
+    bench::run(&mut lab, rounds, script)
 }
 
 /// Computes the result of a run's directory anew from its raw counts, saves it, and draws its pictures.

@@ -5,10 +5,7 @@ use std::time::Duration;
 /// `CLOCK_MONOTONIC`, ns: the kernel's `bpf_ktime_get_ns` reads the same.
 #[must_use]
 pub fn now_ns() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a local; the call cannot fail for a clock that every Linux has.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64

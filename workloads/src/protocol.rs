@@ -58,17 +58,14 @@ pub struct PhaseReport {
 /// A histogram for latencies: 1 ns to 100 s, three significant digits.
 #[must_use]
 pub fn new_histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 100_000_000_000, 3)
-        .expect("the bounds are constants that the library accepts")
+    Histogram::new_with_bounds(1, 100_000_000_000, 3).expect("the bounds are constants that the library accepts")
 }
 
 /// A histogram as text for [`PhaseReport::histogram`].
 #[must_use]
 pub fn encode_histogram(histogram: &Histogram<u64>) -> String {
     let mut bytes = Vec::new();
-    V2Serializer::new()
-        .serialize(histogram, &mut bytes)
-        .expect("writing to memory cannot fail");
+    V2Serializer::new().serialize(histogram, &mut bytes).expect("writing to memory cannot fail");
     BASE64_STANDARD.encode(bytes)
 }
 
@@ -77,9 +74,7 @@ pub fn encode_histogram(histogram: &Histogram<u64>) -> String {
 /// # Errors
 /// A sentence fragment, if the text is no histogram.
 pub fn decode_histogram(text: &str) -> Result<Histogram<u64>, String> {
-    let bytes = BASE64_STANDARD
-        .decode(text)
-        .map_err(|error| format!("histogram is not base64: {error}"))?;
+    let bytes = BASE64_STANDARD.decode(text).map_err(|error| format!("histogram is not base64: {error}"))?;
     Deserializer::new()
         .deserialize(&mut bytes.as_slice())
         .map_err(|error| format!("histogram cannot be read: {error:?}"))

@@ -67,7 +67,8 @@ pub fn stage_id(key: &StageKey) -> String {
 /// Compares two waterfalls of one run; `complete`: both results are.
 #[must_use]
 pub fn compare(baseline: &Waterfall, candidate: &Waterfall, complete: bool) -> Comparison {
-    let index: BTreeMap<u32, usize> = baseline.rounds.iter().enumerate().map(|(index, round)| (round.round, index)).collect();
+    let index: BTreeMap<u32, usize> =
+        baseline.rounds.iter().enumerate().map(|(index, round)| (round.round, index)).collect();
     let pairs: Vec<(usize, usize)> = candidate
         .rounds
         .iter()
@@ -109,7 +110,11 @@ pub fn compare(baseline: &Waterfall, candidate: &Waterfall, complete: bool) -> C
 }
 
 /// Keys of all rows of both, their differences by round, and the difference of the probes' time in them.
-fn row_deltas(baseline: &Waterfall, candidate: &Waterfall, pairs: &[(usize, usize)]) -> (Vec<StageKey>, Vec<Vec<f64>>, Vec<f64>) {
+fn row_deltas(
+    baseline: &Waterfall,
+    candidate: &Waterfall,
+    pairs: &[(usize, usize)],
+) -> (Vec<StageKey>, Vec<Vec<f64>>, Vec<f64>) {
     let find = |waterfall: &Waterfall, key: &StageKey| waterfall.rows.iter().position(|row| row.key == *key);
     let mut keys: Vec<StageKey> = candidate.rows.iter().map(|row| row.key.clone()).collect();
     keys.extend(baseline.rows.iter().map(|row| row.key.clone()).filter(|key| find(candidate, key).is_none()));
@@ -117,7 +122,9 @@ fn row_deltas(baseline: &Waterfall, candidate: &Waterfall, pairs: &[(usize, usiz
     let mut probes = Vec::with_capacity(keys.len());
     for key in &keys {
         let (b, c) = (find(baseline, key), find(candidate, key));
-        let at = |waterfall: &Waterfall, row: Option<usize>, round: usize| row.map_or(0.0, |row| waterfall.rows[row].rounds_ns[round]);
+        let at = |waterfall: &Waterfall, row: Option<usize>, round: usize| {
+            row.map_or(0.0, |row| waterfall.rows[row].rounds_ns[round])
+        };
         deltas.push(pairs.iter().map(|(of_b, of_c)| at(candidate, c, *of_c) - at(baseline, b, *of_b)).collect());
         let time = |waterfall: &Waterfall, row: Option<usize>| row.map_or(0.0, |row| waterfall.rows[row].probes_ns);
         probes.push(time(candidate, c) - time(baseline, b));

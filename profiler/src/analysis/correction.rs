@@ -16,11 +16,8 @@ fn probe_of(point: &str) -> Option<&'static str> {
 #[must_use]
 pub fn probe_time(stages: &[(StageKey, f64)], costs: &Costs) -> Vec<f64> {
     let half = costs.dispatch_ns / 2.0;
-    let mut left: Vec<(&str, f64, f64)> = costs
-        .probes
-        .iter()
-        .map(|cost| (cost.probe.as_str(), cost.hits_per_op, cost.ns_per_hit))
-        .collect();
+    let mut left: Vec<(&str, f64, f64)> =
+        costs.probes.iter().map(|cost| (cost.probe.as_str(), cost.hits_per_op, cost.ns_per_hit)).collect();
     let mut times = vec![0.0; stages.len()];
     for ((key, count), time) in stages.iter().zip(&mut times) {
         if probe_of(&key.to.point).is_some() {
@@ -64,7 +61,13 @@ mod tests {
         ];
         let cost = |probe: &str, hits_per_op| ProbeCost { probe: probe.to_owned(), hits_per_op, ns_per_hit: 30.0 };
         let costs = Costs {
-            probes: vec![cost("send", 1.0), cost("delivered", 1.0), cost("ready", 1.0), cost("received", 1.0), cost("switch", 2.5)],
+            probes: vec![
+                cost("send", 1.0),
+                cost("delivered", 1.0),
+                cost("ready", 1.0),
+                cost("received", 1.0),
+                cost("switch", 2.5),
+            ],
             dispatch_ns: 20.0,
             floor_ns: 55.0,
         };

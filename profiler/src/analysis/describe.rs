@@ -26,9 +26,13 @@ pub fn what(role: Role, from: &Place, to: &Place) -> String {
         ("xmit", "xmit") if from_device == "bridge" => "bridge".to_owned(),
         ("receive", "receive") if to_device == "bridge" => "bridge".to_owned(),
         ("receive", "xmit") if to_device == "bridge" => "ip receive, conntrack, DNAT, routing, forward".to_owned(),
-        ("receive", "xmit") if from_device == "bridge" => "ip receive, conntrack, reverse NAT, routing, forward".to_owned(),
+        ("receive", "xmit") if from_device == "bridge" => {
+            "ip receive, conntrack, reverse NAT, routing, forward".to_owned()
+        }
         ("receive", "xmit") => "ip receive, routing, forward".to_owned(),
-        ("xmit", "receive") if from_device == "wire" || to_device == "wire" => "veth wire, softirq raise to run".to_owned(),
+        ("xmit", "receive") if from_device == "wire" || to_device == "wire" => {
+            "veth wire, softirq raise to run".to_owned()
+        }
         ("xmit", "receive") if from_namespace != to_namespace => "second veth crossing".to_owned(),
         ("xmit", "receive") => "link, softirq raise to run".to_owned(),
         ("receive" | "xmit", "delivered") => "ip and tcp receive".to_owned(),

@@ -54,10 +54,7 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 pub fn estimate(rows: &[Vec<f64>]) -> Vec<Estimate> {
     let rounds = rows.first().map_or(0, Vec::len);
     if rounds < ROUNDS_FOR_VERDICTS {
-        return rows
-            .iter()
-            .map(|row| Estimate { mean: mean(row), ci95: None, simultaneous: None })
-            .collect();
+        return rows.iter().map(|row| Estimate { mean: mean(row), ci95: None, simultaneous: None }).collect();
     }
     let whole: Vec<(f64, f64)> = rows.iter().map(|row| mean_and_error(row.iter().copied(), rounds)).collect();
     let mut deviations: Vec<Vec<f64>> = vec![Vec::with_capacity(RESAMPLES); rows.len()];

@@ -27,11 +27,7 @@ pub struct Tail {
 
 /// The points of a record that begin and end stages: without those that only split them.
 fn stage_points(record: &Record) -> Vec<&Pass> {
-    record
-        .passes
-        .iter()
-        .filter(|pass| points::by_name(&pass.place.point).is_none_or(|point| !point.is_part))
-        .collect()
+    record.passes.iter().filter(|pass| points::by_name(&pass.place.point).is_none_or(|point| !point.is_part)).collect()
 }
 
 /// The waterfall of the slowest hundredth of the traced records; `None` if there are too few.

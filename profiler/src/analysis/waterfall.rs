@@ -273,7 +273,8 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn median_costs(repetitions: &[&Repetition]) -> Costs {
-    let all = |value: &dyn Fn(&Costs) -> f64| median(repetitions.iter().map(|repetition| value(&repetition.costs)).collect());
+    let all =
+        |value: &dyn Fn(&Costs) -> f64| median(repetitions.iter().map(|repetition| value(&repetition.costs)).collect());
     let names: BTreeSet<&str> =
         repetitions.iter().flat_map(|repetition| &repetition.costs.probes).map(|cost| cost.probe.as_str()).collect();
     let probes = names

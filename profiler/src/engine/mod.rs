@@ -5,14 +5,7 @@ mod native;
 
 use std::{collections::BTreeMap, net::SocketAddrV4, path::PathBuf};
 
-use crate::{
-    configuration::Configuration,
-    error::Result,
-    ledger::Ledger,
-    net::Wire,
-    probes::Names,
-    process,
-};
+use crate::{configuration::Configuration, error::Result, ledger::Ledger, net::Wire, probes::Names, process};
 
 /// A key that an engine understands.
 #[derive(Debug, Clone, Copy)]

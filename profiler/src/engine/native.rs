@@ -40,8 +40,8 @@ impl Host for Native {
         let address = SocketAddrV4::new(bench.wire.subnets.host(), spec.port);
         let mut command = child::command(&bench.binary);
         command.args(&spec.arguments).arg("--listen").arg(address.to_string()).stderr(Stdio::piped());
-        let (child, lease) = child::spawn(&bench.ledger, command)
-            .map_err(|error| Error::workload("cannot start the server", error))?;
+        let (child, lease) =
+            child::spawn(&bench.ledger, command).map_err(|error| Error::workload("cannot start the server", error))?;
         Ok(Box::new(Process { child, address, _lease: lease }))
     }
 }

@@ -43,12 +43,15 @@ pub fn hooks_of(pid: u32) -> Hooks {
 }
 
 fn look() -> Hooks {
-    let tracked_connections = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count")
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
+    let tracked_connections =
+        fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").ok().and_then(|text| text.trim().parse().ok());
     // Kernels without CONFIG_NETFILTER_NETLINK_HOOK answer with an empty list.
     let functions = nft(&["list", "hooks", "ip"]).map(|text| parse_hooks(&text)).and_then(|functions| {
-        if functions.is_empty() { nft(&["--json", "list", "chains"]).map(|text| parse_chains(&text)) } else { Ok(functions) }
+        if functions.is_empty() {
+            nft(&["--json", "list", "chains"]).map(|text| parse_chains(&text))
+        } else {
+            Ok(functions)
+        }
     });
     match functions {
         Ok(functions) => Hooks { functions, tracked_connections, unknown_because: String::new() },

@@ -90,7 +90,8 @@ impl Environment {
             governor: line_of("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             turbo,
             smt: switch("/sys/devices/system/cpu/smt/active"),
-            transparent_huge_pages: line_of("/sys/kernel/mm/transparent_hugepage/enabled").and_then(|text| chosen(&text)),
+            transparent_huge_pages: line_of("/sys/kernel/mm/transparent_hugepage/enabled")
+                .and_then(|text| chosen(&text)),
             clocksource: line_of("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
             mitigations: mitigations(),
             pressure_information: fs::metadata("/proc/pressure/cpu").is_ok(),

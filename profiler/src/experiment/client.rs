@@ -97,7 +97,8 @@ impl Client {
     }
 
     fn say(&mut self, request: &Request) -> Result<()> {
-        let mut line = serde_json::to_string(request).map_err(|error| Error::workload("cannot tell the client", error))?;
+        let mut line =
+            serde_json::to_string(request).map_err(|error| Error::workload("cannot tell the client", error))?;
         line.push('\n');
         self.requests.write_all(line.as_bytes()).map_err(|error| {
             let words = self.last_words();

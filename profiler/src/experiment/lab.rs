@@ -14,7 +14,10 @@ use crate::{
     configuration::Configuration,
     counts::{Phase, PhaseKind, Repetition, Role},
     engine::{self, Bench, Host, Server, ServerSpec},
-    environment::{hooks_of, load::{Load, Watched}},
+    environment::{
+        hooks_of,
+        load::{Load, Watched},
+    },
     error::{Error, Result},
     interrupt,
     ledger::Ledger,
@@ -122,20 +125,50 @@ impl<'a> Lab<'a> {
     }
 }
 
+impl Lab<'_> {
+    /// The run's ledger.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        self.bench.ledger.clone()
+    }
+
+    /// Starts client and server of the first configuration, and hands over the measurement and the cost of dispatch.
+    ///
+    /// # Errors
+    /// The function's, or if client, server or probes fail.
+    pub fn with_measurement<T>(&mut self, function: impl FnOnce(&mut Measurement<'_>, f64) -> Result<T>) -> Result<T> {
+        let mut probes = Loaded::new(&self.offsets, self.options.preference, self.options.debug)?;
+        let configuration = self.plan.configurations[0].clone();
+        let mut server = self.start_server(&configuration)?;
+        let mut client = self.start_client(&configuration, server.as_mut())?;
+        let (names, roles) = self.who_and_where(server.as_ref(), &client)?;
+        probes.follow(&roles)?;
+        interrupt::sleep(WARM_UP)?;
+        function(&mut Measurement::new(&mut probes, &mut client, &names), self.dispatch_ns)
+    }
+}
+
 /// What most likely stands between a client and a container that it cannot reach.
 fn explain_unreachable(configuration: &Configuration, error: Error) -> Error {
     match error {
-        Error::Workload { why, .. } if why.contains("cannot connect") && configuration.key("net") == "bridge" => Error::engine(
-            format!("`{configuration}` cannot be reached"),
-            why,
-            "the forward policy blocks it although a rule in DOCKER-USER lets it through; leave this configuration out",
-        ),
+        Error::Workload { why, .. } if why.contains("cannot connect") && configuration.key("net") == "bridge" => {
+            Error::engine(
+                format!("`{configuration}` cannot be reached"),
+                why,
+                "the forward policy blocks it although a rule in DOCKER-USER lets it through; leave this configuration out",
+            )
+        }
         other => other,
     }
 }
 
 impl Repeater for Lab<'_> {
-    fn repeat(&mut self, configuration: &Configuration, round: u32, position: u32) -> Result<(Repetition, Vec<Record>)> {
+    fn repeat(
+        &mut self,
+        configuration: &Configuration,
+        round: u32,
+        position: u32,
+    ) -> Result<(Repetition, Vec<Record>)> {
         let mut probes = Loaded::new(&self.offsets, self.options.preference, self.options.debug)?;
         let mut server = self.start_server(configuration)?;
         let mut client = self.start_client(configuration, server.as_mut())?;
@@ -156,7 +189,7 @@ impl Repeater for Lab<'_> {
             (Err(error), None) => return Err(error),
         };
         let disturbances = Load::now(&watched).disturbances_since(&before);
-        let labels = probes.labels(&names)?;
+        let labels = probes.labels(&names);
         let (mut phases, mut records) = (Vec::new(), Vec::new());
         for phase in raw {
             let (phase, of_phase) = match phase {

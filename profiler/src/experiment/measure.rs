@@ -5,7 +5,10 @@ use std::time::Duration;
 use profiler_common::{Control, ON};
 use workloads::clock::now_ns;
 
-use super::{client::Client, records::{Pass, Record}};
+use super::{
+    client::Client,
+    records::{Pass, Record},
+};
 use crate::{
     counts::{Costs, Phase, PhaseKind, ProbeCost, Role},
     error::Result,
@@ -50,11 +53,8 @@ impl<'a> Measurement<'a> {
 
     /// Sets how many requests go between two records, from the rate of the operations.
     pub fn aim_at(&mut self, records_per_s: f64, operations_per_s: f64) {
-        self.record_every = if records_per_s > 0.0 {
-            (operations_per_s / records_per_s).ceil().clamp(1.0, 1e9) as u32
-        } else {
-            0
-        };
+        self.record_every =
+            if records_per_s > 0.0 { (operations_per_s / records_per_s).ceil().clamp(1.0, 1e9) as u32 } else { 0 };
     }
 
     fn window(&mut self, lead_in: Duration, length: Duration) -> Result<(u64, u64)> {
@@ -93,33 +93,29 @@ impl<'a> Measurement<'a> {
             open_ns,
             close_ns,
             record_every: self.record_every,
-            reserved: 0,
+            detailed: u32::from(kind == PhaseKind::Detailed),
         };
         let before = self.probes.totals()?;
         self.probes.control(control);
         let mut records = Vec::new();
-        let mut trouble = Ok(0);
+        let mut unreadable = 0;
         let probes = &mut *self.probes;
         let waited = sleep_until(close_ns + LEAD_OUT.as_nanos() as u64, || {
-            if trouble.is_ok() {
-                trouble = probes.take_records(&mut records);
-            }
+            unreadable += probes.take_records(&mut records);
             probes.show_faults();
         });
         self.probes.control(Control::default());
         drop(attached);
         waited?;
-        trouble?;
-        self.probes.take_records(&mut records)?;
+        unreadable += self.probes.take_records(&mut records);
+        if unreadable > 0 {
+            log::warn!("{unreadable} records could not be read");
+        }
         records.retain(|record| record.epoch == self.epoch);
-        let labels = self.probes.labels(self.names)?;
+        let labels = self.probes.labels(self.names);
         let counts = self.probes.counts_since(&before, &labels, &control)?;
-        let phase = Phase {
-            kind,
-            length_ns: length.as_nanos() as u64,
-            client: self.client.report()?,
-            probes: Some(counts),
-        };
+        let phase =
+            Phase { kind, length_ns: length.as_nanos() as u64, client: self.client.report()?, probes: Some(counts) };
         Ok(RawPhase { phase, records })
     }
 
@@ -166,6 +162,12 @@ impl<'a> Measurement<'a> {
 }
 
 impl RawPhase {
+    /// What the client saw.
+    #[must_use]
+    pub fn client(&self) -> workloads::protocol::PhaseReport {
+        self.phase.client.clone()
+    }
+
     /// Gives the records' points their names.
     #[must_use]
     pub fn named(self, labels: &Labels, round: u32) -> (Phase, Vec<Record>) {

@@ -1,5 +1,6 @@
 //! The experiment: rounds of repetitions, each of phases, saved one by one.
 
+pub mod bench;
 mod client;
 pub mod lab;
 mod measure;

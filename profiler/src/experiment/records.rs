@@ -46,10 +46,7 @@ impl Record {
     #[must_use]
     pub fn latency_ns(&self) -> Option<u64> {
         let first = self.passes.iter().find(|pass| pass.place.point == "send")?;
-        let last = self
-            .passes
-            .iter()
-            .rfind(|pass| pass.place.point == "received" && pass.role == Role::Client)?;
+        let last = self.passes.iter().rfind(|pass| pass.place.point == "received" && pass.role == Role::Client)?;
         last.at_ns.checked_sub(first.at_ns)
     }
 }
@@ -132,7 +129,9 @@ pub fn read(path: &Path) -> Result<Vec<Record>> {
             header = serde_json::from_slice(&line).map_err(|error| Error::file("understand", path, error))?;
         } else {
             let parsed = serde_json::from_slice(&line).map_err(|error| Error::file("understand", path, error))?;
-            records.push(record(&header, parsed).ok_or_else(|| Error::file("understand", path, "it names unknown places"))?);
+            records.push(
+                record(&header, parsed).ok_or_else(|| Error::file("understand", path, "it names unknown places"))?,
+            );
         }
     }
 }

@@ -20,7 +20,8 @@ pub trait Repeater {
     ///
     /// # Errors
     /// If it cannot be completed; nothing of it counts then.
-    fn repeat(&mut self, configuration: &Configuration, round: u32, position: u32) -> Result<(Repetition, Vec<Record>)>;
+    fn repeat(&mut self, configuration: &Configuration, round: u32, position: u32)
+    -> Result<(Repetition, Vec<Record>)>;
 }
 
 /// Runs all rounds; an error ends them, and what was saved stays. Returns the error that did, if any.

@@ -87,11 +87,7 @@ impl Store {
                 fs::remove_file(entry.path()).map_err(fail)?;
             }
         }
-        let repetitions = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(folder.join(REPETITIONS))
-            .map_err(fail)?;
+        let repetitions = OpenOptions::new().create(true).append(true).open(folder.join(REPETITIONS)).map_err(fail)?;
         Ok(Self { folder: folder.to_owned(), repetitions })
     }
 

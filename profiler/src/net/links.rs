@@ -16,10 +16,7 @@ where
     F: Future<Output = std::result::Result<T, rtnetlink::Error>>,
 {
     let refuse = |error: &dyn std::fmt::Display| Error::unsupported(format!("cannot {what}"), error, REMEDY);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| refuse(&error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| refuse(&error))?;
     runtime.block_on(async {
         let (connection, handle, _) = new_connection().map_err(|error| refuse(&error))?;
         tokio::spawn(connection);
@@ -60,10 +57,7 @@ pub(super) fn bring_up(name: &str, address: Option<(Ipv4Addr, u8)>) -> Result<()
 /// Routes a network through a gateway, in this namespace.
 pub(super) fn add_route(network: Ipv4Addr, prefix: u8, gateway: Ipv4Addr) -> Result<()> {
     netlink(&format!("route {network}/{prefix} through {gateway}"), async |handle| {
-        let route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(network, prefix)
-            .gateway(gateway)
-            .build();
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(network, prefix).gateway(gateway).build();
         handle.route().add(route).execute().await
     })
 }

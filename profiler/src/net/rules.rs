@@ -14,11 +14,7 @@ fn iptables(action: &str, arguments: &[String]) -> std::result::Result<(), Strin
         .args(arguments)
         .output()
         .map_err(|error| format!("iptables: {error}"))?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
-    }
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
 }
 
 /// Inserts a rule at the head of a chain, for as long as the lease lives.

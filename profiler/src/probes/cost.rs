@@ -65,12 +65,7 @@ impl Dispatch {
         for _ in 0..CALLS {
             // SAFETY: one byte of room for one byte.
             unsafe {
-                libc::recv(
-                    std::os::fd::AsRawFd::as_raw_fd(&self.socket),
-                    (&raw mut byte).cast(),
-                    1,
-                    libc::MSG_PEEK,
-                )
+                libc::recv(std::os::fd::AsRawFd::as_raw_fd(&self.socket), (&raw mut byte).cast(), 1, libc::MSG_PEEK)
             };
         }
         start.elapsed().as_nanos() as f64 / f64::from(CALLS)

@@ -44,13 +44,9 @@ impl<T: Copy> MappedArray<T> {
             )
         };
         match NonNull::new(memory.cast::<u8>()) {
-            Some(memory) if memory.as_ptr().cast() != libc::MAP_FAILED => Ok(Self {
-                memory,
-                bytes,
-                len: len as usize,
-                stride,
-                entry: PhantomData,
-            }),
+            Some(memory) if memory.as_ptr().cast() != libc::MAP_FAILED => {
+                Ok(Self { memory, bytes, len: len as usize, stride, entry: PhantomData })
+            }
             _ => Err(broken(std::io::Error::last_os_error().to_string())),
         }
     }
@@ -60,6 +56,15 @@ impl<T: Copy> MappedArray<T> {
         (index < self.len).then(|| {
             // SAFETY: inside the mapping, aligned to 8; `T` is one of the shared types, of which any bytes are a value.
             unsafe { self.memory.as_ptr().add(index * self.stride).cast::<T>().read_volatile() }
+        })
+    }
+
+    /// A copy of the beginning of one entry.
+    pub fn head<H: Copy>(&self, index: usize) -> Option<H> {
+        const { assert!(size_of::<H>() <= size_of::<T>()) };
+        (index < self.len).then(|| {
+            // SAFETY: as in `get`; the head lies inside the entry.
+            unsafe { self.memory.as_ptr().add(index * self.stride).cast::<H>().read_volatile() }
         })
     }
 

@@ -4,13 +4,13 @@ use std::{any::Any, collections::BTreeMap, time::Duration};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData},
+    maps::{Array, HashMap, MapData, RingBuf},
     programs::{Program, ProgramError},
 };
 use aya_log::EbpfLogger;
 use profiler_common::{CALL_POLL, CALL_RECEIVE, CALL_SEND, Control};
 
-use super::{Offsets, mapped::MappedArray};
+use super::{Offsets, mapped::MappedArray, tables::Tables};
 use crate::{
     artifact,
     counts::Role,
@@ -37,6 +37,8 @@ pub struct Loaded {
     /// For each probe that loaded: its alternative.
     chosen: Vec<(&'static Probe, Alternative)>,
     pub(super) control: MappedArray<Control>,
+    pub(super) tables: Tables,
+    pub(super) ring: RingBuf<MapData>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
@@ -186,7 +188,9 @@ impl Loaded {
             }
         }
         let control = MappedArray::new(map(&bpf, "CONTROL")?, 1)?;
-        let mut loaded = Self { bpf, chosen, control, logger: None };
+        let tables = Tables::new(&bpf)?;
+        let ring = typed(bpf.take_map("RECORD_RING"))?;
+        let mut loaded = Self { bpf, chosen, control, tables, ring, logger: None };
         loaded.name_calls()?;
         if debug {
             loaded.logger = EbpfLogger::init(&mut loaded.bpf)
@@ -232,11 +236,10 @@ impl Loaded {
     /// # Errors
     /// If it did not load, or the kernel refuses it.
     pub fn attach_probe(&mut self, name: &str) -> Result<Attached> {
-        let (_, alternative) = *self
-            .chosen
-            .iter()
-            .find(|(probe, _)| probe.name == name)
-            .ok_or_else(|| Error::unsupported(format!("no probe {name}"), "it did not load", "see `virtax doctor`"))?;
+        let (_, alternative) =
+            *self.chosen.iter().find(|(probe, _)| probe.name == name).ok_or_else(|| {
+                Error::unsupported(format!("no probe {name}"), "it did not load", "see `virtax doctor`")
+            })?;
         Ok(Attached(vec![self.attach_one(alternative.program, alternative.hook)?]))
     }
 

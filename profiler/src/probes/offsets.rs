@@ -69,10 +69,7 @@ impl Offsets {
 }
 
 fn offset(btf: &Btf, structure: &str, path: &str) -> Option<u32> {
-    btf.resolve_types_by_name(structure)
-        .ok()?
-        .iter()
-        .find_map(|found| path_offset(btf, found, path))
+    btf.resolve_types_by_name(structure).ok()?.iter().find_map(|found| path_offset(btf, found, path))
 }
 
 /// Follows `a.b.c` through named members.

@@ -1,10 +1,8 @@
 //! Records as they come through the ring buffer.
 
-use aya::maps::{MapData, RingBuf};
 use profiler_common::{RECORD_HEADER, RECORD_POINTS, Seen};
 
-use super::object::{Loaded, typed};
-use crate::error::Result;
+use super::object::Loaded;
 
 /// One point of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,18 +57,16 @@ impl RawRecord {
 impl Loaded {
     /// All records that wait in the ring buffer; unreadable ones are counted in the second place.
     ///
-    /// # Errors
-    /// If the object has no ring buffer.
-    pub fn take_records(&mut self, into: &mut Vec<RawRecord>) -> Result<u64> {
-        let mut ring: RingBuf<&mut MapData> = typed(self.bpf.map_mut("RECORD_RING"))?;
+    #[must_use]
+    pub fn take_records(&mut self, into: &mut Vec<RawRecord>) -> u64 {
         let mut unreadable = 0;
-        while let Some(item) = ring.next() {
+        while let Some(item) = self.ring.next() {
             match RawRecord::parse(&item) {
                 Some(record) => into.push(record),
                 None => unreadable += 1,
             }
         }
-        Ok(unreadable)
+        unreadable
     }
 }
 

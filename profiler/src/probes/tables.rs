@@ -76,15 +76,46 @@ pub struct Totals {
     counters: Vec<u64>,
 }
 
+/// The beginning of a record: the rest need not be read to count it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct RecordHead {
+    socket: u64,
+    epoch: u32,
+    len: u32,
+}
+const _: () = assert!(size_of::<RecordHead>() == profiler_common::RECORD_HEADER);
+
+/// The tables that are read as memory, mapped once.
+pub(super) struct Tables {
+    sockets: MappedArray<Socket>,
+    packets: MappedArray<Packet>,
+    records: MappedArray<Record>,
+    devices: MappedArray<Device>,
+    stage_next: MappedArray<u32>,
+    stage_keys: MappedArray<u32>,
+}
+
+impl Tables {
+    pub fn new(bpf: &aya::Ebpf) -> Result<Self> {
+        Ok(Self {
+            sockets: MappedArray::new(map(bpf, "SOCKETS")?, SLOTS)?,
+            packets: MappedArray::new(map(bpf, "PACKETS")?, SLOTS)?,
+            records: MappedArray::new(map(bpf, "RECORDS")?, RECORD_SLOTS)?,
+            devices: MappedArray::new(map(bpf, "DEVICE_TABLE")?, DEVICES)?,
+            stage_next: MappedArray::new(map(bpf, "STAGE_NEXT")?, 1)?,
+            stage_keys: MappedArray::new(map(bpf, "STAGE_OF_NUMBER")?, STAGES)?,
+        })
+    }
+}
+
 impl Loaded {
     /// Devices that the probes have met.
-    ///
-    /// # Errors
-    /// If the table cannot be mapped.
-    pub fn labels(&self, names: &Names) -> Result<Labels> {
-        let devices = MappedArray::<Device>::new(map(&self.bpf, "DEVICE_TABLE")?, DEVICES)?;
-        Ok(Labels(
-            devices
+    #[must_use]
+    pub fn labels(&self, names: &Names) -> Labels {
+        Labels(
+            self.tables
+                .devices
                 .iter()
                 .enumerate()
                 .filter(|(_, device)| device.key != 0)
@@ -96,7 +127,7 @@ impl Loaded {
                     (index as u8, info)
                 })
                 .collect(),
-        ))
+        )
     }
 
     /// The totals now.
@@ -104,8 +135,7 @@ impl Loaded {
     /// # Errors
     /// If a table cannot be read.
     pub fn totals(&self) -> Result<Totals> {
-        let next = MappedArray::<u32>::new(map(&self.bpf, "STAGE_NEXT")?, 1)?;
-        let keys = MappedArray::<u32>::new(map(&self.bpf, "STAGE_OF_NUMBER")?, STAGES)?;
+        let (next, keys) = (&self.tables.stage_next, &self.tables.stage_keys);
         let values: PerCpuArray<&MapData, Stage> =
             PerCpuArray::try_from(map(&self.bpf, "STAGE_TOTALS")?).map_err(table)?;
         let used = next.get(0).unwrap_or(0).min(STAGES - 1);
@@ -136,18 +166,23 @@ impl Loaded {
     ///
     /// # Errors
     /// If a table cannot be read.
-    pub fn counts_since(&self, before: &Totals, labels: &Labels, phase: &profiler_common::Control) -> Result<ProbeCounts> {
+    pub fn counts_since(
+        &self,
+        before: &Totals,
+        labels: &Labels,
+        phase: &profiler_common::Control,
+    ) -> Result<ProbeCounts> {
         let after = self.totals()?;
         let mut counts = ProbeCounts {
             stages: after.stages_since(before, labels),
             counters: after.counters_since(before),
             ..ProbeCounts::default()
         };
-        self.scan_holders(phase, &mut counts)?;
+        self.scan_holders(phase, &mut counts);
         Ok(counts)
     }
 
-    fn scan_holders(&self, phase: &profiler_common::Control, counts: &mut ProbeCounts) -> Result<()> {
+    fn scan_holders(&self, phase: &profiler_common::Control, counts: &mut ProbeCounts) {
         let mut hold = |token: profiler_common::Token, counted: u8| {
             if token.epoch != phase.epoch {
                 return;
@@ -156,20 +191,16 @@ impl Loaded {
             counts.unfinished += u64::from(counted != 0);
             counts.unfinished_ns += phase.close_ns.saturating_sub(token.at_ns.max(phase.open_ns));
         };
-        let sockets = MappedArray::<Socket>::new(map(&self.bpf, "SOCKETS")?, SLOTS)?;
-        for socket in sockets.iter().filter(|socket| socket.key != 0 && socket.state != EMPTY) {
+        for socket in self.tables.sockets.iter().filter(|socket| socket.key != 0 && socket.state != EMPTY) {
             hold(socket.token, socket.counted);
         }
-        let packets = MappedArray::<Packet>::new(map(&self.bpf, "PACKETS")?, SLOTS)?;
-        for packet in packets.iter().filter(|packet| packet.live != 0) {
+        for packet in self.tables.packets.iter().filter(|packet| packet.live != 0) {
             hold(packet.token, packet.counted);
         }
-        let records = MappedArray::<Record>::new(map(&self.bpf, "RECORDS")?, RECORD_SLOTS)?;
-        counts.records_unfinished = records
-            .iter()
+        counts.records_unfinished = (0..RECORD_SLOTS as usize)
+            .filter_map(|slot| self.tables.records.head::<RecordHead>(slot))
             .filter(|record| record.socket != 0 && record.epoch == phase.epoch)
             .count() as u64;
-        Ok(())
     }
 }
 

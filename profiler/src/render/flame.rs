@@ -1,6 +1,9 @@
 //! Latency flame graphs: root → direction → role@namespace → stage, as wide as ns per operation.
 
-use std::{fs, path::{Path, PathBuf}};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use inferno::flamegraph::{self, Options};
 
@@ -73,7 +76,9 @@ pub fn folded(configuration: &ConfigurationResult) -> Vec<String> {
 #[must_use]
 pub fn folded_difference(baseline: &ConfigurationResult, candidate: &ConfigurationResult) -> Vec<String> {
     let (before, after) = (whole(&stacks(baseline)), whole(&stacks(candidate)));
-    let find = |list: &[(String, u64)], stack: &str| list.iter().filter(|(other, _)| other == stack).map(|(_, ns)| ns).sum::<u64>();
+    let find = |list: &[(String, u64)], stack: &str| {
+        list.iter().filter(|(other, _)| other == stack).map(|(_, ns)| ns).sum::<u64>()
+    };
     let mut names: Vec<&str> = after.iter().chain(&before).map(|(stack, _)| stack.as_str()).collect();
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| seen.insert(*name));

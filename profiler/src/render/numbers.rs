@@ -4,7 +4,13 @@
 #[must_use]
 pub fn micros(ns: f64) -> String {
     let micros = ns / 1000.0;
-    let digits = if micros.abs() >= 1000.0 { 0 } else if micros.abs() >= 100.0 { 1 } else { 2 };
+    let digits = if micros.abs() >= 1000.0 {
+        0
+    } else if micros.abs() >= 100.0 {
+        1
+    } else {
+        2
+    };
     minus(format!("{micros:.digits$}"))
 }
 

@@ -1,13 +1,12 @@
 //! From raw counts to the result.
 
-
 use hdrhistogram::Histogram as Hdr;
 use profiler_common::Counter;
 use workloads::protocol::decode_histogram;
 
 use super::{
-    ComparisonResult, ConfigurationResult, Latency, Losses, PartResult, RecordCounts, RunResult, StageDelta, StageResult,
-    TailStage, WorkloadResult, sentence, warnings,
+    ComparisonResult, ConfigurationResult, Latency, Losses, PartResult, RecordCounts, RunResult, StageDelta,
+    StageResult, TailStage, WorkloadResult, sentence, warnings,
 };
 use crate::{
     analysis::{
@@ -43,7 +42,8 @@ pub fn build(
     let mut waterfalls = Vec::new();
     let mut configurations = Vec::new();
     for name in &header.configurations {
-        let mut of_name: Vec<&Repetition> = repetitions.iter().filter(|repetition| repetition.configuration == *name).collect();
+        let mut of_name: Vec<&Repetition> =
+            repetitions.iter().filter(|repetition| repetition.configuration == *name).collect();
         if of_name.is_empty() {
             continue;
         }
@@ -53,7 +53,9 @@ pub fn build(
         waterfalls.push(waterfall);
     }
     let complete = |name: &str| {
-        configurations.iter().any(|configuration: &ConfigurationResult| configuration.name == name && configuration.incomplete.is_empty())
+        configurations.iter().any(|configuration: &ConfigurationResult| {
+            configuration.name == name && configuration.incomplete.is_empty()
+        })
     };
     let mut comparisons = Vec::new();
     for baseline in &waterfalls {
@@ -147,7 +149,8 @@ struct ClientSums {
 }
 
 fn client_sums(repetitions: &[&Repetition], kind: PhaseKind) -> Result<ClientSums> {
-    let mut sums = ClientSums { operations: 0, length_ns: 0, lateness_ns: 0, histogram: workloads::protocol::new_histogram() };
+    let mut sums =
+        ClientSums { operations: 0, length_ns: 0, lateness_ns: 0, histogram: workloads::protocol::new_histogram() };
     for phase in repetitions.iter().flat_map(|repetition| waterfall::of_kind(repetition, kind)) {
         let broken = |why: String| Error::Files { what: "cannot read a stored latency histogram".to_owned(), why };
         let histogram = decode_histogram(&phase.client.histogram).map_err(broken)?;
@@ -244,7 +247,11 @@ fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResu
     let mut reasons = Vec::new();
     let lost = result.losses.lost_share();
     if lost > LOSS_LIMIT {
-        reasons.push(format!("{:.2} % of the followed requests were lost (limit {} %)", 100.0 * lost, 100.0 * LOSS_LIMIT));
+        reasons.push(format!(
+            "{:.2} % of the followed requests were lost (limit {} %)",
+            100.0 * lost,
+            100.0 * LOSS_LIMIT
+        ));
     }
     let residual = result.residual_ns_per_op.abs() / result.traced_latency.mean_ns.max(1.0);
     if residual > header.residual_limit {
@@ -262,15 +269,20 @@ fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResu
     }
     if waterfall.counter(Counter::UnknownSocket) > 0 {
         reasons.push(
-            "requests were delivered to a socket of no process of the run: a relay (docker-proxy?) stands on the path".to_owned(),
+            "requests were delivered to a socket of no process of the run: a relay (docker-proxy?) stands on the path"
+                .to_owned(),
         );
     }
     if waterfall.counter(Counter::Pipelined) > 0 {
-        reasons.push("requests were sent while others were under way on the same connection (pipelining): not built yet".to_owned());
+        reasons.push(
+            "requests were sent while others were under way on the same connection (pipelining): not built yet"
+                .to_owned(),
+        );
     }
     if waterfall.counter(Counter::Unreceived) > 0 {
         reasons.push(
-            "the server answered what no call had received (splice, sendfile, zero-copy or io_uring): not built yet".to_owned(),
+            "the server answered what no call had received (splice, sendfile, zero-copy or io_uring): not built yet"
+                .to_owned(),
         );
     }
     if waterfall.operations == 0 {
@@ -317,4 +329,3 @@ fn comparison(baseline: &Waterfall, candidate: &Waterfall, compared: &Comparison
         stages,
     }
 }
-

@@ -37,13 +37,19 @@ pub fn of(baseline: &str, candidate: &str, compared: &Comparison, stages: &[Stag
         ),
         Verdict::NotTold => {
             let [low, high] = delta.ci95.unwrap_or_default();
-            format!("{candidate} cannot be told from {baseline}: the difference lies between {} and {} µs", micros(low), micros(high))
+            format!(
+                "{candidate} cannot be told from {baseline}: the difference lies between {} and {} µs",
+                micros(low),
+                micros(high)
+            )
         }
         Verdict::WithinProbeEffect => format!(
             "{candidate} {verb} {size}{spread} over {baseline}, no more than the probes' effects differ ({} µs): no verdict",
             micros(compared.probe_effect.mean)
         ),
-        Verdict::Incomplete => format!("{candidate} against {baseline}: {size}{spread}, but a result is incomplete: no verdict"),
+        Verdict::Incomplete => {
+            format!("{candidate} against {baseline}: {size}{spread}, but a result is incomplete: no verdict")
+        }
         Verdict::Slower | Verdict::Faster => {
             let rows = largest(stages);
             let colon = if rows.is_empty() { "" } else { ": " };
@@ -104,7 +110,12 @@ mod tests {
 
     #[test]
     fn sentences() {
-        let rows = [row("bridge", 700.0, true), row("DNAT", 2_400.0, true), row("bridge", 500.0, true), row("noise", 900.0, false)];
+        let rows = [
+            row("bridge", 700.0, true),
+            row("DNAT", 2_400.0, true),
+            row("bridge", 500.0, true),
+            row("noise", 900.0, false),
+        ];
         let say = |mean, verdict| of("docker:net=host", "docker:net=nat", &compared(mean, verdict), &rows);
         insta::assert_snapshot!(
             [

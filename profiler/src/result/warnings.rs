@@ -31,7 +31,8 @@ pub fn of(header: &Header, configurations: &[ConfigurationResult], repetitions: 
     machine(&header.environment, &mut found);
     netfilter(&header.environment, configurations, &mut found);
     amount(header, configurations, &mut found);
-    let disturbed: Vec<&Repetition> = repetitions.iter().filter(|repetition| !repetition.disturbances.is_empty()).collect();
+    let disturbed: Vec<&Repetition> =
+        repetitions.iter().filter(|repetition| !repetition.disturbances.is_empty()).collect();
     if let Some(first) = disturbed.first() {
         found.push(warning(
             "disturbed-rounds",
@@ -65,9 +66,15 @@ fn machine(environment: &Environment, found: &mut Vec<Warning>) {
         ));
     }
     if environment.turbo == Some(true) {
-        found.push(warning("turbo", "turbo is on: CPU speed depends on temperature and load", "switch it off in sysfs"));
+        found.push(warning(
+            "turbo",
+            "turbo is on: CPU speed depends on temperature and load",
+            "switch it off in sysfs",
+        ));
     }
-    if let Some(clock) = environment.clocksource.as_deref().filter(|clock| !matches!(*clock, "tsc" | "arch_sys_counter" | "kvm-clock")) {
+    if let Some(clock) =
+        environment.clocksource.as_deref().filter(|clock| !matches!(*clock, "tsc" | "arch_sys_counter" | "kvm-clock"))
+    {
         found.push(warning(
             "clocksource",
             format!("the clock source `{clock}` is slow to read: probes cost more"),
@@ -119,21 +126,30 @@ fn amount(header: &Header, configurations: &[ConfigurationResult], found: &mut V
         if configuration.rounds < header.rounds as usize {
             found.push(warning(
                 "rounds-missing",
-                format!("{} has {} of {} rounds: the run ended early", configuration.name, configuration.rounds, header.rounds),
+                format!(
+                    "{} has {} of {} rounds: the run ended early",
+                    configuration.name, configuration.rounds, header.rounds
+                ),
                 "run it again",
             ));
         }
         if configuration.tail_stages.is_empty() {
             found.push(warning(
                 "no-tail",
-                format!("{} has fewer than {FEWEST_RECORDS} traced records: no waterfall of its slowest requests", configuration.name),
+                format!(
+                    "{} has fewer than {FEWEST_RECORDS} traced records: no waterfall of its slowest requests",
+                    configuration.name
+                ),
                 "more rounds, or a longer --duration",
             ));
         }
         if configuration.records.illegal_transitions > 0 {
             found.push(warning(
                 "illegal-transitions",
-                format!("{}: {} steps in records are in no legal order", configuration.name, configuration.records.illegal_transitions),
+                format!(
+                    "{}: {} steps in records are in no legal order",
+                    configuration.name, configuration.records.illegal_transitions
+                ),
                 "report this, with the records file",
             ));
         }

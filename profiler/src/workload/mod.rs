@@ -152,12 +152,20 @@ mod tests {
     #[test]
     fn refusals() {
         let refused = [
-            "connections", "connections=0", "connections=-1", "connections=x", "conections=1", "server=fork", "rate=-1",
-            "rate=nan", "rate=inf", "request=1401", "zzz=1", "=",
+            "connections",
+            "connections=0",
+            "connections=-1",
+            "connections=x",
+            "conections=1",
+            "server=fork",
+            "rate=-1",
+            "rate=nan",
+            "rate=inf",
+            "request=1401",
+            "zzz=1",
+            "=",
         ];
-        insta::assert_snapshot!(
-            refused.map(|pair| format!("{pair:<16} {}", parse(&[pair]).unwrap_err())).join("\n")
-        );
+        insta::assert_snapshot!(refused.map(|pair| format!("{pair:<16} {}", parse(&[pair]).unwrap_err())).join("\n"));
         assert!(parse(&["rate=1", "rate=2"]).unwrap_err().to_string().contains("twice"));
         assert!(by_name("tcp-r").err().unwrap().to_string().contains("did you mean `tcp-rr`"));
     }

@@ -38,8 +38,18 @@ impl Workload for TcpRr {
                 default: "0",
                 help: "operations per second over all connections, latency from the intended time; 0: closed loop",
             },
-            Setting { name: "request", range: MESSAGE, default: "100", help: "bytes of a request, one segment at most" },
-            Setting { name: "response", range: MESSAGE, default: "200", help: "bytes of a response, one segment at most" },
+            Setting {
+                name: "request",
+                range: MESSAGE,
+                default: "100",
+                help: "bytes of a request, one segment at most",
+            },
+            Setting {
+                name: "response",
+                range: MESSAGE,
+                default: "200",
+                help: "bytes of a response, one segment at most",
+            },
         ]
     }
     fn connections(&self, settings: &Settings) -> u32 {

@@ -92,9 +92,7 @@ pub fn drive(options: &Options) -> io::Result<()> {
             seen
         })
         .collect();
-    say(&Reply::Ready {
-        connections: options.connections,
-    })?;
+    say(&Reply::Ready { connections: options.connections })?;
     for line in io::stdin().lock().lines() {
         match serde_json::from_str(&line?) {
             Ok(Request::Phase { open_ns, close_ns }) => {
@@ -103,9 +101,7 @@ pub fn drive(options: &Options) -> io::Result<()> {
                 shared.phase.fetch_add(1, Ordering::Release);
             }
             Ok(Request::Report) => report(&shared, &seen)?,
-            Err(error) => say(&Reply::Failed {
-                reason: format!("unknown request: {error}"),
-            })?,
+            Err(error) => say(&Reply::Failed { reason: format!("unknown request: {error}") })?,
         }
     }
     shared.stop.store(true, Ordering::Relaxed);
@@ -140,11 +136,7 @@ fn connect_all(options: &Options) -> io::Result<Vec<TcpStream>> {
     }
     // A userland proxy accepts before the server does: one exchange shows that the server itself is there.
     for stream in &mut streams {
-        exchange(
-            stream,
-            &vec![0; options.request],
-            &mut vec![0; options.response],
-        )?;
+        exchange(stream, &vec![0; options.request], &mut vec![0; options.response])?;
     }
     Ok(streams)
 }
@@ -154,22 +146,11 @@ fn exchange(stream: &mut TcpStream, request: &[u8], response: &mut [u8]) -> io::
     stream.read_exact(response)
 }
 
-fn work(
-    options: &Options,
-    index: usize,
-    mut stream: TcpStream,
-    shared: &Shared,
-    seen: &Mutex<Seen>,
-) -> io::Result<()> {
+fn work(options: &Options, index: usize, mut stream: TcpStream, shared: &Shared, seen: &Mutex<Seen>) -> io::Result<()> {
     let (request, mut response) = (vec![0; options.request], vec![0; options.response]);
     // With a rate, every connection sends at an interval of its own, the connections evenly offset.
-    let interval_ns = if options.rate > 0.0 {
-        (1e9 * f64::from(options.connections) / options.rate) as u64
-    } else {
-        0
-    };
-    let mut intended_ns =
-        now_ns() + interval_ns * index as u64 / u64::from(options.connections).max(1);
+    let interval_ns = if options.rate > 0.0 { (1e9 * f64::from(options.connections) / options.rate) as u64 } else { 0 };
+    let mut intended_ns = now_ns() + interval_ns * index as u64 / u64::from(options.connections).max(1);
     let mut returned_ns = now_ns();
     while !shared.stop.load(Ordering::Relaxed) {
         if interval_ns > 0 {
@@ -200,10 +181,7 @@ struct Times {
 
 fn note(shared: &Shared, seen: &Mutex<Seen>, times: &Times) {
     let phase = shared.phase.load(Ordering::Acquire);
-    let (open_ns, close_ns) = (
-        shared.open_ns.load(Ordering::Relaxed),
-        shared.close_ns.load(Ordering::Relaxed),
-    );
+    let (open_ns, close_ns) = (shared.open_ns.load(Ordering::Relaxed), shared.close_ns.load(Ordering::Relaxed));
     if times.back_ns < open_ns || times.back_ns >= close_ns {
         return;
     }
@@ -216,8 +194,7 @@ fn note(shared: &Shared, seen: &Mutex<Seen>, times: &Times) {
     seen.turnaround_sum_ns += times.called_ns.saturating_sub(times.before_ns);
     seen.lateness_sum_ns += times.called_ns.saturating_sub(times.intended_ns);
     // Recording cannot fail below the histogram's 100 s; a longer wait counts as that.
-    seen.histogram
-        .saturating_record(times.back_ns.saturating_sub(times.intended_ns));
+    seen.histogram.saturating_record(times.back_ns.saturating_sub(times.intended_ns));
 }
 
 impl Seen {
@@ -259,9 +236,7 @@ fn report(shared: &Shared, seen: &[Arc<Mutex<Seen>>]) -> io::Result<()> {
         total.latency_sum_ns += seen.latency_sum_ns;
         total.turnaround_sum_ns += seen.turnaround_sum_ns;
         total.lateness_sum_ns += seen.lateness_sum_ns;
-        histogram
-            .add(&seen.histogram)
-            .expect("all histograms have the same bounds");
+        histogram.add(&seen.histogram).expect("all histograms have the same bounds");
     }
     total.histogram = encode_histogram(&histogram);
     say(&Reply::Phase(total))

@@ -54,9 +54,11 @@ fn serve_threads(listener: &TcpListener, options: &Options) -> io::Result<()> {
         let (mut stream, _) = listener.accept()?;
         stream.set_nodelay(true)?;
         let (mut request, response) = (vec![0; options.request], vec![0; options.response]);
-        std::thread::spawn(move || {
-            while stream.read_exact(&mut request).is_ok() && stream.write_all(&response).is_ok() {}
-        });
+        std::thread::spawn(
+            move || {
+                while stream.read_exact(&mut request).is_ok() && stream.write_all(&response).is_ok() {}
+            },
+        );
     }
 }
 
@@ -101,9 +103,7 @@ fn serve_epoll(listener: &TcpListener, options: &Options) -> io::Result<()> {
                 continue;
             }
             let slot = &mut connections[fd as usize];
-            let alive = slot
-                .as_mut()
-                .is_some_and(|connection| answer(connection, &mut request, &response));
+            let alive = slot.as_mut().is_some_and(|connection| answer(connection, &mut request, &response));
             if !alive {
                 // Closing takes it out of the epoll set.
                 *slot = None;
@@ -128,10 +128,7 @@ fn answer(connection: &mut Connection, request: &mut [u8], response: &[u8]) -> b
 }
 
 fn watch(epoll: RawFd, fd: RawFd) -> io::Result<()> {
-    let mut event = libc::epoll_event {
-        events: libc::EPOLLIN as u32,
-        u64: fd as u64,
-    };
+    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: fd as u64 };
     // SAFETY: both descriptors are open, the event is a local.
     if unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event) } < 0 {
         return Err(io::Error::last_os_error());

@@ -4,11 +4,7 @@
 use std::collections::HashMap;
 
 use super::{Part, Row, Sums};
-use crate::{
-    analysis::path::StageKey,
-    counts::Place,
-    points,
-};
+use crate::{analysis::path::StageKey, counts::Place, points};
 
 /// The point that ends the stage in which a part lies.
 fn stage_end(part: &StageKey) -> Option<Place> {
@@ -28,7 +24,8 @@ fn stage_end(part: &StageKey) -> Option<Place> {
 /// frequent one.
 fn row_of(part: &StageKey, rows: &[Row]) -> Option<usize> {
     let end = stage_end(part)?;
-    let begins_a_stage = rows.iter().any(|row| row.key.role == part.role && row.key.from == part.from && row.key.to == end);
+    let begins_a_stage =
+        rows.iter().any(|row| row.key.role == part.role && row.key.from == part.from && row.key.to == end);
     rows.iter()
         .enumerate()
         .filter(|(_, row)| row.key.role == part.role && row.key.to == end && row.key.from.point != "dropped")

@@ -5,8 +5,8 @@ use std::{collections::HashMap, rc::Rc, time::Duration};
 use bollard::{
     errors::Error as ApiError,
     query_parameters::{
-        ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder, RemoveContainerOptionsBuilder,
-        RemoveImageOptionsBuilder,
+        ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder,
+        RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
     },
 };
 use futures_util::future::{Either, select};
@@ -41,10 +41,8 @@ impl Client {
                 "start it (systemctl start docker, or dockerd), or set DOCKER_HOST",
             )
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| refuse(&error))?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| refuse(&error))?;
         let api = runtime.block_on(async {
             bollard::Docker::connect_with_defaults()
                 .map_err(|error| refuse(&error))?
@@ -57,7 +55,11 @@ impl Client {
     }
 
     /// Waits for an answer; a signal ends the wait.
-    pub(super) fn ask<T>(&self, what: &str, request: impl Future<Output = std::result::Result<T, ApiError>>) -> Result<T> {
+    pub(super) fn ask<T>(
+        &self,
+        what: &str,
+        request: impl Future<Output = std::result::Result<T, ApiError>>,
+    ) -> Result<T> {
         let interrupted = async {
             while interrupt::check().is_ok() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -77,7 +79,11 @@ impl Client {
         match self.runtime.block_on(request) {
             Ok(_) | Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
             // Its own removal is under way.
-            Err(ApiError::DockerResponseServerError { status_code: 409, message }) if message.contains("already in progress") => Ok(()),
+            Err(ApiError::DockerResponseServerError { status_code: 409, message })
+                if message.contains("already in progress") =>
+            {
+                Ok(())
+            }
             Err(error) => Err(refusal(what, &error)),
         }
     }
@@ -110,10 +116,7 @@ impl Client {
     pub fn orphans(&self, alive: &[String]) -> Result<Vec<Item>> {
         let filters = HashMap::from([("label".to_owned(), vec![LABEL.to_owned()])]);
         let dead = |labels: &Option<HashMap<String, String>>| {
-            labels
-                .as_ref()
-                .and_then(|labels| labels.get(LABEL))
-                .is_some_and(|run_id| !alive.contains(run_id))
+            labels.as_ref().and_then(|labels| labels.get(LABEL)).is_some_and(|run_id| !alive.contains(run_id))
         };
         let what = "cannot list Docker's objects";
         let containers = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();

@@ -30,9 +30,7 @@ fn archive(bench: &Bench) -> Result<Vec<u8>> {
     header.set_mode(0o755);
     header.set_mtime(0);
     let mut archive = tar::Builder::new(Vec::new());
-    archive
-        .append_data(&mut header, BINARY.trim_start_matches('/'), binary.as_slice())
-        .map_err(fail)?;
+    archive.append_data(&mut header, BINARY.trim_start_matches('/'), binary.as_slice()).map_err(fail)?;
     archive.into_inner().map_err(fail)
 }
 

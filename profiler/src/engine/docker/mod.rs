@@ -60,14 +60,7 @@ struct Prepared {
 
 impl Host for Prepared {
     fn start(&mut self, bench: &Bench, configuration: &Configuration, spec: &ServerSpec) -> Result<Box<dyn Server>> {
-        server::start(
-            &self.client,
-            bench,
-            &self.image,
-            self.network.as_ref(),
-            configuration.key("net"),
-            spec,
-        )
+        server::start(&self.client, bench, &self.image, self.network.as_ref(), configuration.key("net"), spec)
     }
 }
 

@@ -47,9 +47,7 @@ impl Network {
     /// the chain that Docker leaves to its users.
     fn open(bench: &Bench, bridge: &str) -> Result<Vec<Lease>> {
         let comment = format!("virtax-{}", bench.run_id);
-        let rule = [
-            "-i", bench.wire.host_link(), "-o", bridge, "-m", "comment", "--comment", &comment, "-j", "ACCEPT",
-        ];
+        let rule = ["-i", bench.wire.host_link(), "-o", bridge, "-m", "comment", "--comment", &comment, "-j", "ACCEPT"];
         Ok(vec![add_rule(&bench.ledger, "DOCKER-USER", &rule)?])
     }
 }

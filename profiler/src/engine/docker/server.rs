@@ -43,10 +43,7 @@ pub(super) fn start(
     let body = body(bench, image, network, mode, spec);
     let options = CreateContainerOptionsBuilder::default().name(&name).build();
     client.ask("cannot create the container", client.api.create_container(Some(options), body))?;
-    client.ask(
-        "cannot start the container",
-        client.api.start_container(&name, None::<StartContainerOptions>),
-    )?;
+    client.ask("cannot start the container", client.api.start_container(&name, None::<StartContainerOptions>))?;
     let found = client.ask("cannot inspect the container", client.api.inspect_container(&name, None))?;
     let mut container = Container {
         _lease: lease,
@@ -65,7 +62,9 @@ pub(super) fn start(
         let address = found
             .network_settings
             .and_then(|settings| settings.networks?.get(&network.name)?.ip_address.clone()?.parse::<Ipv4Addr>().ok())
-            .ok_or_else(|| Error::engine("the container has no address", "Docker names none", "see the daemon's log"))?;
+            .ok_or_else(|| {
+                Error::engine("the container has no address", "Docker names none", "see the daemon's log")
+            })?;
         container.address = SocketAddrV4::new(address, spec.port);
     }
     Ok(Box::new(container))

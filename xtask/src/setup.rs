@@ -1,0 +1,168 @@
+//! What a machine must have, why, and how it is brought.
+
+use std::{fs, os::unix::fs::symlink, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    build::{self, BpfCompiler, DEBIAN_RUSTC},
+    shell::{cache, command, find, output, run},
+};
+
+/// A program of Debian's, and what it is for.
+struct Package {
+    name: &'static str,
+    why: &'static str,
+    present: fn() -> bool,
+    /// Only benchmarks need it.
+    for_bench: bool,
+}
+
+const PACKAGES: &[Package] = &[
+    Package {
+        name: "rustc-web",
+        why: "compiles the probes for the kernel's BPF machine",
+        present: has_bpf_compiler,
+        for_bench: false,
+    },
+    Package {
+        name: "libstd-rust-web-dev-bpf",
+        why: "Rust's core library for BPF",
+        present: has_bpf_compiler,
+        for_bench: false,
+    },
+    Package {
+        name: "docker.io",
+        why: "runs the container configurations",
+        present: || find("dockerd").is_some(),
+        for_bench: false,
+    },
+    Package {
+        name: "iptables",
+        why: "Docker's NAT, and the rule that lets the wire through to a bridge",
+        present: || find("iptables").is_some(),
+        for_bench: false,
+    },
+    Package {
+        name: "nftables",
+        why: "lists the netfilter hooks on the path",
+        present: || find("nft").is_some(),
+        for_bench: false,
+    },
+    Package {
+        name: "bpftrace",
+        why: "runs the script that virtax's cost is compared with",
+        present: || find("bpftrace").is_some(),
+        for_bench: true,
+    },
+];
+
+fn has_bpf_compiler() -> bool {
+    build::bpf_compiler().is_some()
+}
+
+/// Everything that running needs.
+pub const RUN: bool = false;
+/// That, and what benchmarks need.
+pub const BENCH: bool = true;
+
+/// Brings what is missing, or, with `no_install`, says what that is and fails.
+pub fn all(no_install: bool, for_bench: bool) -> Result<()> {
+    let missing: Vec<&Package> =
+        PACKAGES.iter().filter(|package| (for_bench || !package.for_bench) && !(package.present)()).collect();
+    let linker_missing = !matches!(linker(), Ok(path) if path.is_file());
+    if missing.is_empty() && !linker_missing {
+        return Ok(());
+    }
+    println!("{}", if no_install { "missing:" } else { "to be installed:" });
+    for package in &missing {
+        println!("  {:<24} {}", package.name, package.why);
+    }
+    if linker_missing {
+        println!("  {:<24} links the probes (built once, into {})", "bpf-linker", cache()?.display());
+    }
+    let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
+    if no_install {
+        println!("bring it with:");
+        if !names.is_empty() {
+            println!("  apt-get update && apt-get install --no-install-recommends {}", names.join(" "));
+        }
+        if linker_missing {
+            println!("  cargo xtask demo      # builds bpf-linker with the LLVM of the probes' compiler");
+        }
+        bail!("not everything is installed");
+    }
+    if !names.is_empty() {
+        install(&names)?;
+    }
+    if linker_missing {
+        build_linker()?;
+    }
+    Ok(())
+}
+
+fn install(names: &[&str]) -> Result<()> {
+    // SAFETY: no preconditions.
+    if unsafe { libc::geteuid() } != 0 {
+        bail!("installing needs root: apt-get install --no-install-recommends {}", names.join(" "));
+    }
+    let mut update = command("apt-get");
+    update.args(["update", "--quiet"]);
+    run(update)?;
+    let mut install = command("apt-get");
+    install
+        .args(["install", "--yes", "--quiet", "--no-install-recommends"])
+        .args(names)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    run(install)
+}
+
+fn linker() -> Result<PathBuf> {
+    let compiler = build::bpf_compiler().context("no compiler for the probes")?;
+    build::bpf_linker(build::llvm_major(&compiler)?)
+}
+
+/// Builds bpf-linker against the LLVM of the probes' compiler: an older one could not read what the compiler writes.
+fn build_linker() -> Result<()> {
+    let compiler = build::bpf_compiler().context("no compiler for the probes, although it was installed")?;
+    let llvm = build::llvm_major(&compiler)?;
+    let root = linker()?.ancestors().nth(2).context("the linker has a folder")?.to_owned();
+    let mut cargo = command("cargo");
+    cargo.args(["install", "bpf-linker", "--version", "^0.13", "--locked", "--root"]).arg(&root);
+    if matches!(compiler, BpfCompiler::Debian) {
+        let prefix = llvm_prefix(llvm)?;
+        cargo.args(["--no-default-features", "--features", &format!("llvm-{llvm}")]).env("LLVM_PREFIX", prefix);
+    }
+    run(cargo)
+}
+
+/// A folder that looks like an LLVM installation to the build: Debian's compiler brings the library alone, without the
+/// gigabyte of `llvm-dev`.
+fn llvm_prefix(llvm: u32) -> Result<PathBuf> {
+    let mut ldd = command("ldd");
+    ldd.arg(DEBIAN_RUSTC);
+    let libraries = output(ldd)?;
+    let wanted = format!("libLLVM.so.{llvm}");
+    let library = libraries
+        .lines()
+        .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/') && word.contains(&wanted)))
+        .map(PathBuf::from)
+        .next()
+        .or_else(|| library_in_multiarch(&wanted))
+        .with_context(|| format!("{wanted} is not where {DEBIAN_RUSTC} finds it"))?;
+    let prefix = cache()?.join(format!("llvm-{llvm}"));
+    fs::create_dir_all(prefix.join("lib"))?;
+    let link = prefix.join("lib/libLLVM.so");
+    let _ = fs::remove_file(&link);
+    symlink(&library, &link).with_context(|| format!("cannot link {}", library.display()))?;
+    Ok(prefix)
+}
+
+fn library_in_multiarch(wanted: &str) -> Option<PathBuf> {
+    let folder = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    fs::read_dir(folder)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(wanted)))
+}
