@@ -78,6 +78,14 @@ pub fn count(counter: Counter) {
     }
 }
 
+/// Counts what happens inside the recorded interval.
+#[inline(always)]
+pub fn count_inside(control: &Control, at_ns: u64, counter: Counter) {
+    if at_ns >= control.open_ns && at_ns < control.close_ns {
+        count(counter);
+    }
+}
+
 /// Whether this CPU may send another line to the terminal: ten a second.
 #[inline(always)]
 pub fn may_log() -> bool {

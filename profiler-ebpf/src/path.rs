@@ -10,7 +10,7 @@ use profiler_common::{
 
 use crate::{
     kernel::{Kernel, payload},
-    maps::{count, current, device, now, packet, put_packet, put_socket, socket, softirq_since},
+    maps::{count_inside, count, current, device, now, packet, put_packet, put_socket, socket, softirq_since},
     settings,
     token::{Parts, append, begin_record, commit_record, lose, pass},
 };
@@ -163,7 +163,7 @@ pub fn xmit<K: Kernel>(control: &Control, skb: u64, dev: u64) -> Fault {
     }
     let socket = holder?;
     if socket.state == EMPTY && socket.token.epoch == control.epoch && payload::<K>(skb) != 0 {
-        count(Counter::Segments);
+        count_inside(control, now(), Counter::Segments);
     }
     None
 }
@@ -302,7 +302,7 @@ pub fn received(control: &Control, address: u64, result: i32, flags: i32) -> Fau
         return None;
     }
     if socket.state == READ {
-        count(Counter::Parts);
+        count_inside(control, at_ns, Counter::Parts);
     } else {
         if control.detailed != 0 {
             split_wait(control, &socket.token, at_ns);
@@ -358,8 +358,9 @@ fn finish_request(control: &Control, socket: &mut Socket, at_ns: u64) {
 #[inline(always)]
 pub fn dropped(control: &Control, skb: u64) -> Fault {
     let packet = travelling(control, skb)?;
-    count(Counter::Drops);
-    if let Err(cause) = pass(control, &mut packet.token, DROPPED, now()) {
+    let at_ns = now();
+    count_inside(control, at_ns, Counter::Drops);
+    if let Err(cause) = pass(control, &mut packet.token, DROPPED, at_ns) {
         return drop_entry(packet, cause);
     }
     packet.live = 0;
@@ -398,8 +399,8 @@ pub fn state_changed(control: &Control, address: u64, new: i32) -> Fault {
 #[inline(always)]
 pub fn sent(control: &Control, address: u64, result: i32) -> Fault {
     let at_ns = now();
-    if result > 0 && at_ns >= control.open_ns && at_ns < control.close_ns && socket(address)?.role <= SERVER {
-        count(Counter::Sent);
+    if result > 0 && socket(address)?.role <= SERVER {
+        count_inside(control, at_ns, Counter::Sent);
     }
     None
 }

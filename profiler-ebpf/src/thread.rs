@@ -4,7 +4,7 @@ use profiler_common::{CALL_POLL, CALL_RECEIVE, Control, Counter, Thread};
 
 use crate::{
     kernel::Kernel,
-    maps::{call_kind, count, current, forget_role, now, role, set_role, softirq_since, thread},
+    maps::{call_kind, count_inside, current, forget_role, now, role, set_role, softirq_since, thread},
     settings,
 };
 
@@ -64,9 +64,7 @@ pub fn softirq_began(control: &Control, vector: u32) -> Fault {
     if vector == NET_RX {
         let at_ns = now();
         *softirq_since()? = at_ns;
-        if at_ns >= control.open_ns && at_ns < control.close_ns {
-            count(Counter::Softirqs);
-        }
+        count_inside(control, at_ns, Counter::Softirqs);
     }
     None
 }

@@ -117,6 +117,8 @@ pub struct ProbeCounts {
     pub tokens: u64,
     /// Time of those tokens since their last point, inside the phase, ns.
     pub unfinished_ns: u64,
+    /// Of it the time of clients' sockets between a receipt and the next send, ns.
+    pub idle_ns: u64,
     /// Records under way at the end.
     pub records_unfinished: u64,
 }

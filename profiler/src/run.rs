@@ -152,6 +152,7 @@ fn command(request: &Request, plan: &Plan, names: &[String]) -> String {
 /// # Errors
 /// If nothing could be measured.
 pub fn run(request: &Request, plan: &Plan) -> Result<Outcome> {
+    check_privileges()?;
     let run_id = new_run_id();
     let header = header(request, plan, &run_id)?;
     let folder =
@@ -171,11 +172,24 @@ pub fn run(request: &Request, plan: &Plan) -> Result<Outcome> {
     }
 }
 
+/// Says what is missing before anything is changed.
+fn check_privileges() -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Error::unsupported(
+        "a run loads probes, makes network namespaces and starts containers",
+        "this user may not",
+        "run as root (sudo virtax run …)",
+    ))
+}
+
 /// Measures what watching costs, on the first configuration of a plan.
 ///
 /// # Errors
 /// If client, server, probes or script fail.
 pub fn benchmark(request: &Request, plan: &Plan, rounds: u32, script: Option<&str>) -> Result<bench::Benchmark> {
+    check_privileges()?;
     let run_id = new_run_id();
     let ledger = Ledger::create(Path::new(RUNS), &run_id)?;
     let mut lab = Lab::new(plan, ledger, &run_id, request.probes)?;

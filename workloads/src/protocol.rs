@@ -47,7 +47,7 @@ pub struct PhaseReport {
     pub operations: u64,
     /// Sum of their latencies from the sending call to the receiving call's return, ns.
     pub latency_sum_ns: u64,
-    /// Sum of the times between the return before and the sending call, ns.
+    /// Time between a return and the next sending call, as far as it lies in the phase, ns.
     pub turnaround_sum_ns: u64,
     /// With a rate: sum of the times between the intended and the actual sending call, ns. Otherwise 0.
     pub lateness_sum_ns: u64,

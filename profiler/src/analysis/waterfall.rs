@@ -117,6 +117,7 @@ pub(super) struct Sums {
     pub client_operations: u64,
     pub latency_ns: u64,
     pub turnaround_ns: u64,
+    pub idle_ns: u64,
     pub stages: HashMap<StageKey, (u64, u64)>,
     pub parts: HashMap<StageKey, (u64, u64)>,
 }
@@ -134,6 +135,7 @@ fn sums(repetition: &Repetition, kind: PhaseKind) -> Sums {
         sums.turnaround_ns += phase.client.turnaround_sum_ns;
         let Some(probes) = &phase.probes else { continue };
         sums.operations += probes.counter(Counter::Operations);
+        sums.idle_ns += probes.idle_ns;
         for stage in &probes.stages {
             let key = StageKey { role: stage.role, from: stage.from.clone(), to: stage.to.clone() };
             let table = if stage.part { &mut sums.parts } else { &mut sums.stages };

@@ -144,7 +144,8 @@ impl Lab<'_> {
         let (names, roles) = self.who_and_where(server.as_ref(), &client)?;
         probes.follow(&roles)?;
         interrupt::sleep(WARM_UP)?;
-        function(&mut Measurement::new(&mut probes, &mut client, &names), self.dispatch_ns)
+        let connections = self.plan.workload.connections(&self.plan.settings);
+        function(&mut Measurement::new(&mut probes, &mut client, &names, connections), self.dispatch_ns)
     }
 }
 
@@ -177,7 +178,7 @@ impl Repeater for Lab<'_> {
         interrupt::sleep(WARM_UP)?;
         let connections = self.plan.workload.connections(&self.plan.settings);
         let watched = Watched { families: roles.keys().copied().collect(), cpus: self.cpus.clone() };
-        let mut measurement = Measurement::new(&mut probes, &mut client, &names);
+        let mut measurement = Measurement::new(&mut probes, &mut client, &names, connections);
         let costs = measurement.costs(self.dispatch_ns)?;
         let before = Load::now(&watched);
         let (agent_before, clock_before) = (process::own_cpu_ns(), workloads::clock::now_ns());

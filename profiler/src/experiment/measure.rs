@@ -1,6 +1,6 @@
 //! One phase after another on a client at work.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use profiler_common::{Control, ON};
 use workloads::clock::now_ns;
@@ -17,11 +17,12 @@ use crate::{
     probes::{Labels, Loaded, Names, RawRecord, ns_per_run},
 };
 
-/// Requests are followed this long before anything is recorded: longer than the longest stall, so that every socket
-/// has been seen.
-const LEAD_IN: Duration = Duration::from_millis(30);
-/// Without probes there is nothing to follow: long enough for the client to hear of the phase.
-const DETACHED_LEAD_IN: Duration = Duration::from_millis(5);
+/// Requests are followed at least this long before anything is recorded, and until every connection's token was seen.
+const LEAD_IN: Duration = Duration::from_millis(20);
+/// A token that was not seen by then is missing for good: that shows in the conservation.
+const LONGEST_LEAD_IN: Duration = Duration::from_secs(3);
+/// Long enough for the client to hear of a phase before it begins.
+const ANNOUNCEMENT: Duration = Duration::from_millis(5);
 /// How long the probes go on after a phase, so that what crosses its end is clipped there.
 const LEAD_OUT: Duration = Duration::from_millis(2);
 const COST_FLOOR: Duration = Duration::from_millis(20);
@@ -41,14 +42,15 @@ pub struct Measurement<'a> {
     pub client: &'a mut Client,
     /// Labels of devices.
     pub names: &'a Names,
+    connections: u32,
     epoch: u32,
     record_every: u32,
 }
 
 impl<'a> Measurement<'a> {
     /// Nothing is attached yet.
-    pub fn new(probes: &'a mut Loaded, client: &'a mut Client, names: &'a Names) -> Self {
-        Self { probes, client, names, epoch: 0, record_every: 0 }
+    pub fn new(probes: &'a mut Loaded, client: &'a mut Client, names: &'a Names, connections: u32) -> Self {
+        Self { probes, client, names, connections, epoch: 0, record_every: 0 }
     }
 
     /// Sets how many requests go between two records, from the rate of the operations.
@@ -57,8 +59,9 @@ impl<'a> Measurement<'a> {
             if records_per_s > 0.0 { (operations_per_s / records_per_s).ceil().clamp(1.0, 1e9) as u32 } else { 0 };
     }
 
-    fn window(&mut self, lead_in: Duration, length: Duration) -> Result<(u64, u64)> {
-        let open_ns = now_ns() + lead_in.as_nanos() as u64;
+    /// Announces an interval to the client.
+    fn window(&mut self, length: Duration) -> Result<(u64, u64)> {
+        let open_ns = now_ns() + ANNOUNCEMENT.as_nanos() as u64;
         let close_ns = open_ns + length.as_nanos() as u64;
         self.client.begin_phase(open_ns, close_ns)?;
         Ok((open_ns, close_ns))
@@ -69,7 +72,7 @@ impl<'a> Measurement<'a> {
     /// # Errors
     /// If the client fails, or the user interrupts.
     pub fn detached(&mut self, length: Duration) -> Result<Phase> {
-        let (_, close_ns) = self.window(DETACHED_LEAD_IN, length)?;
+        let (_, close_ns) = self.window(length)?;
         sleep_until(close_ns, || ())?;
         Ok(Phase {
             kind: PhaseKind::Detached,
@@ -85,18 +88,11 @@ impl<'a> Measurement<'a> {
     /// As [`Measurement::detached`], and if the probes cannot be attached or read.
     pub fn probed(&mut self, kind: PhaseKind, length: Duration) -> Result<RawPhase> {
         let attached = self.probes.attach(kind == PhaseKind::Detailed)?;
-        self.epoch += 1;
-        let (open_ns, close_ns) = self.window(LEAD_IN, length)?;
-        let control = Control {
-            state: ON,
-            epoch: self.epoch,
-            open_ns,
-            close_ns,
-            record_every: self.record_every,
-            detailed: u32::from(kind == PhaseKind::Detailed),
-        };
+        self.follow(kind == PhaseKind::Detailed)?;
         let before = self.probes.totals()?;
-        self.probes.control(control);
+        let (open_ns, close_ns) = self.window(length)?;
+        self.probes.record(open_ns, close_ns);
+        let control = Control { epoch: self.epoch, open_ns, close_ns, ..Control::default() };
         let mut records = Vec::new();
         let mut unreadable = 0;
         let probes = &mut *self.probes;
@@ -119,6 +115,27 @@ impl<'a> Measurement<'a> {
         Ok(RawPhase { phase, records })
     }
 
+    /// Begins to follow requests, and waits until every connection's token has been seen.
+    fn follow(&mut self, detailed: bool) -> Result<()> {
+        self.epoch += 1;
+        self.probes.control(Control {
+            state: ON,
+            epoch: self.epoch,
+            open_ns: u64::MAX,
+            close_ns: u64::MAX,
+            record_every: self.record_every,
+            detailed: u32::from(detailed),
+        });
+        let start = Instant::now();
+        loop {
+            interrupt::sleep(LEAD_IN)?;
+            let all_seen = self.probes.tokens_seen(self.epoch) >= self.connections as usize;
+            if all_seen || start.elapsed() > LONGEST_LEAD_IN {
+                return Ok(());
+            }
+        }
+    }
+
     /// What each core probe costs and how often it runs, by the kernel's statistics: first with the probes told to do
     /// nothing, for the statistics' own cost, then at work.
     ///
@@ -130,9 +147,9 @@ impl<'a> Measurement<'a> {
         let start = self.probes.run_times();
         interrupt::sleep(COST_FLOOR)?;
         let idle = self.probes.run_times();
-        self.epoch += 1;
-        let (open_ns, close_ns) = self.window(Duration::from_millis(10), COST_RUN)?;
-        self.probes.control(Control { state: ON, epoch: self.epoch, open_ns, close_ns, ..Control::default() });
+        self.follow(false)?;
+        let (open_ns, close_ns) = self.window(COST_RUN)?;
+        self.probes.record(open_ns, close_ns);
         sleep_until(open_ns, || ())?;
         let opened = self.probes.run_times();
         sleep_until(close_ns, || ())?;

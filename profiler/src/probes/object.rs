@@ -257,6 +257,17 @@ impl Loaded {
         self.control.set(0, control);
     }
 
+    /// Sets the recorded interval of a phase that is followed already, without a moment in which it is not.
+    pub fn record(&self, open_ns: u64, close_ns: u64) {
+        let mut control = self.control.get(0).unwrap_or_default();
+        // The end first: nothing is recorded before both stand.
+        control.close_ns = close_ns;
+        self.control.set(0, control);
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        control.open_ns = open_ns;
+        self.control.set(0, control);
+    }
+
     /// Processes to follow from now on, with their roles.
     ///
     /// # Errors

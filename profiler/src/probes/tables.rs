@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use aya::maps::{MapData, PerCpuArray};
 use profiler_common::{
-    COUNTERS, Counter, Device, EMPTY, Packet, RECORD_SLOTS, Record, STAGES, Socket, Stage, point::DEVICES,
+    CLIENT, COUNTERS, Counter, Device, EMPTY, Packet, RECORD_SLOTS, Record, STAGES, Socket, Stage, point::{DEVICES, RECEIVED},
 };
 
 use super::{
@@ -182,14 +182,26 @@ impl Loaded {
         Ok(counts)
     }
 
+    /// Tokens of this phase that have been seen.
+    #[must_use]
+    pub fn tokens_seen(&self, epoch: u32) -> usize {
+        let in_sockets = self.tables.sockets.iter().filter(|socket| socket.key != 0 && socket.state != EMPTY && socket.token.epoch == epoch);
+        let in_packets = self.tables.packets.iter().filter(|packet| packet.live != 0 && packet.token.epoch == epoch);
+        in_sockets.count() + in_packets.count()
+    }
+
     fn scan_holders(&self, phase: &profiler_common::Control, counts: &mut ProbeCounts) {
         let mut hold = |token: profiler_common::Token, counted: u8| {
             if token.epoch != phase.epoch {
                 return;
             }
+            let since_ns = phase.close_ns.saturating_sub(token.at_ns.max(phase.open_ns));
             counts.tokens += 1;
             counts.unfinished += u64::from(counted != 0);
-            counts.unfinished_ns += phase.close_ns.saturating_sub(token.at_ns.max(phase.open_ns));
+            counts.unfinished_ns += since_ns;
+            if token.role == CLIENT && token.point == RECEIVED {
+                counts.idle_ns += since_ns;
+            }
         };
         for socket in self.tables.sockets.iter().filter(|socket| socket.key != 0 && socket.state != EMPTY) {
             hold(socket.token, socket.counted);

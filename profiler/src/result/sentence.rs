@@ -19,7 +19,7 @@ fn phrase(name: &str) -> String {
 }
 
 fn micros(ns: f64) -> String {
-    format!("{:.1}", ns / 1000.0)
+    format!("{:.1}", ns / 1000.0).replace('-', "−")
 }
 
 /// "NAT adds 7.1 µs ± 0.4 over host networking: 4.9 ip receive, conntrack, DNAT, routing, forward; 1.2 bridge; …"
@@ -74,7 +74,7 @@ fn largest(stages: &[StageDelta]) -> String {
     sums.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
     sums.iter()
         .take(MOST_ROWS)
-        .map(|(label, ns, _)| format!("{} {label}", micros(*ns).replace('-', "−")))
+        .map(|(label, ns, _)| format!("{} {label}", micros(*ns)))
         .collect::<Vec<_>>()
         .join("; ")
 }

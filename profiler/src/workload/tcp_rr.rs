@@ -39,6 +39,12 @@ impl Workload for TcpRr {
                 help: "operations per second over all connections, latency from the intended time; 0: closed loop",
             },
             Setting {
+                name: "chunk",
+                range: Range::Whole { from: 0, to: LARGEST_MESSAGE as u64 },
+                default: "0",
+                help: "bytes per receiving call of the client; 0: as many as there are",
+            },
+            Setting {
                 name: "request",
                 range: MESSAGE,
                 default: "100",
@@ -63,6 +69,7 @@ impl Workload for TcpRr {
             ("--connect", &server.to_string()),
             ("--connections", &settings["connections"]),
             ("--rate", &settings["rate"]),
+            ("--chunk", &settings["chunk"]),
         ];
         arguments("tcp-rr-client", &pairs, settings)
     }

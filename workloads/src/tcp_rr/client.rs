@@ -35,6 +35,9 @@ pub struct Options {
     /// Bytes of a response.
     #[arg(long, default_value_t = 200)]
     pub response: usize,
+    /// Bytes per receiving call; 0: as many as there are.
+    #[arg(long, default_value_t = 0)]
+    pub chunk: usize,
     /// Milliseconds to try to connect for.
     #[arg(long, default_value_t = 10_000)]
     pub patience_ms: u64,
@@ -51,6 +54,13 @@ struct Seen {
     turnaround_sum_ns: u64,
     lateness_sum_ns: u64,
     histogram: Histogram<u64>,
+}
+
+/// What the main thread and one working thread share.
+struct Worker {
+    seen: Mutex<Seen>,
+    /// When the last call returned, while no other was made; 0 during a call.
+    idle_since_ns: AtomicU64,
 }
 
 #[derive(Default)]
@@ -77,19 +87,19 @@ pub fn drive(options: &Options) -> io::Result<()> {
         }
     };
     let shared = Arc::new(Shared::default());
-    let seen: Vec<Arc<Mutex<Seen>>> = streams
+    let workers: Vec<Arc<Worker>> = streams
         .into_iter()
         .enumerate()
         .map(|(index, stream)| {
-            let seen = Arc::new(Mutex::new(Seen::new(0)));
-            let (shared, mine, options) = (shared.clone(), seen.clone(), *options);
+            let worker = Arc::new(Worker { seen: Mutex::new(Seen::new()), idle_since_ns: AtomicU64::new(0) });
+            let (shared, mine, options) = (shared.clone(), worker.clone(), *options);
             std::thread::spawn(move || {
                 if let Err(error) = work(&options, index, stream, &shared, &mine) {
                     let mut failure = lock(&shared.failure);
                     failure.get_or_insert(format!("connection {index} failed: {error}"));
                 }
             });
-            seen
+            worker
         })
         .collect();
     say(&Reply::Ready { connections: options.connections })?;
@@ -100,7 +110,7 @@ pub fn drive(options: &Options) -> io::Result<()> {
                 shared.close_ns.store(close_ns, Ordering::Relaxed);
                 shared.phase.fetch_add(1, Ordering::Release);
             }
-            Ok(Request::Report) => report(&shared, &seen)?,
+            Ok(Request::Report) => report(&shared, &workers)?,
             Err(error) => say(&Reply::Failed { reason: format!("unknown request: {error}") })?,
         }
     }
@@ -136,36 +146,34 @@ fn connect_all(options: &Options) -> io::Result<Vec<TcpStream>> {
     }
     // A userland proxy accepts before the server does: one exchange shows that the server itself is there.
     for stream in &mut streams {
-        exchange(stream, &vec![0; options.request], &mut vec![0; options.response])?;
+        exchange(stream, options, &vec![0; options.request], &mut vec![0; options.response])?;
     }
     Ok(streams)
 }
 
-fn exchange(stream: &mut TcpStream, request: &[u8], response: &mut [u8]) -> io::Result<()> {
+fn exchange(stream: &mut TcpStream, options: &Options, request: &[u8], response: &mut [u8]) -> io::Result<()> {
     stream.write_all(request)?;
-    stream.read_exact(response)
+    let chunk = if options.chunk == 0 { response.len() } else { options.chunk };
+    response.chunks_mut(chunk).try_for_each(|piece| stream.read_exact(piece))
 }
 
-fn work(options: &Options, index: usize, mut stream: TcpStream, shared: &Shared, seen: &Mutex<Seen>) -> io::Result<()> {
+fn work(options: &Options, index: usize, mut stream: TcpStream, shared: &Shared, worker: &Worker) -> io::Result<()> {
     let (request, mut response) = (vec![0; options.request], vec![0; options.response]);
     // With a rate, every connection sends at an interval of its own, the connections evenly offset.
     let interval_ns = if options.rate > 0.0 { (1e9 * f64::from(options.connections) / options.rate) as u64 } else { 0 };
     let mut intended_ns = now_ns() + interval_ns * index as u64 / u64::from(options.connections).max(1);
     let mut returned_ns = now_ns();
     while !shared.stop.load(Ordering::Relaxed) {
+        worker.idle_since_ns.store(returned_ns, Ordering::Relaxed);
         if interval_ns > 0 {
             sleep_until(intended_ns);
         }
+        worker.idle_since_ns.store(0, Ordering::Relaxed);
         let called_ns = now_ns();
-        exchange(&mut stream, &request, &mut response)?;
+        exchange(&mut stream, options, &request, &mut response)?;
         let back_ns = now_ns();
-        let times = Times {
-            intended_ns: if interval_ns > 0 { intended_ns } else { called_ns },
-            before_ns: returned_ns,
-            called_ns,
-            back_ns,
-        };
-        note(shared, seen, &times);
+        let intended_ns_or_call = if interval_ns > 0 { intended_ns } else { called_ns };
+        note(shared, worker, &Times { intended_ns: intended_ns_or_call, before_ns: returned_ns, called_ns, back_ns });
         returned_ns = back_ns;
         intended_ns += interval_ns;
     }
@@ -179,28 +187,38 @@ struct Times {
     back_ns: u64,
 }
 
-fn note(shared: &Shared, seen: &Mutex<Seen>, times: &Times) {
+/// How much of `[from_ns, to_ns]` lies in `[open_ns, close_ns)`.
+fn inside(from_ns: u64, to_ns: u64, open_ns: u64, close_ns: u64) -> u64 {
+    to_ns.min(close_ns).saturating_sub(from_ns.max(open_ns))
+}
+
+fn note(shared: &Shared, worker: &Worker, times: &Times) {
     let phase = shared.phase.load(Ordering::Acquire);
     let (open_ns, close_ns) = (shared.open_ns.load(Ordering::Relaxed), shared.close_ns.load(Ordering::Relaxed));
-    if times.back_ns < open_ns || times.back_ns >= close_ns {
+    let turnaround_ns = inside(times.before_ns, times.called_ns, open_ns, close_ns);
+    let ended_inside = times.back_ns >= open_ns && times.back_ns < close_ns;
+    if turnaround_ns == 0 && !ended_inside {
         return;
     }
-    let mut seen = lock(seen);
+    let mut seen = lock(&worker.seen);
     if seen.phase != phase {
         seen.begin(phase);
     }
+    seen.turnaround_sum_ns += turnaround_ns;
+    if !ended_inside {
+        return;
+    }
     seen.operations += 1;
     seen.latency_sum_ns += times.back_ns - times.called_ns;
-    seen.turnaround_sum_ns += times.called_ns.saturating_sub(times.before_ns);
     seen.lateness_sum_ns += times.called_ns.saturating_sub(times.intended_ns);
     // Recording cannot fail below the histogram's 100 s; a longer wait counts as that.
     seen.histogram.saturating_record(times.back_ns.saturating_sub(times.intended_ns));
 }
 
 impl Seen {
-    fn new(phase: u64) -> Self {
+    fn new() -> Self {
         Self {
-            phase,
+            phase: 0,
             operations: 0,
             latency_sum_ns: 0,
             turnaround_sum_ns: 0,
@@ -220,15 +238,21 @@ impl Seen {
     }
 }
 
-fn report(shared: &Shared, seen: &[Arc<Mutex<Seen>>]) -> io::Result<()> {
+fn report(shared: &Shared, workers: &[Arc<Worker>]) -> io::Result<()> {
     if let Some(reason) = lock(&shared.failure).take() {
         return say(&Reply::Failed { reason });
     }
     let phase = shared.phase.load(Ordering::Relaxed);
+    let (open_ns, close_ns) = (shared.open_ns.load(Ordering::Relaxed), shared.close_ns.load(Ordering::Relaxed));
     let mut total = PhaseReport::default();
     let mut histogram = new_histogram();
-    for seen in seen {
-        let seen = lock(seen);
+    for worker in workers {
+        // What a thread that still sleeps will note only when its next operation ends.
+        let idle_since_ns = worker.idle_since_ns.load(Ordering::Relaxed);
+        if idle_since_ns > 0 {
+            total.turnaround_sum_ns += inside(idle_since_ns, now_ns(), open_ns, close_ns);
+        }
+        let seen = lock(&worker.seen);
         if seen.phase != phase {
             continue;
         }
@@ -240,4 +264,32 @@ fn report(shared: &Shared, seen: &[Arc<Mutex<Seen>>]) -> io::Result<()> {
     }
     total.histogram = encode_histogram(&histogram);
     say(&Reply::Phase(total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_lies_in_the_phase_counts() {
+        assert_eq!(inside(0, 10, 5, 20), 5);
+        assert_eq!(inside(15, 30, 5, 20), 5);
+        assert_eq!(inside(0, 30, 5, 20), 15);
+        assert_eq!(inside(0, 4, 5, 20), 0);
+        assert_eq!(inside(25, 30, 5, 20), 0);
+    }
+
+    #[test]
+    fn operations_count_where_they_end_and_turn_arounds_where_they_lie() {
+        let shared = Shared::default();
+        shared.open_ns.store(100, Ordering::Relaxed);
+        shared.close_ns.store(200, Ordering::Relaxed);
+        shared.phase.store(1, Ordering::Relaxed);
+        let worker = Worker { seen: Mutex::new(Seen::new()), idle_since_ns: AtomicU64::new(0) };
+        note(&shared, &worker, &Times { intended_ns: 110, before_ns: 90, called_ns: 120, back_ns: 150 });
+        note(&shared, &worker, &Times { intended_ns: 170, before_ns: 150, called_ns: 170, back_ns: 230 });
+        let seen = lock(&worker.seen);
+        assert_eq!((seen.operations, seen.latency_sum_ns, seen.lateness_sum_ns), (1, 30, 10));
+        assert_eq!(seen.turnaround_sum_ns, 20 + 20);
+    }
 }

@@ -1,8 +1,8 @@
 //! The two ends of a request in the client: from its call to `send`, and from `received` to its return.
 //!
-//! The probes see `received → send` in one piece, exactly. The client says how much of it was its own time between
-//! return and next call. What is left belongs to the latency, and is divided as detailed phases, which see the system
-//! calls, divide it.
+//! The probes see `received → send` in one piece, exactly, and how long it has lasted where it goes on at the end of a
+//! phase. The client says how much of it was its own time between return and next call, both as far as they lie in the
+//! phase. What is left belongs to the latency, and is divided as detailed phases, which see the system calls, divide it.
 
 use super::{Row, Sums, histogram_of, per};
 use crate::{
@@ -22,7 +22,7 @@ pub(super) fn replace_turnaround(rows: &mut Vec<Row>, traced: &[Sums], detailed:
         .rounds_ns
         .iter()
         .zip(traced)
-        .map(|(ns, sums)| ns - per(sums.turnaround_ns, sums.client_operations))
+        .map(|(ns, sums)| ns + per(sums.idle_ns, sums.operations) - per(sums.turnaround_ns, sums.operations))
         .collect();
     let (entry, exit) = (key("call", "send"), key("received", "return"));
     let total = |part: &StageKey| -> f64 {

@@ -1,0 +1,187 @@
+//! Real requests: natively and through Docker, with everything that the waterfall promises.
+
+mod common;
+
+use common::{Feature, Traces, alone, has, run_tcp_rr};
+use profiler::result::{ConfigurationResult, RunResult};
+
+const HOPS: &[&str] = &["send", "xmit", "receive", "delivered", "ready", "received"];
+
+/// What every result must hold, at any speed of the machine.
+fn check(configuration: &ConfigurationResult) {
+    let name = &configuration.name;
+    assert_eq!(configuration.incomplete, Vec::<String>::new(), "{name}");
+    assert!(configuration.conservation_percent.abs() <= 0.5, "{name}: {}", configuration.conservation_percent);
+    let residual = configuration.residual_ns_per_op / configuration.traced_latency.mean_ns;
+    assert!(residual.abs() <= 0.03, "{name}: residual {residual}");
+    let losses = &configuration.losses;
+    assert!(losses.followed > 100, "{name}: {losses:?}");
+    assert!(losses.lost_share() <= 0.001, "{name}: {losses:?}");
+    assert_eq!(
+        losses.followed,
+        losses.completed + losses.unfinished + losses.lost.values().sum::<u64>(),
+        "{name}: {losses:?}"
+    );
+    let records = configuration.records;
+    assert_eq!(records.started, records.committed + records.lost + records.unfinished, "{name}: {records:?}");
+    assert_eq!(records.illegal_transitions, 0, "{name}");
+    assert!(configuration.agent_cpu_share <= 0.05, "{name}: {}", configuration.agent_cpu_share);
+    check_hops(configuration);
+    for stage in &configuration.stages {
+        let parts: f64 = stage.parts.iter().map(|part| part.share).sum();
+        assert!(stage.parts.is_empty() || (parts - 1.0).abs() < 1e-9, "{name}: {} parts {parts}", stage.id);
+    }
+}
+
+/// Every hop of the path once per operation; alternatives (softirq or backlog) count together.
+fn check_hops(configuration: &ConfigurationResult) {
+    let mut by_end = std::collections::BTreeMap::<String, f64>::new();
+    for stage in &configuration.stages {
+        if HOPS.contains(&stage.to.point.as_str()) || stage.to.point == "backlog" {
+            let end = stage.to.to_string().replace("backlog", "delivered");
+            *by_end.entry(format!("{}/{}/{end}", stage.direction, stage.role.name())).or_default() += stage.count_per_op;
+        }
+    }
+    for (hop, count) in by_end {
+        assert!((count - 1.0).abs() <= 0.01, "{}: {hop} occurs {count} times", configuration.name);
+    }
+}
+
+fn stage_ids(configuration: &ConfigurationResult) -> Vec<&str> {
+    configuration.stages.iter().filter(|stage| stage.count_per_op > 0.5).map(|stage| stage.id.as_str()).collect()
+}
+
+fn of<'a>(result: &'a RunResult, name: &str) -> &'a ConfigurationResult {
+    result.configuration(name).unwrap_or_else(|| panic!("{name} was measured"))
+}
+
+#[test]
+fn the_spine() {
+    let _alone = alone();
+    if !has(Feature::Probes) || !has(Feature::Docker) {
+        return;
+    }
+    let before = Traces::now();
+    let all = "native,docker:net=host,docker:net=nat,docker:net=bridge";
+    let result = run_tcp_rr(&["--in", all, "--baseline", "docker:net=host", "--rounds", "8", "--duration", "0.5"]);
+    assert_eq!(before, Traces::now());
+    assert_eq!(result.configurations.len(), 4);
+    result.configurations.iter().for_each(check);
+
+    // The rows that make the difference between a host's network and a bridge exist in one and not in the other.
+    const DNAT: &str = "request/receive(wire@host)→xmit(bridge@host)";
+    let (native, nat) = (of(&result, "native"), of(&result, "docker:net=nat"));
+    assert!(stage_ids(nat).contains(&DNAT));
+    assert!(stage_ids(of(&result, "docker:net=bridge")).contains(&DNAT));
+    assert!(!native.stages.iter().any(|stage| stage.id == DNAT));
+    insta::assert_snapshot!("stages-native", stage_ids(native).join("\n"));
+    insta::assert_snapshot!("stages-nat", stage_ids(nat).join("\n"));
+    assert_eq!(stage_ids(native), stage_ids(of(&result, "docker:net=host")));
+    assert_eq!(stage_ids(nat), stage_ids(of(&result, "docker:net=bridge")));
+
+    // What the server ran in, from inside.
+    assert_eq!(native.settings["network_namespace"], "host");
+    assert_eq!(of(&result, "docker:net=host").settings["network_namespace"], "host");
+    assert_eq!(nat.settings["network_namespace"], "own");
+    assert_eq!((native.settings["seccomp"].as_str(), nat.settings["seccomp"].as_str()), ("off", "filter"));
+    assert_eq!(native.settings["cpus_allowed"], nat.settings["cpus_allowed"]);
+    assert!(result.warnings.iter().any(|warning| warning.name == "native-path-has-netfilter"));
+    check_comparison(&result);
+}
+
+/// Deltas add up, and NAT costs something.
+fn check_comparison(result: &RunResult) {
+    let pairs = result.configurations.len() * (result.configurations.len() - 1);
+    assert_eq!(result.comparisons.len(), pairs);
+    for comparison in &result.comparisons {
+        let stages: f64 = comparison.stages.iter().map(|stage| stage.delta_ns).sum();
+        let candidate = of(result, &comparison.candidate).traced_latency.mean_ns;
+        let off = stages + comparison.residual_delta_ns - comparison.traced_delta_ns;
+        assert!(off.abs() < 1.0, "{comparison:?}");
+        assert!((stages - comparison.traced_delta_ns).abs() <= 0.03 * candidate, "{comparison:?}");
+        let effect = comparison.traced_delta_ns - comparison.latency_delta_ns;
+        assert!((effect - comparison.probe_effect_difference_ns).abs() < 1.0, "{comparison:?}");
+        assert!(comparison.stages.windows(2).all(|pair| pair[0].delta_ns.abs() >= pair[1].delta_ns.abs()));
+    }
+    let nat = result
+        .comparisons
+        .iter()
+        .find(|comparison| comparison.baseline == "docker:net=host" && comparison.candidate == "docker:net=nat")
+        .unwrap();
+    assert_eq!(nat.verdict, "slower", "{}", nat.sentence);
+    assert!(nat.sentence.starts_with("NAT adds "), "{}", nat.sentence);
+    assert!(nat.sentence.contains("conntrack"), "{}", nat.sentence);
+}
+
+#[test]
+fn many_connections_on_two_cpus() {
+    let _alone = alone();
+    if !has(Feature::Probes) || !has(Feature::Docker) {
+        return;
+    }
+    let result = run_tcp_rr(&[
+        "--in", "native,docker:net=nat", "--rounds", "2", "--duration", "0.5", "--placement", "split", "--set", "connections=16",
+    ]);
+    result.configurations.iter().for_each(check);
+    assert!(result.warnings.iter().any(|warning| warning.name == "few-rounds"));
+    assert!(result.comparisons.iter().all(|comparison| comparison.verdict == "too_few_rounds"));
+    assert!(result.comparisons.iter().all(|comparison| comparison.ci95_ns.is_none()));
+}
+
+/// A thread per connection, one CPU: the server's threads start after the processes were followed.
+#[test]
+fn a_server_with_a_thread_per_connection() {
+    let _alone = alone();
+    if !has(Feature::Probes) {
+        return;
+    }
+    let result = run_tcp_rr(&["--in", "native", "--rounds", "1", "--duration", "0.5", "--set", "server=threads", "--set", "connections=4"]);
+    check(of(&result, "native"));
+}
+
+/// Raw tracepoints, as older kernels have them, see the same path.
+#[test]
+fn untyped_probes_see_the_same() {
+    let _alone = alone();
+    if !has(Feature::Probes) {
+        return;
+    }
+    let typed = run_tcp_rr(&["--in", "native", "--rounds", "1", "--duration", "0.5"]);
+    let raw = run_tcp_rr(&["--in", "native", "--rounds", "1", "--duration", "0.5", "--raw-probes"]);
+    check(of(&raw, "native"));
+    assert_eq!(stage_ids(of(&typed, "native")), stage_ids(of(&raw, "native")));
+}
+
+/// Slow requests: acknowledgements go out alone, and must not move a token; latency counts from the intended time.
+#[test]
+fn an_open_loop_and_pure_acknowledgements() {
+    let _alone = alone();
+    if !has(Feature::Probes) {
+        return;
+    }
+    let result = run_tcp_rr(&["--in", "native", "--rounds", "1", "--duration", "2.5", "--set", "rate=400", "--set", "connections=20"]);
+    let native = of(&result, "native");
+    check(native);
+    let rate = native.throughput_per_s;
+    assert!((rate - 400.0).abs() < 40.0, "{rate}");
+    assert!(native.lateness_ns_per_op > 0.0);
+    assert!(native.turnaround_ns_per_op > native.traced_latency.mean_ns);
+}
+
+/// A response read in two calls: one operation, with its second half counted as a part.
+#[test]
+fn a_message_received_in_parts() {
+    let _alone = alone();
+    if !has(Feature::Probes) {
+        return;
+    }
+    let result = run_tcp_rr(&["--in", "native", "--rounds", "1", "--duration", "0.5", "--set", "chunk=100"]);
+    let native = of(&result, "native");
+    assert_eq!(native.incomplete, Vec::<String>::new());
+    let parts = native.counters["received_in_parts"] as f64;
+    let followed = native.losses.followed as f64;
+    assert!((parts / followed - 1.0).abs() < 0.01, "{parts} parts of {followed} requests");
+    let row = native.stages.iter().find(|stage| stage.id == "response/received→received").unwrap();
+    assert!((row.count_per_op - 1.0).abs() < 0.01);
+    assert_eq!(native.records.illegal_transitions, 0);
+}
