@@ -1,6 +1,10 @@
 //! Processes that a run starts: pinned, bounded, and ended with it.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use nix::{
     sched::{CpuSet, sched_setaffinity},
@@ -27,9 +31,19 @@ pub fn kill(pid: u32, started_at: u64) -> Result<()> {
         return Ok(());
     }
     match send_signal(Pid::from_raw(pid as i32), Signal::SIGKILL) {
-        Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
-        Err(error) => Err(Error::workload(format!("cannot end process {pid}"), error)),
+        Ok(()) => {}
+        Err(nix::errno::Errno::ESRCH) => return Ok(()),
+        Err(error) => return Err(Error::workload(format!("cannot end process {pid}"), error)),
     }
+    // It ends when the kernel has taken it apart: what it held is in use until then.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while started(pid) == Some(started_at) {
+        if Instant::now() > deadline {
+            return Err(Error::workload(format!("cannot end process {pid}"), "it is still there after 5 s"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 /// Pins all threads of a process to these CPUs; threads that it starts later inherit it.

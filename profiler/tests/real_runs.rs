@@ -39,7 +39,8 @@ fn check_hops(configuration: &ConfigurationResult) {
     for stage in &configuration.stages {
         if HOPS.contains(&stage.to.point.as_str()) || stage.to.point == "backlog" {
             let end = stage.to.to_string().replace("backlog", "delivered");
-            *by_end.entry(format!("{}/{}/{end}", stage.direction, stage.role.name())).or_default() += stage.count_per_op;
+            *by_end.entry(format!("{}/{}/{end}", stage.direction, stage.role.name())).or_default() +=
+                stage.count_per_op;
         }
     }
     for (hop, count) in by_end {
@@ -120,7 +121,16 @@ fn many_connections_on_two_cpus() {
         return;
     }
     let result = run_tcp_rr(&[
-        "--in", "native,docker:net=nat", "--rounds", "2", "--duration", "0.5", "--placement", "split", "--set", "connections=16",
+        "--in",
+        "native,docker:net=nat",
+        "--rounds",
+        "2",
+        "--duration",
+        "0.5",
+        "--placement",
+        "split",
+        "--set",
+        "connections=16",
     ]);
     result.configurations.iter().for_each(check);
     assert!(result.warnings.iter().any(|warning| warning.name == "few-rounds"));
@@ -135,7 +145,18 @@ fn a_server_with_a_thread_per_connection() {
     if !has(Feature::Probes) {
         return;
     }
-    let result = run_tcp_rr(&["--in", "native", "--rounds", "1", "--duration", "0.5", "--set", "server=threads", "--set", "connections=4"]);
+    let result = run_tcp_rr(&[
+        "--in",
+        "native",
+        "--rounds",
+        "1",
+        "--duration",
+        "0.5",
+        "--set",
+        "server=threads",
+        "--set",
+        "connections=4",
+    ]);
     check(of(&result, "native"));
 }
 
@@ -159,7 +180,18 @@ fn an_open_loop_and_pure_acknowledgements() {
     if !has(Feature::Probes) {
         return;
     }
-    let result = run_tcp_rr(&["--in", "native", "--rounds", "1", "--duration", "2.5", "--set", "rate=400", "--set", "connections=20"]);
+    let result = run_tcp_rr(&[
+        "--in",
+        "native",
+        "--rounds",
+        "1",
+        "--duration",
+        "2.5",
+        "--set",
+        "rate=400",
+        "--set",
+        "connections=20",
+    ]);
     let native = of(&result, "native");
     check(native);
     let rate = native.throughput_per_s;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use aya::maps::{MapData, PerCpuArray};
 use profiler_common::{
-    CLIENT, COUNTERS, Counter, Device, EMPTY, Packet, RECORD_SLOTS, Record, STAGES, Socket, Stage, point::{DEVICES, RECEIVED},
+    CLIENT, COUNTERS, Counter, Device, EMPTY, Packet, RECORD_SLOTS, Record, STAGES, Socket, Stage,
+    point::{DEVICES, RECEIVED},
 };
 
 use super::{
@@ -185,7 +186,11 @@ impl Loaded {
     /// Tokens of this phase that have been seen.
     #[must_use]
     pub fn tokens_seen(&self, epoch: u32) -> usize {
-        let in_sockets = self.tables.sockets.iter().filter(|socket| socket.key != 0 && socket.state != EMPTY && socket.token.epoch == epoch);
+        let in_sockets = self
+            .tables
+            .sockets
+            .iter()
+            .filter(|socket| socket.key != 0 && socket.state != EMPTY && socket.token.epoch == epoch);
         let in_packets = self.tables.packets.iter().filter(|packet| packet.live != 0 && packet.token.epoch == epoch);
         in_sockets.count() + in_packets.count()
     }

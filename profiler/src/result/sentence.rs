@@ -72,11 +72,7 @@ fn largest(stages: &[StageDelta]) -> String {
     }
     sums.retain(|(_, ns, significant)| *significant && ns.abs() >= SMALLEST_NS);
     sums.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
-    sums.iter()
-        .take(MOST_ROWS)
-        .map(|(label, ns, _)| format!("{} {label}", micros(*ns)))
-        .collect::<Vec<_>>()
-        .join("; ")
+    sums.iter().take(MOST_ROWS).map(|(label, ns, _)| format!("{} {label}", micros(*ns))).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

@@ -103,7 +103,8 @@ impl Traces {
         };
         let rules = Command::new("iptables-save").output().expect("iptables-save");
         // Counters and dates differ from one moment to the next.
-        let rules = text(&rules.stdout).lines().filter(|line| line.starts_with('-')).map(|line| format!("{line}\n")).collect();
+        let rules =
+            text(&rules.stdout).lines().filter(|line| line.starts_with('-')).map(|line| format!("{line}\n")).collect();
         let mut links = profiler::net::links_here().expect("links");
         links.sort();
         Self {
@@ -127,7 +128,10 @@ fn workload_processes() -> Vec<String> {
         .expect("/proc")
         .filter_map(|process| {
             let process = process.ok()?;
-            (process.stat().ok()?.comm == "virtax-workload").then(|| process.cmdline().unwrap_or_default().join(" "))
+            let stat = process.stat().ok()?;
+            // A dead one waits for its parent, which may be this machine's first process.
+            (stat.comm == "virtax-workload" && stat.state != 'Z')
+                .then(|| process.cmdline().unwrap_or_default().join(" "))
         })
         .collect()
 }

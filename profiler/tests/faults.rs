@@ -1,0 +1,263 @@
+//! Runs that end badly: what they leave behind (nothing), and what they keep (every finished repetition).
+
+mod common;
+
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use common::{Feature, Out, Traces, alone, has, text, virtax};
+use profiler::result::RunResult;
+
+const BOTH: &str = "native,docker:net=nat";
+
+fn start(out: &Out, arguments: &[&str]) -> Child {
+    let mut command = virtax();
+    command.args(["run", "tcp-rr", "--duration", "0.5", "--out"]).arg(out.path()).args(arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn signal(child: &Child, signal: libc::c_int) {
+    // SAFETY: a signal to our own child, which is not reaped yet.
+    assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, signal) }, 0);
+}
+
+/// Waits until something holds, a minute at most.
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{what} did not come");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+fn repetitions(out: &Out) -> usize {
+    std::fs::read_to_string(out.path().join("repetitions.jsonl")).map_or(0, |text| text.lines().count())
+}
+
+/// The children of a run whose command line holds a word.
+fn child_with(run: &Child, word: &str) -> Option<u32> {
+    profiler::process::family(run.id()).into_iter().skip(1).find(|pid| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(word))
+    })
+}
+
+#[test]
+fn ctrl_c_keeps_what_was_measured_and_leaves_nothing() {
+    let _alone = alone();
+    if !has(Feature::Probes) || !has(Feature::Docker) {
+        return;
+    }
+    let before = Traces::now();
+    let out = Out::new();
+    let run = start(&out, &["--in", BOTH, "--rounds", "50"]);
+    wait_until("the third repetition", || repetitions(&out) >= 3);
+    signal(&run, libc::SIGINT);
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    assert_eq!(before, Traces::now());
+    let result = RunResult::load(&out.path()).unwrap();
+    assert_eq!(result.configurations.len(), 2);
+    assert!(result.configurations.iter().all(|configuration| configuration.rounds >= 1));
+    assert!(result.warnings.iter().any(|warning| warning.name == "rounds-missing"));
+}
+
+#[test]
+fn signals_during_set_up_leave_nothing() {
+    let _alone = alone();
+    if !has(Feature::Probes) || !has(Feature::Docker) {
+        return;
+    }
+    let before = Traces::now();
+    for (milliseconds, number) in
+        [(150, libc::SIGINT), (600, libc::SIGTERM), (1100, libc::SIGHUP), (1700, libc::SIGTERM)]
+    {
+        let run = start(&Out::new(), &["--in", BOTH, "--rounds", "50"]);
+        sleep(Duration::from_millis(milliseconds));
+        signal(&run, number);
+        let output = run.wait_with_output().unwrap();
+        // Before the handlers stand, a signal ends the process as usual: then there is nothing to remove yet.
+        assert!(matches!(output.status.code(), Some(130) | None), "{}", text(&output.stderr));
+        assert_eq!(before, Traces::now(), "after {milliseconds} ms");
+    }
+}
+
+#[test]
+fn clean_removes_what_a_killed_run_left_and_nothing_else() {
+    let _alone = alone();
+    if !has(Feature::Probes) || !has(Feature::Docker) {
+        return;
+    }
+    let moments: &[u64] = if std::env::var_os("VIRTAX_FULL").is_some() {
+        &[50, 200, 300, 400, 500, 600, 700, 800, 900, 1000, 1200, 1400, 1600, 1800, 2200, 2700, 3300, 4000, 5000, 6000]
+    } else {
+        &[300, 700, 1500, 2600]
+    };
+    let before = Traces::now();
+    for milliseconds in moments {
+        let out = Out::new();
+        let mut run = start(&out, &["--in", "native,docker:net=nat,docker:net=bridge", "--rounds", "50"]);
+        sleep(Duration::from_millis(*milliseconds));
+        signal(&run, libc::SIGKILL);
+        run.wait().unwrap();
+        let cleaned = common::succeed({
+            let mut command = virtax();
+            command.arg("clean");
+            command
+        });
+        assert_eq!(before, Traces::now(), "after {milliseconds} ms: {}", text(&cleaned.stdout));
+    }
+    let again = virtax().arg("clean").output().unwrap();
+    assert_eq!(text(&again.stdout), "nothing to remove\n");
+}
+
+#[test]
+fn clean_leaves_living_runs_alone_and_two_runs_do_not_meet() {
+    let _alone = alone();
+    if !has(Feature::Probes) || !has(Feature::Docker) {
+        return;
+    }
+    let before = Traces::now();
+    let outs = [Out::new(), Out::new()];
+    let runs: Vec<Child> = outs.iter().map(|out| start(out, &["--in", BOTH, "--rounds", "2"])).collect();
+    wait_until("both first repetitions", || outs.iter().all(|out| repetitions(out) >= 1));
+    let cleaned = virtax().arg("clean").output().unwrap();
+    let said = text(&cleaned.stdout);
+    assert_eq!(said.matches("is alive: left alone").count(), 2, "{said}");
+    for (run, out) in runs.into_iter().zip(&outs) {
+        let output = run.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let result = RunResult::load(&out.path()).unwrap();
+        for configuration in &result.configurations {
+            assert_eq!(configuration.incomplete, Vec::<String>::new(), "{}", configuration.name);
+        }
+    }
+    assert_eq!(before, Traces::now());
+}
+
+#[test]
+fn without_a_daemon_docker_is_refused_with_a_remedy_and_nothing_starts() {
+    let _alone = alone();
+    if !has(Feature::Probes) {
+        return;
+    }
+    let out = Out::new();
+    let mut command = virtax();
+    command.args(["run", "tcp-rr", "--in", BOTH, "--out"]).arg(out.path());
+    let output = command.env("DOCKER_HOST", "unix:///nonexistent/docker.sock").output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("cannot reach the Docker daemon") && said.contains("remedy: start it"), "{said}");
+    assert!(output.stdout.is_empty() && !out.path().exists());
+    assert!(!Path::new("/run/virtax").exists());
+}
+
+#[test]
+fn a_server_or_client_that_dies_is_named_and_earlier_repetitions_are_kept() {
+    let _alone = alone();
+    if !has(Feature::Probes) {
+        return;
+    }
+    for (victim, word) in [("tcp-rr-server", "server"), ("tcp-rr-client", "client")] {
+        let out = Out::new();
+        let run = start(&out, &["--in", "native", "--rounds", "50"]);
+        wait_until("the second repetition", || repetitions(&out) >= 2);
+        let mut pid = None;
+        wait_until(victim, || {
+            pid = child_with(&run, victim);
+            pid.is_some()
+        });
+        let pid = pid.unwrap();
+        // A moment's grace: the run has to be at work with it.
+        sleep(Duration::from_millis(400));
+        // SAFETY: a signal to a process of the run that this test started; should it have ended, nothing happens.
+        unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
+        let output = run.wait_with_output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(5), "{said}");
+        assert!(said.contains(word), "{said}");
+        let result = RunResult::load(&out.path()).unwrap();
+        assert!(result.configurations[0].rounds >= 2);
+    }
+    assert!(!Path::new("/run/virtax").exists());
+}
+
+#[test]
+fn a_folder_with_content_is_refused_and_forced_only_where_it_is_ours() {
+    let _alone = alone();
+    if !has(Feature::Probes) {
+        return;
+    }
+    let out = Out::new();
+    std::fs::create_dir(out.path()).unwrap();
+    let precious = out.path().join("precious.txt");
+    std::fs::write(&precious, "mine").unwrap();
+    std::fs::write(out.path().join("result.json"), "old").unwrap();
+    let refused = start(&out, &["--in", "native", "--rounds", "1"]).wait_with_output().unwrap();
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("--force"), "{said}");
+    let forced = start(&out, &["--in", "native", "--rounds", "1", "--force"]).wait_with_output().unwrap();
+    assert!(forced.status.success(), "{}", text(&forced.stderr));
+    assert_eq!(std::fs::read_to_string(&precious).unwrap(), "mine");
+    assert_eq!(RunResult::load(&out.path()).unwrap().configurations.len(), 1);
+}
+
+/// A rule that drops one packet in 400 on its way to the server, for as long as it lives.
+struct Dropper;
+
+impl Dropper {
+    const RULE: &[&str] = &[
+        "INPUT",
+        "-d",
+        "198.18.0.0/16",
+        "-p",
+        "tcp",
+        "--dport",
+        "7000",
+        "-m",
+        "statistic",
+        "--mode",
+        "nth",
+        "--every",
+        "400",
+        "--packet",
+        "0",
+    ];
+
+    fn iptables(action: &str) {
+        let status =
+            Command::new("iptables").args(["--wait", action]).args(Self::RULE).args(["-j", "DROP"]).status().unwrap();
+        assert!(status.success());
+    }
+    fn new() -> Self {
+        Self::iptables("-I");
+        Self
+    }
+}
+impl Drop for Dropper {
+    fn drop(&mut self) {
+        Self::iptables("-D");
+    }
+}
+
+/// Dropped segments give their tokens back: the time until the retransmission is a row, and nothing is lost.
+#[test]
+fn dropped_segments_stay_in_the_books() {
+    let _alone = alone();
+    if !has(Feature::Probes) || !has(Feature::Docker) {
+        return;
+    }
+    let _dropper = Dropper::new();
+    let result = common::run_tcp_rr(&["--in", "native", "--rounds", "1", "--duration", "2", "--set", "connections=8"]);
+    let native = &result.configurations[0];
+    assert!(native.counters["drops"] > 0, "{:?}", native.counters);
+    assert_eq!(native.losses.lost.values().sum::<u64>(), 0, "{:?}", native.losses);
+    assert!(native.conservation_percent.abs() <= 0.5, "{}", native.conservation_percent);
+    let has_row = |id: &str| native.stages.iter().any(|stage| stage.id == id && stage.ns_per_op > 0.0);
+    assert!(has_row("request/receive(wire@host)→dropped"), "{:#?}", native.stages);
+    assert!(has_row("request/dropped→xmit(wire@client)"), "{:#?}", native.stages);
+}
