@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use inferno::flamegraph::{self, Options};
+use inferno::flamegraph::{self, Options, TextTruncateDirection};
 
 use crate::{
     configuration::file_stem,
@@ -29,13 +29,18 @@ fn frame(text: &str) -> String {
     text.replace(';', ",")
 }
 
-/// The stack of a stage, root excluded; what it consists of makes further frames.
-fn stacks(configuration: &ConfigurationResult) -> Vec<(String, f64)> {
+/// The stack of a stage, root excluded: what it holds comes first, so that it can be read in a narrow frame.
+fn stack(stage: &StageResult) -> String {
+    let points = format!("{} → {}", stage.from, stage.to);
+    let name = if stage.label.is_empty() { points } else { format!("{}: {points}", stage.label) };
+    format!("{};{};{}", frame(&stage.direction), frame(&scene(stage)), frame(&name))
+}
+
+/// Stacks with further frames for what a stage consists of.
+fn part_stacks(configuration: &ConfigurationResult) -> Vec<(String, f64)> {
     let mut stacks = Vec::new();
     for stage in &configuration.stages {
-        let what = if stage.label.is_empty() { String::new() } else { format!(" ({})", stage.label) };
-        let name = format!("{} → {}{what}", stage.from, stage.to);
-        let base = format!("{};{};{}", frame(&stage.direction), frame(&scene(stage)), frame(&name));
+        let base = stack(stage);
         if stage.parts.is_empty() {
             stacks.push((base, stage.ns_per_op));
             continue;
@@ -65,28 +70,41 @@ fn whole(stacks: &[(String, f64)]) -> Vec<(String, u64)> {
 /// Folded stacks of a configuration: `root;direction;role@namespace;stage ns`.
 #[must_use]
 pub fn folded(configuration: &ConfigurationResult) -> Vec<String> {
-    whole(&stacks(configuration))
+    whole(&part_stacks(configuration))
         .into_iter()
         .filter(|(_, ns)| *ns > 0)
         .map(|(stack, ns)| format!("{};{stack} {ns}", frame(&configuration.name)))
         .collect()
 }
 
-/// Folded stacks of two configurations: `root;… before after`, with every stack that either has.
+/// Folded stacks of two configurations: `root;… before after`, with every stage that either has. A stage that only one
+/// has is held against the one that does the same work at another device, if there is one: a server's output goes
+/// through `eth0` in a container and through the wire on the host. Without parts: only the last frame of a stack is
+/// coloured by its difference.
 #[must_use]
 pub fn folded_difference(baseline: &ConfigurationResult, candidate: &ConfigurationResult) -> Vec<String> {
-    let (before, after) = (whole(&stacks(baseline)), whole(&stacks(candidate)));
-    let find = |list: &[(String, u64)], stack: &str| {
-        list.iter().filter(|(other, _)| other == stack).map(|(_, ns)| ns).sum::<u64>()
+    let mut unmatched: Vec<&StageResult> = baseline.stages.iter().collect();
+    let mut take = |matches: &dyn Fn(&StageResult) -> bool| {
+        let index = unmatched.iter().position(|stage| matches(stage))?;
+        Some(unmatched.remove(index))
     };
-    let mut names: Vec<&str> = after.iter().chain(&before).map(|(stack, _)| stack.as_str()).collect();
-    let mut seen = std::collections::HashSet::new();
-    names.retain(|name| seen.insert(*name));
-    names
-        .into_iter()
-        .map(|stack| format!("ns per operation;{stack} {} {}", find(&before, stack), find(&after, stack)))
-        .filter(|line| !line.ends_with(" 0 0"))
-        .collect()
+    let mut before: Vec<Option<&StageResult>> =
+        candidate.stages.iter().map(|stage| take(&|other| other.id == stage.id)).collect();
+    for (stage, before) in candidate.stages.iter().zip(&mut before) {
+        if before.is_none() && !stage.label.is_empty() {
+            *before = take(&|other| other.direction == stage.direction && other.label == stage.label);
+        }
+    }
+    let line = |stage: &StageResult, before_ns: f64, after_ns: f64| {
+        format!("ns per operation;{} {:.0} {:.0}", stack(stage), before_ns.max(0.0), after_ns.max(0.0))
+    };
+    let kept = candidate
+        .stages
+        .iter()
+        .zip(before)
+        .map(|(stage, before)| line(stage, before.map_or(0.0, |before| before.ns_per_op), stage.ns_per_op));
+    let vanished = unmatched.iter().map(|stage| line(stage, stage.ns_per_op, 0.0));
+    kept.chain(vanished).filter(|line| !line.ends_with(" 0 0")).collect()
 }
 
 fn draw(lines: &[String], title: &str, subtitle: &str, path: &Path) -> Result<()> {
@@ -99,6 +117,9 @@ fn draw(lines: &[String], title: &str, subtitle: &str, path: &Path) -> Result<()
     // keeps the order of its lines, the last one leftmost.
     options.flame_chart = true;
     options.min_width = 0.0;
+    options.text_truncate_direction = TextTruncateDirection::Right;
+    // The same stage has the same colour in every picture.
+    options.hash = true;
     let mut svg = Vec::new();
     flamegraph::from_lines(&mut options, lines.iter().rev().map(String::as_str), &mut svg)
         .map_err(|error| Error::file("draw", path, error))?;
@@ -160,4 +181,28 @@ fn with_ending(stem: &Path, ending: &str) -> PathBuf {
     path.push(".");
     path.push(ending);
     path.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_width_of_the_root_is_the_sum_of_the_stages(times in prop::collection::vec(0.0f64..50_000.0, 1..60)) {
+            let stacks: Vec<(String, f64)> = times.iter().enumerate().map(|(index, ns)| (index.to_string(), *ns)).collect();
+            let root: u64 = whole(&stacks).iter().map(|(_, ns)| ns).sum();
+            prop_assert!((root as f64 - times.iter().sum::<f64>()).abs() <= 0.5);
+            for ((_, ns), exact) in whole(&stacks).iter().zip(&times) {
+                prop_assert!((*ns as f64 - exact).abs() <= 1.0);
+            }
+        }
+    }
+
+    #[test]
+    fn frames_do_not_hold_what_separates_them() {
+        assert_eq!(frame("a;b"), "a,b");
+    }
 }
