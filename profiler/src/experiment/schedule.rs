@@ -55,3 +55,101 @@ fn progress_bar(length: u64) -> ProgressBar {
     }
     bar
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        configuration::parse_list,
+        counts::{Costs, Phase, PhaseKind},
+        environment::Hooks,
+        experiment::{Placement, store},
+        workload,
+    };
+
+    /// An engine on paper: every repetition takes no time, and the `fails_at`th fails.
+    struct Paper {
+        called: Vec<(u32, u32, String)>,
+        fails_at: usize,
+    }
+
+    impl Repeater for Paper {
+        fn repeat(
+            &mut self,
+            configuration: &Configuration,
+            round: u32,
+            position: u32,
+        ) -> Result<(Repetition, Vec<Record>)> {
+            if self.called.len() == self.fails_at {
+                return Err(Error::workload("the server failed", "on paper"));
+            }
+            self.called.push((round, position, configuration.to_string()));
+            let phase = Phase { kind: PhaseKind::Detached, length_ns: 1, client: Default::default(), probes: None };
+            let repetition = Repetition {
+                round,
+                configuration: configuration.to_string(),
+                position,
+                connections: 1,
+                settings: Default::default(),
+                devices: Vec::new(),
+                server_hooks: Hooks::default(),
+                phases: vec![phase],
+                costs: Costs::default(),
+                disturbances: Vec::new(),
+                agent_cpu_ns: 0,
+                agent_wall_ns: 1,
+            };
+            Ok((repetition, Vec::new()))
+        }
+    }
+
+    fn plan(rounds: u32) -> Plan {
+        let workload = workload::by_name("tcp-rr").unwrap();
+        Plan {
+            workload,
+            settings: workload::parse_settings(workload, &[]).unwrap(),
+            configurations: parse_list("native,docker:net=host,docker:net=nat").unwrap().configurations,
+            baseline: 0,
+            rounds,
+            duration: Duration::from_secs(1),
+            placement: Placement::Same,
+            records_per_s: 0.0,
+            seed: 3,
+        }
+    }
+
+    fn saved(folder: &std::path::Path) -> usize {
+        std::fs::read_to_string(folder.join("repetitions.jsonl")).unwrap().lines().count()
+    }
+
+    #[test]
+    fn every_configuration_once_a_round_in_shuffled_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = store::Store::create(folder.path(), false).unwrap();
+        let mut paper = Paper { called: Vec::new(), fails_at: usize::MAX };
+        assert!(run(&plan(6), &mut paper, &mut store).is_none());
+        assert_eq!(saved(folder.path()), 18);
+        let mut orders = std::collections::BTreeSet::new();
+        for (round, of_round) in (0u32..).zip(paper.called.chunks(3)) {
+            assert!(of_round.iter().all(|(number, ..)| *number == round));
+            assert_eq!(of_round.iter().map(|(_, position, _)| *position).collect::<Vec<_>>(), [0, 1, 2]);
+            let mut names: Vec<&str> = of_round.iter().map(|(.., name)| name.as_str()).collect();
+            orders.insert(names.join(" "));
+            names.sort_unstable();
+            assert_eq!(names, ["docker:net=host", "docker:net=nat", "native"]);
+        }
+        assert!(orders.len() > 1, "{orders:?}");
+    }
+
+    #[test]
+    fn a_failure_ends_the_run_and_keeps_what_was_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = store::Store::create(folder.path(), false).unwrap();
+        let mut paper = Paper { called: Vec::new(), fails_at: 4 };
+        let error = run(&plan(6), &mut paper, &mut store).unwrap();
+        assert_eq!(error.exit_code(), 5);
+        assert_eq!(saved(folder.path()), 4);
+    }
+}

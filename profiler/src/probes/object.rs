@@ -1,6 +1,6 @@
 //! Loading the probes, choosing among their alternatives by trying, attaching and detaching them.
 
-use std::{any::Any, collections::BTreeMap, time::Duration};
+use std::{any::Any, collections::BTreeMap, path::Path, time::Duration};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -66,6 +66,8 @@ const CALLS: &[(libc::c_long, u32)] = &[
     (libc::SYS_select, CALL_POLL),
 ];
 
+const KPROBES: &str = "/sys/bus/event_source/devices/kprobe";
+
 fn kernel_types() -> Result<Btf> {
     Btf::from_sys_fs().map_err(|error| {
         Error::unsupported("cannot read the kernel's BTF", error, "use a kernel with CONFIG_DEBUG_INFO_BTF")
@@ -128,6 +130,10 @@ fn attach_program(program: &mut Program, hook: Hook) -> std::result::Result<Box<
 
 /// Loads one alternative (and, of a kretprobe, the program at the entry).
 fn load_alternative(bpf: &mut Ebpf, alternative: &Alternative, types: &Btf) -> std::result::Result<(), String> {
+    if matches!(alternative.hook, Hook::Kprobe(_) | Hook::KretprobePair { .. }) && !Path::new(KPROBES).exists() {
+        // Their programs load everywhere; what is missing shows only when they are attached.
+        return Err(format!("the kernel has no kprobes ({KPROBES} is missing)"));
+    }
     let mut names = vec![(alternative.program, alternative.hook)];
     if let Hook::KretprobePair { function, entry } = alternative.hook {
         names.push((entry, Hook::Kprobe(function)));
