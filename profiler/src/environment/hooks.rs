@@ -75,10 +75,10 @@ fn parse_hooks(text: &str) -> Vec<String> {
     for line in text.lines().map(str::trim) {
         if let Some(name) = line.strip_prefix("hook ") {
             hook = name.trim_end_matches('{').trim();
-        } else if let Some((priority, function)) = line.split_once(' ') {
-            if let Ok(priority) = priority.parse::<i64>() {
-                functions.push(format!("{hook} {priority} {}", function.trim()));
-            }
+        } else if let Some((priority, function)) = line.split_once(' ')
+            && let Ok(priority) = priority.parse::<i64>()
+        {
+            functions.push(format!("{hook} {priority} {}", function.trim()));
         }
     }
     functions

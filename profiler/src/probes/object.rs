@@ -78,7 +78,7 @@ fn open_object(offsets: &Offsets, debug: bool, types: &Btf) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     loader.btf(Some(types));
     for (symbol, offset) in offsets.iter() {
-        loader.override_global(*symbol, offset, true);
+        loader.override_global(symbol, offset, true);
     }
     let debug = u32::from(debug);
     loader.override_global("DEBUG_PROBES", &debug, true);
