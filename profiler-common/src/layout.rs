@@ -10,6 +10,11 @@ pub const OFF: u32 = 0;
 /// Requests are followed; what falls between `open_ns` and `close_ns` is recorded.
 pub const ON: u32 = 1;
 
+/// Sockets, and threads, that can be followed at once.
+pub const SLOTS: u32 = 16384;
+/// skbs with a token at any instant.
+pub const PACKET_SLOTS: u32 = 4096;
+
 /// What user space tells the probes: one entry, read by every program before anything else.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]

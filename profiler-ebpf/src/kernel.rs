@@ -44,9 +44,16 @@ pub fn low(address: u64) -> u32 {
     address as u32
 }
 
-/// Bytes of TCP payload of an skb that is about to leave its socket, headers in place.
+/// Whether an skb that is about to leave its socket carries TCP payload, headers in place.
 #[inline(always)]
-pub fn payload<K: Kernel>(skb: u64) -> u32 {
+pub fn has_payload<K: Kernel>(skb: u64) -> bool {
+    // What a socket sends lies in page fragments, so that this first look nearly always suffices.
+    let in_fragments: u32 = K::load(skb, settings::skb_data_len());
+    in_fragments != 0 || has_linear_payload::<K>(skb)
+}
+
+#[inline(always)]
+fn has_linear_payload<K: Kernel>(skb: u64) -> bool {
     let head: u64 = K::load(skb, settings::skb_head());
     let data: u64 = K::load(skb, settings::skb_data());
     let transport: u16 = K::load(skb, settings::skb_transport());
@@ -55,5 +62,5 @@ pub fn payload<K: Kernel>(skb: u64) -> u32 {
     // The thirteenth byte's upper half is the header's length in words (RFC 9293, 3.1).
     let offset: u8 = read(tcp, 12);
     let headers = (tcp.wrapping_sub(data) as u32).wrapping_add(u32::from(offset >> 4) * 4);
-    len.wrapping_sub(headers)
+    len != headers
 }

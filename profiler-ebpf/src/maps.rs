@@ -6,8 +6,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use profiler_common::{
-    COUNTERS, Control, Counter, Device, OFF, Packet, RECORD_SLOTS, Record, STAGE_KEYS, STAGES, Socket, Stage, Thread,
-    point::DEVICES,
+    COUNTERS, Control, Counter, Device, OFF, PACKET_SLOTS, Packet, RECORD_SLOTS, Record, SLOTS, STAGE_KEYS, STAGES,
+    Socket, Stage, Thread, point::DEVICES,
 };
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 
 /// `BPF_F_MMAPABLE`: user space reads the array as memory, without a system call per entry.
 const MMAPABLE: u32 = 1 << 10;
-const SLOTS: u32 = 16384;
+
 const SYSTEM_CALLS: u32 = 1024;
 
 #[map]
@@ -30,7 +30,7 @@ static CALL_KINDS: Array<u32> = Array::with_max_entries(SYSTEM_CALLS, 0);
 #[map]
 static SOCKETS: Array<Socket> = Array::with_max_entries(SLOTS, MMAPABLE);
 #[map]
-static PACKETS: Array<Packet> = Array::with_max_entries(SLOTS, MMAPABLE);
+static PACKETS: Array<Packet> = Array::with_max_entries(PACKET_SLOTS, MMAPABLE);
 #[map]
 static THREADS: Array<Thread> = Array::with_max_entries(SLOTS, 0);
 #[map]
@@ -155,7 +155,7 @@ pub fn put_socket(value: &Socket) -> bool {
 pub fn packet(address: u64) -> Option<&'static mut Packet> {
     let first = mix(address);
     for way in 0..WAYS {
-        let slot = unsafe { &mut *PACKETS.get_ptr_mut((first + way) & (SLOTS - 1))? };
+        let slot = unsafe { &mut *PACKETS.get_ptr_mut((first + way) & (PACKET_SLOTS - 1))? };
         if slot.key == address {
             return Some(slot);
         }
@@ -166,16 +166,21 @@ pub fn packet(address: u64) -> Option<&'static mut Packet> {
 /// Starts to follow an skb. What still stands at its address was freed without notice: that token is lost.
 #[inline(always)]
 pub fn put_packet(value: &Packet) -> bool {
+    // Its own address first: an entry of it further on must not survive a free slot before it.
+    if let Some(slot) = packet(value.key) {
+        if slot.live != 0 && slot.token.epoch == value.token.epoch {
+            lose(&slot.token, slot.counted, Counter::LostRecycled);
+        }
+        *slot = *value;
+        return true;
+    }
     let first = mix(value.key);
     for way in 0..WAYS {
-        let Some(slot) = PACKETS.get_ptr_mut((first + way) & (SLOTS - 1)) else {
+        let Some(slot) = PACKETS.get_ptr_mut((first + way) & (PACKET_SLOTS - 1)) else {
             return false;
         };
         let slot = unsafe { &mut *slot };
-        if slot.live == 0 || slot.key == value.key || slot.token.epoch != value.token.epoch {
-            if slot.live != 0 && slot.token.epoch == value.token.epoch {
-                lose(&slot.token, slot.counted, Counter::LostRecycled);
-            }
+        if slot.live == 0 || slot.token.epoch != value.token.epoch {
             *slot = *value;
             return true;
         }
@@ -268,25 +273,40 @@ pub fn stage(key: u32) -> Option<&'static mut Stage> {
     let number = STAGE_NUMBERS.get_ptr_mut(key)?;
     let mut index = unsafe { *number };
     if index == 0 {
-        index = new_stage(key)?;
+        index = new_stage(key);
+        if index == 0 {
+            return None;
+        }
         unsafe { *number = index }
     }
     STAGE_TOTALS.get_ptr_mut(index).map(|stage| unsafe { &mut *stage })
 }
 
+/// The next free number; should another CPU take it first, the one after that.
+#[cold]
 #[inline(never)]
-fn new_stage(key: u32) -> Option<u32> {
-    let next = STAGE_NEXT.get_ptr_mut(0)?;
-    for _ in 0..8 {
-        let index = unsafe { *next } + 1;
-        if index >= STAGES {
-            return None;
-        }
-        unsafe { *next = index }
-        if claim(CLAIM_STAGE | index) {
-            unsafe { *STAGE_OF_NUMBER.get_ptr_mut(index)? = key }
-            return Some(index);
-        }
+fn new_stage(key: u32) -> u32 {
+    let first = next_stage(key);
+    if first == 0 { next_stage(key) } else { first }
+}
+
+/// 0: it was taken, or there is none left.
+#[inline(always)]
+fn next_stage(key: u32) -> u32 {
+    let Some(next) = STAGE_NEXT.get_ptr_mut(0) else {
+        return 0;
+    };
+    let index = unsafe { *next } + 1;
+    if index >= STAGES {
+        return 0;
     }
-    None
+    unsafe { *next = index }
+    if !claim(CLAIM_STAGE | index) {
+        return 0;
+    }
+    let Some(of_number) = STAGE_OF_NUMBER.get_ptr_mut(index) else {
+        return 0;
+    };
+    unsafe { *of_number = key }
+    index
 }

@@ -9,8 +9,8 @@ use profiler_common::{
 };
 
 use crate::{
-    kernel::{Kernel, payload},
-    maps::{count_inside, count, current, device, now, packet, put_packet, put_socket, socket, softirq_since},
+    kernel::{Kernel, has_payload, read},
+    maps::{count, count_inside, current, device, now, packet, put_packet, put_socket, socket, softirq_since},
     settings,
     token::{Parts, append, begin_record, commit_record, lose, pass},
 };
@@ -19,6 +19,7 @@ type Fault = Option<Counter>;
 
 const MSG_PEEK: i32 = 2;
 const TCP_CLOSE: i32 = 7;
+const IPPROTO_TCP: u16 = 6;
 
 /// `tcp:tcp_sendmsg_locked`: the socket's owner sends.
 #[inline(always)]
@@ -155,14 +156,17 @@ pub fn xmit<K: Kernel>(control: &Control, skb: u64, dev: u64) -> Fault {
         }
     }
     if let Some(packet) = travelling(control, skb) {
-        if sender == 0 || sender == packet.socket {
+        // Its own socket may give the address to an ACK of its own: then it holds something again.
+        let same = sender == packet.socket
+            && holder.as_ref().is_none_or(|socket| socket.state == EMPTY || socket.token.epoch != control.epoch);
+        if sender == 0 || same {
             return hop(control, packet, AT_XMIT, dev, packet.queued_ns, AT_QUEUE);
         }
         // The address was given to another skb, and nobody told.
         return drop_entry(packet, Counter::LostRecycled);
     }
     let socket = holder?;
-    if socket.state == EMPTY && socket.token.epoch == control.epoch && payload::<K>(skb) != 0 {
+    if socket.state == EMPTY && socket.token.epoch == control.epoch && has_payload::<K>(skb) {
         count_inside(control, now(), Counter::Segments);
     }
     None
@@ -179,7 +183,7 @@ fn left_in_queue(control: &Control, socket: &Socket, skb: u64) -> u64 {
 /// The token leaves its socket. Pure ACKs, window updates and FINs carry none.
 #[inline(always)]
 fn first_hop<K: Kernel>(control: &Control, socket: &mut Socket, skb: u64, dev: u64) -> Fault {
-    if payload::<K>(skb) == 0 {
+    if !has_payload::<K>(skb) {
         return None;
     }
     let queued_ns = if control.detailed != 0 { left_in_queue(control, socket, skb) } else { 0 };
@@ -209,7 +213,7 @@ fn hop(control: &Control, packet: &mut Packet, what: u8, dev: u64, part_ns: u64,
     };
     let to = at_device(what, index);
     let at_ns = now();
-    if part_ns > packet.token.at_ns && part_ns <= at_ns {
+    if control.detailed != 0 && part_ns > packet.token.at_ns && part_ns <= at_ns {
         let mut parts = Parts::of(&packet.token);
         parts.via(control, at_device(part, index), part_ns);
         parts.end(control, to, at_ns);
@@ -292,7 +296,9 @@ pub fn received(control: &Control, address: u64, result: i32, flags: i32) -> Fau
     };
     let fresh = Token { at_ns, epoch: control.epoch, record: 0, point: RECEIVED, role };
     let Some(socket) = known else {
-        return follow_socket(address, fresh);
+        // Sockets of other protocols are received from as well, and never get a token.
+        let protocol: u16 = read(address, settings::sock_protocol());
+        return if protocol == IPPROTO_TCP { follow_socket(address, fresh) } else { None };
     };
     socket.role = role;
     if socket.token.epoch != control.epoch || socket.state == EMPTY {

@@ -22,6 +22,8 @@ settings! {
     SKB_DEV => skb_dev;
     /// Offset of `sk_buff.len`.
     SKB_LEN => skb_len;
+    /// Offset of `sk_buff.data_len`.
+    SKB_DATA_LEN => skb_data_len;
     /// Offset of `sk_buff.head`.
     SKB_HEAD => skb_head;
     /// Offset of `sk_buff.data`.
@@ -30,6 +32,8 @@ settings! {
     SKB_TRANSPORT => skb_transport;
     /// Offset of `sock.sk_lock.owned`.
     SOCK_OWNED => sock_owned;
+    /// Offset of `sock.sk_protocol`.
+    SOCK_PROTOCOL => sock_protocol;
     /// Offset of `net_device.name`.
     DEV_NAME => dev_name;
     /// Offset of `net_device.ifindex`.

@@ -11,6 +11,9 @@ use crate::{
     maps::{RECORD_RING, count, record, stage},
 };
 
+/// User space polls: a wake-up would be work of ours on the CPU that is measured.
+const BPF_RB_NO_WAKEUP: u64 = 1;
+
 /// Adds `[start, end]`, as far as it lies in the recorded interval, to a stage. False: there was no room.
 #[inline(always)]
 fn spend(control: &Control, part: bool, role: u8, from: u8, to: u8, start_ns: u64, end_ns: u64) -> bool {
@@ -33,34 +36,35 @@ fn spend(control: &Control, part: bool, role: u8, from: u8, to: u8, start_ns: u6
     true
 }
 
-/// Log-linear buckets without a loop or CLZ (BPF has neither below v4): compare and shift in five steps.
+/// The position of the highest bit of a byte; BPF has no instruction for it below v4.
+static HIGHEST_BIT: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 1;
+    while byte < 256 {
+        table[byte] = byte.ilog2() as u8;
+        byte += 1;
+    }
+    table
+};
+
+/// Log-linear buckets.
 #[inline(always)]
 fn bucket(time_ns: u64) -> usize {
     let value = if time_ns > 0x7fff_ffff { 0x7fff_ffff } else { time_ns as u32 };
     if value < 1 << FIRST_OCTAVE {
         return 0;
     }
-    let mut rest = value;
-    let mut octave = 0;
-    if rest >= 1 << 16 {
-        rest >>= 16;
-        octave += 16;
-    }
-    if rest >= 1 << 8 {
-        rest >>= 8;
-        octave += 8;
-    }
-    if rest >= 1 << 4 {
-        rest >>= 4;
-        octave += 4;
-    }
-    if rest >= 1 << 2 {
-        rest >>= 2;
-        octave += 2;
-    }
-    if rest >= 1 << 1 {
-        octave += 1;
-    }
+    // Durations of stages: nearly all lie between 256 ns and 65 µs.
+    let shift = if value < 1 << 8 {
+        0
+    } else if value < 1 << 16 {
+        8
+    } else if value < 1 << 24 {
+        16
+    } else {
+        24
+    };
+    let octave = shift + u32::from(HIGHEST_BIT[(value >> shift) as usize & 255]);
     let within = (value >> ((octave - 3) & 31)) & (BUCKETS_PER_OCTAVE - 1);
     let index = (1 + (octave - FIRST_OCTAVE) * BUCKETS_PER_OCTAVE + within) as usize;
     if index < BUCKETS { index } else { BUCKETS - 1 }
@@ -146,7 +150,8 @@ pub fn begin_record(control: &Control, socket: u64, countdown: &mut u32, at_ns: 
     slot as u16 + 1
 }
 
-#[inline(always)]
+#[cold]
+#[inline(never)]
 pub fn append(slot: u16, role: u8, point: u8, at_ns: u64) {
     let Some(record) = record(u32::from(slot) - 1) else {
         return;
@@ -165,7 +170,8 @@ pub fn append(slot: u16, role: u8, point: u8, at_ns: u64) {
 }
 
 /// Hands a finished record to user space.
-#[inline(always)]
+#[cold]
+#[inline(never)]
 pub fn commit_record(slot: u16) {
     let Some(record) = record(u32::from(slot) - 1) else {
         return;
@@ -176,7 +182,7 @@ pub fn commit_record(slot: u16) {
     } else {
         let bytes = RECORD_HEADER + len * size_of::<Seen>();
         let data = unsafe { core::slice::from_raw_parts((&raw const *record).cast::<u8>(), bytes) };
-        if bytes <= size_of::<Record>() && RECORD_RING.output::<[u8]>(data, 0).is_ok() {
+        if bytes <= size_of::<Record>() && RECORD_RING.output::<[u8]>(data, BPF_RB_NO_WAKEUP).is_ok() {
             count(Counter::RecordsCommitted);
         } else {
             count(Counter::RecordsRingFull);

@@ -120,8 +120,8 @@ impl Script {
         let mut script = Self { child, _lease: lease };
         let deadline = Instant::now() + PATIENCE;
         while programs() < before + wanted {
-            let ended = script.child.try_wait().ok().flatten().is_some();
-            if ended || Instant::now() > deadline {
+            let ended = script.child.try_wait().ok().flatten();
+            if ended.is_some() || Instant::now() > deadline {
                 let mut words = String::new();
                 child::end(&mut script.child);
                 if let Some(stderr) = &mut script.child.stderr {

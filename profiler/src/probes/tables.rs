@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use aya::maps::{MapData, PerCpuArray};
 use profiler_common::{
-    CLIENT, COUNTERS, Counter, Device, EMPTY, Packet, RECORD_SLOTS, Record, STAGES, Socket, Stage,
+    CLIENT, COUNTERS, Counter, Device, EMPTY, PACKET_SLOTS, Packet, RECORD_SLOTS, Record, SLOTS, STAGES, Socket, Stage,
     point::{DEVICES, RECEIVED},
 };
 
@@ -17,8 +17,6 @@ use crate::{
     error::Result,
     points,
 };
-
-const SLOTS: u32 = 16384;
 
 /// Labels of network namespaces and, in them, of devices with a meaning of their own.
 #[derive(Debug, Clone, Default)]
@@ -101,7 +99,7 @@ impl Tables {
     pub fn new(bpf: &aya::Ebpf) -> Result<Self> {
         Ok(Self {
             sockets: MappedArray::new(map(bpf, "SOCKETS")?, SLOTS)?,
-            packets: MappedArray::new(map(bpf, "PACKETS")?, SLOTS)?,
+            packets: MappedArray::new(map(bpf, "PACKETS")?, PACKET_SLOTS)?,
             records: MappedArray::new(map(bpf, "RECORDS")?, RECORD_SLOTS)?,
             devices: MappedArray::new(map(bpf, "DEVICE_TABLE")?, DEVICES)?,
             stage_next: MappedArray::new(map(bpf, "STAGE_NEXT")?, 1)?,
