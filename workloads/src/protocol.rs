@@ -43,6 +43,8 @@ pub enum Reply {
 /// A phase, as its client saw it. An operation belongs to the phase in which its response was received.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq)]
 pub struct PhaseReport {
+    /// When the client heard of the phase, `CLOCK_MONOTONIC` ns: only before its start does it hold everything.
+    pub heard_ns: u64,
     /// Operations that ended in the phase.
     pub operations: u64,
     /// Sum of their latencies from the sending call to the receiving call's return, ns.

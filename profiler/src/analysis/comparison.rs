@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{
     describe::direction,
     path::StageKey,
-    statistics::{Estimate, estimate},
-    waterfall::{Round, Waterfall},
+    statistics::{Estimate, estimate, mean},
+    waterfall::{Round, Row, Waterfall},
 };
 
 /// What can be said about a difference.
@@ -84,7 +84,7 @@ pub fn compare(baseline: &Waterfall, candidate: &Waterfall, complete: bool) -> C
     let residual = of_rounds(|round| round.residual_ns);
     let (keys, deltas, probes) = row_deltas(baseline, candidate, &pairs);
     let corrected: Vec<f64> = (0..pairs.len())
-        .map(|round| deltas.iter().map(|row| row[round]).sum::<f64>() - probes.iter().sum::<f64>())
+        .map(|round| deltas.iter().zip(&probes).map(|(row, probes)| row[round] - probes[round]).sum())
         .collect();
 
     let mut rows = estimate(&deltas);
@@ -94,7 +94,7 @@ pub fn compare(baseline: &Waterfall, candidate: &Waterfall, complete: bool) -> C
         .into_iter()
         .zip(rows.drain(..))
         .zip(&probes)
-        .map(|((key, delta), probes)| RowDelta { key, corrected_ns: delta.mean - probes, delta })
+        .map(|((key, delta), probes)| RowDelta { key, corrected_ns: delta.mean - mean(probes), delta })
         .collect();
     let [latency, traced, probe_effect, residual] = [heads[0], heads[1], heads[2], heads[3]];
     Comparison {
@@ -109,26 +109,21 @@ pub fn compare(baseline: &Waterfall, candidate: &Waterfall, complete: bool) -> C
     }
 }
 
-/// Keys of all rows of both, their differences by round, and the difference of the probes' time in them.
-fn row_deltas(
-    baseline: &Waterfall,
-    candidate: &Waterfall,
-    pairs: &[(usize, usize)],
-) -> (Vec<StageKey>, Vec<Vec<f64>>, Vec<f64>) {
-    let find = |waterfall: &Waterfall, key: &StageKey| waterfall.rows.iter().position(|row| row.key == *key);
+/// Keys of all rows of both, their differences by round, and the differences of the probes' time in them.
+type RowDeltas = (Vec<StageKey>, Vec<Vec<f64>>, Vec<Vec<f64>>);
+
+fn row_deltas(baseline: &Waterfall, candidate: &Waterfall, pairs: &[(usize, usize)]) -> RowDeltas {
+    let find = |waterfall: &'_ Waterfall, key: &StageKey| waterfall.rows.iter().position(|row| row.key == *key);
     let mut keys: Vec<StageKey> = candidate.rows.iter().map(|row| row.key.clone()).collect();
     keys.extend(baseline.rows.iter().map(|row| row.key.clone()).filter(|key| find(candidate, key).is_none()));
-    let mut deltas = Vec::with_capacity(keys.len());
-    let mut probes = Vec::with_capacity(keys.len());
-    for key in &keys {
-        let (b, c) = (find(baseline, key), find(candidate, key));
-        let at = |waterfall: &Waterfall, row: Option<usize>, round: usize| {
-            row.map_or(0.0, |row| waterfall.rows[row].rounds_ns[round])
+    let difference = |key: &StageKey, values: fn(&Row) -> &Vec<f64>| -> Vec<f64> {
+        let at = |waterfall: &Waterfall, round: usize| {
+            find(waterfall, key).map_or(0.0, |row| values(&waterfall.rows[row])[round])
         };
-        deltas.push(pairs.iter().map(|(of_b, of_c)| at(candidate, c, *of_c) - at(baseline, b, *of_b)).collect());
-        let time = |waterfall: &Waterfall, row: Option<usize>| row.map_or(0.0, |row| waterfall.rows[row].probes_ns);
-        probes.push(time(candidate, c) - time(baseline, b));
-    }
+        pairs.iter().map(|(of_b, of_c)| at(candidate, *of_c) - at(baseline, *of_b)).collect()
+    };
+    let deltas = keys.iter().map(|key| difference(key, |row| &row.rounds_ns)).collect();
+    let probes = keys.iter().map(|key| difference(key, |row| &row.probes_ns)).collect();
     (keys, deltas, probes)
 }
 

@@ -31,8 +31,10 @@ pub fn probe_time(stages: &[(StageKey, f64)], costs: &Costs) -> Vec<f64> {
     }
     let rest: f64 = left.iter().map(|(_, hits, inside_ns)| hits.max(0.0) * (costs.dispatch_ns + inside_ns)).sum();
     let waits: f64 = waiting(stages).map(|index| stages[index].1).sum();
-    for index in waiting(stages) {
-        times[index] += rest * stages[index].1 / waits;
+    if waits > 0.0 {
+        for index in waiting(stages) {
+            times[index] += rest * stages[index].1 / waits;
+        }
     }
     times
 }

@@ -57,42 +57,66 @@ pub fn estimate(rows: &[Vec<f64>]) -> Vec<Estimate> {
         return rows.iter().map(|row| Estimate { mean: mean(row), ci95: None, simultaneous: None }).collect();
     }
     let whole: Vec<(f64, f64)> = rows.iter().map(|row| mean_and_error(row.iter().copied(), rounds)).collect();
-    let mut deviations: Vec<Vec<f64>> = vec![Vec::with_capacity(RESAMPLES); rows.len()];
-    let mut largest = Vec::with_capacity(RESAMPLES);
-    let mut random = Pcg64::seed_from_u64(SEED);
-    for _ in 0..RESAMPLES {
-        let chosen: Vec<usize> = (0..rounds).map(|_| random.random_range(0..rounds)).collect();
-        let mut of_all: f64 = 0.0;
-        for ((row, (mean, _)), deviations) in rows.iter().zip(&whole).zip(&mut deviations) {
-            let (resampled, error) = mean_and_error(chosen.iter().map(|round| row[*round]), rounds);
-            // A resample of one round alone, or a row that never varies: no deviation can be told.
-            if error > 0.0 {
-                let deviation = (resampled - mean) / error;
-                deviations.push(deviation);
-                of_all = of_all.max(deviation.abs());
-            }
-        }
-        largest.push(of_all);
-    }
+    let resamples = resample(rows, &whole);
+    let told: Vec<bool> = resamples.iter().map(|deviations| can_be_told(deviations)).collect();
+    let mut largest: Vec<f64> = (0..RESAMPLES)
+        .map(|index| {
+            let of_told = resamples.iter().zip(&told).filter(|(_, told)| **told);
+            of_told
+                .filter_map(|(deviations, _)| deviations[index])
+                .fold(0.0, |largest: f64, next| largest.max(next.abs()))
+        })
+        .collect();
     largest.sort_by(f64::total_cmp);
     let reach = quantile(&largest, 0.95);
     whole
         .iter()
-        .zip(&mut deviations)
-        .map(|((mean, error), deviations)| {
-            deviations.sort_by(f64::total_cmp);
-            let interval = if deviations.is_empty() {
-                [*mean, *mean]
-            } else {
-                [mean - quantile(deviations, 0.975) * error, mean - quantile(deviations, 0.025) * error]
-            };
+        .zip(resamples)
+        .zip(told)
+        .map(|(((mean, error), deviations), told)| {
+            if *error <= smallest_error(*mean) {
+                // It never varies.
+                return Estimate { mean: *mean, ci95: Some([*mean; 2]), simultaneous: Some([*mean; 2]) };
+            }
+            if !told {
+                return Estimate { mean: *mean, ci95: None, simultaneous: None };
+            }
+            let mut sorted: Vec<f64> = deviations.into_iter().flatten().collect();
+            sorted.sort_by(f64::total_cmp);
             Estimate {
                 mean: *mean,
-                ci95: Some(interval),
+                ci95: Some([mean - quantile(&sorted, 0.975) * error, mean - quantile(&sorted, 0.025) * error]),
                 simultaneous: Some([mean - reach * error, mean + reach * error]),
             }
         })
         .collect()
+}
+
+/// Standard error below which a row counts as not varying: rounding alone makes this much.
+fn smallest_error(mean: f64) -> f64 {
+    1e-9 * mean.abs()
+}
+
+/// Studentized deviations of every row in every resample, the same rounds for all rows; `None` where the resample does
+/// not vary.
+fn resample(rows: &[Vec<f64>], whole: &[(f64, f64)]) -> Vec<Vec<Option<f64>>> {
+    let rounds = rows.first().map_or(0, Vec::len);
+    let mut deviations = vec![Vec::with_capacity(RESAMPLES); rows.len()];
+    let mut random = Pcg64::seed_from_u64(SEED);
+    for _ in 0..RESAMPLES {
+        let chosen: Vec<usize> = (0..rounds).map(|_| random.random_range(0..rounds)).collect();
+        for ((row, (mean, _)), deviations) in rows.iter().zip(whole).zip(&mut deviations) {
+            let (resampled, error) = mean_and_error(chosen.iter().map(|round| row[*round]), rounds);
+            deviations.push((error > smallest_error(*mean)).then(|| (resampled - mean) / error));
+        }
+    }
+    deviations
+}
+
+/// A row that is the same in nearly all rounds, such as a rare stage, has many resamples that do not vary: too many to
+/// leave them out of a 95 % interval.
+fn can_be_told(deviations: &[Option<f64>]) -> bool {
+    deviations.iter().filter(|deviation| deviation.is_none()).count() * 40 <= RESAMPLES
 }
 
 /// The estimate of one row.
@@ -138,14 +162,28 @@ mod tests {
         assert!(all >= 367, "{all} of 400");
     }
 
+    #[test]
+    fn a_row_that_occurs_in_one_round_has_no_interval_and_spoils_no_other() {
+        let steady: Vec<f64> = (0..10).map(|round| 5_000.0 + f64::from(round)).collect();
+        let mut rare = vec![0.0; 10];
+        rare[3] = 700.0;
+        let mut nearly = vec![100.1; 10];
+        nearly[7] = 100.2;
+        let alone = estimate_one(steady.clone());
+        let together = estimate(&[steady, rare, nearly]);
+        assert_eq!(together[0].ci95, alone.ci95);
+        assert_eq!((together[1].mean, together[1].ci95), (70.0, None));
+        let [low, high] = together[0].simultaneous.unwrap();
+        assert!(high - low < 20.0, "{low} {high}");
+    }
+
     proptest! {
         #[test]
         fn means_of_rows_add_up(first in prop::collection::vec(0.0f64..1e6, 10), second in prop::collection::vec(0.0f64..1e6, 10)) {
             let sum: Vec<f64> = first.iter().zip(&second).map(|(a, b)| a + b).collect();
             let estimates = estimate(&[first, second, sum]);
             prop_assert!((estimates[0].mean + estimates[1].mean - estimates[2].mean).abs() < 1e-6);
-            for estimate in estimates {
-                let [low, high] = estimate.ci95.unwrap();
+            for [low, high] in estimates.iter().filter_map(|estimate| estimate.ci95) {
                 prop_assert!(low <= high);
             }
         }

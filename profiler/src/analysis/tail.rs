@@ -52,7 +52,7 @@ pub fn slowest(records: &[Record]) -> Option<Tail> {
             let key = StageKey { role: holder(pair), from: pair[0].place.clone(), to: pair[1].place.clone() };
             let sum = sums.entry(key).or_default();
             sum.0 += 1;
-            sum.1 += pair[1].at_ns - pair[0].at_ns;
+            sum.1 += pair[1].at_ns.saturating_sub(pair[0].at_ns);
         }
     }
     let stages: Vec<(StageKey, u64)> = sums.iter().map(|(key, sum)| (key.clone(), sum.0)).collect();

@@ -25,8 +25,10 @@ pub struct Row {
     pub key: StageKey,
     /// Time per operation in each round, ns.
     pub rounds_ns: Vec<f64>,
-    /// Of it the probes' own, ns per operation, as estimated.
-    pub probes_ns: f64,
+    /// Of it the probes' own time in each round, as estimated, ns.
+    pub probes_ns: Vec<f64>,
+    /// How often it occurs per operation in each round.
+    pub rounds_count: Vec<f64>,
     /// How often it occurs per operation.
     pub count_per_op: f64,
     /// Durations.
@@ -53,10 +55,14 @@ pub struct Part {
 pub struct Round {
     /// Its number.
     pub round: u32,
-    /// Mean latency without probes, ns.
+    /// Mean latency without probes, from the actual call, ns.
     pub detached_ns: f64,
-    /// Mean latency with the core probes attached, ns.
+    /// Mean latency with the core probes attached, from the actual call, ns.
     pub traced_ns: f64,
+    /// With a rate: from the intended to the actual call, without probes, ns.
+    pub detached_lateness_ns: f64,
+    /// The same with the core probes attached.
+    pub traced_lateness_ns: f64,
     /// The client's own time between two operations, traced, ns.
     pub turnaround_ns: f64,
     /// Traced latency less the sum of the rows, ns.
@@ -68,14 +74,18 @@ pub struct Round {
 pub struct Waterfall {
     /// Its name.
     pub configuration: String,
-    /// Its rounds, in order.
+    /// Its rounds, in order, as far as every kind of phase saw operations.
     pub rounds: Vec<Round>,
+    /// Rounds left out because a phase saw none.
+    pub empty_rounds: usize,
     /// Its rows, in path order.
     pub rows: Vec<Row>,
     /// Operations in traced phases, by the probes.
     pub operations: u64,
-    /// Deviation of stages and unfinished time from tokens × time, %.
+    /// Deviation of stages and unfinished time from tokens × time, %: the phases' deviations without their signs.
     pub conservation_percent: f64,
+    /// Phases whose counts contradict each other.
+    pub miscounted_phases: usize,
     /// Tokens: followed, completed, unfinished.
     pub tokens: Tokens,
     /// All counters, summed over the phases with probes.
@@ -116,6 +126,7 @@ pub(super) struct Sums {
     pub operations: u64,
     pub client_operations: u64,
     pub latency_ns: u64,
+    pub lateness_ns: u64,
     pub turnaround_ns: u64,
     pub idle_ns: u64,
     pub stages: HashMap<StageKey, (u64, u64)>,
@@ -132,6 +143,7 @@ fn sums(repetition: &Repetition, kind: PhaseKind) -> Sums {
     for phase in of_kind(repetition, kind) {
         sums.client_operations += phase.client.operations;
         sums.latency_ns += phase.client.latency_sum_ns;
+        sums.lateness_ns += phase.client.lateness_sum_ns;
         sums.turnaround_ns += phase.client.turnaround_sum_ns;
         let Some(probes) = &phase.probes else { continue };
         sums.operations += probes.counter(Counter::Operations);
@@ -154,30 +166,36 @@ fn per(sum: u64, count: u64) -> f64 {
 /// Builds the waterfall of one configuration from its repetitions.
 #[must_use]
 pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
-    let traced: Vec<Sums> = repetitions.iter().map(|repetition| sums(repetition, PhaseKind::Traced)).collect();
-    let detailed: Vec<Sums> = repetitions.iter().map(|repetition| sums(repetition, PhaseKind::Detailed)).collect();
-    let detached: Vec<Sums> = repetitions.iter().map(|repetition| sums(repetition, PhaseKind::Detached)).collect();
-    let costs = median_costs(repetitions);
-    let operations = traced.iter().map(|sums| sums.operations).sum();
+    // A round in which a phase saw no operation has no mean: it is left out, and said to be.
+    let full: Vec<&Repetition> = repetitions.iter().copied().filter(|repetition| saw_operations(repetition)).collect();
+    let all_sums = |kind| full.iter().map(|repetition| sums(repetition, kind)).collect::<Vec<Sums>>();
+    let traced = all_sums(PhaseKind::Traced);
+    let detailed = all_sums(PhaseKind::Detailed);
+    let detached = all_sums(PhaseKind::Detached);
 
-    let mut rows = stage_rows(&traced, repetitions);
-    let probes_ns = probe_time(&rows.iter().map(|row| (row.key.clone(), row.count_per_op)).collect::<Vec<_>>(), &costs);
-    for (row, ns) in rows.iter_mut().zip(probes_ns) {
-        row.probes_ns = ns;
+    let mut rows = stage_rows(&traced, &full);
+    for (round, repetition) in full.iter().enumerate() {
+        let stages: Vec<(StageKey, f64)> = rows.iter().map(|row| (row.key.clone(), row.rounds_count[round])).collect();
+        for (row, ns) in rows.iter_mut().zip(probe_time(&stages, &repetition.costs)) {
+            row.probes_ns.push(ns);
+        }
     }
     parts::attach(&mut rows, &traced, &detailed);
-    edges::replace_turnaround(&mut rows, &traced, &detailed, repetitions);
+    edges::replace_turnaround(&mut rows, &traced, &detailed, &full);
 
-    let rounds = repetitions
+    let rounds = full
         .iter()
         .enumerate()
         .map(|(index, repetition)| {
-            let traced_ns = per(traced[index].latency_ns, traced[index].client_operations);
+            let (traced, detached) = (&traced[index], &detached[index]);
+            let traced_ns = per(traced.latency_ns, traced.client_operations);
             Round {
                 round: repetition.round,
-                detached_ns: per(detached[index].latency_ns, detached[index].client_operations),
+                detached_ns: per(detached.latency_ns, detached.client_operations),
                 traced_ns,
-                turnaround_ns: per(traced[index].turnaround_ns, traced[index].client_operations),
+                detached_lateness_ns: per(detached.lateness_ns, detached.client_operations),
+                traced_lateness_ns: per(traced.lateness_ns, traced.client_operations),
+                turnaround_ns: per(traced.turnaround_ns, traced.client_operations),
                 residual_ns: traced_ns - rows.iter().map(|row| row.rounds_ns[index]).sum::<f64>(),
             }
         })
@@ -186,14 +204,44 @@ pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
     Waterfall {
         configuration: configuration.to_owned(),
         rounds,
+        empty_rounds: repetitions.len() - full.len(),
         rows,
-        operations,
+        operations: traced.iter().map(|sums| sums.operations).sum(),
         conservation_percent: conservation_percent(repetitions),
+        miscounted_phases: miscounted_phases(repetitions),
         tokens,
         counters,
         records_unfinished,
-        costs,
+        costs: median_costs(repetitions),
     }
+}
+
+/// Whether client and probes saw operations in every phase.
+fn saw_operations(repetition: &Repetition) -> bool {
+    repetition.phases.iter().all(|phase| {
+        let by_probes = phase.probes.as_ref().is_none_or(|probes| probes.counter(Counter::Operations) > 0);
+        phase.client.operations > 0 && by_probes
+    })
+}
+
+/// Phases whose counts do not fit together: followed = completed + unfinished + lost, one token a connection, and as
+/// many operations by the probes as by the client, but for those that cross an end.
+fn miscounted_phases(repetitions: &[&Repetition]) -> usize {
+    repetitions
+        .iter()
+        .map(|repetition| repetition.phases.iter().filter(|phase| is_miscounted(repetition, phase)).count())
+        .sum()
+}
+
+fn is_miscounted(repetition: &Repetition, phase: &Phase) -> bool {
+    let Some(probes) = &phase.probes else { return false };
+    let lost: u64 = LOSSES.iter().map(|cause| probes.counter(*cause)).sum();
+    let ended = probes.counter(Counter::Completed) + probes.counter(Counter::Unfinished) + probes.unfinished + lost;
+    let operations = probes.counter(Counter::Operations).abs_diff(phase.client.operations);
+    let connections = u64::from(repetition.connections);
+    probes.counter(Counter::Followed) != ended
+        || operations > connections
+        || (lost == 0 && probes.tokens != connections)
 }
 
 /// Rows for all stages seen in traced phases, in path order.
@@ -213,7 +261,11 @@ fn stage_rows(traced: &[Sums], repetitions: &[&Repetition]) -> Vec<Row> {
                     .iter()
                     .map(|sums| per(sums.stages.get(key).map_or(0, |sum| sum.1), sums.operations))
                     .collect(),
-                probes_ns: 0.0,
+                probes_ns: Vec::new(),
+                rounds_count: traced
+                    .iter()
+                    .map(|sums| per(sums.stages.get(key).map_or(0, |sum| sum.0), sums.operations))
+                    .collect(),
                 count_per_op: per(*count, operations),
                 histogram: histogram_of(repetitions, PhaseKind::Traced, false, key),
                 parts: Vec::new(),
@@ -236,16 +288,17 @@ pub(super) fn histogram_of(repetitions: &[&Repetition], kind: PhaseKind, part: b
 }
 
 fn conservation_percent(repetitions: &[&Repetition]) -> f64 {
-    let (mut found, mut expected) = (0.0, 0.0);
+    let (mut off, mut expected) = (0.0, 0.0);
     for repetition in repetitions {
-        for phase in of_kind(repetition, PhaseKind::Traced) {
+        for phase in &repetition.phases {
             let Some(probes) = &phase.probes else { continue };
             let stages: u64 = probes.stages.iter().filter(|stage| !stage.part).map(|stage| stage.total_ns).sum();
-            found += (stages + probes.unfinished_ns) as f64;
-            expected += f64::from(repetition.connections) * phase.length_ns as f64;
+            let whole = f64::from(repetition.connections) * phase.length_ns as f64;
+            off += ((stages + probes.unfinished_ns) as f64 - whole).abs();
+            expected += whole;
         }
     }
-    if expected == 0.0 { 0.0 } else { 100.0 * (found / expected - 1.0) }
+    if expected == 0.0 { 0.0 } else { 100.0 * off / expected }
 }
 
 fn count_tokens(repetitions: &[&Repetition]) -> (Tokens, BTreeMap<String, u64>, u64) {
@@ -319,6 +372,12 @@ impl Waterfall {
 }
 
 impl Row {
+    /// Mean of the probes' own time, ns per operation.
+    #[must_use]
+    pub fn probes_mean_ns(&self) -> f64 {
+        mean(&self.probes_ns)
+    }
+
     /// Whether it is the client's turn-around, of which only the ends belong to the latency.
     pub(super) fn is_turnaround(&self) -> bool {
         self.key.role == Role::Client && self.key.from.point == "received" && self.key.to.point == "send"

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     counts::{Costs, Phase, PhaseKind, ProbeCost, Role},
-    error::Result,
+    error::{Error, Result},
     interrupt,
     points::Set,
     probes::{Labels, Loaded, Names, RawRecord, ns_per_run},
@@ -25,6 +25,10 @@ const LONGEST_LEAD_IN: Duration = Duration::from_secs(3);
 const ANNOUNCEMENT: Duration = Duration::from_millis(5);
 /// How long the probes go on after a phase, so that what crosses its end is clipped there.
 const LEAD_OUT: Duration = Duration::from_millis(2);
+/// How often a phase is tried of which the client hears too late.
+const TRIES: u32 = 5;
+/// Runs that make the statistics' floor.
+const FLOOR_RUNS: u64 = 100;
 const COST_FLOOR: Duration = Duration::from_millis(20);
 const COST_RUN: Duration = Duration::from_millis(60);
 
@@ -72,13 +76,12 @@ impl<'a> Measurement<'a> {
     /// # Errors
     /// If the client fails, or the user interrupts.
     pub fn detached(&mut self, length: Duration) -> Result<Phase> {
-        let (_, close_ns) = self.window(length)?;
-        sleep_until(close_ns, || ())?;
-        Ok(Phase {
-            kind: PhaseKind::Detached,
-            length_ns: length.as_nanos() as u64,
-            client: self.client.report()?,
-            probes: None,
+        in_time(|| {
+            let (open_ns, close_ns) = self.window(length)?;
+            sleep_until(close_ns, || ())?;
+            let length_ns = length.as_nanos() as u64;
+            let client = self.client.report()?;
+            Ok((open_ns, Phase { kind: PhaseKind::Detached, length_ns, client, probes: None }))
         })
     }
 
@@ -87,6 +90,10 @@ impl<'a> Measurement<'a> {
     /// # Errors
     /// As [`Measurement::detached`], and if the probes cannot be attached or read.
     pub fn probed(&mut self, kind: PhaseKind, length: Duration) -> Result<RawPhase> {
+        in_time(|| self.try_probed(kind, length))
+    }
+
+    fn try_probed(&mut self, kind: PhaseKind, length: Duration) -> Result<(u64, RawPhase)> {
         let attached = self.probes.attach(kind == PhaseKind::Detailed)?;
         self.follow(kind == PhaseKind::Detailed)?;
         let before = self.probes.totals()?;
@@ -100,7 +107,7 @@ impl<'a> Measurement<'a> {
             unreadable += probes.take_records(&mut records);
             probes.show_faults();
         });
-        self.probes.control(Control::default());
+        self.probes.stop();
         drop(attached);
         waited?;
         unreadable += self.probes.take_records(&mut records);
@@ -112,7 +119,7 @@ impl<'a> Measurement<'a> {
         let counts = self.probes.counts_since(&before, &labels, &control)?;
         let phase =
             Phase { kind, length_ns: length.as_nanos() as u64, client: self.client.report()?, probes: Some(counts) };
-        Ok(RawPhase { phase, records })
+        Ok((open_ns, RawPhase { phase, records }))
     }
 
     /// Begins to follow requests, and waits until every connection's token has been seen.
@@ -145,8 +152,14 @@ impl<'a> Measurement<'a> {
         let attached = self.probes.attach(false)?;
         let _statistics = Loaded::keep_run_times()?;
         let start = self.probes.run_times();
-        interrupt::sleep(COST_FLOOR)?;
-        let idle = self.probes.run_times();
+        let mut idle = start.clone();
+        for _ in 0..20 {
+            interrupt::sleep(COST_FLOOR)?;
+            idle = self.probes.run_times();
+            if ns_per_run(&start, &idle).values().map(|(runs, _)| runs).sum::<u64>() >= FLOOR_RUNS {
+                break;
+            }
+        }
         self.follow(false)?;
         let (open_ns, close_ns) = self.window(COST_RUN)?;
         self.probes.record(open_ns, close_ns);
@@ -154,7 +167,7 @@ impl<'a> Measurement<'a> {
         let opened = self.probes.run_times();
         sleep_until(close_ns, || ())?;
         let closed = self.probes.run_times();
-        self.probes.control(Control::default());
+        self.probes.stop();
         drop(attached);
         let operations = self.client.report()?.operations.max(1) as f64;
         let floors = ns_per_run(&start, &idle);
@@ -176,6 +189,32 @@ impl<'a> Measurement<'a> {
             .collect();
         Ok(Costs { probes, dispatch_ns, floor_ns })
     }
+}
+
+/// Something of which the client's report is a part.
+trait Reported {
+    fn heard_ns(&self) -> u64;
+}
+impl Reported for Phase {
+    fn heard_ns(&self) -> u64 {
+        self.client.heard_ns
+    }
+}
+impl Reported for RawPhase {
+    fn heard_ns(&self) -> u64 {
+        self.phase.client.heard_ns
+    }
+}
+
+/// A phase that the client heard of too late lacks its beginning: it is measured again.
+fn in_time<T: Reported>(mut phase: impl FnMut() -> Result<(u64, T)>) -> Result<T> {
+    for _ in 0..TRIES {
+        let (open_ns, done) = phase()?;
+        if done.heard_ns() < open_ns {
+            return Ok(done);
+        }
+    }
+    Err(Error::workload("the client is too late for its phases", format!("{TRIES} times in a row")))
 }
 
 impl RawPhase {

@@ -263,6 +263,12 @@ impl Loaded {
         self.control.set(0, control);
     }
 
+    /// Nothing is followed from now on. The rest stays as it is: a program that is running still looks at it.
+    pub fn stop(&self) {
+        let control = self.control.get(0).unwrap_or_default();
+        self.control.set(0, Control { state: profiler_common::OFF, ..control });
+    }
+
     /// Sets the recorded interval of a phase that is followed already, without a moment in which it is not.
     pub fn record(&self, open_ns: u64, close_ns: u64) {
         let mut control = self.control.get(0).unwrap_or_default();

@@ -108,11 +108,13 @@ fn configuration(
         rounds: waterfall.rounds.len(),
         operations: detached.operations,
         throughput_per_s: detached.operations as f64 / (detached.length_ns as f64 / 1e9).max(1e-9),
-        latency: detached.latency(waterfall.rounds.iter().map(|round| round.detached_ns).collect()),
-        traced_latency: traced.latency(waterfall.rounds.iter().map(|round| round.traced_ns).collect()),
+        latency: detached
+            .latency(waterfall.rounds.iter().map(|round| round.detached_ns + round.detached_lateness_ns).collect()),
+        traced_latency: traced
+            .latency(waterfall.rounds.iter().map(|round| round.traced_ns + round.traced_lateness_ns).collect()),
         stages: stages(waterfall),
         turnaround_ns_per_op: waterfall.mean_of(|round| round.turnaround_ns),
-        lateness_ns_per_op: traced.lateness_ns as f64 / traced.operations.max(1) as f64,
+        lateness_ns_per_op: waterfall.mean_of(|round| round.traced_lateness_ns),
         tail_stages: tail_stages(records),
         records: record_counts(waterfall, records),
         residual_ns_per_op: waterfall.mean_of(|round| round.residual_ns),
@@ -144,20 +146,17 @@ fn configuration(
 struct ClientSums {
     operations: u64,
     length_ns: u64,
-    lateness_ns: u64,
     histogram: Hdr<u64>,
 }
 
 fn client_sums(repetitions: &[&Repetition], kind: PhaseKind) -> Result<ClientSums> {
-    let mut sums =
-        ClientSums { operations: 0, length_ns: 0, lateness_ns: 0, histogram: workloads::protocol::new_histogram() };
+    let mut sums = ClientSums { operations: 0, length_ns: 0, histogram: workloads::protocol::new_histogram() };
     for phase in repetitions.iter().flat_map(|repetition| waterfall::of_kind(repetition, kind)) {
         let broken = |why: String| Error::Files { what: "cannot read a stored latency histogram".to_owned(), why };
         let histogram = decode_histogram(&phase.client.histogram).map_err(broken)?;
         sums.histogram.add(&histogram).map_err(|error| broken(error.to_string()))?;
         sums.operations += phase.client.operations;
         sums.length_ns += phase.length_ns;
-        sums.lateness_ns += phase.client.lateness_sum_ns;
     }
     Ok(sums)
 }
@@ -197,7 +196,7 @@ fn stages(waterfall: &Waterfall) -> Vec<StageResult> {
             role: row.key.role,
             ns_per_op: estimate.mean,
             ci95_ns: estimate.ci95,
-            corrected_ns_per_op: estimate.mean - row.probes_ns,
+            corrected_ns_per_op: estimate.mean - row.probes_mean_ns(),
             count_per_op: row.count_per_op,
             p50_ns: row.histogram.quantile_ns(0.5),
             p99_ns: row.histogram.quantile_ns(0.99),
@@ -284,6 +283,18 @@ fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResu
             "the server answered what no call had received (splice, sendfile, zero-copy or io_uring): not built yet"
                 .to_owned(),
         );
+    }
+    if waterfall.miscounted_phases > 0 {
+        reasons.push(format!(
+            "the counts of {} phases contradict each other (tokens, or operations of probes and client)",
+            waterfall.miscounted_phases
+        ));
+    }
+    if waterfall.empty_rounds > 0 {
+        reasons.push(format!(
+            "{} rounds had a phase without any operation and were left out: longer --duration",
+            waterfall.empty_rounds
+        ));
     }
     if waterfall.operations == 0 {
         reasons.push("the probes saw no operation".to_owned());

@@ -61,7 +61,7 @@ pub struct WorkloadResult {
     pub settings: Settings,
 }
 
-/// Latencies as the client saw them, ns.
+/// Latencies as the client saw them, ns; with a rate, from the intended time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     /// Mean over the rounds' means.
@@ -107,7 +107,7 @@ pub struct ConfigurationResult {
     pub tail_stages: Vec<TailStage>,
     /// Records.
     pub records: RecordCounts,
-    /// Mean traced latency less the sum of the stages, ns.
+    /// Mean traced latency, from the actual call, less the sum of the stages, ns.
     pub residual_ns_per_op: f64,
     /// Deviation of stages and unfinished time from tokens × time, by the probes' clock, %.
     pub conservation_percent: f64,
@@ -239,7 +239,7 @@ pub struct ComparisonResult {
     pub sentence: String,
     /// Rounds that both have.
     pub rounds: usize,
-    /// Difference of the detached mean latencies, ns.
+    /// Difference of the detached mean latencies, from the actual call, ns.
     pub latency_delta_ns: f64,
     /// Its 95 % interval.
     pub ci95_ns: Option<[f64; 2]>,

@@ -103,14 +103,16 @@ pub fn drive(options: &Options) -> io::Result<()> {
         })
         .collect();
     say(&Reply::Ready { connections: options.connections })?;
+    let mut heard_ns = 0;
     for line in io::stdin().lock().lines() {
         match serde_json::from_str(&line?) {
             Ok(Request::Phase { open_ns, close_ns }) => {
                 shared.open_ns.store(open_ns, Ordering::Relaxed);
                 shared.close_ns.store(close_ns, Ordering::Relaxed);
                 shared.phase.fetch_add(1, Ordering::Release);
+                heard_ns = now_ns();
             }
-            Ok(Request::Report) => report(&shared, &workers)?,
+            Ok(Request::Report) => report(&shared, &workers, heard_ns)?,
             Err(error) => say(&Reply::Failed { reason: format!("unknown request: {error}") })?,
         }
     }
@@ -238,13 +240,13 @@ impl Seen {
     }
 }
 
-fn report(shared: &Shared, workers: &[Arc<Worker>]) -> io::Result<()> {
+fn report(shared: &Shared, workers: &[Arc<Worker>], heard_ns: u64) -> io::Result<()> {
     if let Some(reason) = lock(&shared.failure).take() {
         return say(&Reply::Failed { reason });
     }
     let phase = shared.phase.load(Ordering::Relaxed);
     let (open_ns, close_ns) = (shared.open_ns.load(Ordering::Relaxed), shared.close_ns.load(Ordering::Relaxed));
-    let mut total = PhaseReport::default();
+    let mut total = PhaseReport { heard_ns, ..PhaseReport::default() };
     let mut histogram = new_histogram();
     for worker in workers {
         // What a thread that still sleeps will note only when its next operation ends.

@@ -32,19 +32,32 @@ pub(super) fn replace_turnaround(rows: &mut Vec<Row>, traced: &[Sums], detailed:
     if entry_ns + exit_ns == 0.0 {
         // No system-call points here: one row for both ends.
         let both = key("received", "send");
-        rows.push(row(both, ends_ns, whole.probes_ns, whole.count_per_op, Histogram::default()));
+        rows.push(whole.end(both, ends_ns, whole.probes_ns.clone()));
         return;
     }
     let share = entry_ns / (entry_ns + exit_ns);
     let scaled = |share: f64| ends_ns.iter().map(|ns| ns * share).collect::<Vec<f64>>();
     let histogram = |part: &StageKey| histogram_of(repetitions, PhaseKind::Detailed, true, part);
-    let entry_row = row(entry.clone(), scaled(share), 0.0, whole.count_per_op, histogram(&entry));
+    let none = vec![0.0; ends_ns.len()];
+    let entry_row = Row { histogram: histogram(&entry), ..whole.end(entry.clone(), scaled(share), none) };
     // The programs at `received` run before the return, those at `send` after its clock is read.
-    let exit_row = row(exit.clone(), scaled(1.0 - share), whole.probes_ns, whole.count_per_op, histogram(&exit));
+    let exit_row =
+        Row { histogram: histogram(&exit), ..whole.end(exit.clone(), scaled(1.0 - share), whole.probes_ns.clone()) };
     rows.insert(0, entry_row);
     rows.push(exit_row);
 }
 
-fn row(key: StageKey, rounds_ns: Vec<f64>, probes_ns: f64, count_per_op: f64, histogram: Histogram) -> Row {
-    Row { key, rounds_ns, probes_ns, count_per_op, histogram, parts: Vec::new() }
+impl Row {
+    /// One end of a turn-around.
+    fn end(&self, key: StageKey, rounds_ns: Vec<f64>, probes_ns: Vec<f64>) -> Self {
+        Self {
+            key,
+            rounds_ns,
+            probes_ns,
+            rounds_count: self.rounds_count.clone(),
+            count_per_op: self.count_per_op,
+            histogram: Histogram::default(),
+            parts: Vec::new(),
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Parts of stages: shares measured in detailed phases (or, where those have none, in traced ones), applied to the
 //! stage's time in traced phases.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::{Part, Row, Sums};
 use crate::{analysis::path::StageKey, counts::Place, points};
@@ -52,27 +52,32 @@ pub(super) fn attach(rows: &mut [Row], traced: &[Sums], detailed: &[Sums]) {
                 count_per_op: *count_per_op,
             })
             .collect();
-        row.parts.sort_by_key(|part| (rank(&part.from), rank(&part.to)));
+        row.parts.sort_by_key(|part| (rank(&part.from, &row.key), rank(&part.to, &row.key)));
     }
 }
 
-/// Place of a point in the table, which is in path order within a group.
-fn rank(place: &Place) -> usize {
-    const ORDER: &[&str] =
-        &["received", "return", "call", "ready", "waking", "wakeup", "switch-in", "poll-return", "receive-call"];
-    ORDER.iter().position(|point| *point == place.point).unwrap_or(0)
+/// Order of the points within a stage: its beginning, what splits it, its end.
+fn rank(place: &Place, stage: &StageKey) -> usize {
+    const ORDER: &[&str] = &["return", "call", "waking", "wakeup", "switch-in", "poll-return", "receive-call"];
+    if *place == stage.from {
+        0
+    } else if *place == stage.to {
+        usize::MAX
+    } else {
+        1 + ORDER.iter().position(|point| *point == place.point).unwrap_or(0)
+    }
 }
 
 /// Parts by row: key, count per operation, ns in all.
-fn collect(rows: &[Row], sums: &[Sums]) -> HashMap<usize, Vec<(StageKey, f64, f64)>> {
+fn collect(rows: &[Row], sums: &[Sums]) -> BTreeMap<usize, Vec<(StageKey, f64, f64)>> {
     let operations: u64 = sums.iter().map(|sums| sums.operations).sum();
-    let mut totals: HashMap<&StageKey, (u64, u64)> = HashMap::new();
+    let mut totals: BTreeMap<&StageKey, (u64, u64)> = BTreeMap::new();
     for (key, (count, ns)) in sums.iter().flat_map(|sums| &sums.parts) {
         let total = totals.entry(key).or_default();
         total.0 += count;
         total.1 += ns;
     }
-    let mut by_row: HashMap<usize, Vec<(StageKey, f64, f64)>> = HashMap::new();
+    let mut by_row: BTreeMap<usize, Vec<(StageKey, f64, f64)>> = BTreeMap::new();
     for (key, (count, ns)) in totals {
         if let Some(index) = row_of(key, rows) {
             let count_per_op = count as f64 / operations.max(1) as f64;
