@@ -97,14 +97,16 @@ fn test(no_install: bool, full: bool, arguments: &[String]) -> Result<()> {
     build::all()?;
     let _docker = Docker::ensure()?;
     let mut command = shell::command("cargo");
-    command.args(["test", "--release", "--workspace"]).args(arguments);
+    command.args(["test", "--release", "--workspace", "--no-fail-fast"]).args(arguments);
     // Everything is set up: a test that finds something missing now fails instead of skipping.
     command.env("VIRTAX_NO_SKIP", "1");
     if full {
         command.env("VIRTAX_FULL", "1");
     }
-    if let Err(error) = run(command) {
-        bail!("tests failed: {error}");
+    let counts = shell::run_tests(command)?;
+    println!("tests: {} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.ignored);
+    if counts.failed > 0 || counts.passed == 0 || !counts.success {
+        bail!("tests failed");
     }
     Ok(())
 }

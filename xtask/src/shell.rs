@@ -4,6 +4,7 @@ use std::{
     env,
     ffi::OsStr,
     fs,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -22,6 +23,48 @@ pub fn run(mut command: Command) -> Result<()> {
         bail!("{} ended with {status}", show(&command));
     }
     Ok(())
+}
+
+/// What a test run brought.
+#[derive(Default)]
+pub struct TestCounts {
+    /// Tests that passed.
+    pub passed: u64,
+    /// Tests that failed.
+    pub failed: u64,
+    /// Tests that were not run.
+    pub ignored: u64,
+    /// Whether the runner itself was content.
+    pub success: bool,
+}
+
+/// Runs `cargo test`, shows what it prints, and adds up its results: it closes with one line per binary only.
+pub fn run_tests(mut command: Command) -> Result<TestCounts> {
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot execute {}", show(&command)))?;
+    let mut counts = TestCounts::default();
+    for line in child.stdout.take().into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
+        let line = line.context("cannot read what the tests print")?;
+        println!("{line}");
+        add_result(&line, &mut counts);
+    }
+    counts.success = child.wait()?.success();
+    Ok(counts)
+}
+
+/// `test result: ok. 65 passed; 0 failed; 0 ignored; …`
+fn add_result(line: &str, counts: &mut TestCounts) {
+    let Some((_, results)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else { return };
+    for result in results.split("; ") {
+        let Some((number, what)) = result.split_once(' ') else { continue };
+        let number = number.parse().unwrap_or(0);
+        match what {
+            "passed" => counts.passed += number,
+            "failed" => counts.failed += number,
+            "ignored" => counts.ignored += number,
+            _ => {}
+        }
+    }
 }
 
 /// Runs it and returns what it printed.
@@ -83,4 +126,21 @@ pub fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
     fs::write(to, bytes).with_context(|| format!("cannot write {}", to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_all_binaries_are_added_up() {
+        let mut counts = TestCounts::default();
+        add_result(
+            "test result: ok. 65 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.40s",
+            &mut counts,
+        );
+        add_result("test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured", &mut counts);
+        add_result("test result::sentence ... ok", &mut counts);
+        assert_eq!((counts.passed, counts.failed, counts.ignored), (67, 3, 1));
+    }
 }
