@@ -1,0 +1,154 @@
+//! A recorded run (eight rounds, host network and NAT), computed and rendered anew.
+
+mod common;
+
+use std::{fs, path::Path};
+
+use common::{Out, text, virtax};
+use profiler::{
+    render::terminal::{self, Look},
+    result::RunResult,
+    run,
+};
+
+/// A copy of the recorded run in a folder of the test's own.
+fn recorded() -> Out {
+    let out = Out::new();
+    fs::create_dir(out.path()).unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/run");
+    for entry in fs::read_dir(source).unwrap().flatten() {
+        fs::copy(entry.path(), out.path().join(entry.file_name())).unwrap();
+    }
+    out
+}
+
+fn replace_in(path: &Path, from: &str, to: &str) {
+    let content = fs::read_to_string(path).unwrap();
+    assert!(content.contains(from));
+    fs::write(path, content.replacen(from, to, 1)).unwrap();
+}
+
+#[test]
+fn the_report_is_as_reviewed() {
+    let (result, _) = run::report(&recorded().path()).unwrap();
+    let shown = terminal::report(&result, Look { width: Some(200), styled: false });
+    insta::assert_snapshot!(shown);
+}
+
+#[test]
+fn stages_and_residual_sum_to_the_clients_latency() {
+    let (result, _) = run::report(&recorded().path()).unwrap();
+    for configuration in &result.configurations {
+        let stages: f64 = configuration.stages.iter().map(|stage| stage.ns_per_op).sum();
+        let sum = stages + configuration.residual_ns_per_op;
+        assert!((sum - configuration.traced_latency.mean_ns).abs() < 1e-3, "{}: {sum}", configuration.name);
+        assert_eq!(configuration.incomplete, Vec::<String>::new());
+        let n = configuration.tail_stages[0].n;
+        assert!(configuration.tail_stages.iter().all(|stage| stage.n == n) && n >= 10);
+    }
+    for comparison in &result.comparisons {
+        let rows: f64 = comparison.stages.iter().map(|stage| stage.delta_ns).sum();
+        assert!((rows + comparison.residual_delta_ns - comparison.traced_delta_ns).abs() < 1e-3);
+    }
+}
+
+/// Turning the pair around turns every sign around, and no interval's width.
+#[test]
+fn comparisons_are_antisymmetric() {
+    let (result, _) = run::report(&recorded().path()).unwrap();
+    let (there, back) = (&result.comparisons[0], &result.comparisons[1]);
+    assert_eq!((&there.baseline, &there.candidate), (&back.candidate, &back.baseline));
+    assert!((there.latency_delta_ns + back.latency_delta_ns).abs() < 1e-6);
+    for stage in &there.stages {
+        let other = back.stages.iter().find(|other| other.id == stage.id).unwrap();
+        assert!((stage.delta_ns + other.delta_ns).abs() < 1e-6, "{}", stage.id);
+        assert_eq!(stage.significant, other.significant, "{}", stage.id);
+    }
+}
+
+#[test]
+fn the_same_counts_give_the_same_result_and_it_survives_the_file() {
+    let out = recorded();
+    let (first, _) = run::report(&out.path()).unwrap();
+    assert!(RunResult::load(&out.path()).unwrap() == first, "what was written is not what is read");
+    let bytes = fs::read(out.path().join("result.json")).unwrap();
+    let (second, _) = run::report(&out.path()).unwrap();
+    assert!(first == second && bytes == fs::read(out.path().join("result.json")).unwrap());
+}
+
+#[test]
+fn flame_graphs_are_as_wide_as_the_stages_and_say_what_they_are() {
+    let out = recorded();
+    let (result, pictures) = run::report(&out.path()).unwrap();
+    assert_eq!(pictures.len(), 4);
+    for configuration in &result.configurations {
+        let stem = configuration.name.replace([':', '='], "-");
+        let folded = fs::read_to_string(out.path().join(format!("latency.{stem}.folded"))).unwrap();
+        let root: f64 = folded.lines().map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum();
+        let stages: f64 = configuration.stages.iter().map(|stage| stage.ns_per_op).sum();
+        assert!((root / stages - 1.0).abs() < 0.001, "{root} {stages}");
+        assert!(folded.lines().all(|line| line.starts_with(&format!("{};re", configuration.name))));
+    }
+    for picture in pictures {
+        let svg = fs::read_to_string(picture).unwrap();
+        assert!(svg.contains(&format!("run {}", result.run_id)) && svg.contains("ns per operation"));
+        assert!(svg.ends_with("</svg>") || svg.trim_end().ends_with("</svg>"));
+    }
+}
+
+#[test]
+fn json_on_standard_output_is_the_result() {
+    let out = recorded();
+    let output = virtax().arg("report").arg(out.path()).arg("--json").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let shown: RunResult = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(shown == RunResult::load(&out.path()).unwrap());
+}
+
+#[test]
+fn an_interrupted_run_reports_what_it_has() {
+    let out = recorded();
+    let path = out.path().join("repetitions.jsonl");
+    let whole = fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    // Five repetitions, and the sixth cut off in its middle.
+    fs::write(&path, format!("{}\n{}", lines[..5].join("\n"), &lines[5][..lines[5].len() / 2])).unwrap();
+    let (result, _) = run::report(&out.path()).unwrap();
+    assert_eq!(result.configurations.iter().map(|configuration| configuration.rounds).sum::<usize>(), 5);
+    assert!(result.comparisons.iter().all(|comparison| comparison.verdict == "too_few_rounds"));
+}
+
+#[test]
+fn newer_and_broken_files_are_refused() {
+    let newer = recorded();
+    replace_in(&newer.path().join("run.json"), "\"schema_version\": 1", "\"schema_version\": 2");
+    let error = run::report(&newer.path()).unwrap_err();
+    assert_eq!(error.exit_code(), 6);
+    assert!(error.to_string().contains("schema version is 2"), "{error}");
+
+    let broken = recorded();
+    replace_in(&broken.path().join("repetitions.jsonl"), "\"round\":0", "\"round\":\"zero\"");
+    let error = run::report(&broken.path()).unwrap_err();
+    assert!(error.to_string().contains("line 1"), "{error}");
+
+    let hostile = recorded();
+    let records = fs::read_dir(hostile.path()).unwrap().flatten().map(|entry| entry.path());
+    for path in records.filter(|path| path.to_string_lossy().ends_with(".gz")) {
+        fs::write(path, b"\x1f\x8bnot gzip").unwrap();
+    }
+    assert_eq!(run::report(&hostile.path()).unwrap_err().exit_code(), 6);
+}
+
+/// A loss above a thousandth withholds the verdict.
+#[test]
+fn losses_withhold_the_verdict() {
+    let out = recorded();
+    let path = out.path().join("repetitions.jsonl");
+    let content = fs::read_to_string(&path).unwrap().replace("\"freed\":0", "\"freed\":900");
+    fs::write(&path, content).unwrap();
+    let (result, _) = run::report(&out.path()).unwrap();
+    let reasons = &result.configurations[0].incomplete;
+    assert!(reasons.iter().any(|reason| reason.contains("were lost")), "{reasons:?}");
+    assert!(reasons.iter().any(|reason| reason.contains("contradict")), "{reasons:?}");
+    assert!(result.comparisons.iter().all(|comparison| comparison.verdict == "incomplete"));
+}
