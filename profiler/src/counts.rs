@@ -197,6 +197,8 @@ pub struct Repetition {
     pub devices: Vec<DeviceInfo>,
     /// Netfilter hooks of the server's network namespace.
     pub server_hooks: Hooks,
+    /// Those of the client's.
+    pub client_hooks: Hooks,
     /// The phases, in order.
     pub phases: Vec<Phase>,
     /// What the probes cost.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use nix::{
-    sched::{CpuSet, sched_setaffinity},
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     sys::signal::{Signal, kill as send_signal},
     unistd::Pid,
 };
@@ -69,6 +69,32 @@ pub fn pin(pid: u32, cpus: &[usize]) -> Result<()> {
                 Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
                 Err(error) => return Err(refuse(&error)),
             }
+        }
+    }
+    Ok(())
+}
+
+/// Checks from inside that all threads of a process may run on these CPUs only; empty: anywhere.
+///
+/// # Errors
+/// If one may run elsewhere: something else set its affinity.
+pub fn check_placement(pid: u32, cpus: &[usize]) -> Result<()> {
+    if cpus.is_empty() {
+        return Ok(());
+    }
+    let wrong = |why: String| {
+        Error::unsupported(
+            format!("process {pid} does not stay on CPU {cpus:?}"),
+            why,
+            "use `--placement free`, or stop what moves it",
+        )
+    };
+    for thread in threads(pid).map_err(|error| wrong(error.to_string()))? {
+        // A thread that ended meanwhile is nowhere.
+        let Ok(allowed) = sched_getaffinity(Pid::from_raw(thread as i32)) else { continue };
+        let found: Vec<usize> = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false)).collect();
+        if found != cpus {
+            return Err(wrong(format!("thread {thread} may run on {found:?}")));
         }
     }
     Ok(())
@@ -148,6 +174,18 @@ mod tests {
         assert_eq!(family(me)[0], me);
         assert!(network_namespace(me).unwrap() > 0);
         assert_eq!(status_field(me, "Tgid"), Some(me.to_string()));
+    }
+
+    #[test]
+    fn a_pinned_process_is_found_where_it_was_put() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let allowed = crate::experiment::plan::allowed_cpus().unwrap();
+        pin(child.id(), &allowed[..1]).unwrap();
+        check_placement(child.id(), &allowed[..1]).unwrap();
+        let elsewhere = [allowed[0] + 1];
+        assert_eq!(check_placement(child.id(), &elsewhere).unwrap_err().exit_code(), 3);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

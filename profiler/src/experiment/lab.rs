@@ -176,6 +176,8 @@ impl Repeater for Lab<'_> {
         let (names, roles) = self.who_and_where(server.as_ref(), &client)?;
         probes.follow(&roles)?;
         interrupt::sleep(WARM_UP)?;
+        process::check_placement(client.pid(), &self.cpus.client)?;
+        process::check_placement(server.pid(), &self.cpus.server)?;
         let connections = self.plan.workload.connections(&self.plan.settings);
         let watched = Watched { families: roles.keys().copied().collect(), cpus: self.cpus.clone() };
         let mut measurement = Measurement::new(&mut probes, &mut client, &names, connections);
@@ -208,6 +210,7 @@ impl Repeater for Lab<'_> {
             settings: engine::verified_settings(server.pid())?,
             devices: labels.devices().cloned().collect(),
             server_hooks: hooks_of(server.pid()),
+            client_hooks: hooks_of(client.pid()),
             phases,
             costs,
             disturbances,

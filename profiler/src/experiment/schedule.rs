@@ -95,6 +95,7 @@ mod tests {
                 settings: Default::default(),
                 devices: Vec::new(),
                 server_hooks: Hooks::default(),
+                client_hooks: Hooks::default(),
                 phases: vec![phase],
                 costs: Costs::default(),
                 disturbances: Vec::new(),

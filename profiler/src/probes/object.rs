@@ -8,7 +8,7 @@ use aya::{
     programs::{Program, ProgramError},
 };
 use aya_log::EbpfLogger;
-use profiler_common::{CALL_POLL, CALL_RECEIVE, CALL_SEND, Control};
+use profiler_common::{CALL_POLL, CALL_RECEIVE, CALL_SEND, Control, Counter};
 
 use super::{Offsets, mapped::MappedArray, tables::Tables};
 use crate::{
@@ -39,7 +39,7 @@ pub struct Loaded {
     pub(super) control: MappedArray<Control>,
     pub(super) tables: Tables,
     pub(super) ring: RingBuf<MapData>,
-    logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    logger: Option<EbpfLogger<FaultNames>>,
 }
 
 /// System calls that send, receive, or wait for readiness, by the numbers of this architecture.
@@ -158,6 +158,27 @@ fn reason(error: &dyn std::error::Error) -> String {
     if skipped == 0 { line } else { format!("… {}", line.chars().skip(skipped).collect::<String>()) }
 }
 
+/// Faults come from the kernel as "tracepoint: fault N"; a person reads names.
+struct FaultNames;
+
+impl log::Log for FaultNames {
+    fn enabled(&self, _metadata: &log::Metadata<'_>) -> bool {
+        true
+    }
+    fn log(&self, record: &log::Record<'_>) {
+        log::warn!("probe {}", name_fault(&record.args().to_string()));
+    }
+    fn flush(&self) {}
+}
+
+fn name_fault(line: &str) -> String {
+    let named = line.rsplit_once("fault ").and_then(|(start, number)| {
+        let counter = Counter::ALL.get(number.trim().parse::<usize>().ok()?)?;
+        Some(format!("{start}{}", counter.name()))
+    });
+    named.unwrap_or_else(|| line.to_owned())
+}
+
 impl Loaded {
     /// Loads the probes; nothing is attached yet.
     ///
@@ -199,7 +220,7 @@ impl Loaded {
         let mut loaded = Self { bpf, chosen, control, tables, ring, logger: None };
         loaded.name_calls()?;
         if debug {
-            loaded.logger = EbpfLogger::init(&mut loaded.bpf)
+            loaded.logger = EbpfLogger::init_with_logger(&mut loaded.bpf, FaultNames)
                 .map_err(|error| log::warn!("faults of the probes cannot be shown: {error}"))
                 .ok();
         }
@@ -360,4 +381,17 @@ pub fn support() -> Result<Vec<Support>> {
                 .collect(),
         })
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_have_names() {
+        let number = Counter::Drops as u32;
+        assert_eq!(name_fault(&format!("kfree_skb: fault {number}")), "kfree_skb: drops");
+        assert_eq!(name_fault("kfree_skb: fault 999"), "kfree_skb: fault 999");
+        assert_eq!(name_fault("something else"), "something else");
+    }
 }

@@ -134,6 +134,7 @@ fn configuration(
         costs: waterfall.costs.clone(),
         devices: last.devices.clone(),
         server_hooks: last.server_hooks.clone(),
+        client_hooks: last.client_hooks.clone(),
         agent_cpu_share: repetitions.iter().map(|repetition| repetition.agent_cpu_ns).sum::<u64>() as f64
             / (repetitions.iter().map(|repetition| repetition.agent_wall_ns).sum::<u64>() as f64).max(1.0),
         incomplete: Vec::new(),

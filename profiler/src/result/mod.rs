@@ -131,6 +131,8 @@ pub struct ConfigurationResult {
     pub devices: Vec<DeviceInfo>,
     /// Netfilter hooks of the server's namespace.
     pub server_hooks: Hooks,
+    /// Those of the client's.
+    pub client_hooks: Hooks,
     /// Share of one core that virtax itself used during the phases.
     pub agent_cpu_share: f64,
     /// Why it is incomplete; empty: it is complete.
