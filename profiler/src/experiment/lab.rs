@@ -47,7 +47,6 @@ pub struct Lab<'a> {
     bench: Bench,
     cpus: Cpus,
     offsets: Offsets,
-    dispatch_ns: f64,
     options: ProbeOptions,
     phases: Vec<(PhaseKind, Duration)>,
 }
@@ -62,11 +61,10 @@ impl<'a> Lab<'a> {
         let cpus = plan.placement.divide(&allowed_cpus()?)?;
         // First what needs no trace to be left: a machine without probes ends here.
         let offsets = Offsets::of_running_kernel()?;
-        let mut probes = Loaded::new(&offsets, options.preference, options.debug)?;
+        drop(Loaded::new(&offsets, options.preference, options.debug)?);
         if !cpus.agent.is_empty() {
             process::pin(std::process::id(), &cpus.agent)?;
         }
-        let dispatch_ns = Dispatch::new()?.measure(&mut probes)?;
         let binary = ledger.folder().join("virtax-workload");
         std::fs::write(&binary, artifact::workload()?)
             .and_then(|()| std::fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(0o755)))
@@ -82,7 +80,19 @@ impl<'a> Lab<'a> {
                 hosts.insert(engine.name().to_owned(), engine.prepare(&bench, &wanted)?);
             }
         }
-        Ok(Self { plan, hosts, bench, cpus, offsets, dispatch_ns, options, phases })
+        Ok(Self { plan, hosts, bench, cpus, offsets, options, phases })
+    }
+
+    /// What getting into a probe costs, on the CPU where the server will run: CPUs of a shared machine differ.
+    fn dispatch_ns(&self, probes: &mut Loaded) -> Result<f64> {
+        let cpus = &self.cpus;
+        if cpus.server.is_empty() {
+            return Dispatch::new()?.measure(probes);
+        }
+        process::pin(std::process::id(), &cpus.server)?;
+        let measured = Dispatch::new().and_then(|loop_of_calls| loop_of_calls.measure(probes));
+        process::pin(std::process::id(), &cpus.agent)?;
+        measured
     }
 
     fn start_server(&mut self, configuration: &Configuration) -> Result<Box<dyn Server>> {
@@ -138,6 +148,7 @@ impl Lab<'_> {
     /// The function's, or if client, server or probes fail.
     pub fn with_measurement<T>(&mut self, function: impl FnOnce(&mut Measurement<'_>, f64) -> Result<T>) -> Result<T> {
         let mut probes = Loaded::new(&self.offsets, self.options.preference, self.options.debug)?;
+        let dispatch_ns = self.dispatch_ns(&mut probes)?;
         let configuration = self.plan.configurations[0].clone();
         let mut server = self.start_server(&configuration)?;
         let mut client = self.start_client(&configuration, server.as_mut())?;
@@ -145,7 +156,7 @@ impl Lab<'_> {
         probes.follow(&roles)?;
         interrupt::sleep(WARM_UP)?;
         let connections = self.plan.workload.connections(&self.plan.settings);
-        function(&mut Measurement::new(&mut probes, &mut client, &names, connections), self.dispatch_ns)
+        function(&mut Measurement::new(&mut probes, &mut client, &names, connections), dispatch_ns)
     }
 }
 
@@ -171,6 +182,7 @@ impl Repeater for Lab<'_> {
         position: u32,
     ) -> Result<(Repetition, Vec<Record>)> {
         let mut probes = Loaded::new(&self.offsets, self.options.preference, self.options.debug)?;
+        let dispatch_ns = self.dispatch_ns(&mut probes)?;
         let mut server = self.start_server(configuration)?;
         let mut client = self.start_client(configuration, server.as_mut())?;
         let (names, roles) = self.who_and_where(server.as_ref(), &client)?;
@@ -181,7 +193,7 @@ impl Repeater for Lab<'_> {
         let connections = self.plan.workload.connections(&self.plan.settings);
         let watched = Watched { families: roles.keys().copied().collect(), cpus: self.cpus.clone() };
         let mut measurement = Measurement::new(&mut probes, &mut client, &names, connections);
-        let costs = measurement.costs(self.dispatch_ns)?;
+        let costs = measurement.costs(dispatch_ns)?;
         let before = Load::now(&watched);
         let (agent_before, clock_before) = (process::own_cpu_ns(), workloads::clock::now_ns());
         let raw = run_phases(&mut measurement, &self.phases, self.plan.records_per_s);
