@@ -33,7 +33,8 @@ impl Look {
             table.force_no_tty();
         }
         table.set_header(header.iter().enumerate().map(|(index, text)| {
-            let cell = if index == 0 { Cell::new(text) } else { number(text) };
+            let is_words = index == 0 || *text == "what";
+            let cell = if is_words { Cell::new(text) } else { number(text) };
             cell.add_attribute(Attribute::Bold)
         }));
         table
@@ -111,7 +112,7 @@ pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
         ]);
         for part in stage.parts.iter().filter(|part| part.ns_per_op > SMALLEST_SHARE * latency) {
             table.add_row(vec![
-                Cell::new(format!("      of it {} → {}", part.from, part.to)),
+                Cell::new(format!("    · {} → {}", part.from, part.to)),
                 number(micros(part.ns_per_op)),
                 number(""),
                 number(""),
