@@ -45,8 +45,7 @@ impl Namespace {
             )
         };
         let lease = ledger.note(Item::Namespace { name: name.to_owned() })?;
-        fs::create_dir_all(FOLDER).map_err(|error| refuse(&error))?;
-        File::create_new(&path).map_err(|error| refuse(&error))?;
+        create_file(&path).map_err(|error| refuse(&error))?;
         let target = path.clone();
         // In a thread of its own: unsharing changes the thread that does it, for good.
         std::thread::spawn(move || -> nix::Result<()> {
@@ -102,6 +101,18 @@ impl Namespace {
     }
 }
 
+/// A new file to mount on. Another run that ends may remove the empty folder in between: then once more.
+fn create_file(path: &Path) -> io::Result<()> {
+    for _ in 0..3 {
+        fs::create_dir_all(FOLDER)?;
+        match File::create_new(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            created => return created.map(drop),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::NotFound, format!("{FOLDER} is removed again and again")))
+}
+
 /// Removes a named namespace; one that is gone is no error.
 ///
 /// # Errors
@@ -112,7 +123,11 @@ pub fn delete_namespace(name: &str) -> Result<()> {
     let _ = umount2(&path, MntFlags::MNT_DETACH);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", &path, error)),
-        _ => Ok(()),
+        _ => {
+            // Stays while it holds others, or where `ip netns` has mounted it.
+            let _ = fs::remove_dir(FOLDER);
+            Ok(())
+        }
     }
 }
 

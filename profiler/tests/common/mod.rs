@@ -91,6 +91,7 @@ pub struct Traces {
     rules: String,
     forwarding: String,
     runs: bool,
+    namespace_folder: bool,
     processes: Vec<String>,
     programs: usize,
 }
@@ -116,6 +117,7 @@ impl Traces {
             rules,
             forwarding: std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").expect("ip_forward"),
             runs: Path::new("/run/virtax").exists(),
+            namespace_folder: Path::new("/run/netns").exists(),
             processes: workload_processes(),
             programs: settled_programs(),
         }

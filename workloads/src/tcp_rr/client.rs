@@ -48,6 +48,8 @@ pub struct Options {
 
 /// What one thread saw of the current phase.
 struct Seen {
+    /// When the last call returned; 0: none has.
+    idle_since_ns: u64,
     phase: u64,
     operations: u64,
     latency_sum_ns: u64,
@@ -59,8 +61,9 @@ struct Seen {
 /// What the main thread and one working thread share.
 struct Worker {
     seen: Mutex<Seen>,
-    /// When the last call returned, while no other was made; 0 during a call.
-    idle_since_ns: AtomicU64,
+    /// When the call was made that has not returned yet; 0: there is none. Cleared under the lock of `seen` only, so
+    /// that whoever holds it finds both in agreement.
+    called_ns: AtomicU64,
 }
 
 #[derive(Default)]
@@ -91,7 +94,7 @@ pub fn drive(options: &Options) -> io::Result<()> {
         .into_iter()
         .enumerate()
         .map(|(index, stream)| {
-            let worker = Arc::new(Worker { seen: Mutex::new(Seen::new()), idle_since_ns: AtomicU64::new(0) });
+            let worker = Arc::new(Worker { seen: Mutex::new(Seen::new()), called_ns: AtomicU64::new(0) });
             let (shared, mine, options) = (shared.clone(), worker.clone(), *options);
             std::thread::spawn(move || {
                 if let Err(error) = work(&options, index, stream, &shared, &mine) {
@@ -166,12 +169,11 @@ fn work(options: &Options, index: usize, mut stream: TcpStream, shared: &Shared,
     let mut intended_ns = now_ns() + interval_ns * index as u64 / u64::from(options.connections).max(1);
     let mut returned_ns = now_ns();
     while !shared.stop.load(Ordering::Relaxed) {
-        worker.idle_since_ns.store(returned_ns, Ordering::Relaxed);
         if interval_ns > 0 {
             sleep_until(intended_ns);
         }
-        worker.idle_since_ns.store(0, Ordering::Relaxed);
         let called_ns = now_ns();
+        worker.called_ns.store(called_ns, Ordering::Relaxed);
         exchange(&mut stream, options, &request, &mut response)?;
         let back_ns = now_ns();
         let intended_ns_or_call = if interval_ns > 0 { intended_ns } else { called_ns };
@@ -199,10 +201,12 @@ fn note(shared: &Shared, worker: &Worker, times: &Times) {
     let (open_ns, close_ns) = (shared.open_ns.load(Ordering::Relaxed), shared.close_ns.load(Ordering::Relaxed));
     let turnaround_ns = inside(times.before_ns, times.called_ns, open_ns, close_ns);
     let ended_inside = times.back_ns >= open_ns && times.back_ns < close_ns;
+    let mut seen = lock(&worker.seen);
+    worker.called_ns.store(0, Ordering::Relaxed);
+    seen.idle_since_ns = times.back_ns;
     if turnaround_ns == 0 && !ended_inside {
         return;
     }
-    let mut seen = lock(&worker.seen);
     if seen.phase != phase {
         seen.begin(phase);
     }
@@ -220,6 +224,7 @@ fn note(shared: &Shared, worker: &Worker, times: &Times) {
 impl Seen {
     fn new() -> Self {
         Self {
+            idle_since_ns: 0,
             phase: 0,
             operations: 0,
             latency_sum_ns: 0,
@@ -240,6 +245,18 @@ impl Seen {
     }
 }
 
+/// The turn-around that its thread will note only when the operation ends that it is about to make, or is making.
+fn pending_turnaround_ns(worker: &Worker, seen: &Seen, open_ns: u64, close_ns: u64) -> u64 {
+    if seen.idle_since_ns == 0 {
+        return 0;
+    }
+    let until_ns = match worker.called_ns.load(Ordering::Relaxed) {
+        0 => now_ns(),
+        called_ns => called_ns,
+    };
+    inside(seen.idle_since_ns, until_ns, open_ns, close_ns)
+}
+
 fn report(shared: &Shared, workers: &[Arc<Worker>], heard_ns: u64) -> io::Result<()> {
     if let Some(reason) = lock(&shared.failure).take() {
         return say(&Reply::Failed { reason });
@@ -249,12 +266,8 @@ fn report(shared: &Shared, workers: &[Arc<Worker>], heard_ns: u64) -> io::Result
     let mut total = PhaseReport { heard_ns, ..PhaseReport::default() };
     let mut histogram = new_histogram();
     for worker in workers {
-        // What a thread that still sleeps will note only when its next operation ends.
-        let idle_since_ns = worker.idle_since_ns.load(Ordering::Relaxed);
-        if idle_since_ns > 0 {
-            total.turnaround_sum_ns += inside(idle_since_ns, now_ns(), open_ns, close_ns);
-        }
         let seen = lock(&worker.seen);
+        total.turnaround_sum_ns += pending_turnaround_ns(worker, &seen, open_ns, close_ns);
         if seen.phase != phase {
             continue;
         }
@@ -287,11 +300,27 @@ mod tests {
         shared.open_ns.store(100, Ordering::Relaxed);
         shared.close_ns.store(200, Ordering::Relaxed);
         shared.phase.store(1, Ordering::Relaxed);
-        let worker = Worker { seen: Mutex::new(Seen::new()), idle_since_ns: AtomicU64::new(0) };
+        let worker = Worker { seen: Mutex::new(Seen::new()), called_ns: AtomicU64::new(0) };
         note(&shared, &worker, &Times { intended_ns: 110, before_ns: 90, called_ns: 120, back_ns: 150 });
         note(&shared, &worker, &Times { intended_ns: 170, before_ns: 150, called_ns: 170, back_ns: 230 });
         let seen = lock(&worker.seen);
         assert_eq!((seen.operations, seen.latency_sum_ns, seen.lateness_sum_ns), (1, 30, 10));
         assert_eq!(seen.turnaround_sum_ns, 20 + 20);
+    }
+
+    #[test]
+    fn a_turn_around_counts_before_its_operation_ends() {
+        let shared = Shared::default();
+        shared.open_ns.store(100, Ordering::Relaxed);
+        shared.close_ns.store(200, Ordering::Relaxed);
+        let worker = Worker { seen: Mutex::new(Seen::new()), called_ns: AtomicU64::new(0) };
+        assert_eq!(pending_turnaround_ns(&worker, &lock(&worker.seen), 100, 200), 0);
+        worker.called_ns.store(110, Ordering::Relaxed);
+        note(&shared, &worker, &Times { intended_ns: 110, before_ns: 90, called_ns: 110, back_ns: 120 });
+        // Asleep: the clock is far beyond the phase.
+        assert_eq!(pending_turnaround_ns(&worker, &lock(&worker.seen), 100, 200), 80);
+        // In a call.
+        worker.called_ns.store(150, Ordering::Relaxed);
+        assert_eq!(pending_turnaround_ns(&worker, &lock(&worker.seen), 100, 200), 30);
     }
 }
