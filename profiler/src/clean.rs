@@ -34,7 +34,10 @@ pub fn clean() -> Result<Cleaned> {
         cleaned.removed.extend(names);
         cleaned.removed.push(format!("working files of run {run_id}"));
     }
-    for item in orphans(&cleaned.alive) {
+    // Listed first, the living asked afterwards: a run that began in between is not taken for dead.
+    let candidates = named_after_runs();
+    let (alive, _) = ledger::survey(Path::new(RUNS))?;
+    for (_, item) in candidates.into_iter().filter(|(run_id, _)| !alive.contains(run_id)) {
         match item.remove() {
             Ok(()) => cleaned.removed.push(item.to_string()),
             Err(error) => cleaned.errors.push(error),
@@ -43,22 +46,22 @@ pub fn clean() -> Result<Cleaned> {
     Ok(cleaned)
 }
 
-/// Objects named after runs that do not live.
-fn orphans(alive: &[String]) -> Vec<Item> {
+/// Objects named after runs, with the runs' ids.
+fn named_after_runs() -> Vec<(String, Item)> {
     let mut items = Vec::new();
     // No daemon, no containers: that is no error here.
     if let Ok(client) = docker::Client::connect() {
-        items.extend(client.orphans(alive).unwrap_or_default());
+        items.extend(client.labelled().unwrap_or_default());
     }
-    for name in net::links_here().unwrap_or_default() {
-        if link_of_run(&name).is_some_and(|run_id| !alive.iter().any(|living| living == run_id)) && name.contains('w') {
-            items.push(Item::Link { name });
+    for name in net::links_here().unwrap_or_default().into_iter().filter(|name| name.contains('w')) {
+        if let Some(run_id) = link_of_run(&name).map(str::to_owned) {
+            items.push((run_id, Item::Link { name }));
         }
     }
     for name in net::namespaces_named("virtax-") {
-        let run_id = name.split('-').nth(1).unwrap_or_default();
-        if is_run_id(run_id) && !alive.iter().any(|living| living == run_id) {
-            items.push(Item::Namespace { name });
+        let run_id = name.split('-').nth(1).unwrap_or_default().to_owned();
+        if is_run_id(&run_id) {
+            items.push((run_id, Item::Namespace { name }));
         }
     }
     items

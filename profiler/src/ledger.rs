@@ -21,6 +21,9 @@ use crate::{
 /// Where live runs keep their ledgers and working files; only root can look inside.
 pub const RUNS: &str = "/run/virtax";
 
+/// Where live runs keep the programs that they start.
+pub const PROGRAMS: &str = "/var/lib/virtax";
+
 /// Something that a run creates outside its own memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -62,6 +65,11 @@ pub enum Item {
         /// What it held.
         before: String,
     },
+    /// A folder for files that must be executable: `/run` often is not.
+    Folder {
+        /// Its path, below [`PROGRAMS`].
+        path: PathBuf,
+    },
     /// A process.
     Process {
         /// Its id.
@@ -87,6 +95,7 @@ impl Item {
             Self::Sysctl { path, before } => {
                 fs::write(path, before).map_err(|error| Error::file("restore", path, error))
             }
+            Self::Folder { path } => remove_folder(path),
             Self::Process { pid, started } => process::kill(*pid, *started),
         }
     }
@@ -102,7 +111,22 @@ impl std::fmt::Display for Item {
             Self::Image { name } => write!(formatter, "image {name}"),
             Self::Rule { arguments } => write!(formatter, "firewall rule {}", arguments.join(" ")),
             Self::Sysctl { path, before } => write!(formatter, "{} (back to {})", path.display(), before.trim()),
+            Self::Folder { path } => write!(formatter, "folder {}", path.display()),
             Self::Process { pid, .. } => write!(formatter, "process {pid}"),
+        }
+    }
+}
+
+/// Removes a folder of programs, and the parent if it was the last; never anything outside of [`PROGRAMS`].
+fn remove_folder(path: &Path) -> Result<()> {
+    if path.parent() != Some(Path::new(PROGRAMS)) {
+        return Err(Error::file("remove", path, format!("it does not lie in {PROGRAMS}")));
+    }
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", path, error)),
+        _ => {
+            let _ = fs::remove_dir(PROGRAMS);
+            Ok(())
         }
     }
 }

@@ -141,7 +141,7 @@ fn command(request: &Request, plan: &Plan, names: &[String]) -> String {
         format!("virtax run {} --in {}", plan.workload.name(), names.join(",")),
         format!("--baseline {}", names[plan.baseline]),
         format!("--rounds {} --duration {}", plan.rounds, plan.duration.as_secs_f64()),
-        format!("--placement {} --seed {}", plan.placement.name(), plan.seed),
+        format!("--placement {} --seed {} --records {}", plan.placement.name(), plan.seed, plan.records_per_s),
     ];
     words.extend(request.settings.iter().map(|pair| format!("--set {pair}")));
     words.join(" ")
@@ -157,6 +157,7 @@ pub fn run(request: &Request, plan: &Plan) -> Result<Outcome> {
     let header = header(request, plan, &run_id)?;
     let folder =
         request.out.clone().unwrap_or_else(|| PathBuf::from(format!("virtax-{}-{run_id}", plan.workload.name())));
+    Store::check(&folder, request.force)?;
     let ledger = Ledger::create(Path::new(RUNS), &run_id)?;
     let mut lab = Lab::new(plan, ledger, &run_id, request.probes)?;
     let mut store = Store::create(&folder, request.force)?;

@@ -65,7 +65,7 @@ pub fn all() -> Result<()> {
     probes()?;
     workloads()?;
     let mut virtax = command("cargo");
-    virtax.args(["build", "--release", "--package", "profiler"]);
+    virtax.args(["build", "--release", "--package", "profiler", "--locked"]);
     run(virtax)
 }
 

@@ -1,6 +1,6 @@
 //! The real thing: servers and clients under the probes.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use super::{
     client::Client,
@@ -20,7 +20,7 @@ use crate::{
     },
     error::{Error, Result},
     interrupt,
-    ledger::Ledger,
+    ledger::{Item, Lease, Ledger, PROGRAMS},
     net::Wire,
     probes::{Dispatch, Loaded, Names, Offsets, Preference},
     process,
@@ -45,6 +45,7 @@ pub struct Lab<'a> {
     // Before the bench, so removed before it: what the engines made lies on top of the wire.
     hosts: BTreeMap<String, Box<dyn Host>>,
     bench: Bench,
+    _programs: Lease,
     cpus: Cpus,
     offsets: Offsets,
     options: ProbeOptions,
@@ -65,8 +66,12 @@ impl<'a> Lab<'a> {
         if !cpus.agent.is_empty() {
             process::pin(std::process::id(), &cpus.agent)?;
         }
-        let binary = ledger.folder().join("virtax-workload");
-        std::fs::write(&binary, artifact::workload()?)
+        let workload = artifact::workload()?;
+        let folder = Path::new(PROGRAMS).join(run_id);
+        let programs = ledger.note(Item::Folder { path: folder.clone() })?;
+        let binary = folder.join("virtax-workload");
+        std::fs::create_dir_all(&folder)
+            .and_then(|()| std::fs::write(&binary, workload))
             .and_then(|()| std::fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(0o755)))
             .map_err(|error| Error::file("write", &binary, error))?;
         let wire = Wire::create(&ledger, run_id)?;
@@ -80,7 +85,7 @@ impl<'a> Lab<'a> {
                 hosts.insert(engine.name().to_owned(), engine.prepare(&bench, &wanted)?);
             }
         }
-        Ok(Self { plan, hosts, bench, cpus, offsets, options, phases })
+        Ok(Self { plan, hosts, bench, _programs: programs, cpus, offsets, options, phases })
     }
 
     /// What getting into a probe costs, on the CPU where the server will run: CPUs of a shared machine differ.

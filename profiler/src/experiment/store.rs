@@ -75,20 +75,30 @@ impl Store {
     /// [`Error::Usage`] if it has other content; [`Error::Files`] if it cannot be written.
     pub fn create(folder: &Path, force: bool) -> Result<Self> {
         let fail = |error| Error::file("write to", folder, error);
+        Self::check(folder, force)?;
         fs::create_dir_all(folder).map_err(fail)?;
         for entry in fs::read_dir(folder).map_err(fail)?.flatten() {
-            if !force {
-                return Err(Error::Usage(format!(
-                    "`--out {}` is not empty; give another folder, or `--force` to replace an earlier run in it",
-                    folder.display()
-                )));
-            }
             if is_ours(&entry.file_name().to_string_lossy()) {
                 fs::remove_file(entry.path()).map_err(fail)?;
             }
         }
         let repetitions = OpenOptions::new().create(true).append(true).open(folder.join(REPETITIONS)).map_err(fail)?;
         Ok(Self { folder: folder.to_owned(), repetitions })
+    }
+
+    /// Refuses a directory with other content, before anything is set up.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if it is not empty and may not be replaced.
+    pub fn check(folder: &Path, force: bool) -> Result<()> {
+        let empty = fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
+        if empty || force {
+            return Ok(());
+        }
+        Err(Error::Usage(format!(
+            "`--out {}` is not empty; give another folder, or `--force` to replace an earlier run in it",
+            folder.display()
+        )))
     }
 
     /// Writes what is known before the first repetition.

@@ -1,6 +1,6 @@
 //! Firewall rules of a run, by the `iptables` that Docker itself uses.
 
-use std::process::Command;
+use std::{os::unix::process::CommandExt, process::Command};
 
 use crate::{
     error::{Error, Result},
@@ -12,6 +12,8 @@ fn iptables(action: &str, arguments: &[String]) -> std::result::Result<(), Strin
         .arg("--wait")
         .arg(action)
         .args(arguments)
+        // Out of the terminal's reach: Ctrl-C must not end it in the middle of a clean-up.
+        .process_group(0)
         .output()
         .map_err(|error| format!("iptables: {error}"))?;
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
@@ -39,8 +41,11 @@ pub fn add_rule(ledger: &Ledger, chain: &str, rule: &[&str]) -> Result<Lease> {
 /// # Errors
 /// If it is still there afterwards.
 pub fn delete_rule(arguments: &[String]) -> Result<()> {
-    if iptables("-C", arguments).is_err() {
-        return Ok(());
+    match iptables("-C", arguments) {
+        // Its own words for a rule, and for a chain, that is not there.
+        Err(why) if why.contains("Bad rule") || why.contains("No chain") => return Ok(()),
+        Err(why) => return Err(Error::engine("cannot look for a firewall rule", why, "remove it by hand")),
+        Ok(()) => {}
     }
     iptables("-D", arguments).map_err(|why| Error::engine("cannot remove a firewall rule", why, "remove it by hand"))
 }

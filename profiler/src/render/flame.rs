@@ -161,6 +161,10 @@ pub fn write_all(result: &RunResult, folder: &Path) -> Result<Vec<PathBuf>> {
         let pair = (result.configuration(&comparison.baseline), result.configuration(&comparison.candidate));
         let (Some(baseline), Some(candidate)) = pair else { continue };
         let lines = folded_difference(baseline, candidate);
+        // Nothing to draw: the candidate saw no operation.
+        if lines.iter().all(|line| line.ends_with(" 0")) {
+            continue;
+        }
         let name = format!("latency.{}.minus.{}.svg", file_stem(&candidate.name), file_stem(&baseline.name));
         let path = folder.join(name);
         let title = format!(

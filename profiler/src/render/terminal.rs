@@ -127,6 +127,9 @@ pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
     let corrected: f64 = configuration.stages.iter().map(|stage| stage.corrected_ns_per_op).sum();
     table.add_row(vec![Cell::new("sum of the stages"), number(micros(total)), number(""), number(micros(corrected))]);
     table.add_row(vec![Cell::new("residual"), number(micros(configuration.residual_ns_per_op))]);
+    if configuration.lateness_ns_per_op > 0.0 {
+        table.add_row(vec![Cell::new("intended → call"), number(micros(configuration.lateness_ns_per_op))]);
+    }
     table.add_row(vec![
         Cell::new("latency, traced phases, by the client"),
         number(micros(latency)),
@@ -184,7 +187,7 @@ pub fn summary(result: &RunResult, look: Look) -> String {
                 c.probe_effect_ci95_percent.map_or(String::new(), |[low, high]| format!(" [{low:.1}, {high:.1}]"));
             format!("{:.1} %{interval}", c.probe_effect_percent)
         }),
-        ("residual", |c| percent(c.residual_ns_per_op / c.traced_latency.mean_ns.max(1.0))),
+        ("residual", |c| percent(c.residual_share())),
         ("conservation, deviation", |c| format!("{:.3} %", c.conservation_percent)),
         ("requests followed", |c| c.losses.followed.to_string()),
         ("  completed", |c| c.losses.completed.to_string()),
@@ -200,7 +203,13 @@ pub fn summary(result: &RunResult, look: Look) -> String {
         row.extend(result.configurations.iter().map(|configuration| number(value(configuration))));
         table.add_row(row);
     }
-    lines(&table)
+    let mut text = lines(&table);
+    for configuration in &result.configurations {
+        for (cause, count) in configuration.losses.lost.iter().filter(|(_, count)| **count > 0) {
+            let _ = writeln!(text, " lost in {}: {count} {cause}", configuration.name);
+        }
+    }
+    text
 }
 
 /// A comparison, largest change first, times in µs.

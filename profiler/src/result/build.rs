@@ -49,7 +49,10 @@ pub fn build(
         }
         of_name.sort_by_key(|repetition| repetition.round);
         let waterfall = waterfall::build(name, &of_name);
-        configurations.push(configuration(header, &waterfall, &of_name, &records(name)?)?);
+        // Records are written first: without its repetition, which a killed run never wrote, a record counts nothing.
+        let mut of_requests = records(name)?;
+        of_requests.retain(|record| of_name.iter().any(|repetition| repetition.round == record.round));
+        configurations.push(configuration(header, &waterfall, &of_name, &of_requests)?);
         waterfalls.push(waterfall);
     }
     let complete = |name: &str| {
@@ -253,7 +256,7 @@ fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResu
             100.0 * LOSS_LIMIT
         ));
     }
-    let residual = result.residual_ns_per_op.abs() / result.traced_latency.mean_ns.max(1.0);
+    let residual = result.residual_share().abs();
     if residual > header.residual_limit {
         reasons.push(format!(
             "the residual is {:.1} % of the latency (limit {:.0} %)",

@@ -317,6 +317,14 @@ impl RunResult {
     }
 }
 
+impl ConfigurationResult {
+    /// The residual as a share of the traced latency from the actual call.
+    #[must_use]
+    pub fn residual_share(&self) -> f64 {
+        self.residual_ns_per_op / (self.traced_latency.mean_ns - self.lateness_ns_per_op).max(1.0)
+    }
+}
+
 impl Losses {
     /// Lost tokens, share of the followed.
     #[must_use]

@@ -30,7 +30,7 @@ pub fn of(header: &Header, configurations: &[ConfigurationResult], repetitions: 
     let mut found = Vec::new();
     machine(&header.environment, &mut found);
     netfilter(&header.environment, configurations, &mut found);
-    amount(header, configurations, &mut found);
+    amount(header, configurations, repetitions, &mut found);
     let disturbed: Vec<&Repetition> =
         repetitions.iter().filter(|repetition| !repetition.disturbances.is_empty()).collect();
     if let Some(first) = disturbed.first() {
@@ -114,7 +114,12 @@ fn netfilter(environment: &Environment, configurations: &[ConfigurationResult], 
     }
 }
 
-fn amount(header: &Header, configurations: &[ConfigurationResult], found: &mut Vec<Warning>) {
+fn amount(
+    header: &Header,
+    configurations: &[ConfigurationResult],
+    repetitions: &[Repetition],
+    found: &mut Vec<Warning>,
+) {
     if (header.rounds as usize) < ROUNDS_FOR_VERDICTS {
         found.push(warning(
             "few-rounds",
@@ -123,13 +128,11 @@ fn amount(header: &Header, configurations: &[ConfigurationResult], found: &mut V
         ));
     }
     for configuration in configurations {
-        if configuration.rounds < header.rounds as usize {
+        let saved = repetitions.iter().filter(|repetition| repetition.configuration == configuration.name).count();
+        if saved < header.rounds as usize {
             found.push(warning(
                 "rounds-missing",
-                format!(
-                    "{} has {} of {} rounds: the run ended early",
-                    configuration.name, configuration.rounds, header.rounds
-                ),
+                format!("{} has {} of {} rounds: the run ended early", configuration.name, saved, header.rounds),
                 "run it again",
             ));
         }

@@ -42,7 +42,7 @@ pub struct Options {
     #[arg(long, default_value_t = 10_000)]
     pub patience_ms: u64,
     /// Seconds after which the client ends by itself.
-    #[arg(long, default_value_t = 3600)]
+    #[arg(long, default_value_t = 14_400)]
     pub lifetime: u32,
 }
 
@@ -80,8 +80,7 @@ struct Shared {
 /// # Errors
 /// When the server cannot be reached in time, or standard output is closed.
 pub fn drive(options: &Options) -> io::Result<()> {
-    // SAFETY: alarm has no preconditions. The default action of its signal ends the process: the bound on the loops.
-    unsafe { libc::alarm(options.lifetime) };
+    crate::clock::end_after(options.lifetime);
     let streams = match connect_all(options) {
         Ok(streams) => streams,
         Err(error) => {

@@ -31,7 +31,7 @@ pub struct Options {
     #[arg(long, default_value_t = 200)]
     pub response: usize,
     /// Seconds after which the server ends by itself.
-    #[arg(long, default_value_t = 3600)]
+    #[arg(long, default_value_t = 14_400)]
     pub lifetime: u32,
 }
 
@@ -40,8 +40,7 @@ pub struct Options {
 /// # Errors
 /// When the address cannot be listened on, or waiting fails.
 pub fn serve(options: &Options) -> io::Result<()> {
-    // SAFETY: alarm has no preconditions. The default action of its signal ends the process: the bound on the loops.
-    unsafe { libc::alarm(options.lifetime) };
+    crate::clock::end_after(options.lifetime);
     let listener = TcpListener::bind(options.listen)?;
     match options.model {
         Model::Epoll => serve_epoll(&listener, options),

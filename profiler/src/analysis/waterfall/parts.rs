@@ -29,6 +29,8 @@ fn row_of(part: &StageKey, rows: &[Row]) -> Option<usize> {
     rows.iter()
         .enumerate()
         .filter(|(_, row)| row.key.role == part.role && row.key.to == end && row.key.from.point != "dropped")
+        // The rest of a message in parts: nobody was woken for it.
+        .filter(|(_, row)| row.key.from.point != "received" || end.point != "received")
         .filter(|(_, row)| !begins_a_stage || row.key.from == part.from)
         .max_by(|(_, a), (_, b)| a.count_per_op.total_cmp(&b.count_per_op))
         .map(|(index, _)| index)

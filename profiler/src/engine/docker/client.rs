@@ -109,33 +109,31 @@ impl Client {
         Ok(version.version.unwrap_or_else(|| "of unknown version".to_owned()))
     }
 
-    /// Objects of runs that are not alive, by their label: what a ledger may have missed.
+    /// Objects that carry a run's label, with the run's id: what a ledger may have missed.
     ///
     /// # Errors
     /// If the daemon does not answer.
-    pub fn orphans(&self, alive: &[String]) -> Result<Vec<Item>> {
+    pub fn labelled(&self) -> Result<Vec<(String, Item)>> {
         let filters = HashMap::from([("label".to_owned(), vec![LABEL.to_owned()])]);
-        let dead = |labels: &Option<HashMap<String, String>>| {
-            labels.as_ref().and_then(|labels| labels.get(LABEL)).is_some_and(|run_id| !alive.contains(run_id))
-        };
+        let run_of = |labels: Option<HashMap<String, String>>| labels.and_then(|mut labels| labels.remove(LABEL));
         let what = "cannot list Docker's objects";
         let containers = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let networks = ListNetworksOptionsBuilder::default().filters(&filters).build();
         let images = ListImagesOptionsBuilder::default().all(true).filters(&filters).build();
         let mut items = Vec::new();
         for container in self.ask(what, self.api.list_containers(Some(containers)))? {
-            if let (true, Some(name)) = (dead(&container.labels), container.id) {
-                items.push(Item::Container { name });
+            if let (Some(run_id), Some(name)) = (run_of(container.labels), container.id) {
+                items.push((run_id, Item::Container { name }));
             }
         }
         for network in self.ask(what, self.api.list_networks(Some(networks)))? {
-            if let (true, Some(name)) = (dead(&network.labels), network.name) {
-                items.push(Item::Network { name });
+            if let (Some(run_id), Some(name)) = (run_of(network.labels), network.name) {
+                items.push((run_id, Item::Network { name }));
             }
         }
         for image in self.ask(what, self.api.list_images(Some(images)))? {
-            if dead(&Some(image.labels)) {
-                items.push(Item::Image { name: image.id });
+            if let Some(run_id) = run_of(Some(image.labels)) {
+                items.push((run_id, Item::Image { name: image.id }));
             }
         }
         Ok(items)

@@ -58,6 +58,15 @@ pub(super) fn start(
         let why = container.failure().unwrap_or_else(|| "it has no process".to_owned());
         return Err(Error::workload("the server's container does not run", why));
     }
+    let id = found.id.unwrap_or_default();
+    let cgroup = std::fs::read_to_string(format!("/proc/{}/cgroup", container.pid)).unwrap_or_default();
+    if id.is_empty() || !cgroup.contains(&id) {
+        return Err(Error::engine(
+            "the container does not run on this machine",
+            format!("process {} here is another one", container.pid),
+            "use the local daemon: unset DOCKER_HOST",
+        ));
+    }
     if let (Some(network), "bridge") = (network, mode) {
         let address = found
             .network_settings
