@@ -56,6 +56,8 @@ pub struct Comparison {
     pub corrected_sum: Estimate,
     /// What can be said.
     pub verdict: Verdict,
+    /// Where no difference can be told: the interval's far end, % of the baseline's latency.
+    pub equal_within_percent: Option<f64>,
 }
 
 /// Identifies a stage across configurations.
@@ -97,9 +99,16 @@ pub fn compare(baseline: &Waterfall, candidate: &Waterfall, complete: bool) -> C
         .map(|((key, delta), probes)| RowDelta { key, corrected_ns: delta.mean - mean(probes), delta })
         .collect();
     let [latency, traced, probe_effect, residual] = [heads[0], heads[1], heads[2], heads[3]];
+    let verdict = verdict(&latency, &probe_effect, complete);
+    let base_ns = baseline.mean_of(|round| round.detached_ns);
+    let equal_within_percent = match (verdict, latency.ci95) {
+        (Verdict::NotTold, Some([low, high])) if base_ns > 0.0 => Some(100.0 * low.abs().max(high.abs()) / base_ns),
+        _ => None,
+    };
     Comparison {
         rounds: pairs.len(),
-        verdict: verdict(&latency, &probe_effect, complete),
+        verdict,
+        equal_within_percent,
         latency,
         traced,
         probe_effect,

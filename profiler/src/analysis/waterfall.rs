@@ -84,6 +84,9 @@ pub struct Waterfall {
     pub operations: u64,
     /// Deviation of stages and unfinished time from tokens × time, %: the phases' deviations without their signs.
     pub conservation_percent: f64,
+    /// Time since their last point of the requests that are on their way at the end of traced phases, ns per operation:
+    /// the row `unfinished`.
+    pub unfinished_ns_per_op: f64,
     /// Phases whose counts contradict each other.
     pub miscounted_phases: usize,
     /// Tokens: followed, completed, unfinished.
@@ -129,6 +132,7 @@ pub(super) struct Sums {
     pub lateness_ns: u64,
     pub turnaround_ns: u64,
     pub idle_ns: u64,
+    pub unfinished_ns: u64,
     pub stages: HashMap<StageKey, (u64, u64)>,
     pub parts: HashMap<StageKey, (u64, u64)>,
 }
@@ -148,6 +152,7 @@ fn sums(repetition: &Repetition, kind: PhaseKind) -> Sums {
         let Some(probes) = &phase.probes else { continue };
         sums.operations += probes.counter(Counter::Operations);
         sums.idle_ns += probes.idle_ns;
+        sums.unfinished_ns += probes.unfinished_ns.saturating_sub(probes.idle_ns);
         for stage in &probes.stages {
             let key = StageKey { role: stage.role, from: stage.from.clone(), to: stage.to.clone() };
             let table = if stage.part { &mut sums.parts } else { &mut sums.stages };
@@ -208,6 +213,10 @@ pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
         rows,
         operations: traced.iter().map(|sums| sums.operations).sum(),
         conservation_percent: conservation_percent(repetitions),
+        unfinished_ns_per_op: per(
+            traced.iter().map(|sums| sums.unfinished_ns).sum(),
+            traced.iter().map(|sums| sums.operations).sum(),
+        ),
         miscounted_phases: miscounted_phases(repetitions),
         tokens,
         counters,

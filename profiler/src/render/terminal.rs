@@ -126,6 +126,10 @@ pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
     let total: f64 = configuration.stages.iter().map(|stage| stage.ns_per_op).sum();
     let corrected: f64 = configuration.stages.iter().map(|stage| stage.corrected_ns_per_op).sum();
     table.add_row(vec![Cell::new("sum of the stages"), number(micros(total)), number(""), number(micros(corrected))]);
+    table.add_row(vec![
+        Cell::new("unfinished at the ends of phases, beside the sum"),
+        number(micros(configuration.unfinished_ns_per_op)),
+    ]);
     table.add_row(vec![Cell::new("residual"), number(micros(configuration.residual_ns_per_op))]);
     if configuration.lateness_ns_per_op > 0.0 {
         table.add_row(vec![Cell::new("intended → call"), number(micros(configuration.lateness_ns_per_op))]);

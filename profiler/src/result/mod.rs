@@ -107,6 +107,9 @@ pub struct ConfigurationResult {
     pub tail_stages: Vec<TailStage>,
     /// Records.
     pub records: RecordCounts,
+    /// The row `unfinished`: time since their last point of requests on their way at the end of a phase, ns per
+    /// operation. Part of the conservation, not of the stages.
+    pub unfinished_ns_per_op: f64,
     /// Mean traced latency, from the actual call, less the sum of the stages, ns.
     pub residual_ns_per_op: f64,
     /// Deviation of stages and unfinished time from tokens × time, by the probes' clock, %.
@@ -245,6 +248,8 @@ pub struct ComparisonResult {
     pub latency_delta_ns: f64,
     /// Its 95 % interval.
     pub ci95_ns: Option<[f64; 2]>,
+    /// With the verdict `not_told`: how equal the two are, % of the baseline's latency, by the interval's far end.
+    pub equal_within_percent: Option<f64>,
     /// `slower`, `faster`, `not_told`, `within_probe_effect`, `too_few_rounds` or `incomplete`.
     pub verdict: String,
     /// Difference of the traced mean latencies, ns.

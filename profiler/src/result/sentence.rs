@@ -37,8 +37,11 @@ pub fn of(baseline: &str, candidate: &str, compared: &Comparison, stages: &[Stag
         ),
         Verdict::NotTold => {
             let [low, high] = delta.ci95.unwrap_or_default();
+            let equal = compared
+                .equal_within_percent
+                .map_or(String::new(), |percent| format!("; they are equal within {percent:.1} %"));
             format!(
-                "{candidate} cannot be told from {baseline}: the difference lies between {} and {} µs",
+                "{candidate} cannot be told from {baseline}: the difference lies between {} and {} µs{equal}",
                 micros(low),
                 micros(high)
             )
@@ -91,6 +94,7 @@ mod tests {
             rows: Vec::new(),
             corrected_sum: sure(mean),
             verdict,
+            equal_within_percent: (verdict == Verdict::NotTold).then_some(2.25),
         }
     }
     fn row(label: &str, ns: f64, significant: bool) -> StageDelta {
