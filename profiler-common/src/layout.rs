@@ -10,6 +10,9 @@ pub const OFF: u32 = 0;
 /// Requests are followed; what falls between `open_ns` and `close_ns` is recorded.
 pub const ON: u32 = 1;
 
+/// In place of a field's offset: the running kernel lacks it.
+pub const NO_FIELD: u32 = u32::MAX;
+
 /// Sockets, and threads, that can be followed at once.
 pub const SLOTS: u32 = 16384;
 /// skbs with a token at any instant.
@@ -29,10 +32,20 @@ pub struct Control {
     pub close_ns: u64,
     /// One request in this many gets a record; 0: none.
     pub record_every: u32,
-    /// 1: threads, system calls and softirqs are watched too, and split stages into parts. A u32 instead of a bool, so
-    /// that there is no padding.
-    pub detailed: u32,
+    /// What is watched besides: [`TOTALS`], [`PARTS`] or [`STACKS`].
+    pub mode: u32,
+    /// With [`STACKS`]: one wait in about this many leaves its stacks; 0: none.
+    pub wait_every: u32,
+    /// Stops the compiler from inventing padding.
+    pub reserved: u32,
 }
+
+/// Nothing but the totals and records.
+pub const TOTALS: u32 = 0;
+/// Threads, system calls and softirqs too: they split stages into parts.
+pub const PARTS: u32 = 1;
+/// Threads and softirqs too, and what each works on: stacks are sampled.
+pub const STACKS: u32 = 2;
 
 /// A request (or its response) on its way from holder to holder.
 #[repr(C)]
@@ -75,6 +88,76 @@ pub struct Socket {
     pub counted: u8,
     /// Stops the compiler from inventing padding.
     pub reserved: u8,
+    /// Its index in the array.
+    pub slot: u32,
+    /// The thread that last received from it; 0: not known.
+    pub reader: u32,
+}
+
+/// What a thread does; [`Thread::spent_ns`] has its time in each.
+pub mod state {
+    /// Not seen switching yet.
+    pub const UNKNOWN: u32 = 0;
+    /// On a CPU.
+    pub const RUNNING: u32 = 1;
+    /// Asleep.
+    pub const BLOCKED: u32 = 2;
+    /// Being woken: somebody decided to, and it is on no run queue yet.
+    pub const WAKING: u32 = 3;
+    /// On a run queue.
+    pub const RUNNABLE: u32 = 4;
+    /// Kept from running by its group's CPU quota.
+    pub const THROTTLED: u32 = 5;
+    /// How many there are, rounded up to a power of two.
+    pub const STATES: usize = 8;
+}
+
+/// Where the reader of a socket stood when its token reached the point from which the reader's time is divided up.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Wait {
+    /// The reader.
+    pub tid: u32,
+    /// 1: `processed_ns` holds.
+    pub left: u32,
+    /// The reader's [`Thread::spent_ns`] then.
+    pub spent_ns: [u64; state::STATES],
+    /// Its running time when it turned to another socket.
+    pub processed_ns: u64,
+}
+
+/// What a context of execution (a thread, or the softirq on top of it) works on: the token that it handed on last.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Tag {
+    /// The kernel's address of the token's holder; 0: it works on none.
+    pub holder: u64,
+    /// When the token passed its last point, ns: the tag holds only as long as this is still so.
+    pub at_ns: u64,
+    /// That point.
+    pub point: u8,
+    /// Role of the holder.
+    pub role: u8,
+    /// 1: the holder is an skb, 0: a socket.
+    pub packet: u8,
+    /// Stops the compiler from inventing padding.
+    pub reserved: [u8; 5],
+}
+
+/// What runs on a CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Cpu {
+    /// 1 + vector of the softirq that runs on it; 0: none.
+    pub softirq: u32,
+    /// Stops the compiler from inventing padding.
+    pub reserved: u32,
+    /// When the receiving softirq that runs on it began, ns; 0: none.
+    pub softirq_since_ns: u64,
+    /// What the softirq works on.
+    pub tag: Tag,
+    /// The last token that was given to a device on it: the next softirq probably receives it.
+    pub sent: Tag,
 }
 
 /// A travelling skb.
@@ -119,10 +202,32 @@ pub struct Thread {
     pub return_ns: u64,
     /// Kind of the system call that it is in (`CALL_…`), 0: none that matters.
     pub call: u32,
-    /// The socket that a receiving function was entered with (kretprobe alternative), low half.
-    pub reserved: u32,
+    /// 1 + number of the system call that it is in; 0: none.
+    pub number: u32,
+    /// When it entered the system call that it is in, ns.
+    pub entered_ns: u64,
     /// The socket that a receiving function was entered with (kretprobe alternative).
     pub receiving: u64,
+    /// What it does, see [`state`].
+    pub state: u32,
+    /// 1: the wait that it is in leaves its stacks.
+    pub watched: u32,
+    /// Since when, ns.
+    pub since_ns: u64,
+    /// Time in each state before `since_ns`, ns.
+    pub spent_ns: [u64; state::STATES],
+    /// Its running time when it last received or sent a message.
+    pub worked_ns: u64,
+    /// 1 + slot of the socket on which it did.
+    pub worked_slot: u32,
+    /// Phase that `state`, `ready` and `read` belong to.
+    pub epoch: u32,
+    /// Messages that wait in its sockets.
+    pub ready: u64,
+    /// Messages that it has received and not answered.
+    pub read: u64,
+    /// What it works on.
+    pub tag: Tag,
 }
 
 /// A sending system call.
@@ -174,8 +279,19 @@ pub const STAGES: u32 = 512;
 pub const fn stage_key(part: bool, role: u8, from: u8, to: u8) -> u32 {
     ((part as u32) << 18) | (((role & 3) as u32) << 16) | ((from as u32) << 8) | to as u32
 }
+/// System calls are numbered along with the stages: their keys begin here.
+pub const CALL_KEYS: u32 = 1 << 19;
+/// System calls that can be told apart.
+pub const SYSTEM_CALLS: u32 = 512;
+
+/// Packs a role and a system call's number (below [`SYSTEM_CALLS`]) into an index of the same map.
+#[inline(always)]
+#[must_use]
+pub const fn call_key(role: u8, number: u32) -> u32 {
+    CALL_KEYS | ((role as u32 & 1) << 9) | (number & (SYSTEM_CALLS - 1))
+}
 /// Entries of the map that numbers stages.
-pub const STAGE_KEYS: u32 = 1 << 19;
+pub const STAGE_KEYS: u32 = CALL_KEYS + 2 * SYSTEM_CALLS;
 
 /// Points that one record holds.
 pub const RECORD_POINTS: usize = 128;
@@ -213,6 +329,73 @@ pub struct Record {
 }
 /// Bytes before a record's points.
 pub const RECORD_HEADER: usize = 16;
+
+/// Frames of one stack that the kernel gives.
+pub const FRAMES: usize = 127;
+
+/// What happened when a stack was taken, and which stack it is.
+pub mod event {
+    /// The sampler's timer met a CPU at work for the run: kernel and user stacks follow.
+    pub const SAMPLE: u8 = 0;
+    /// The same on an idle CPU: no stacks.
+    pub const IDLE: u8 = 1;
+    /// The same on a CPU at other work: no stacks, nothing is known of it.
+    pub const FOREIGN: u8 = 2;
+    /// A thread left its CPU: its own stacks.
+    pub const WAIT: u8 = 3;
+    /// A thread is being woken: the waker's stacks.
+    pub const WAKER: u8 = 4;
+    /// A thread that left its CPU is back: its times, no stacks.
+    pub const WAIT_END: u8 = 5;
+}
+
+/// The beginning of an event of the sampled phases, alone where it has no stacks.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct EventHead {
+    /// When, ns.
+    pub at_ns: u64,
+    /// Phase.
+    pub epoch: u32,
+    /// The thread: the interrupted one, or the one that waits.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// CPU.
+    pub cpu: u16,
+    /// See [`event`].
+    pub kind: u8,
+    /// 1 + vector of the softirq that was interrupted (or that wakes); 0: none.
+    pub softirq: u8,
+    /// 1: the context works on a token, whose stage begins at `point`.
+    pub on_path: u8,
+    /// The token's last point.
+    pub point: u8,
+    /// Role of the token's holder.
+    pub role: u8,
+    /// 1 + role of the thread; 0: not one of the run's.
+    pub thread_role: u8,
+    /// Bytes of the kernel's stack; negative: an error number.
+    pub kernel_bytes: i32,
+    /// Bytes of the user's stack; negative: an error number.
+    pub user_bytes: i32,
+    /// Stops the compiler from inventing padding.
+    pub reserved: u32,
+    /// With [`event::WAIT_END`]: time blocked, waking, runnable, throttled, ns.
+    pub waited_ns: [u64; 4],
+}
+
+/// An event with its stacks: innermost frame first.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    /// What it is.
+    pub head: EventHead,
+    /// Addresses in the kernel.
+    pub kernel: [u64; FRAMES],
+    /// Addresses in the process.
+    pub user: [u64; FRAMES],
+}
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
@@ -288,16 +471,27 @@ counters! {
     Softirqs = "softirqs",
     /// Requests delivered to a socket that is not followed, in or out of the interval.
     UnknownSocket = "delivered_to_unknown_socket",
+    /// Stacks and waits noted (sampled phases).
+    Events = "events",
+    /// Stacks or waits lost: the ring buffer was full.
+    EventsRingFull = "events_ring_full",
+    /// Messages whose reader's time could not be divided up: another thread read them (detailed phases).
+    ReaderChanged = "reader_changed",
 }
 /// Length of the counters' array.
-pub const COUNTERS: usize = 32;
+pub const COUNTERS: usize = 64;
 const _: () = assert!(Counter::ALL.len() <= COUNTERS);
 
-const _: () = assert!(size_of::<Control>() == 32);
+const _: () = assert!(size_of::<Control>() == 40);
 const _: () = assert!(size_of::<Token>() == 16);
-const _: () = assert!(size_of::<Socket>() == 32);
+const _: () = assert!(size_of::<Socket>() == 40);
+const _: () = assert!(size_of::<Wait>() == 80);
+const _: () = assert!(size_of::<Tag>() == 24);
+const _: () = assert!(size_of::<Cpu>() == 64);
+const _: () = assert!(size_of::<EventHead>() == 72);
+const _: () = assert!(size_of::<Event>() == 72 + 16 * FRAMES);
 const _: () = assert!(size_of::<Packet>() == 48);
-const _: () = assert!(size_of::<Thread>() == 72);
+const _: () = assert!(size_of::<Thread>() == 216);
 const _: () = assert!(size_of::<Device>() == 32);
 const _: () = assert!(size_of::<Stage>() == 16 + 4 * BUCKETS);
 const _: () = assert!(size_of::<Seen>() == 16);

@@ -55,4 +55,21 @@ pub const fn device_of(point: u8) -> Option<(u8, u8)> {
     if point < DEVICE_BASE { None } else { Some(((point - DEVICE_BASE) & 3, (point - DEVICE_BASE) >> 2)) }
 }
 
-const _: () = assert!(DEVICE_BASE as u32 + 4 * DEVICES <= 256);
+/// The first of the numbers that stand for what a reader did meanwhile: ends of parts, never points of a record.
+pub const READER_BASE: u8 = 144;
+/// The reader slept, and nobody had begun to wake it.
+pub const READER_BLOCKED: u8 = READER_BASE;
+/// It was being woken.
+pub const READER_WAKING: u8 = READER_BASE + 1;
+/// It waited for a CPU.
+pub const READER_RUNNABLE: u8 = READER_BASE + 2;
+/// Its group had used up its quota.
+pub const READER_THROTTLED: u8 = READER_BASE + 3;
+/// It worked on other requests.
+pub const READER_ELSEWHERE: u8 = READER_BASE + 4;
+/// It worked on this one (or turned to it), outside of the call that ends the stage.
+pub const READER_HERE: u8 = READER_BASE + 5;
+/// It was in the call that ends the stage.
+pub const READER_IN_CALL: u8 = READER_BASE + 6;
+
+const _: () = assert!(DEVICE_BASE as u32 + 4 * DEVICES <= READER_BASE as u32);

@@ -4,18 +4,23 @@
 //! for `fentry` and kprobes. User space's table of points says which one is loaded.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod kernel;
 mod maps;
 mod path;
+mod reader;
 mod settings;
+mod stacks;
 mod thread;
 mod token;
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, raw_tracepoint},
+    EbpfContext,
+    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, perf_event, raw_tracepoint},
     programs::{
-        BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
+        BtfTracePointContext, FEntryContext, FExitContext, PerfEventContext, ProbeContext, RawTracePointContext,
+        RetProbeContext,
     },
 };
 use aya_log_ebpf::warn;
@@ -64,15 +69,24 @@ tracepoints! {
     dropped_typed, dropped_raw: "kfree_skb" => |ctx, control, K| path::dropped(control, ctx.arg(0));
     freed_typed, freed_raw: "consume_skb" => |ctx, control, K| path::freed(control, ctx.arg(0));
     state_typed, state_raw: "inet_sock_set_state" => |ctx, control, K| path::state_changed(control, ctx.arg(0), ctx.arg(2));
-    waking_typed, waking_raw: "sched_waking" => |ctx, _control, K| thread::waking::<K>(ctx.arg(0));
-    wakeup_typed, wakeup_raw: "sched_wakeup" => |ctx, _control, K| thread::wakeup::<K>(ctx.arg(0));
-    switch_typed, switch_raw: "sched_switch" => |ctx, _control, K| thread::switched_in::<K>(ctx.arg(2));
+    waking_typed, waking_raw: "sched_waking" => |ctx, control, K| thread::waking::<K>(control, ctx.as_ptr(), ctx.arg(0));
+    wakeup_typed, wakeup_raw: "sched_wakeup" => |ctx, control, K| thread::wakeup::<K>(control, ctx.arg(0));
+    switch_typed, switch_raw: "sched_switch" => |ctx, control, K| thread::switched::<K>(control, ctx.as_ptr(), ctx.arg(0), ctx.arg(1), ctx.arg(2));
     call_typed, call_raw: "sys_enter" => |ctx, _control, K| thread::called(ctx.arg(1));
-    return_typed, return_raw: "sys_exit" => |ctx, _control, K| thread::returned();
+    return_typed, return_raw: "sys_exit" => |ctx, control, K| thread::returned(control);
     softirq_typed, softirq_raw: "softirq_entry" => |ctx, control, K| thread::softirq_began(control, ctx.arg(0));
     softirq_end_typed, softirq_end_raw: "softirq_exit" => |ctx, _control, K| thread::softirq_ended(ctx.arg(0));
     fork_typed, fork_raw: "sched_process_fork" => |ctx, _control, K| thread::forked::<K>(ctx.arg(0), ctx.arg(1));
     exit_typed, exit_raw: "sched_process_exit" => |ctx, _control, K| thread::exited::<K>(ctx.arg(0));
+}
+
+/// The sampler: a timer of every CPU.
+#[perf_event]
+pub fn sample(ctx: PerfEventContext) -> u32 {
+    if let Some(control) = maps::following() {
+        stacks::sample(control, ctx.as_ptr());
+    }
+    0
 }
 
 // ---- for kernels without the tracepoint -----------------------------------------------------------------------

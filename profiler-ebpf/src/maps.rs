@@ -6,8 +6,10 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use profiler_common::{
-    COUNTERS, Control, Counter, Device, OFF, PACKET_SLOTS, Packet, RECORD_SLOTS, Record, SLOTS, STAGE_KEYS, STAGES,
-    Socket, Stage, Thread, point::DEVICES,
+    COUNTERS, Control, Counter, Cpu, Device, OFF, PACKET_SLOTS, Packet, RECORD_SLOTS, Record, SLOTS, STAGE_KEYS, STAGES,
+    Socket, Stage, Thread, Wait,
+    point::DEVICES,
+    state::{RUNNING, STATES},
 };
 
 use crate::{
@@ -19,20 +21,21 @@ use crate::{
 /// `BPF_F_MMAPABLE`: user space reads the array as memory, without a system call per entry.
 const MMAPABLE: u32 = 1 << 10;
 
-const SYSTEM_CALLS: u32 = 1024;
 
 #[map]
 static CONTROL: Array<Control> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static ROLES: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0);
 #[map]
-static CALL_KINDS: Array<u32> = Array::with_max_entries(SYSTEM_CALLS, 0);
+static CALL_KINDS: Array<u32> = Array::with_max_entries(profiler_common::SYSTEM_CALLS, 0);
 #[map]
 static SOCKETS: Array<Socket> = Array::with_max_entries(SLOTS, MMAPABLE);
 #[map]
 static PACKETS: Array<Packet> = Array::with_max_entries(PACKET_SLOTS, MMAPABLE);
 #[map]
-static THREADS: Array<Thread> = Array::with_max_entries(SLOTS, 0);
+static THREADS: Array<Thread> = Array::with_max_entries(SLOTS, MMAPABLE);
+#[map]
+static WAITS: Array<Wait> = Array::with_max_entries(SLOTS, 0);
 #[map]
 static DEVICE_TABLE: Array<Device> = Array::with_max_entries(DEVICES, MMAPABLE);
 #[map]
@@ -50,11 +53,16 @@ static STAGE_TOTALS: PerCpuArray<Stage> = PerCpuArray::with_max_entries(STAGES, 
 #[map]
 static COUNTS: PerCpuArray<[u64; COUNTERS]> = PerCpuArray::with_max_entries(1, 0);
 #[map]
-static SOFTIRQ_SINCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static CPUS: PerCpuArray<Cpu> = PerCpuArray::with_max_entries(1, 0);
+/// Occurrences and ns of each state of the threads of each role.
+#[map]
+static STATE_TOTALS: PerCpuArray<[[[u64; 2]; STATES]; 2]> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static RECORDS: Array<Record> = Array::with_max_entries(RECORD_SLOTS, MMAPABLE);
 #[map]
 pub static RECORD_RING: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+#[map]
+pub static EVENT_RING: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 #[map]
 static LAST_LOGGED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
@@ -139,12 +147,14 @@ pub fn socket(address: u64) -> Option<&'static mut Socket> {
 pub fn put_socket(value: &Socket) -> bool {
     let first = mix(value.key);
     for way in 0..WAYS {
-        let Some(slot) = SOCKETS.get_ptr_mut((first + way) & (SLOTS - 1)) else {
+        let index = (first + way) & (SLOTS - 1);
+        let Some(slot) = SOCKETS.get_ptr_mut(index) else {
             return false;
         };
         let slot = unsafe { &mut *slot };
         if slot.key == 0 || slot.key == value.key || slot.token.epoch != value.token.epoch {
             *slot = *value;
+            slot.slot = index;
             return true;
         }
     }
@@ -191,6 +201,10 @@ pub fn put_packet(value: &Packet) -> bool {
 /// The thread with this id, if it is one of the run's and was seen in a call.
 #[inline(always)]
 pub fn thread(tid: u32) -> Option<&'static mut Thread> {
+    // The idle threads' number, and that of a free slot.
+    if tid == 0 {
+        return None;
+    }
     let slot = unsafe { &mut *THREADS.get_ptr_mut(tid & (SLOTS - 1))? };
     (slot.tid == tid).then_some(slot)
 }
@@ -208,7 +222,7 @@ pub fn current() -> Option<&'static mut Thread> {
     if slot.tid != 0 {
         count(Counter::ThreadClash);
     }
-    *slot = Thread { tid, role, ..Thread::default() };
+    *slot = Thread { tid, role, state: RUNNING, ..Thread::default() };
     Some(slot)
 }
 
@@ -232,9 +246,38 @@ pub fn call_kind(number: u64) -> u32 {
     CALL_KINDS.get_ptr(number as u32).map_or(0, |kind| unsafe { *kind })
 }
 
+/// What runs on this CPU.
 #[inline(always)]
-pub fn softirq_since() -> Option<&'static mut u64> {
-    SOFTIRQ_SINCE.get_ptr_mut(0).map(|since| unsafe { &mut *since })
+pub fn cpu() -> Option<&'static mut Cpu> {
+    CPUS.get_ptr_mut(0).map(|cpu| unsafe { &mut *cpu })
+}
+
+/// What the reader of the socket in this slot has done.
+#[inline(always)]
+pub fn wait(slot: u32) -> Option<&'static mut Wait> {
+    WAITS.get_ptr_mut(slot & (SLOTS - 1)).map(|wait| unsafe { &mut *wait })
+}
+
+/// Adds the time that a thread of a role was in a state.
+#[inline(always)]
+pub fn add_state(role: u32, state: u32, ns: u64) {
+    if let Some(totals) = STATE_TOTALS.get_ptr_mut(0) {
+        let mut index = u64::from(role) * STATES as u64 + u64::from(state);
+        unsafe {
+            core::arch::asm!("{index} &= 15", index = inout(reg) index);
+            let total = (*totals).as_flattened_mut().get_unchecked_mut(index as usize);
+            total[0] += 1;
+            total[1] += ns;
+        }
+    }
+}
+
+/// Adds to a number that other CPUs add to as well: Rust's own atomics do not exist for BPF.
+#[inline(always)]
+pub fn add_shared(number: &mut u64, value: i64) {
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({number} + 0) += {value}", number = in(reg) number, value = in(reg) value);
+    }
 }
 
 #[inline(always)]

@@ -1,7 +1,8 @@
 //! Hand-overs between sockets and skbs. Every handler returns a fault worth a line under `--debug-probes`, or nothing.
 
 use profiler_common::{
-    CALL_SEND, CLIENT, Control, Counter, EMPTY, Packet, READ, SERVER, Socket, Token, UNREAD,
+    CALL_RECEIVE, CALL_SEND, CLIENT, Control, Counter, EMPTY, PARTS, Packet, READ, SERVER, STACKS, Socket, TOTALS, Tag,
+    Token, UNREAD,
     point::{
         AT_QUEUE, AT_RECEIVE, AT_SOFTIRQ, AT_XMIT, BACKLOG, CALL, DELIVERED, DROPPED, POLL_RETURN, READY, RECEIVE_CALL,
         RECEIVED, RETURN, SEND, SWITCH_IN, WAKEUP, WAKING, at_device,
@@ -10,10 +11,13 @@ use profiler_common::{
 
 use crate::{
     kernel::{Kernel, has_payload, read},
-    maps::{count, count_inside, current, device, now, packet, put_packet, put_socket, socket, softirq_since},
-    settings,
+    maps::{count, count_inside, cpu, current, device, now, packet, put_packet, put_socket, socket, thread},
+    reader, settings,
+    thread::{add_ready, answered, has_read, work_on},
     token::{Parts, append, begin_record, commit_record, lose, pass},
 };
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 
 type Fault = Option<Counter>;
 
@@ -50,8 +54,8 @@ pub fn send(control: &Control, address: u64) -> Fault {
         return None;
     }
     let mut called_ns = 0;
-    if control.detailed != 0 {
-        called_ns = split_turnaround(control, &socket.token, at_ns);
+    if control.mode == PARTS {
+        called_ns = split_turnaround(control, socket, at_ns);
     }
     let answered_ns = socket.token.at_ns;
     if socket.role == CLIENT && socket.token.record != 0 {
@@ -64,21 +68,55 @@ pub fn send(control: &Control, address: u64) -> Fault {
     if socket.role == CLIENT {
         begin_request(control, socket, called_ns, answered_ns);
     }
+    if control.mode == STACKS {
+        work_on(tag_of(socket), false);
+        if let Some(thread) = current() {
+            answered(control, thread);
+        }
+    }
     None
 }
 
-/// Splits `received → send` by the return of the receiving call and the entry of the sending one; returns the latter.
 #[inline(always)]
-fn split_turnaround(control: &Control, token: &Token, at_ns: u64) -> u64 {
+fn tag_of(socket: &Socket) -> Tag {
+    let token = &socket.token;
+    // The key as the map holds it is a number; an address from a typed tracepoint is a pointer.
+    Tag { holder: socket.key, at_ns: token.at_ns, point: token.point, role: token.role, packet: 0, reserved: [0; 5] }
+}
+
+/// Splits `received → send`: the client's by the return of the receiving call and the entry of the sending one, the
+/// server's by what its thread did meanwhile. Returns the entry of the sending call.
+#[inline(always)]
+fn split_turnaround(control: &Control, socket: &Socket, at_ns: u64) -> u64 {
     let Some(thread) = current() else { return 0 };
-    if thread.call != CALL_SEND {
-        return 0;
+    let called_ns = if thread.call == CALL_SEND { thread.call_ns } else { 0 };
+    if socket.role == CLIENT {
+        if called_ns != 0 {
+            let mut parts = Parts::of(&socket.token);
+            parts.via(control, RETURN, thread.return_ns);
+            parts.via(control, CALL, called_ns);
+            parts.end(control, SEND, at_ns);
+        }
+    } else {
+        note_times(&socket.token, &[(RETURN, thread.return_ns), (CALL, called_ns)]);
+        reader::hands_over(control, socket, thread, called_ns, at_ns);
     }
-    let mut parts = Parts::of(token);
-    parts.via(control, RETURN, thread.return_ns);
-    parts.via(control, CALL, thread.call_ns);
-    parts.end(control, SEND, at_ns);
-    thread.call_ns
+    called_ns
+}
+
+/// Appends to a token's record the times that a thread left behind, as far as they are later than the one before.
+#[inline(always)]
+fn note_times(token: &Token, times: &[(u8, u64)]) {
+    if token.record == 0 {
+        return;
+    }
+    let mut last_ns = token.at_ns;
+    for (point, at_ns) in times {
+        if *at_ns > last_ns {
+            append(token.record, token.role, *point, *at_ns);
+            last_ns = *at_ns;
+        }
+    }
 }
 
 #[inline(always)]
@@ -186,7 +224,7 @@ fn first_hop<K: Kernel>(control: &Control, socket: &mut Socket, skb: u64, dev: u
     if !has_payload::<K>(skb) {
         return None;
     }
-    let queued_ns = if control.detailed != 0 { left_in_queue(control, socket, skb) } else { 0 };
+    let queued_ns = if control.mode == PARTS { left_in_queue(control, socket, skb) } else { 0 };
     let mut entry = Packet {
         key: skb,
         socket: socket.key,
@@ -213,15 +251,21 @@ fn hop(control: &Control, packet: &mut Packet, what: u8, dev: u64, part_ns: u64,
     };
     let to = at_device(what, index);
     let at_ns = now();
-    if control.detailed != 0 && part_ns > packet.token.at_ns && part_ns <= at_ns {
+    if control.mode == PARTS && part_ns > packet.token.at_ns && part_ns <= at_ns {
         let mut parts = Parts::of(&packet.token);
         parts.via(control, at_device(part, index), part_ns);
         parts.end(control, to, at_ns);
     }
-    match pass(control, &mut packet.token, to, at_ns) {
-        Ok(()) => None,
-        Err(cause) => drop_entry(packet, cause),
+    if let Err(cause) = pass(control, &mut packet.token, to, at_ns) {
+        return drop_entry(packet, cause);
     }
+    if control.mode == STACKS {
+        let token = &packet.token;
+        let (point, role) = (token.point, token.role);
+        let tag = Tag { holder: packet.key, at_ns, point, role, packet: 1, reserved: [0; 5] };
+        work_on(tag, what == AT_XMIT);
+    }
+    None
 }
 
 /// `net:netif_receive_skb`.
@@ -229,7 +273,7 @@ fn hop(control: &Control, packet: &mut Packet, what: u8, dev: u64, part_ns: u64,
 pub fn receive<K: Kernel>(control: &Control, skb: u64) -> Fault {
     let packet = travelling(control, skb)?;
     let dev: u64 = K::load(skb, settings::skb_dev());
-    let since = if control.detailed != 0 { softirq_since().map_or(0, |since| *since) } else { 0 };
+    let since = if control.mode == PARTS { cpu().map_or(0, |cpu| cpu.softirq_since_ns) } else { 0 };
     hop(control, packet, AT_RECEIVE, dev, since, AT_SOFTIRQ)
 }
 
@@ -260,6 +304,9 @@ pub fn delivered<K: Kernel>(control: &Control, address: u64, skb: u64) -> Fault 
     socket.token.role = socket.role;
     socket.counted = packet.counted;
     socket.state = UNREAD;
+    if control.mode == STACKS {
+        work_on(tag_of(socket), false);
+    }
     None
 }
 
@@ -271,10 +318,19 @@ pub fn ready(control: &Control, address: u64) -> Fault {
     if socket.state != UNREAD || token.epoch != control.epoch || (token.point != DELIVERED && token.point != BACKLOG) {
         return None;
     }
-    match pass(control, token, READY, now()) {
-        Ok(()) => None,
-        Err(cause) => give_up(socket, cause),
+    let at_ns = now();
+    if let Err(cause) = pass(control, token, READY, at_ns) {
+        return give_up(socket, cause);
     }
+    if control.mode == PARTS {
+        reader::begins(socket, at_ns);
+    } else if control.mode == STACKS {
+        work_on(tag_of(socket), false);
+        if let Some(thread) = thread(socket.reader) {
+            add_ready(control, thread, 1);
+        }
+    }
+    None
 }
 
 /// `sock:sock_recv_length`: the data is in user memory.
@@ -287,7 +343,7 @@ pub fn received(control: &Control, address: u64, result: i32, flags: i32) -> Fau
     let known = socket(address);
     // Who receives is asked only where it is not known, or where the thread's times are wanted.
     let role = match &known {
-        Some(socket) if control.detailed == 0 => socket.role,
+        Some(socket) if control.mode == TOTALS => socket.role,
         _ => {
             let thread = current()?;
             thread.return_ns = 0;
@@ -295,36 +351,65 @@ pub fn received(control: &Control, address: u64, result: i32, flags: i32) -> Fau
         }
     };
     let fresh = Token { at_ns, epoch: control.epoch, record: 0, point: RECEIVED, role };
+    let reader = if control.mode == TOTALS { 0 } else { bpf_get_current_pid_tgid() as u32 };
     let Some(socket) = known else {
         // Sockets of other protocols are received from as well, and never get a token.
         let protocol: u16 = read(address, settings::sock_protocol());
-        return if protocol == IPPROTO_TCP { follow_socket(address, fresh) } else { None };
+        return if protocol == IPPROTO_TCP { follow_socket(address, fresh, reader) } else { None };
     };
     socket.role = role;
+    // Whoever reads it now is expected to read it the next time.
+    let expected = core::mem::replace(&mut socket.reader, reader);
     if socket.token.epoch != control.epoch || socket.state == EMPTY {
         socket.token = fresh;
         socket.state = READ;
         socket.counted = 0;
+        if control.mode == STACKS {
+            if let Some(thread) = current() {
+                has_read(control, thread);
+            }
+        }
         return None;
     }
-    if socket.state == READ {
+    let again = socket.state == READ;
+    if again {
         count_inside(control, at_ns, Counter::Parts);
     } else {
-        if control.detailed != 0 {
-            split_wait(control, &socket.token, at_ns);
+        if control.mode == PARTS {
+            split_wait(control, socket, at_ns);
+        } else if control.mode == STACKS && socket.token.point == READY {
+            if let Some(thread) = thread(expected) {
+                add_ready(control, thread, -1);
+            }
         }
         finish_request(control, socket, at_ns);
     }
     socket.state = READ;
-    match pass(control, &mut socket.token, RECEIVED, at_ns) {
-        Ok(()) => None,
-        Err(cause) => give_up(socket, cause),
+    if let Err(cause) = pass(control, &mut socket.token, RECEIVED, at_ns) {
+        return give_up(socket, cause);
     }
+    if control.mode == STACKS {
+        work_on(tag_of(socket), false);
+        if let (Some(thread), false) = (current(), again) {
+            has_read(control, thread);
+        }
+    }
+    None
 }
 
 #[inline(always)]
-fn follow_socket(address: u64, token: Token) -> Fault {
-    let new = Socket { key: address, token, countdown: 0, state: READ, role: token.role, counted: 0, reserved: 0 };
+fn follow_socket(address: u64, token: Token, reader: u32) -> Fault {
+    let new = Socket {
+        key: address,
+        token,
+        countdown: 0,
+        state: READ,
+        role: token.role,
+        counted: 0,
+        reserved: 0,
+        slot: 0,
+        reader,
+    };
     if put_socket(&new) {
         return None;
     }
@@ -332,17 +417,22 @@ fn follow_socket(address: u64, token: Token) -> Fault {
     Some(Counter::SocketTable)
 }
 
-/// Splits `ready → received` by the times that the receiving thread left behind.
+/// Splits `ready → received` by what the receiving thread did meanwhile.
 #[inline(always)]
-fn split_wait(control: &Control, token: &Token, at_ns: u64) {
+fn split_wait(control: &Control, socket: &Socket, at_ns: u64) {
     let Some(thread) = current() else { return };
-    let mut parts = Parts::of(token);
-    parts.via(control, WAKING, thread.waking_ns);
-    parts.via(control, WAKEUP, thread.wakeup_ns);
-    parts.via(control, SWITCH_IN, thread.switch_in_ns);
-    parts.via(control, POLL_RETURN, thread.poll_return_ns);
-    parts.via(control, RECEIVE_CALL, thread.call_ns);
-    parts.end(control, RECEIVED, at_ns);
+    let called_ns = if thread.call == CALL_RECEIVE { thread.call_ns } else { 0 };
+    note_times(
+        &socket.token,
+        &[
+            (WAKING, thread.waking_ns),
+            (WAKEUP, thread.wakeup_ns),
+            (SWITCH_IN, thread.switch_in_ns),
+            (POLL_RETURN, thread.poll_return_ns),
+            (RECEIVE_CALL, called_ns),
+        ],
+    );
+    reader::hands_over(control, socket, thread, called_ns, at_ns);
 }
 
 #[inline(always)]

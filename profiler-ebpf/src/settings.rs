@@ -2,6 +2,8 @@
 
 use core::ptr::{addr_of, read_volatile};
 
+pub use profiler_common::NO_FIELD;
+
 macro_rules! settings {
     ($($(#[$doc:meta])* $symbol:ident => $getter:ident;)*) => { $(
         $(#[$doc])*
@@ -46,6 +48,14 @@ settings! {
     TASK_PID => task_pid;
     /// Offset of `task_struct.tgid`.
     TASK_TGID => task_tgid;
+    /// Offset of `task_struct.__state`.
+    TASK_STATE => task_state;
+    /// Offset of `task_struct.throttled` (since 6.18); [`NO_FIELD`]: there is none.
+    TASK_THROTTLED => task_throttled;
+    /// Offset of `task_struct.se.cfs_rq`; [`NO_FIELD`]: there is none.
+    TASK_CFS_RQ => task_cfs_rq;
+    /// Offset of `cfs_rq.throttle_count`; [`NO_FIELD`]: there is none.
+    CFS_RQ_THROTTLED => cfs_rq_throttled;
     /// 1: faults of the probes go to the terminal.
     DEBUG_PROBES => debug_probes;
 }

@@ -1,11 +1,20 @@
-//! Threads never hold a request: they leave times behind, which [`crate::path`] binds to sockets.
+//! Threads never hold a request: they leave times behind, which [`crate::path`] binds to sockets, and it is known what
+//! they do at any moment, so that the wait for one can be divided up.
 
-use profiler_common::{CALL_POLL, CALL_RECEIVE, Control, Counter, Thread};
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::bpf_get_prandom_u32;
+use profiler_common::{
+    CALL_POLL, CALL_RECEIVE, Control, Counter, EventHead, STACKS, SYSTEM_CALLS, Tag, Thread, call_key, event,
+    state::{BLOCKED, RUNNABLE, RUNNING, STATES, THROTTLED, UNKNOWN, WAKING},
+};
 
 use crate::{
-    kernel::Kernel,
-    maps::{call_kind, count_inside, current, forget_role, now, role, set_role, softirq_since, thread},
-    settings,
+    kernel::{Kernel, read},
+    maps::{add_shared, add_state, call_kind, count_inside, cpu, current, forget_role, now, role, set_role, thread},
+    settings::{self, NO_FIELD},
+    stacks,
+    token::spend,
 };
 
 type Fault = Option<Counter>;
@@ -13,47 +22,237 @@ type Fault = Option<Counter>;
 /// The vector of `NET_RX_SOFTIRQ` (`include/linux/interrupt.h`).
 const NET_RX: u32 = 3;
 
+/// What the thread was found to do in an earlier phase is forgotten.
 #[inline(always)]
-pub fn waking<K: Kernel>(task: u64) -> Fault {
+fn renew(control: &Control, thread: &mut Thread, state: u32, at_ns: u64) -> bool {
+    if thread.epoch == control.epoch {
+        return false;
+    }
+    thread.epoch = control.epoch;
+    thread.state = state;
+    thread.since_ns = at_ns;
+    thread.ready = 0;
+    thread.read = 0;
+    thread.watched = 0;
+    true
+}
+
+/// The time in a state.
+#[inline(always)]
+fn time_in(spent_ns: &mut [u64; STATES], state: u32) -> &mut u64 {
+    let mut index = u64::from(state);
+    // In sight of the verifier: where LLVM knows the state's possible values, it drops a mask written in Rust.
+    unsafe {
+        core::arch::asm!("{index} &= 7", index = inout(reg) index);
+        spent_ns.get_unchecked_mut(index as usize)
+    }
+}
+const _: () = assert!(STATES == 8);
+
+/// The thread does something else from now on.
+#[inline(always)]
+fn turn_to(control: &Control, thread: &mut Thread, state: u32, at_ns: u64) {
+    if renew(control, thread, state, at_ns) {
+        return;
+    }
+    let before = thread.state;
+    let since_ns = thread.since_ns;
+    thread.state = state;
+    if at_ns <= since_ns {
+        return;
+    }
+    thread.since_ns = at_ns;
+    *time_in(&mut thread.spent_ns, before) += at_ns - since_ns;
+    if at_ns > control.open_ns && since_ns < control.close_ns {
+        add_state(thread.role, before, at_ns.min(control.close_ns) - since_ns.max(control.open_ns));
+    }
+}
+
+/// The thread's time in each state until now.
+#[inline(always)]
+pub fn spent_until(thread: &Thread, at_ns: u64) -> [u64; STATES] {
+    let mut spent_ns = thread.spent_ns;
+    if at_ns > thread.since_ns {
+        *time_in(&mut spent_ns, thread.state) += at_ns - thread.since_ns;
+    }
+    spent_ns
+}
+
+/// A message of its sockets became ready (1), or was received (−1).
+#[inline(always)]
+pub fn add_ready(control: &Control, thread: &mut Thread, value: i64) {
+    renew(control, thread, UNKNOWN, now());
+    add_shared(&mut thread.ready, value);
+}
+
+/// It has received a message.
+#[inline(always)]
+pub fn has_read(control: &Control, thread: &mut Thread) {
+    renew(control, thread, RUNNING, now());
+    thread.read += 1;
+}
+
+/// It has answered one.
+#[inline(always)]
+pub fn answered(control: &Control, thread: &mut Thread) {
+    renew(control, thread, RUNNING, now());
+    // What was received before it was followed is not counted.
+    if thread.read > 0 {
+        thread.read -= 1;
+    }
+}
+
+/// What this context of execution works on from now on.
+#[inline(always)]
+pub fn work_on(tag: Tag, sent: bool) {
+    let Some(cpu) = cpu() else { return };
+    if sent {
+        cpu.sent = tag;
+    }
+    if cpu.softirq != 0 {
+        cpu.tag = tag;
+    } else if let Some(thread) = current() {
+        thread.tag = tag;
+    }
+}
+
+/// `sched:sched_waking`
+#[inline(always)]
+pub fn waking<K: Kernel>(control: &Control, context: *mut c_void, task: u64) -> Fault {
     let tid: u32 = K::load(task, settings::task_pid());
-    thread(tid)?.waking_ns = now();
+    let thread = thread(tid)?;
+    let at_ns = now();
+    thread.waking_ns = at_ns;
+    // A thread on its way to sleep, woken before it is there, never leaves its run queue.
+    if thread.epoch == control.epoch && thread.state == BLOCKED {
+        turn_to(control, thread, WAKING, at_ns);
+        if thread.watched != 0 && control.mode == STACKS {
+            let head = EventHead { at_ns, epoch: control.epoch, tid, kind: event::WAKER, ..EventHead::default() };
+            stacks::emit(context, &head, current().is_some());
+        }
+    }
     None
 }
+/// `sched:sched_wakeup`
 #[inline(always)]
-pub fn wakeup<K: Kernel>(task: u64) -> Fault {
+pub fn wakeup<K: Kernel>(control: &Control, task: u64) -> Fault {
     let tid: u32 = K::load(task, settings::task_pid());
-    thread(tid)?.wakeup_ns = now();
+    let thread = thread(tid)?;
+    let at_ns = now();
+    thread.wakeup_ns = at_ns;
+    if thread.epoch == control.epoch && (thread.state == WAKING || thread.state == BLOCKED) {
+        turn_to(control, thread, RUNNABLE, at_ns);
+    }
     None
 }
+
+/// `sched:sched_switch`
 #[inline(always)]
-pub fn switched_in<K: Kernel>(next: u64) -> Fault {
+pub fn switched<K: Kernel>(control: &Control, context: *mut c_void, preempted: u64, before: u64, next: u64) -> Fault {
+    let at_ns = now();
+    let tid: u32 = K::load(before, settings::task_pid());
+    if let Some(thread) = thread(tid) {
+        leaves::<K>(control, context, thread, preempted, before, at_ns);
+    }
     let tid: u32 = K::load(next, settings::task_pid());
-    thread(tid)?.switch_in_ns = now();
+    let thread = thread(tid)?;
+    thread.switch_in_ns = at_ns;
+    turn_to(control, thread, RUNNING, at_ns);
+    if thread.watched != 0 && control.mode == STACKS {
+        thread.watched = 0;
+        stacks::emit_head(&wait_event(control, thread, event::WAIT_END, at_ns));
+    }
     None
+}
+
+#[inline(always)]
+fn wait_event(control: &Control, thread: &Thread, kind: u8, at_ns: u64) -> EventHead {
+    EventHead {
+        at_ns,
+        epoch: control.epoch,
+        tid: thread.tid,
+        kind,
+        thread_role: thread.role as u8 + 1,
+        waited_ns: [
+            thread.spent_ns[BLOCKED as usize],
+            thread.spent_ns[WAKING as usize],
+            thread.spent_ns[RUNNABLE as usize],
+            thread.spent_ns[THROTTLED as usize],
+        ],
+        ..EventHead::default()
+    }
+}
+
+#[inline(always)]
+fn leaves<K: Kernel>(
+    control: &Control,
+    context: *mut c_void,
+    thread: &mut Thread,
+    preempted: u64,
+    task: u64,
+    at_ns: u64,
+) {
+    let sleeps = K::load::<u32>(task, settings::task_state()) != 0;
+    let state = if preempted & 1 == 0 && sleeps {
+        BLOCKED
+    } else if is_throttled::<K>(task) {
+        THROTTLED
+    } else {
+        RUNNABLE
+    };
+    turn_to(control, thread, state, at_ns);
+    if control.mode != STACKS || control.wait_every == 0 || at_ns < control.open_ns || at_ns >= control.close_ns {
+        return;
+    }
+    if unsafe { bpf_get_prandom_u32() } % control.wait_every == 0 {
+        thread.watched = 1;
+        stacks::emit(context, &wait_event(control, thread, event::WAIT, at_ns), true);
+    }
+}
+
+/// Whether a task leaves its CPU because its group's quota is used up.
+#[inline(always)]
+fn is_throttled<K: Kernel>(task: u64) -> bool {
+    if settings::task_throttled() != NO_FIELD {
+        return K::load::<u8>(task, settings::task_throttled()) != 0;
+    }
+    if settings::task_cfs_rq() == NO_FIELD || settings::cfs_rq_throttled() == NO_FIELD {
+        return false;
+    }
+    let queue: u64 = K::load(task, settings::task_cfs_rq());
+    read::<i32>(queue, settings::cfs_rq_throttled()) != 0
 }
 
 /// `raw_syscalls:sys_enter`
 #[inline(always)]
 pub fn called(number: u64) -> Fault {
-    let kind = call_kind(number);
-    if kind == 0 {
-        return None;
-    }
     let thread = current()?;
-    thread.call = kind;
-    thread.call_ns = now();
+    let at_ns = now();
+    thread.number = number as u32 + 1;
+    thread.entered_ns = at_ns;
+    let kind = call_kind(number);
+    if kind != 0 {
+        thread.call = kind;
+        thread.call_ns = at_ns;
+    }
     None
 }
 /// `raw_syscalls:sys_exit`
 #[inline(always)]
-pub fn returned() -> Fault {
+pub fn returned(control: &Control) -> Fault {
     let thread = current()?;
+    let at_ns = now();
+    let number = thread.number.wrapping_sub(1);
+    thread.number = 0;
+    if number < SYSTEM_CALLS && at_ns < control.close_ns && thread.entered_ns >= control.open_ns {
+        spend(control, call_key(thread.role as u8, number), thread.entered_ns, at_ns);
+    }
     let kind = thread.call;
     thread.call = 0;
     if kind == CALL_POLL {
-        thread.poll_return_ns = now();
+        thread.poll_return_ns = at_ns;
     } else if kind == CALL_RECEIVE && thread.return_ns == 0 {
-        thread.return_ns = now();
+        thread.return_ns = at_ns;
     }
     None
 }
@@ -61,18 +260,25 @@ pub fn returned() -> Fault {
 /// `irq:softirq_entry`
 #[inline(always)]
 pub fn softirq_began(control: &Control, vector: u32) -> Fault {
+    let cpu = cpu()?;
+    cpu.softirq = vector + 1;
     if vector == NET_RX {
         let at_ns = now();
-        *softirq_since()? = at_ns;
+        cpu.softirq_since_ns = at_ns;
+        cpu.tag = cpu.sent;
         count_inside(control, at_ns, Counter::Softirqs);
+    } else {
+        cpu.tag.holder = 0;
     }
     None
 }
 /// `irq:softirq_exit`
 #[inline(always)]
 pub fn softirq_ended(vector: u32) -> Fault {
+    let cpu = cpu()?;
+    cpu.softirq = 0;
     if vector == NET_RX {
-        *softirq_since()? = 0;
+        cpu.softirq_since_ns = 0;
     }
     None
 }

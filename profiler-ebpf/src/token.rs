@@ -12,18 +12,18 @@ use crate::{
 };
 
 /// User space polls: a wake-up would be work of ours on the CPU that is measured.
-const BPF_RB_NO_WAKEUP: u64 = 1;
+pub const BPF_RB_NO_WAKEUP: u64 = 1;
 
-/// Adds `[start, end]`, as far as it lies in the recorded interval, to a stage. False: there was no room.
+/// Adds `[start, end]`, as far as it lies in the recorded interval, to the totals of a key. False: there was no room.
 #[inline(always)]
-fn spend(control: &Control, part: bool, role: u8, from: u8, to: u8, start_ns: u64, end_ns: u64) -> bool {
+pub fn spend(control: &Control, key: u32, start_ns: u64, end_ns: u64) -> bool {
     if end_ns <= control.open_ns || start_ns >= control.close_ns {
         return true;
     }
     let start_ns = start_ns.max(control.open_ns);
     let inside = end_ns < control.close_ns;
     let end_ns = if inside { end_ns } else { control.close_ns };
-    let Some(stage) = stage(stage_key(part, role, from, to)) else {
+    let Some(stage) = stage(key) else {
         return false;
     };
     let time_ns = end_ns - start_ns;
@@ -76,7 +76,7 @@ pub fn pass(control: &Control, token: &mut Token, to: u8, at_ns: u64) -> Result<
     if at_ns < token.at_ns {
         return Err(Counter::LostNegative);
     }
-    if !spend(control, false, token.role, token.point, to, token.at_ns, at_ns) {
+    if !spend(control, stage_key(false, token.role, token.point, to), token.at_ns, at_ns) {
         return Err(Counter::LostStageTable);
     }
     if token.record != 0 {
@@ -106,7 +106,7 @@ impl Parts {
         if at_ns <= self.at_ns {
             return;
         }
-        spend(control, true, self.role, self.point, point, self.at_ns, at_ns);
+        spend(control, stage_key(true, self.role, self.point, point), self.at_ns, at_ns);
         if self.record != 0 {
             append(self.record, self.role, point, at_ns);
         }
@@ -118,7 +118,7 @@ impl Parts {
     #[inline(always)]
     pub fn end(&self, control: &Control, to: u8, at_ns: u64) {
         if self.used && at_ns >= self.at_ns {
-            spend(control, true, self.role, self.point, to, self.at_ns, at_ns);
+            spend(control, stage_key(true, self.role, self.point, to), self.at_ns, at_ns);
         }
     }
 }

@@ -79,6 +79,12 @@ pub struct RunOptions {
     /// Records of single requests per second; 0: none
     #[arg(long, default_value_t = 2000.0, value_name = "N", value_parser = rate)]
     pub records: f64,
+    /// Stacks sampled per second on each CPU, in phases of their own; 0: none
+    #[arg(long, default_value_t = 997, value_name = "HZ", value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub sample_rate: u32,
+    /// Go on sampling until the layers of every stage with 5 % of the samples are known to ± this share of it
+    #[arg(long, value_name = "PERCENT", value_parser = half_width)]
+    pub samples_until: Option<f64>,
     /// Seed of the order of configurations within rounds
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -120,6 +126,14 @@ fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A percentage as a share.
+fn half_width(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches('%').trim_end().parse::<f64>() {
+        Ok(percent) if (0.5..=50.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err("not a percentage from 0.5 to 50".to_owned()),
+    }
+}
+
 impl RunOptions {
     pub fn request(&self) -> Request {
         Request {
@@ -134,6 +148,8 @@ impl RunOptions {
             force: self.force,
             records_per_s: self.records,
             seed: self.seed,
+            sample_rate_hz: self.sample_rate,
+            samples_until: self.samples_until,
             probes: ProbeOptions {
                 preference: if self.raw_probes { Preference::Raw } else { Preference::Best },
                 debug: self.debug_probes,

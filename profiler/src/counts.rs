@@ -17,6 +17,8 @@ pub enum PhaseKind {
     Traced,
     /// All probes: what splits stages into parts.
     Detailed,
+    /// The core probes, those of threads and softirqs, and the sampler: stacks. No latency is taken from it.
+    Sampled,
 }
 
 /// Which side holds a request.
@@ -104,11 +106,43 @@ pub struct StageTotal {
     pub buckets: Vec<(u16, u32)>,
 }
 
+/// Totals of one system call in one detailed phase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallTotal {
+    /// Role of the calling process.
+    pub role: Role,
+    /// Its name.
+    pub name: String,
+    /// Calls that lie in the phase as a whole.
+    pub count: u64,
+    /// Their time, waits included, ns.
+    pub total_ns: u64,
+    /// `(bucket, count)` of the durations.
+    pub buckets: Vec<(u16, u32)>,
+}
+
+/// Time of all threads of a role in one state, in one detailed or sampled phase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateTotal {
+    /// Role of the threads.
+    pub role: Role,
+    /// `running` (softirqs on top of the thread included), `blocked`, `waking`, `run-queue`, `throttled`.
+    pub state: String,
+    /// How often it ended in the phase.
+    pub count: u64,
+    /// Time in it, as far as it lies in the phase, ns.
+    pub total_ns: u64,
+}
+
 /// What the probes counted in one phase.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeCounts {
     /// Stages and parts.
     pub stages: Vec<StageTotal>,
+    /// System calls (detailed phases).
+    pub calls: Vec<CallTotal>,
+    /// What threads did (detailed and sampled phases).
+    pub states: Vec<StateTotal>,
     /// [`profiler_common::Counter`]s by name; zeros too.
     pub counters: BTreeMap<String, u64>,
     /// Requests started inside the phase and still under way at its end, found in the holders.

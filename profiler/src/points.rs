@@ -3,13 +3,29 @@
 
 use profiler_common::point as number;
 
+use crate::counts::PhaseKind;
+
 /// In which phases a probe is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Set {
     /// In traced and detailed phases: what the totals and records need.
     Core,
+    /// In detailed and sampled phases: what threads and softirqs do.
+    Schedule,
     /// In detailed phases only: what splits stages into parts, at a cost that would distort the totals.
     Detail,
+}
+
+impl Set {
+    /// Whether it is attached in phases of this kind.
+    #[must_use]
+    pub const fn is_attached_in(self, kind: PhaseKind) -> bool {
+        match self {
+            Self::Core => !matches!(kind, PhaseKind::Detached),
+            Self::Schedule => matches!(kind, PhaseKind::Detailed | PhaseKind::Sampled),
+            Self::Detail => matches!(kind, PhaseKind::Detailed),
+        }
+    }
 }
 
 /// One way to see a point.
@@ -160,21 +176,21 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "waking",
-        set: Set::Detail,
+        set: Set::Schedule,
         without: Some("the group ready → received is not split"),
         alternatives: hooks!("waking_typed", "waking_raw", "sched_waking"),
         points: &[part(Number::Fixed(number::WAKING), "waking", "socket → socket", GROUP)],
     },
     Probe {
         name: "wakeup",
-        set: Set::Detail,
+        set: Set::Schedule,
         without: Some("the group ready → received is not split"),
         alternatives: hooks!("wakeup_typed", "wakeup_raw", "sched_wakeup"),
         points: &[part(Number::Fixed(number::WAKEUP), "wakeup", "socket → socket", GROUP)],
     },
     Probe {
         name: "switch",
-        set: Set::Detail,
+        set: Set::Schedule,
         without: Some("run-queue latency is not told from the rest of the group ready → received"),
         alternatives: hooks!("switch_typed", "switch_raw", "sched_switch"),
         points: &[part(Number::Fixed(number::SWITCH_IN), "switch-in", "socket → socket", GROUP)],
@@ -236,14 +252,14 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "softirq",
-        set: Set::Detail,
+        set: Set::Schedule,
         without: Some("waiting for the softirq is not told from its work"),
         alternatives: hooks!("softirq_typed", "softirq_raw", "softirq_entry"),
         points: &[part(Number::Device(number::AT_SOFTIRQ), "softirq", "skb → skb", &["receive"])],
     },
     Probe {
         name: "softirq-end",
-        set: Set::Detail,
+        set: Set::Schedule,
         without: Some("waiting for the softirq is not told from its work"),
         alternatives: hooks!("softirq_end_typed", "softirq_end_raw", "softirq_exit"),
         points: &[],
@@ -262,6 +278,18 @@ pub const PROBES: &[Probe] = &[
         alternatives: hooks!("sent_typed", "sent_raw", "sock_send_length"),
         points: &[],
     },
+];
+
+/// What the reader of a socket did while a message waited in it or its answer was made: numbers, names as ends of parts,
+/// and what they mean.
+pub const READER: &[(u8, &str, &str)] = &[
+    (number::READER_BLOCKED, "blocked", "asleep, and nobody had begun to wake it"),
+    (number::READER_WAKING, "waking", "being woken, on no run queue yet"),
+    (number::READER_RUNNABLE, "run-queue", "waiting for a CPU"),
+    (number::READER_THROTTLED, "throttled", "kept from running by the CPU quota of its group"),
+    (number::READER_ELSEWHERE, "other-requests", "working on other requests"),
+    (number::READER_HERE, "own-work", "working on this request, or turning to it"),
+    (number::READER_IN_CALL, "own-call", "in the system call that ends the stage"),
 ];
 
 /// All points.

@@ -154,6 +154,16 @@ pub fn status_field(pid: u32, field: &str) -> Option<String> {
         .find_map(|line| Some(line.strip_prefix(field)?.strip_prefix(':')?.trim().to_owned()))
 }
 
+/// CPU time of all threads of a process so far, by the scheduler's account, ns.
+#[must_use]
+pub fn schedstat_ns(pid: u32) -> u64 {
+    let of_thread = |thread: u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    };
+    threads(pid).unwrap_or_default().into_iter().filter_map(of_thread).sum()
+}
+
 /// CPU time of this process so far, ns.
 #[must_use]
 pub fn own_cpu_ns() -> u64 {

@@ -48,6 +48,10 @@ pub struct Request {
     pub records_per_s: f64,
     /// Seed of the order within rounds.
     pub seed: u64,
+    /// Samples a second on each CPU; 0: none.
+    pub sample_rate_hz: u32,
+    /// Half width of the layers' shares, as a share, until which sampled phases go on.
+    pub samples_until: Option<f64>,
     /// How the probes are loaded.
     pub probes: ProbeOptions,
 }
@@ -74,7 +78,7 @@ pub fn plan(request: &Request) -> Result<(Plan, Vec<String>)> {
     let settings = workload::parse_settings(workload, &request.settings)?;
     let parsed = configuration::parse_list(&request.configurations)?;
     let baseline = baseline(request.baseline.as_deref(), &parsed.configurations)?;
-    phases(request.duration)?;
+    phases(request.duration, request.sample_rate_hz > 0)?;
     if request.rounds == 0 {
         return Err(Error::Usage("`--rounds` must be at least 1".to_owned()));
     }
@@ -88,6 +92,8 @@ pub fn plan(request: &Request) -> Result<(Plan, Vec<String>)> {
         placement: request.placement,
         records_per_s: request.records_per_s,
         seed: request.seed,
+        sample_rate_hz: request.sample_rate_hz,
+        samples_until: request.samples_until,
     };
     Ok((plan, parsed.notes))
 }
@@ -131,6 +137,7 @@ fn header(request: &Request, plan: &Plan, run_id: &str) -> Result<Header> {
         rounds: plan.rounds,
         duration_s: plan.duration.as_secs_f64(),
         seed: plan.seed,
+        sample_rate_hz: plan.sample_rate_hz,
         environment,
     })
 }
@@ -142,7 +149,9 @@ fn command(request: &Request, plan: &Plan, names: &[String]) -> String {
         format!("--baseline {}", names[plan.baseline]),
         format!("--rounds {} --duration {}", plan.rounds, plan.duration.as_secs_f64()),
         format!("--placement {} --seed {} --records {}", plan.placement.name(), plan.seed, plan.records_per_s),
+        format!("--sample-rate {}", plan.sample_rate_hz),
     ];
+    words.extend(plan.samples_until.map(|share| format!("--samples-until {}%", 100.0 * share)));
     words.extend(request.settings.iter().map(|pair| format!("--set {pair}")));
     words.join(" ")
 }

@@ -117,7 +117,8 @@ fn workloads() -> Result<()> {
         .args(["build", "--release", "--package", "workloads", "--target", &host])
         .args(["--target-dir", "target/static", "--locked"])
         .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
-        .env("CARGO_PROFILE_RELEASE_STRIP", "true");
+        // Function names stay: sampled stacks show them.
+        .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo");
     run(cargo)?;
     copy_if_changed(
         &Path::new("target/static").join(host).join("release/virtax-workload"),

@@ -4,15 +4,15 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use super::{
     client::Client,
-    measure::Measurement,
+    measure::{Measurement, Parties, RawPhase},
     plan::{Cpus, Plan, allowed_cpus, phases},
-    records::Record,
-    schedule::Repeater,
+    sampling::{self, Sampling},
+    schedule::{Brought, Repeater},
 };
 use crate::{
     artifact,
     configuration::Configuration,
-    counts::{Phase, PhaseKind, Repetition, Role},
+    counts::{Phase, PhaseKind, Repetition},
     engine::{self, Bench, Host, Server, ServerSpec},
     environment::{
         hooks_of,
@@ -23,7 +23,7 @@ use crate::{
     ledger::{Item, Lease, Ledger, PROGRAMS},
     net::Wire,
     probes::{Dispatch, Loaded, Names, Offsets, Preference},
-    process,
+    process, symbols,
 };
 
 const PORT: u16 = 7000;
@@ -50,7 +50,12 @@ pub struct Lab<'a> {
     offsets: Offsets,
     options: ProbeOptions,
     phases: Vec<(PhaseKind, Duration)>,
+    sampling: Sampling,
+    /// Samples so far, by configuration and by the role and point where the stage begins.
+    sampled: BTreeMap<String, Stages>,
 }
+
+type Stages = BTreeMap<(u8, u8), u64>;
 
 impl<'a> Lab<'a> {
     /// Builds the wire, prepares the engines, and tries the probes.
@@ -58,8 +63,9 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// If anything of it is impossible here; what was made is removed again.
     pub fn new(plan: &'a Plan, ledger: Ledger, run_id: &str, options: ProbeOptions) -> Result<Self> {
-        let phases = phases(plan.duration)?;
+        let phases = phases(plan.duration, plan.sample_rate_hz > 0)?;
         let cpus = plan.placement.divide(&allowed_cpus()?)?;
+        let sampling = sampling_of(plan, &cpus)?;
         // First what needs no trace to be left: a machine without probes ends here.
         let offsets = Offsets::of_running_kernel()?;
         drop(Loaded::new(&offsets, options.preference, options.debug)?);
@@ -85,7 +91,8 @@ impl<'a> Lab<'a> {
                 hosts.insert(engine.name().to_owned(), engine.prepare(&bench, &wanted)?);
             }
         }
-        Ok(Self { plan, hosts, bench, _programs: programs, cpus, offsets, options, phases })
+        let sampled = BTreeMap::new();
+        Ok(Self { plan, hosts, bench, _programs: programs, cpus, offsets, options, phases, sampling, sampled })
     }
 
     /// What getting into a probe costs, on the CPU where the server will run: CPUs of a shared machine differ.
@@ -130,13 +137,10 @@ impl<'a> Lab<'a> {
     }
 
     /// Names of the path's devices, and the processes with their roles.
-    fn who_and_where(&self, server: &dyn Server, client: &Client) -> Result<(Names, BTreeMap<u32, Role>)> {
+    fn who_and_where(&self, server: &dyn Server, client: &Client) -> Result<(Names, Parties)> {
         let mut names = self.bench.wire.names()?;
         server.label(&mut names)?;
-        let mut roles = BTreeMap::new();
-        roles.extend(process::family(client.pid()).into_iter().map(|pid| (pid, Role::Client)));
-        roles.extend(process::family(server.pid()).into_iter().map(|pid| (pid, Role::Server)));
-        Ok((names, roles))
+        Ok((names, Parties { client: client.pid(), server: server.pid() }))
     }
 }
 
@@ -157,11 +161,12 @@ impl Lab<'_> {
         let configuration = self.plan.configurations[0].clone();
         let mut server = self.start_server(&configuration)?;
         let mut client = self.start_client(&configuration, server.as_mut())?;
-        let (names, roles) = self.who_and_where(server.as_ref(), &client)?;
-        probes.follow(&roles)?;
+        let (names, parties) = self.who_and_where(server.as_ref(), &client)?;
         interrupt::sleep(WARM_UP)?;
         let connections = self.plan.workload.connections(&self.plan.settings);
-        function(&mut Measurement::new(&mut probes, &mut client, &names, connections), dispatch_ns)
+        let mut measurement =
+            Measurement::new(&mut probes, &mut client, &names, parties, connections, &self.sampling);
+        function(&mut measurement, dispatch_ns)
     }
 }
 
@@ -180,28 +185,26 @@ fn explain_unreachable(configuration: &Configuration, error: Error) -> Error {
 }
 
 impl Repeater for Lab<'_> {
-    fn repeat(
-        &mut self,
-        configuration: &Configuration,
-        round: u32,
-        position: u32,
-    ) -> Result<(Repetition, Vec<Record>)> {
+    fn repeat(&mut self, configuration: &Configuration, round: u32, position: u32) -> Result<Brought> {
         let mut probes = Loaded::new(&self.offsets, self.options.preference, self.options.debug)?;
         let dispatch_ns = self.dispatch_ns(&mut probes)?;
         let mut server = self.start_server(configuration)?;
         let mut client = self.start_client(configuration, server.as_mut())?;
-        let (names, roles) = self.who_and_where(server.as_ref(), &client)?;
-        probes.follow(&roles)?;
+        let (names, parties) = self.who_and_where(server.as_ref(), &client)?;
         interrupt::sleep(WARM_UP)?;
         process::check_placement(client.pid(), &self.cpus.client)?;
         process::check_placement(server.pid(), &self.cpus.server)?;
         let connections = self.plan.workload.connections(&self.plan.settings);
-        let watched = Watched { families: roles.keys().copied().collect(), cpus: self.cpus.clone() };
-        let mut measurement = Measurement::new(&mut probes, &mut client, &names, connections);
+        let watched = Watched { families: parties.roles().keys().copied().collect(), cpus: self.cpus.clone() };
+        let mut measurement =
+            Measurement::new(&mut probes, &mut client, &names, parties, connections, &self.sampling);
         let costs = measurement.costs(dispatch_ns)?;
         let before = Load::now(&watched);
         let (agent_before, clock_before) = (process::own_cpu_ns(), workloads::clock::now_ns());
-        let raw = run_phases(&mut measurement, &self.phases, self.plan.records_per_s);
+        let rounds = f64::from(self.plan.rounds);
+        let so_far = self.sampled.entry(configuration.to_string()).or_default();
+        let quota = SampleQuota { so_far, needed: self.sampling.until.map(|until| needed(until, round, rounds)) };
+        let raw = run_phases(&mut measurement, &self.phases, self.plan.records_per_s, quota);
         let (agent_after, clock_after) = (process::own_cpu_ns(), workloads::clock::now_ns());
         let raw = match (raw, server.failure()) {
             (Ok(raw), None) => raw,
@@ -210,15 +213,20 @@ impl Repeater for Lab<'_> {
         };
         let disturbances = Load::now(&watched).disturbances_since(&before);
         let labels = probes.labels(&names);
-        let (mut phases, mut records) = (Vec::new(), Vec::new());
+        let (mut phases, mut records, mut sampled) = (Vec::new(), Vec::new(), Vec::new());
         for phase in raw {
-            let (phase, of_phase) = match phase {
-                Either::Detached(phase) => (phase, Vec::new()),
+            let (phase, of_phase, stacks) = match phase {
+                Either::Detached(phase) => (phase, Vec::new(), None),
                 Either::Probed(raw) => raw.named(&labels, round),
             };
             phases.push(phase);
             records.extend(of_phase);
+            sampled.extend(stacks);
         }
+        let profile = match sampled.is_empty() {
+            true => None,
+            false => Some(sampling::profile(&sampled, &labels, round, self.sampling.rate_hz)?),
+        };
         let repetition = Repetition {
             round,
             configuration: configuration.to_string(),
@@ -234,19 +242,53 @@ impl Repeater for Lab<'_> {
             agent_cpu_ns: agent_after - agent_before,
             agent_wall_ns: clock_after - clock_before,
         };
-        Ok((repetition, records))
+        Ok(Brought { repetition, records, profile })
     }
 }
 
 enum Either {
     Detached(Phase),
-    Probed(super::measure::RawPhase),
+    Probed(RawPhase),
+}
+
+/// How many samples the larger stages are to have.
+struct SampleQuota<'a> {
+    so_far: &'a mut Stages,
+    needed: Option<u64>,
+}
+
+/// Stages with less than this share of the samples do not prolong a run.
+const LARGER_STAGE: f64 = 0.05;
+/// Most phases that a repetition is prolonged by.
+const MOST_PHASES: usize = 100;
+
+/// Samples of a stage until the end of a round for its layers' shares to be known to ± `until` at the end of the run: the
+/// normal approximation to the binomial at its widest, a share of one half.
+fn needed(until: f64, round: u32, rounds: f64) -> u64 {
+    let whole = (1.96 * 0.5 / until).powi(2);
+    (whole * f64::from(round + 1) / rounds).ceil() as u64
+}
+
+impl SampleQuota<'_> {
+    fn add(&mut self, phase: &RawPhase) {
+        for (stage, count) in phase.samples_by_stage() {
+            *self.so_far.entry(stage).or_default() += count;
+        }
+    }
+
+    fn is_met(&self) -> bool {
+        let Some(needed) = self.needed else { return true };
+        let all: u64 = self.so_far.values().sum();
+        // A share that no sampling can find: nothing is on the path, as with an idle client.
+        all == 0 || self.so_far.values().all(|count| *count >= needed || (*count as f64) < LARGER_STAGE * all as f64)
+    }
 }
 
 fn run_phases(
     measurement: &mut Measurement<'_>,
     phases: &[(PhaseKind, Duration)],
     records_per_s: f64,
+    mut quota: SampleQuota<'_>,
 ) -> Result<Vec<Either>> {
     let mut done = Vec::with_capacity(phases.len());
     for (kind, length) in phases {
@@ -256,8 +298,47 @@ fn run_phases(
             measurement.aim_at(records_per_s, operations_per_s);
             Either::Detached(phase)
         } else {
-            Either::Probed(measurement.probed(*kind, *length)?)
+            let phase = measurement.probed(*kind, *length)?;
+            quota.add(&phase);
+            Either::Probed(phase)
         });
     }
+    let sampled = phases.iter().find(|(kind, _)| *kind == PhaseKind::Sampled);
+    for _ in 0..MOST_PHASES {
+        let Some((kind, length)) = sampled.filter(|_| !quota.is_met()) else { break };
+        let phase = measurement.probed(*kind, *length)?;
+        quota.add(&phase);
+        done.push(Either::Probed(phase));
+    }
     Ok(done)
+}
+
+/// Where the sampler's timers are: on the CPUs of client and server; wherever they may run, on all.
+fn sampling_of(plan: &Plan, cpus: &Cpus) -> Result<Sampling> {
+    let mut timers: Vec<usize> = cpus.client.iter().chain(&cpus.server).copied().collect();
+    timers.sort_unstable();
+    timers.dedup();
+    if timers.is_empty() {
+        timers = allowed_cpus()?;
+    }
+    if plan.sample_rate_hz > 0 {
+        symbols::check_kernel_symbols(Path::new(symbols::KALLSYMS))?;
+    }
+    Ok(Sampling { rate_hz: plan.sample_rate_hz, cpus: timers, until: plan.samples_until })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn larger_stages_prolong_a_run_and_small_ones_do_not() {
+        assert_eq!(needed(0.03, 9, 10.0), 1068);
+        assert_eq!(needed(0.03, 0, 10.0), 107);
+        let mut so_far = Stages::from([((0, 1), 500), ((0, 2), 90), ((1, 3), 10)]);
+        assert!(SampleQuota { so_far: &mut so_far, needed: None }.is_met());
+        assert!(SampleQuota { so_far: &mut so_far, needed: Some(90) }.is_met());
+        assert!(!SampleQuota { so_far: &mut so_far, needed: Some(91) }.is_met());
+        assert!(SampleQuota { so_far: &mut Stages::new(), needed: Some(91) }.is_met());
+    }
 }

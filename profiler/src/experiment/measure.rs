@@ -1,20 +1,25 @@
 //! One phase after another on a client at work.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use profiler_common::{Control, ON};
+use profiler_common::{Control, Counter, ON, PARTS, STACKS, TOTALS, event};
 use workloads::clock::now_ns;
 
 use super::{
     client::Client,
     records::{Pass, Record},
+    sampling::{RawSampled, Sampling},
 };
 use crate::{
     counts::{Costs, Phase, PhaseKind, ProbeCost, Role},
     error::{Error, Result},
     interrupt,
     points::Set,
-    probes::{Labels, Loaded, Names, RawRecord, ns_per_run},
+    probes::{Attached, Labels, Loaded, Names, RawEvent, RawRecord, ns_per_run},
+    process,
 };
 
 /// Requests are followed at least this long before anything is recorded, and until every connection's token was seen.
@@ -32,10 +37,43 @@ const FLOOR_RUNS: u64 = 100;
 const COST_FLOOR: Duration = Duration::from_millis(20);
 const COST_RUN: Duration = Duration::from_millis(60);
 
+/// Waits per second that leave their stacks in sampled phases.
+const WAITS_PER_S: f64 = 1000.0;
+
 /// A phase as the probes left it; names come later, when all devices are known.
 pub struct RawPhase {
     phase: Phase,
     records: Vec<RawRecord>,
+    sampled: Option<RawSampled>,
+}
+
+/// The first processes of client and server, whose children are followed as well.
+#[derive(Debug, Clone, Copy)]
+pub struct Parties {
+    /// The client's.
+    pub client: u32,
+    /// The server's.
+    pub server: u32,
+}
+
+impl Parties {
+    /// All their processes, with their roles.
+    #[must_use]
+    pub fn roles(self) -> BTreeMap<u32, Role> {
+        let mut roles = BTreeMap::new();
+        roles.extend(process::family(self.client).into_iter().map(|pid| (pid, Role::Client)));
+        roles.extend(process::family(self.server).into_iter().map(|pid| (pid, Role::Server)));
+        roles
+    }
+}
+
+/// CPU time by role, by the scheduler's account.
+fn schedstat_ns(roles: &BTreeMap<u32, Role>) -> BTreeMap<Role, u64> {
+    let mut times = BTreeMap::new();
+    for (pid, role) in roles {
+        *times.entry(*role).or_default() += process::schedstat_ns(*pid);
+    }
+    times
 }
 
 /// Measures phases, with the probes of one repetition.
@@ -46,19 +84,34 @@ pub struct Measurement<'a> {
     pub client: &'a mut Client,
     /// Labels of devices.
     pub names: &'a Names,
+    /// Whose processes are followed.
+    pub parties: Parties,
+    sampling: Sampling,
     connections: u32,
     epoch: u32,
     record_every: u32,
+    wait_every: u32,
 }
 
 impl<'a> Measurement<'a> {
     /// Nothing is attached yet.
-    pub fn new(probes: &'a mut Loaded, client: &'a mut Client, names: &'a Names, connections: u32) -> Self {
-        Self { probes, client, names, connections, epoch: 0, record_every: 0 }
+    pub fn new(
+        probes: &'a mut Loaded,
+        client: &'a mut Client,
+        names: &'a Names,
+        parties: Parties,
+        connections: u32,
+        sampling: &Sampling,
+    ) -> Self {
+        let sampling = sampling.clone();
+        Self { probes, client, names, parties, sampling, connections, epoch: 0, record_every: 0, wait_every: 1 }
     }
 
-    /// Sets how many requests go between two records, from the rate of the operations.
+    /// Sets how many requests go between two records, and about how many waits between two that leave their stacks, from
+    /// the rate of the operations.
     pub fn aim_at(&mut self, records_per_s: f64, operations_per_s: f64) {
+        // Client and server may wait once an operation each.
+        self.wait_every = (2.0 * operations_per_s / WAITS_PER_S).ceil().clamp(1.0, 1e9) as u32;
         self.record_every =
             if records_per_s > 0.0 { (operations_per_s / records_per_s).ceil().clamp(1.0, 1e9) as u32 } else { 0 };
     }
@@ -94,53 +147,90 @@ impl<'a> Measurement<'a> {
     }
 
     fn try_probed(&mut self, kind: PhaseKind, length: Duration) -> Result<(u64, RawPhase)> {
-        let attached = self.probes.attach(kind == PhaseKind::Detailed)?;
-        self.follow(kind == PhaseKind::Detailed)?;
+        let attached = self.attach(kind)?;
+        let roles = self.follow(kind)?;
         let before = self.probes.totals()?;
         let (open_ns, close_ns) = self.window(length)?;
         self.probes.record(open_ns, close_ns);
         // Late ourselves: the phase counts as one of which the client heard too late.
         let open_ns = if now_ns() < open_ns { open_ns } else { 0 };
         let control = Control { epoch: self.epoch, open_ns, close_ns, ..Control::default() };
-        let mut records = Vec::new();
-        let mut unreadable = 0;
-        let probes = &mut *self.probes;
-        let waited = sleep_until(close_ns + LEAD_OUT.as_nanos() as u64, || {
-            unreadable += probes.take_records(&mut records);
-            probes.show_faults();
-        });
+        let mut taken = Taken::default();
+        let mut cpu_ns = BTreeMap::new();
+        let waited = sleep_until(open_ns, || ())
+            .and_then(|()| {
+                cpu_ns = schedstat_ns(&roles);
+                sleep_until(close_ns, || taken.take(self.probes))
+            })
+            .and_then(|()| {
+                for (role, ns) in schedstat_ns(&roles) {
+                    let before = cpu_ns.entry(role).or_default();
+                    *before = ns.saturating_sub(*before);
+                }
+                sleep_until(close_ns + LEAD_OUT.as_nanos() as u64, || taken.take(self.probes))
+            });
         self.probes.stop();
         drop(attached);
         waited?;
-        unreadable += self.probes.take_records(&mut records);
-        if unreadable > 0 {
-            log::warn!("{unreadable} records could not be read");
+        taken.take(self.probes);
+        if taken.unreadable > 0 {
+            log::warn!("{} records could not be read", taken.unreadable);
         }
+        let Taken { mut records, mut events, .. } = taken;
         records.retain(|record| record.epoch == self.epoch);
+        events.retain(|event| event.head.epoch == self.epoch);
         let labels = self.probes.labels(self.names);
         let counts = self.probes.counts_since(&before, &labels, &control)?;
-        let phase =
-            Phase { kind, length_ns: length.as_nanos() as u64, client: self.client.report()?, probes: Some(counts) };
-        Ok((open_ns, RawPhase { phase, records }))
+        let length_ns = length.as_nanos() as u64;
+        let sampled = (kind == PhaseKind::Sampled).then(|| RawSampled {
+            events,
+            operations: counts.counter(Counter::Operations),
+            length_ns,
+            schedstat_ns: cpu_ns,
+            states: counts.states.clone(),
+            noted: (counts.counter(Counter::Events), counts.counter(Counter::EventsRingFull)),
+        });
+        let phase = Phase { kind, length_ns, client: self.client.report()?, probes: Some(counts) };
+        Ok((open_ns, RawPhase { phase, records, sampled }))
     }
 
-    /// Begins to follow requests, and waits until every connection's token has been seen.
-    fn follow(&mut self, detailed: bool) -> Result<()> {
+    /// Attaches what a kind of phase needs.
+    fn attach(&mut self, kind: PhaseKind) -> Result<Vec<Attached>> {
+        let mut attached = vec![self.probes.attach(kind)?];
+        if kind == PhaseKind::Sampled {
+            attached.push(self.probes.attach_sampler(&self.sampling.cpus, self.sampling.rate_hz)?);
+        }
+        Ok(attached)
+    }
+
+    /// Begins to follow requests, and waits until every connection's token has been seen. Returns whose processes are
+    /// followed: children may have come since the phase before, in which nobody looked.
+    fn follow(&mut self, kind: PhaseKind) -> Result<BTreeMap<u32, Role>> {
+        let roles = self.parties.roles();
+        self.probes.follow(&roles)?;
         self.epoch += 1;
+        let mode = match kind {
+            PhaseKind::Detailed => PARTS,
+            PhaseKind::Sampled => STACKS,
+            PhaseKind::Detached | PhaseKind::Traced => TOTALS,
+        };
         self.probes.control(Control {
             state: ON,
             epoch: self.epoch,
             open_ns: u64::MAX,
             close_ns: u64::MAX,
-            record_every: self.record_every,
-            detailed: u32::from(detailed),
+            // Requests of sampled phases are disturbed more than a record should be.
+            record_every: if mode == STACKS { 0 } else { self.record_every },
+            mode,
+            wait_every: if mode == STACKS { self.wait_every } else { 0 },
+            reserved: 0,
         });
         let start = Instant::now();
         loop {
             interrupt::sleep(LEAD_IN)?;
             let all_seen = self.probes.tokens_seen(self.epoch) >= self.connections as usize;
             if all_seen || start.elapsed() > LONGEST_LEAD_IN {
-                return Ok(());
+                return Ok(roles);
             }
         }
     }
@@ -151,7 +241,7 @@ impl<'a> Measurement<'a> {
     /// # Errors
     /// As [`Measurement::probed`].
     pub fn costs(&mut self, dispatch_ns: f64) -> Result<Costs> {
-        let attached = self.probes.attach(false)?;
+        let attached = self.probes.attach(PhaseKind::Traced)?;
         let _statistics = Loaded::keep_run_times()?;
         let start = self.probes.run_times();
         let mut idle = start.clone();
@@ -162,7 +252,7 @@ impl<'a> Measurement<'a> {
                 break;
             }
         }
-        self.follow(false)?;
+        self.follow(PhaseKind::Traced)?;
         let (open_ns, close_ns) = self.window(COST_RUN)?;
         self.probes.record(open_ns, close_ns);
         sleep_until(open_ns, || ())?;
@@ -190,6 +280,21 @@ impl<'a> Measurement<'a> {
             })
             .collect();
         Ok(Costs { probes, dispatch_ns, floor_ns })
+    }
+}
+
+/// What came through the ring buffers.
+#[derive(Default)]
+struct Taken {
+    records: Vec<RawRecord>,
+    events: Vec<RawEvent>,
+    unreadable: u64,
+}
+impl Taken {
+    fn take(&mut self, probes: &mut Loaded) {
+        self.unreadable += probes.take_records(&mut self.records);
+        self.unreadable += probes.take_events(&mut self.events);
+        probes.show_faults();
     }
 }
 
@@ -226,9 +331,21 @@ impl RawPhase {
         self.phase.client.clone()
     }
 
+    /// On-path samples, by the role and the point where their stage begins.
+    #[must_use]
+    pub fn samples_by_stage(&self) -> BTreeMap<(u8, u8), u64> {
+        let mut stages = BTreeMap::new();
+        for event in self.sampled.iter().flat_map(|sampled| &sampled.events) {
+            if event.head.kind == event::SAMPLE && event.head.on_path != 0 {
+                *stages.entry((event.head.role, event.head.point)).or_default() += 1;
+            }
+        }
+        stages
+    }
+
     /// Gives the records' points their names.
     #[must_use]
-    pub fn named(self, labels: &Labels, round: u32) -> (Phase, Vec<Record>) {
+    pub fn named(self, labels: &Labels, round: u32) -> (Phase, Vec<Record>, Option<RawSampled>) {
         let kind = self.phase.kind;
         let records = self
             .records
@@ -249,7 +366,7 @@ impl RawPhase {
                     .collect(),
             })
             .collect();
-        (self.phase, records)
+        (self.phase, records, self.sampled)
     }
 }
 

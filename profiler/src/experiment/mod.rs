@@ -5,7 +5,9 @@ mod client;
 pub mod lab;
 mod measure;
 pub mod plan;
+pub mod profiles;
 pub mod records;
+pub mod sampling;
 pub mod schedule;
 pub mod store;
 

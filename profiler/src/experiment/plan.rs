@@ -19,9 +19,16 @@ use crate::{
 pub const SHORTEST_PHASE: Duration = Duration::from_millis(50);
 /// Phase length that a repetition aims at.
 const PHASE: Duration = Duration::from_millis(200);
-/// Phases of one block: balanced, so that a drift of the machine meets all kinds alike.
-const BLOCK: [PhaseKind; 5] =
-    [PhaseKind::Detached, PhaseKind::Traced, PhaseKind::Detailed, PhaseKind::Traced, PhaseKind::Detached];
+/// Phases of one block: balanced, so that a drift of the machine meets all kinds alike whose latencies are compared. The
+/// sampled one stands apart.
+const BLOCK: [PhaseKind; 6] = [
+    PhaseKind::Detached,
+    PhaseKind::Traced,
+    PhaseKind::Detailed,
+    PhaseKind::Traced,
+    PhaseKind::Detached,
+    PhaseKind::Sampled,
+];
 /// Fewest rounds for intervals and verdicts.
 pub const ROUNDS_FOR_VERDICTS: usize = 8;
 
@@ -117,24 +124,30 @@ pub struct Plan {
     pub records_per_s: f64,
     /// Seed of the order within rounds.
     pub seed: u64,
+    /// Samples a second on each CPU; 0: no sampled phases.
+    pub sample_rate_hz: u32,
+    /// Half width of the layers' shares, as a share, until which sampled phases go on; `None`: no longer than the others.
+    pub samples_until: Option<f64>,
 }
 
-/// Kinds and lengths of a repetition's phases: blocks of five, as long as fits, none below [`SHORTEST_PHASE`].
+/// Kinds and lengths of a repetition's phases: blocks of six (of five without samples), as long as fits, none below
+/// [`SHORTEST_PHASE`].
 ///
 /// # Errors
 /// [`Error::Usage`] if the duration is too short or beyond an hour.
-pub fn phases(duration: Duration) -> Result<Vec<(PhaseKind, Duration)>> {
-    let kinds = BLOCK.len() as u32;
+pub fn phases(duration: Duration, sampled: bool) -> Result<Vec<(PhaseKind, Duration)>> {
+    let block: Vec<PhaseKind> = BLOCK.into_iter().filter(|kind| sampled || *kind != PhaseKind::Sampled).collect();
+    let kinds = block.len() as u32;
     if duration < SHORTEST_PHASE * kinds || duration > Duration::from_secs(3600) {
         return Err(Error::Usage(format!(
-            "`--duration` must lie between {} s (five phases of {} ms) and 3600 s",
+            "`--duration` must lie between {} s ({kinds} phases of {} ms) and 3600 s",
             (SHORTEST_PHASE * kinds).as_secs_f64(),
             SHORTEST_PHASE.as_millis()
         )));
     }
     let blocks = (duration.as_secs_f64() / (PHASE * kinds).as_secs_f64()).round().max(1.0) as u32;
     let length = duration / (blocks * kinds);
-    Ok((0..blocks).flat_map(|_| BLOCK.map(|kind| (kind, length))).collect())
+    Ok((0..blocks).flat_map(|_| block.iter().map(|kind| (*kind, length)).collect::<Vec<_>>()).collect())
 }
 
 /// The order of `count` configurations in every round: shuffled, reproducibly.
@@ -161,25 +174,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_second_is_one_block_of_fifths() {
-        let phases = phases(Duration::from_secs(1)).unwrap();
-        assert_eq!(phases.len(), 5);
-        assert!(phases.iter().all(|(_, length)| *length == Duration::from_millis(200)));
+    fn one_second_is_one_block() {
+        let without = phases(Duration::from_secs(1), false).unwrap();
+        assert_eq!(without.len(), 5);
+        assert!(without.iter().all(|(_, length)| *length == Duration::from_millis(200)));
+        let with = phases(Duration::from_secs(1), true).unwrap();
+        assert_eq!((with.len(), with[5].0), (6, PhaseKind::Sampled));
+        assert!(with.iter().all(|(_, length)| *length == with[0].1));
     }
 
     #[test]
     fn phases_shrink_to_fit_and_no_further() {
-        assert_eq!(phases(Duration::from_millis(250)).unwrap()[0].1, SHORTEST_PHASE);
-        assert!(phases(Duration::from_millis(249)).unwrap_err().to_string().contains("0.25 s"));
-        let long = phases(Duration::from_secs(7)).unwrap();
+        assert_eq!(phases(Duration::from_millis(250), false).unwrap()[0].1, SHORTEST_PHASE);
+        assert!(phases(Duration::from_millis(249), false).unwrap_err().to_string().contains("0.25 s"));
+        assert!(phases(Duration::from_millis(299), true).unwrap_err().to_string().contains("0.3 s (6 phases"));
+        let long = phases(Duration::from_secs(7), false).unwrap();
         assert_eq!(long.len(), 35);
         assert_eq!(long.iter().map(|(_, length)| *length).sum::<Duration>(), Duration::from_secs(7));
     }
 
     #[test]
     fn every_block_is_balanced() {
-        let reversed: Vec<_> = BLOCK.iter().rev().copied().collect();
-        assert_eq!(reversed, BLOCK);
+        let compared = || BLOCK.into_iter().filter(|kind| *kind != PhaseKind::Sampled);
+        assert!(compared().eq(compared().collect::<Vec<_>>().into_iter().rev()));
     }
 
     #[test]

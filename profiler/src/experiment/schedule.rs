@@ -12,16 +12,26 @@ use crate::{
     counts::Repetition,
     error::{Error, Result},
     interrupt,
+    profile::Profile,
 };
 
 /// Measures a configuration once. The real one is [`super::Lab`]; tests have another.
 pub trait Repeater {
-    /// One repetition with a fresh server, and the records of its requests.
+    /// One repetition with a fresh server.
     ///
     /// # Errors
     /// If it cannot be completed; nothing of it counts then.
-    fn repeat(&mut self, configuration: &Configuration, round: u32, position: u32)
-    -> Result<(Repetition, Vec<Record>)>;
+    fn repeat(&mut self, configuration: &Configuration, round: u32, position: u32) -> Result<Brought>;
+}
+
+/// What a repetition brought home.
+pub struct Brought {
+    /// Its counts.
+    pub repetition: Repetition,
+    /// Single requests.
+    pub records: Vec<Record>,
+    /// Stacks, if they were sampled.
+    pub profile: Option<Profile>,
 }
 
 /// Runs all rounds; an error ends them, and what was saved stays. Returns the error that did, if any.
@@ -34,7 +44,7 @@ pub fn run(plan: &Plan, repeater: &mut dyn Repeater, store: &mut Store) -> Optio
             bar.set_message(format!("round {} of {}: {configuration}", round + 1, plan.rounds));
             let saved = interrupt::check()
                 .and_then(|()| repeater.repeat(configuration, round, position))
-                .and_then(|(repetition, records)| store.save(&repetition, &records));
+                .and_then(|brought| store.save(&brought));
             if let Err(error) = saved {
                 bar.finish_and_clear();
                 return Some(error);
@@ -76,12 +86,7 @@ mod tests {
     }
 
     impl Repeater for Paper {
-        fn repeat(
-            &mut self,
-            configuration: &Configuration,
-            round: u32,
-            position: u32,
-        ) -> Result<(Repetition, Vec<Record>)> {
+        fn repeat(&mut self, configuration: &Configuration, round: u32, position: u32) -> Result<Brought> {
             if self.called.len() == self.fails_at {
                 return Err(Error::workload("the server failed", "on paper"));
             }
@@ -102,7 +107,7 @@ mod tests {
                 agent_cpu_ns: 0,
                 agent_wall_ns: 1,
             };
-            Ok((repetition, Vec::new()))
+            Ok(Brought { repetition, records: Vec::new(), profile: None })
         }
     }
 
@@ -118,6 +123,8 @@ mod tests {
             placement: Placement::Same,
             records_per_s: 0.0,
             seed: 3,
+            sample_rate_hz: 0,
+            samples_until: None,
         }
     }
 

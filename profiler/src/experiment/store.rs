@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     plan::Placement,
-    records::{self, Record},
+    profiles, records,
+    schedule::Brought,
 };
 use crate::{
     configuration::file_stem,
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// Version of the files in a directory; a field added is a version.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// What is known before the first repetition: `run.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,6 +55,8 @@ pub struct Header {
     pub duration_s: f64,
     /// Seed of the order within rounds.
     pub seed: u64,
+    /// Samples a second on each CPU; 0: none.
+    pub sample_rate_hz: u32,
     /// The machine.
     pub environment: Environment,
 }
@@ -109,13 +112,19 @@ impl Store {
         write_json(&self.folder.join(HEADER), header)
     }
 
-    /// Saves a repetition and its records, on the disk before it returns.
+    /// Saves what a repetition brought, on the disk before it returns. Its counts go last: without them, the rest is
+    /// ignored.
     ///
     /// # Errors
-    /// If they cannot be written.
-    pub fn save(&mut self, repetition: &Repetition, of_requests: &[Record]) -> Result<()> {
+    /// If it cannot be written.
+    pub fn save(&mut self, brought: &Brought) -> Result<()> {
         let fail = |error: std::io::Error| Error::file("write to", &self.folder, error);
-        records::append(&records_path(&self.folder, &repetition.configuration), repetition.round, of_requests)?;
+        let repetition = &brought.repetition;
+        let configuration = &repetition.configuration;
+        records::append(&records_path(&self.folder, configuration), repetition.round, &brought.records)?;
+        if let Some(profile) = &brought.profile {
+            profiles::append(&profiles_path(&self.folder, configuration), profile)?;
+        }
         let mut line = serde_json::to_vec(repetition).map_err(|error| fail(error.into()))?;
         line.push(b'\n');
         self.repetitions.write_all(&line).map_err(fail)?;
@@ -132,13 +141,21 @@ impl Store {
 fn is_ours(name: &str) -> bool {
     [HEADER, REPETITIONS, "result.json"].contains(&name)
         || name.starts_with("records.")
-        || (name.starts_with("latency.") && (name.ends_with(".svg") || name.ends_with(".folded")))
+        || name.starts_with("stacks.")
+        || (["latency.", "cpu.", "off-cpu."].iter().any(|kind| name.starts_with(kind))
+            && (name.ends_with(".svg") || name.ends_with(".folded")))
 }
 
 /// Where a configuration's records are.
 #[must_use]
 pub fn records_path(folder: &Path, configuration: &str) -> PathBuf {
     folder.join(format!("records.{}.jsonl.gz", file_stem(configuration)))
+}
+
+/// Where a configuration's stacks are.
+#[must_use]
+pub fn profiles_path(folder: &Path, configuration: &str) -> PathBuf {
+    folder.join(format!("stacks.{}.jsonl.gz", file_stem(configuration)))
 }
 
 /// Writes a file whole or not at all.

@@ -13,9 +13,9 @@ use profiler_common::{CALL_POLL, CALL_RECEIVE, CALL_SEND, Control, Counter};
 use super::{Offsets, mapped::MappedArray, tables::Tables};
 use crate::{
     artifact,
-    counts::Role,
+    counts::{PhaseKind, Role},
     error::{Error, Result},
-    points::{Alternative, Hook, PROBES, Probe, Set},
+    points::{Alternative, Hook, PROBES, Probe},
 };
 
 /// Which alternatives may be used.
@@ -29,7 +29,7 @@ pub enum Preference {
 }
 
 /// A set of attached probes; dropping it detaches them and leaves them loaded.
-pub struct Attached(#[expect(dead_code, reason = "held for its drop")] Vec<Box<dyn Any>>);
+pub struct Attached(#[expect(dead_code, reason = "held for its drop")] pub(super) Vec<Box<dyn Any>>);
 
 /// The probes in the kernel.
 pub struct Loaded {
@@ -39,6 +39,7 @@ pub struct Loaded {
     pub(super) control: MappedArray<Control>,
     pub(super) tables: Tables,
     pub(super) ring: RingBuf<MapData>,
+    pub(super) events: RingBuf<MapData>,
     logger: Option<EbpfLogger<FaultNames>>,
 }
 
@@ -214,10 +215,12 @@ impl Loaded {
                 }
             }
         }
+        Self::load_sampler(&mut bpf)?;
         let control = MappedArray::new(map(&bpf, "CONTROL")?, 1)?;
         let tables = Tables::new(&bpf)?;
         let ring = typed(bpf.take_map("RECORD_RING"))?;
-        let mut loaded = Self { bpf, chosen, control, tables, ring, logger: None };
+        let events = typed(bpf.take_map("EVENT_RING"))?;
+        let mut loaded = Self { bpf, chosen, control, tables, ring, events, logger: None };
         loaded.name_calls()?;
         if debug {
             loaded.logger = EbpfLogger::init_with_logger(&mut loaded.bpf, FaultNames)
@@ -240,14 +243,14 @@ impl Loaded {
         self.chosen.iter().map(|(probe, alternative)| (*probe, alternative))
     }
 
-    /// Attaches the core probes, and the detailed ones if asked.
+    /// Attaches the probes of a kind of phase.
     ///
     /// # Errors
     /// If the kernel refuses one.
-    pub fn attach(&mut self, with_detail: bool) -> Result<Attached> {
+    pub fn attach(&mut self, kind: PhaseKind) -> Result<Attached> {
         let mut links = Vec::new();
         for (probe, alternative) in self.chosen.clone() {
-            if probe.set == Set::Detail && !with_detail {
+            if !probe.set.is_attached_in(kind) {
                 continue;
             }
             if let Hook::KretprobePair { function, entry } = alternative.hook {

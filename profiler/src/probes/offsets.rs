@@ -25,6 +25,14 @@ const FIELDS: &[(&str, &str, &str)] = &[
     ("NET_INUM", "net", "ns.inum"),
     ("TASK_PID", "task_struct", "pid"),
     ("TASK_TGID", "task_struct", "tgid"),
+    ("TASK_STATE", "task_struct", "__state"),
+];
+
+/// Fields that some kernels lack, which costs a distinction and nothing else.
+const OPTIONAL: &[(&str, &str, &str)] = &[
+    ("TASK_THROTTLED", "task_struct", "throttled"),
+    ("TASK_CFS_RQ", "task_struct", "se.cfs_rq"),
+    ("CFS_RQ_THROTTLED", "cfs_rq", "throttle_count"),
 ];
 
 /// Offsets of all fields that the probes read, in bytes.
@@ -60,6 +68,9 @@ impl Offsets {
                 })?;
                 Ok((*symbol, offset))
             })
+            .chain(OPTIONAL.iter().map(|(symbol, structure, field)| {
+                Ok((*symbol, offset(&btf, structure, field).unwrap_or(profiler_common::NO_FIELD)))
+            }))
             .collect::<Result<_>>()
             .map(Self)
     }
@@ -139,7 +150,7 @@ mod tests {
             return;
         }
         let offsets = Offsets::of_running_kernel().unwrap();
-        assert_eq!(offsets.iter().count(), FIELDS.len());
+        assert_eq!(offsets.iter().count(), FIELDS.len() + OPTIONAL.len());
         let of = |symbol| offsets.iter().find(|(name, _)| *name == symbol).unwrap().1;
         // The thread-group id follows the thread id, a 32-bit number, in every kernel.
         assert_eq!(of("TASK_TGID"), of("TASK_PID") + 4);

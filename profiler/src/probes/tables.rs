@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use aya::maps::{MapData, PerCpuArray};
 use profiler_common::{
-    CLIENT, COUNTERS, Counter, Device, EMPTY, PACKET_SLOTS, Packet, RECORD_SLOTS, Record, SLOTS, STAGES, Socket, Stage,
+    CALL_KEYS, CLIENT, COUNTERS, Counter, Device, EMPTY, PACKET_SLOTS, Packet, RECORD_SLOTS, Record, SLOTS, STAGES,
+    SYSTEM_CALLS, Socket, Stage, Thread,
     point::{DEVICES, RECEIVED},
+    state::{self, STATES},
 };
 
 use super::{
@@ -13,7 +15,7 @@ use super::{
     object::{Loaded, map, table},
 };
 use crate::{
-    counts::{DeviceInfo, Place, ProbeCounts, Role, StageTotal},
+    counts::{CallTotal, DeviceInfo, Place, ProbeCounts, Role, StageTotal, StateTotal},
     error::Result,
     points,
 };
@@ -59,7 +61,10 @@ impl Labels {
                 let label = self.0.get(&index).map_or("?", |device| device.label.as_str());
                 Place::at(point.name, label)
             }
-            None => Place::fixed(&format!("point {number}")),
+            None => match points::READER.iter().find(|(reader, ..)| *reader == number) {
+                Some((_, name, _)) => Place::fixed(name),
+                None => Place::fixed(&format!("point {number}")),
+            },
         }
     }
     /// All of them.
@@ -73,6 +78,8 @@ impl Labels {
 pub struct Totals {
     stages: BTreeMap<u32, (u64, u64, Vec<u32>)>,
     counters: Vec<u64>,
+    /// By role and state: occurrences, ns.
+    states: [[[u64; 2]; STATES]; 2],
 }
 
 /// The beginning of a record: the rest need not be read to count it.
@@ -89,6 +96,7 @@ const _: () = assert!(size_of::<RecordHead>() == profiler_common::RECORD_HEADER)
 pub(super) struct Tables {
     sockets: MappedArray<Socket>,
     packets: MappedArray<Packet>,
+    threads: MappedArray<Thread>,
     records: MappedArray<Record>,
     devices: MappedArray<Device>,
     stage_next: MappedArray<u32>,
@@ -100,6 +108,7 @@ impl Tables {
         Ok(Self {
             sockets: MappedArray::new(map(bpf, "SOCKETS")?, SLOTS)?,
             packets: MappedArray::new(map(bpf, "PACKETS")?, PACKET_SLOTS)?,
+            threads: MappedArray::new(map(bpf, "THREADS")?, SLOTS)?,
             records: MappedArray::new(map(bpf, "RECORDS")?, RECORD_SLOTS)?,
             devices: MappedArray::new(map(bpf, "DEVICE_TABLE")?, DEVICES)?,
             stage_next: MappedArray::new(map(bpf, "STAGE_NEXT")?, 1)?,
@@ -158,7 +167,15 @@ impl Loaded {
                 *sum += count;
             }
         }
-        Ok(Totals { stages, counters })
+        let per_cpu: PerCpuArray<&MapData, [u64; 4 * STATES]> =
+            PerCpuArray::try_from(map(&self.bpf, "STATE_TOTALS")?).map_err(table)?;
+        let mut states = [[[0; 2]; STATES]; 2];
+        for cpu in per_cpu.get(&0, 0).map_err(table)?.iter() {
+            for (sum, value) in states.as_flattened_mut().as_flattened_mut().iter_mut().zip(cpu) {
+                *sum += value;
+            }
+        }
+        Ok(Totals { stages, counters, states })
     }
 
     /// What happened since `before`, and what the holders still hold of the phase that ended at `close_ns`.
@@ -174,6 +191,8 @@ impl Loaded {
         let after = self.totals()?;
         let mut counts = ProbeCounts {
             stages: after.stages_since(before, labels),
+            calls: after.calls_since(before),
+            states: after.states_since(before, &self.states_unfinished(phase)),
             counters: after.counters_since(before),
             ..ProbeCounts::default()
         };
@@ -191,6 +210,16 @@ impl Loaded {
             .filter(|socket| socket.key != 0 && socket.state != EMPTY && socket.token.epoch == epoch);
         let in_packets = self.tables.packets.iter().filter(|packet| packet.live != 0 && packet.token.epoch == epoch);
         in_sockets.count() + in_packets.count()
+    }
+
+    /// Times of the states in which threads are at the end of a phase, by role and state.
+    fn states_unfinished(&self, phase: &profiler_common::Control) -> [[u64; STATES]; 2] {
+        let mut times = [[0; STATES]; 2];
+        for thread in self.tables.threads.iter().filter(|thread| thread.tid != 0 && thread.epoch == phase.epoch) {
+            let since_ns = phase.close_ns.saturating_sub(thread.since_ns.max(phase.open_ns));
+            times[thread.role as usize & 1][thread.state as usize % STATES] += since_ns;
+        }
+        times
     }
 
     fn scan_holders(&self, phase: &profiler_common::Control, counts: &mut ProbeCounts) {
@@ -224,26 +253,63 @@ impl Totals {
         let none = (0, 0, vec![0; profiler_common::BUCKETS]);
         self.stages
             .iter()
-            .filter_map(|(key, (count, total_ns, buckets))| {
-                let (count_before, total_before, buckets_before) = before.stages.get(key).unwrap_or(&none);
-                let total = StageTotal {
+            .filter(|(key, _)| **key < CALL_KEYS)
+            .filter_map(|(key, after)| {
+                let (count, total_ns, buckets) = difference(after, before.stages.get(key).unwrap_or(&none))?;
+                Some(StageTotal {
                     part: key >> 18 & 1 != 0,
                     role: Role::from_number((key >> 16 & 3) as u8),
                     from: labels.place((key >> 8) as u8),
                     to: labels.place(*key as u8),
-                    count: count - count_before,
-                    total_ns: total_ns - total_before,
-                    buckets: buckets
-                        .iter()
-                        .zip(buckets_before)
-                        .enumerate()
-                        .map(|(bucket, (after, before))| (bucket as u16, after.wrapping_sub(*before)))
-                        .filter(|(_, count)| *count > 0)
-                        .collect(),
-                };
-                (total.count > 0 || total.total_ns > 0).then_some(total)
+                    count,
+                    total_ns,
+                    buckets,
+                })
             })
             .collect()
+    }
+
+    fn calls_since(&self, before: &Self) -> Vec<CallTotal> {
+        let none = (0, 0, vec![0; profiler_common::BUCKETS]);
+        self.stages
+            .range(CALL_KEYS..)
+            .filter_map(|(key, after)| {
+                let (count, total_ns, buckets) = difference(after, before.stages.get(key).unwrap_or(&none))?;
+                let number = key & (SYSTEM_CALLS - 1);
+                Some(CallTotal {
+                    role: Role::from_number((key >> 9 & 1) as u8),
+                    name: syscalls::Sysno::new(number as usize)
+                        .map_or_else(|| format!("call {number}"), |call| call.name().to_owned()),
+                    count,
+                    total_ns,
+                    buckets,
+                })
+            })
+            .collect()
+    }
+
+    /// Times of threads in each state, those included in which they still are.
+    fn states_since(&self, before: &Self, unfinished: &[[u64; STATES]; 2]) -> Vec<StateTotal> {
+        const NAMES: &[(u32, &str)] = &[
+            (state::RUNNING, "running"),
+            (state::BLOCKED, "blocked"),
+            (state::WAKING, "waking"),
+            (state::RUNNABLE, "run-queue"),
+            (state::THROTTLED, "throttled"),
+        ];
+        let mut found = Vec::new();
+        for role in [Role::Client, Role::Server] {
+            for (number, name) in NAMES {
+                let (role_index, index) = (usize::from(role.number()), *number as usize);
+                let [count, ns] = self.states[role_index][index];
+                let [count_before, ns_before] = before.states[role_index][index];
+                let total_ns = ns - ns_before + unfinished[role_index][index];
+                if total_ns > 0 {
+                    found.push(StateTotal { role, state: (*name).to_owned(), count: count - count_before, total_ns });
+                }
+            }
+        }
+        found
     }
 
     fn counters_since(&self, before: &Self) -> BTreeMap<String, u64> {
@@ -256,6 +322,19 @@ impl Totals {
             })
             .collect()
     }
+}
+
+/// Totals between two readings; `None`: nothing happened.
+type Difference = (u64, u64, Vec<(u16, u32)>);
+
+fn difference(after: &(u64, u64, Vec<u32>), before: &(u64, u64, Vec<u32>)) -> Option<Difference> {
+    let (count, total_ns) = (after.0 - before.0, after.1 - before.1);
+    let buckets = (0u16..)
+        .zip(after.2.iter().zip(&before.2))
+        .map(|(bucket, (after, before))| (bucket, after.wrapping_sub(*before)))
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    (count > 0 || total_ns > 0).then_some((count, total_ns, buckets))
 }
 
 #[cfg(test)]

@@ -1,0 +1,111 @@
+//! What the thread that reads a socket did while a message waited in it, and while its answer was made: one thread serves
+//! many sockets, so most of either can be work on other requests.
+
+use profiler_common::{
+    Control, Counter, Socket, Thread, Wait,
+    point::{
+        READER_BLOCKED, READER_ELSEWHERE, READER_HERE, READER_IN_CALL, READER_RUNNABLE, READER_THROTTLED,
+        READER_WAKING, RECEIVED,
+    },
+    stage_key,
+    state::{BLOCKED, RUNNABLE, RUNNING, STATES, THROTTLED, WAKING},
+};
+
+use crate::{
+    maps::{count, thread, wait},
+    thread::spent_until,
+    token::spend,
+};
+
+/// A message became ready: notes where the socket's reader stands.
+#[inline(always)]
+pub fn begins(socket: &Socket, at_ns: u64) {
+    let Some(wait) = wait(socket.slot) else { return };
+    wait.tid = 0;
+    if let Some(reader) = thread(socket.reader) {
+        note(wait, reader.tid, spent_until(reader, at_ns));
+    }
+}
+
+#[inline(always)]
+fn note(wait: &mut Wait, tid: u32, spent_ns: [u64; STATES]) {
+    wait.tid = tid;
+    wait.left = 0;
+    wait.spent_ns = spent_ns;
+}
+
+/// The reader receives from the socket, or answers: divides up its time since the token's last point, and notes where it
+/// stands. `call_ns`: entry of the call that it does so by.
+#[inline(always)]
+pub fn hands_over(control: &Control, socket: &Socket, reader: &mut Thread, call_ns: u64, at_ns: u64) {
+    let spent_ns = spent_until(reader, at_ns);
+    let running_ns = spent_ns[RUNNING as usize];
+    leave_last(socket.slot, reader, running_ns);
+    if let Some(wait) = wait(socket.slot) {
+        if socket.token.at_ns >= control.open_ns && at_ns < control.close_ns {
+            if wait.tid == reader.tid {
+                divide(control, socket, reader, wait, &spent_ns, call_ns, at_ns);
+            } else {
+                count(Counter::ReaderChanged);
+            }
+        }
+        note(wait, reader.tid, spent_ns);
+    }
+    reader.worked_ns = running_ns;
+    reader.worked_slot = socket.slot + 1;
+}
+
+/// What the reader turns away from: its work there ends now.
+#[inline(always)]
+fn leave_last(slot: u32, reader: &Thread, running_ns: u64) {
+    let last = reader.worked_slot;
+    if last == 0 || last == slot + 1 {
+        return;
+    }
+    if let Some(wait) = wait(last - 1) {
+        if wait.tid == reader.tid && wait.left == 0 {
+            wait.left = 1;
+            wait.processed_ns = running_ns;
+        }
+    }
+}
+
+#[inline(always)]
+fn divide(
+    control: &Control,
+    socket: &Socket,
+    reader: &Thread,
+    wait: &Wait,
+    spent_ns: &[u64; STATES],
+    call_ns: u64,
+    at_ns: u64,
+) {
+    let token = &socket.token;
+    let mut left_ns = at_ns - token.at_ns;
+    let mut take = |to: u8, ns: u64| {
+        // Another CPU may have been about to change the reader's state: the rest always makes up the whole.
+        let ns = if ns < left_ns { ns } else { left_ns };
+        left_ns -= ns;
+        if ns > 0 {
+            spend(control, stage_key(true, token.role, token.point, to), at_ns - ns, at_ns);
+        }
+    };
+    let since = |state: u32| spent_ns[state as usize].wrapping_sub(wait.spent_ns[state as usize]);
+    take(READER_BLOCKED, since(BLOCKED));
+    take(READER_WAKING, since(WAKING));
+    take(READER_RUNNABLE, since(RUNNABLE));
+    take(READER_THROTTLED, since(THROTTLED));
+    // An answer is worked on from its receipt until the reader turns elsewhere, and again from the last such work on; a
+    // message that nobody has read, only from there on.
+    let from_ns = if token.point != RECEIVED {
+        wait.spent_ns[RUNNING as usize]
+    } else if wait.left != 0 {
+        wait.processed_ns
+    } else {
+        reader.worked_ns
+    };
+    let elsewhere_ns = reader.worked_ns.saturating_sub(from_ns);
+    take(READER_ELSEWHERE, elsewhere_ns);
+    take(READER_IN_CALL, if call_ns > token.at_ns { at_ns - call_ns } else { 0 });
+    take(READER_HERE, u64::MAX);
+}
