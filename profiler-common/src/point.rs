@@ -48,11 +48,14 @@ pub const fn at_device(what: u8, device: u8) -> u8 {
     DEVICE_BASE + 4 * device + what
 }
 
-/// The inverse of [`at_device`]: `(what, device index)`, or `None` for a fixed point.
+/// The inverse of [`at_device`]: `(what, device index)`, or `None` for any other number.
 #[inline(always)]
 #[must_use]
 pub const fn device_of(point: u8) -> Option<(u8, u8)> {
-    if point < DEVICE_BASE { None } else { Some(((point - DEVICE_BASE) & 3, (point - DEVICE_BASE) >> 2)) }
+    if point < DEVICE_BASE || point >= READER_BASE {
+        return None;
+    }
+    Some(((point - DEVICE_BASE) & 3, (point - DEVICE_BASE) >> 2))
 }
 
 /// The first of the numbers that stand for what a reader did meanwhile: ends of parts, never points of a record.

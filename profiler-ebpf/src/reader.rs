@@ -70,6 +70,26 @@ fn leave_last(slot: u32, reader: &Thread, running_ns: u64) {
     }
 }
 
+/// What of a stage's time is not divided up yet.
+struct Left {
+    ns: u64,
+    role: u8,
+    point: u8,
+    at_ns: u64,
+}
+impl Left {
+    // A method, because a closure would become a function of its own, with all of this behind pointers.
+    #[inline(always)]
+    fn take(&mut self, control: &Control, to: u8, ns: u64) {
+        // Another CPU may have been about to change the reader's state: the rest always makes up the whole.
+        let ns = if ns < self.ns { ns } else { self.ns };
+        self.ns -= ns;
+        if ns > 0 {
+            spend(control, stage_key(true, self.role, self.point, to), self.at_ns - ns, self.at_ns);
+        }
+    }
+}
+
 #[inline(always)]
 fn divide(
     control: &Control,
@@ -81,20 +101,12 @@ fn divide(
     at_ns: u64,
 ) {
     let token = &socket.token;
-    let mut left_ns = at_ns - token.at_ns;
-    let mut take = |to: u8, ns: u64| {
-        // Another CPU may have been about to change the reader's state: the rest always makes up the whole.
-        let ns = if ns < left_ns { ns } else { left_ns };
-        left_ns -= ns;
-        if ns > 0 {
-            spend(control, stage_key(true, token.role, token.point, to), at_ns - ns, at_ns);
-        }
-    };
+    let mut left = Left { ns: at_ns - token.at_ns, role: token.role, point: token.point, at_ns };
     let since = |state: u32| spent_ns[state as usize].wrapping_sub(wait.spent_ns[state as usize]);
-    take(READER_BLOCKED, since(BLOCKED));
-    take(READER_WAKING, since(WAKING));
-    take(READER_RUNNABLE, since(RUNNABLE));
-    take(READER_THROTTLED, since(THROTTLED));
+    left.take(control, READER_BLOCKED, since(BLOCKED));
+    left.take(control, READER_WAKING, since(WAKING));
+    left.take(control, READER_RUNNABLE, since(RUNNABLE));
+    left.take(control, READER_THROTTLED, since(THROTTLED));
     // An answer is worked on from its receipt until the reader turns elsewhere, and again from the last such work on; a
     // message that nobody has read, only from there on.
     let from_ns = if token.point != RECEIVED {
@@ -105,7 +117,7 @@ fn divide(
         reader.worked_ns
     };
     let elsewhere_ns = reader.worked_ns.saturating_sub(from_ns);
-    take(READER_ELSEWHERE, elsewhere_ns);
-    take(READER_IN_CALL, if call_ns > token.at_ns { at_ns - call_ns } else { 0 });
-    take(READER_HERE, u64::MAX);
+    left.take(control, READER_ELSEWHERE, elsewhere_ns);
+    left.take(control, READER_IN_CALL, if call_ns > token.at_ns { at_ns - call_ns } else { 0 });
+    left.take(control, READER_HERE, u64::MAX);
 }

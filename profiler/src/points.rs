@@ -292,6 +292,18 @@ pub const READER: &[(u8, &str, &str)] = &[
     (number::READER_IN_CALL, "own-call", "in the system call that ends the stage"),
 ];
 
+/// What the reader of a socket did, by the name of the part that it ends.
+#[must_use]
+pub fn reader(name: &str) -> Option<&'static str> {
+    READER.iter().find(|(_, found, _)| *found == name).map(|(.., meaning)| *meaning)
+}
+
+/// Whether the reader of a socket worked for the request itself in this part of a stage.
+#[must_use]
+pub fn is_own_work(name: &str) -> bool {
+    matches!(name, "own-work" | "own-call")
+}
+
 /// All points.
 pub fn all() -> impl Iterator<Item = &'static Point> {
     PROBES.iter().flat_map(|probe| probe.points)

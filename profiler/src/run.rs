@@ -14,12 +14,12 @@ use crate::{
         Lab, Placement, Plan, bench,
         lab::ProbeOptions,
         plan::{allowed_cpus, new_run_id, phases},
-        records, schedule,
+        profiles, records, schedule,
         store::{self, Header, SCHEMA_VERSION, Store},
     },
     ledger::{Ledger, RUNS},
     render::flame,
-    result::{RunResult, build},
+    result::{Inputs, RunResult, build},
     workload,
 };
 
@@ -212,8 +212,13 @@ pub fn benchmark(request: &Request, plan: &Plan, rounds: u32, script: Option<&st
 /// If the directory holds no run, or cannot be written.
 pub fn report(folder: &Path) -> Result<(RunResult, Vec<PathBuf>)> {
     let (header, repetitions) = store::load(folder)?;
-    let result = build(&header, &repetitions, &|name| records::read(&store::records_path(folder, name)))?;
-    result.save(folder)?;
-    let pictures = flame::write_all(&result, folder)?;
-    Ok((result, pictures))
+    let built = build(&Inputs {
+        header: &header,
+        repetitions: &repetitions,
+        records: &|name| records::read(&store::records_path(folder, name)),
+        profiles: &|name| profiles::read(&store::profiles_path(folder, name)),
+    })?;
+    built.result.save(folder)?;
+    let pictures = flame::write_all(&built, folder)?;
+    Ok((built.result, pictures))
 }

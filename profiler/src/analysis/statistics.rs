@@ -92,6 +92,22 @@ pub fn estimate(rows: &[Vec<f64>]) -> Vec<Estimate> {
         .collect()
 }
 
+/// 95 % interval of a share of which `part` of `whole` independent samples were found (Wilson, J. Am. Stat. Assoc. 22,
+/// 1927); `None` without samples.
+#[must_use]
+pub fn share_interval(part: u64, whole: u64) -> Option<[f64; 2]> {
+    const Z: f64 = 1.96;
+    if whole == 0 {
+        return None;
+    }
+    let n = whole as f64;
+    let share = part as f64 / n;
+    let centre = share + Z * Z / (2.0 * n);
+    let reach = Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + Z * Z / n;
+    Some([((centre - reach) / scale).max(0.0), ((centre + reach) / scale).min(1.0)])
+}
+
 /// Standard error below which a row counts as not varying: rounding alone makes this much.
 fn smallest_error(mean: f64) -> f64 {
     1e-9 * mean.abs()

@@ -46,6 +46,8 @@ pub struct Part {
     pub to: Place,
     /// Share of the row's time, 0–1.
     pub share: f64,
+    /// Its 95 % interval over the rounds; `None` below eight.
+    pub ci95: Option<[f64; 2]>,
     /// How often it occurs per operation.
     pub count_per_op: f64,
 }

@@ -164,8 +164,7 @@ impl Lab<'_> {
         let (names, parties) = self.who_and_where(server.as_ref(), &client)?;
         interrupt::sleep(WARM_UP)?;
         let connections = self.plan.workload.connections(&self.plan.settings);
-        let mut measurement =
-            Measurement::new(&mut probes, &mut client, &names, parties, connections, &self.sampling);
+        let mut measurement = Measurement::new(&mut probes, &mut client, &names, parties, connections, &self.sampling);
         function(&mut measurement, dispatch_ns)
     }
 }
@@ -196,8 +195,7 @@ impl Repeater for Lab<'_> {
         process::check_placement(server.pid(), &self.cpus.server)?;
         let connections = self.plan.workload.connections(&self.plan.settings);
         let watched = Watched { families: parties.roles().keys().copied().collect(), cpus: self.cpus.clone() };
-        let mut measurement =
-            Measurement::new(&mut probes, &mut client, &names, parties, connections, &self.sampling);
+        let mut measurement = Measurement::new(&mut probes, &mut client, &names, parties, connections, &self.sampling);
         let costs = measurement.costs(dispatch_ns)?;
         let before = Load::now(&watched);
         let (agent_before, clock_before) = (process::own_cpu_ns(), workloads::clock::now_ns());

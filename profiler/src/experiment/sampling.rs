@@ -68,7 +68,6 @@ struct Open {
 /// Frames of the probe that took a stack of its own: they were not there without it.
 const OWN: &[&str] = &["bpf_prog_", "bpf_trace_run", "__traceiter_", "__bpf_trace_", "bpf_trampoline_"];
 
-
 struct Closed {
     wait: Open,
     ns: [u64; 4],
@@ -287,7 +286,8 @@ impl Names {
 }
 
 fn merge_samples(samples: Vec<Sample>) -> Vec<Sample> {
-    let mut merged: BTreeMap<(Option<Role>, Option<String>, Option<(Role, Place)>, Stack), (u64, f64)> = BTreeMap::new();
+    let mut merged: BTreeMap<(Option<Role>, Option<String>, Option<(Role, Place)>, Stack), (u64, f64)> =
+        BTreeMap::new();
     for sample in samples {
         let sum = merged.entry((sample.thread, sample.softirq, sample.stage, sample.stack)).or_default();
         sum.0 += sample.count;

@@ -8,11 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    plan::Placement,
-    profiles, records,
-    schedule::Brought,
-};
+use super::{plan::Placement, profiles, records, schedule::Brought};
 use crate::{
     configuration::file_stem,
     counts::Repetition,

@@ -216,6 +216,10 @@ impl Loaded {
     fn states_unfinished(&self, phase: &profiler_common::Control) -> [[u64; STATES]; 2] {
         let mut times = [[0; STATES]; 2];
         for thread in self.tables.threads.iter().filter(|thread| thread.tid != 0 && thread.epoch == phase.epoch) {
+            // A thread that sleeps from end to end has no part in the operations.
+            if thread.state == state::BLOCKED && thread.since_ns <= phase.open_ns {
+                continue;
+            }
             let since_ns = phase.close_ns.saturating_sub(thread.since_ns.max(phase.open_ns));
             times[thread.role as usize & 1][thread.state as usize % STATES] += since_ns;
         }

@@ -1,12 +1,19 @@
 //! Tables for the terminal.
 
+mod bench;
+mod profiled;
+
+pub use bench::benchmark;
+
 use std::fmt::Write;
 
 use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets::NOTHING};
 
 use super::numbers::{micros, percent, signed_micros, spread};
-use crate::experiment::bench::{Benchmark, Variant};
-use crate::result::{ComparisonResult, ConfigurationResult, RunResult, StageResult};
+use crate::{
+    points,
+    result::{ComparisonResult, ConfigurationResult, PartResult, RunResult, StageResult},
+};
 
 /// Stages below this share of the latency are summed up in one line of the table.
 const SMALLEST_SHARE: f64 = 0.0005;
@@ -33,7 +40,7 @@ impl Look {
             table.force_no_tty();
         }
         table.set_header(header.iter().enumerate().map(|(index, text)| {
-            let is_words = index == 0 || *text == "what";
+            let is_words = index == 0 || *text == "what" || text.starts_with("share of");
             let cell = if is_words { Cell::new(text) } else { number(text) };
             cell.add_attribute(Attribute::Bold)
         }));
@@ -82,6 +89,14 @@ fn stage_name(stage: &StageResult) -> String {
     format!("{} {} → {}", stage.role.name(), stage.from, stage.to)
 }
 
+/// A part as shown: between two points, or what the reader did meanwhile and what that means.
+fn part_name(part: &PartResult) -> (String, &'static str) {
+    match points::reader(&part.to.point) {
+        Some(meaning) => (part.to.point.clone(), meaning),
+        None => (format!("{} → {}", part.from, part.to), ""),
+    }
+}
+
 /// The waterfall of one configuration, times in µs.
 #[must_use]
 pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
@@ -111,12 +126,16 @@ pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
             Cell::new(&stage.label),
         ]);
         for part in stage.parts.iter().filter(|part| part.ns_per_op > SMALLEST_SHARE * latency) {
+            let (name, meaning) = part_name(part);
             table.add_row(vec![
-                Cell::new(format!("    · {} → {}", part.from, part.to)),
+                Cell::new(format!("    · {name}")),
                 number(micros(part.ns_per_op)),
                 number(""),
                 number(""),
                 number(format!("{:.4}", part.count_per_op)),
+                number(""),
+                number(""),
+                Cell::new(meaning),
             ]);
         }
     }
@@ -150,6 +169,7 @@ pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
     ]);
     let mut text = format!("{}\n{}", configuration.name, lines(&table));
     text.push_str(&tail(configuration, look));
+    text.push_str(&profiled::tables(configuration, look));
     for reason in &configuration.incomplete {
         let _ = writeln!(text, "INCOMPLETE: {reason}");
     }
@@ -197,6 +217,8 @@ pub fn summary(result: &RunResult, look: Look) -> String {
         ("  completed", |c| c.losses.completed.to_string()),
         ("  unfinished", |c| c.losses.unfinished.to_string()),
         ("  lost", |c| format!("{} ({})", c.losses.lost.values().sum::<u64>(), percent(c.losses.lost_share()))),
+        ("stacks and waits noted", |c| c.samples.events.to_string()),
+        ("  lost", |c| c.samples.lost.to_string()),
         ("records committed", |c| c.records.committed.to_string()),
         ("  lost", |c| c.records.lost.to_string()),
         ("client's turn-around µs", |c| micros(c.turnaround_ns_per_op)),
@@ -253,61 +275,12 @@ pub fn difference(comparison: &ComparisonResult, look: Look) -> String {
     add("detached delta", comparison.latency_delta_ns, comparison.ci95_ns);
     add("sum of corrected changes", comparison.corrected_sum_ns, comparison.corrected_sum_ci95_ns);
     format!(
-        "{}.\n{}* differs from 0, all rows considered at once ({} rounds)\n",
+        "{}.\n{}{}* differs from 0, all rows of a table considered at once ({} rounds)\n",
         comparison.sentence,
         lines(&table),
+        profiled::layer_changes(comparison, look),
         comparison.rounds
     )
-}
-
-/// What watching costs: effect by set of probes, and ns per hit by program.
-#[must_use]
-pub fn benchmark(benchmark: &Benchmark, look: Look) -> String {
-    let middle = |values: &[f64], share: f64| {
-        let index = (share * (values.len().saturating_sub(1)) as f64).round() as usize;
-        values.get(index).copied()
-    };
-    let script = middle(&benchmark.effects_ns(Variant::Script), 0.5);
-    let mut detached: Vec<f64> = benchmark.rounds.iter().map(|round| round.detached_ns).collect();
-    detached.sort_by(f64::total_cmp);
-    let base = middle(&detached, 0.5).unwrap_or(0.0);
-    let mut table =
-        look.table(&["effect on the latency", "ns, median", "quartiles", "of the latency", "of the script's"]);
-    for variant in [Variant::TracedNoRecords, Variant::Traced, Variant::Detailed, Variant::Script] {
-        let effects = benchmark.effects_ns(variant);
-        let Some(median) = middle(&effects, 0.5) else { continue };
-        let quartile = |share| middle(&effects, share).unwrap_or(0.0);
-        table.add_row(vec![
-            Cell::new(variant.name()),
-            number(format!("{median:.0}")),
-            number(format!("{:.0} – {:.0}", quartile(0.25), quartile(0.75))),
-            number(percent(median / base)),
-            number(script.map_or(String::new(), |script| format!("{:.3}", median / script))),
-        ]);
-    }
-    let mut text = format!(
-        "latency with nothing attached: {} µs (median of {} interleaved rounds)\n\n{}\n",
-        micros(base),
-        benchmark.rounds.len(),
-        lines(&table)
-    );
-    let mut table = look.table(&["program", "hits/op", "ns/hit"]);
-    let mut total = 0.0;
-    for cost in &benchmark.costs.probes {
-        total += cost.hits_per_op * (cost.ns_per_hit + benchmark.costs.dispatch_ns);
-        table.add_row(vec![
-            Cell::new(&cost.probe),
-            number(format!("{:.2}", cost.hits_per_op)),
-            number(format!("{:.0}", cost.ns_per_hit)),
-        ]);
-    }
-    text.push_str(&lines(&table));
-    let _ = writeln!(
-        text,
-        "dispatch: {:.0} ns per hit; floor of the statistics, subtracted: {:.0} ns; hits × (ns + dispatch): {total:.0} ns per operation",
-        benchmark.costs.dispatch_ns, benchmark.costs.floor_ns
-    );
-    text
 }
 
 fn warnings(result: &RunResult) -> String {

@@ -5,14 +5,17 @@ use profiler_common::Counter;
 use workloads::protocol::decode_histogram;
 
 use super::{
-    ComparisonResult, ConfigurationResult, Latency, Losses, PartResult, RecordCounts, RunResult, StageDelta,
-    StageResult, TailStage, WorkloadResult, sentence, warnings,
+    ComparisonResult, ConfigurationResult, Latency, LayerDelta, Losses, PartResult, RecordCounts, RunResult,
+    StageDelta, StageResult, TailStage, WorkloadResult, sentence, warnings,
 };
 use crate::{
     analysis::{
         comparison::{Comparison, compare, stage_id},
         describe::{direction, what},
+        layers::Rules,
         path::StageKey,
+        profile::{self, Profiled},
+        stacks::{self, Stacks},
         statistics::{Estimate, estimate, estimate_one},
         tail,
         waterfall::{self, LOSSES, Waterfall},
@@ -23,6 +26,7 @@ use crate::{
         records::Record,
         store::{Header, SCHEMA_VERSION},
     },
+    profile::Profile,
 };
 
 /// Largest share of lost tokens of a complete result.
@@ -30,16 +34,34 @@ const LOSS_LIMIT: f64 = 0.001;
 /// Largest deviation from conservation of a complete result, %.
 const CONSERVATION_LIMIT_PERCENT: f64 = 0.5;
 
+/// What a run saved.
+pub struct Inputs<'a> {
+    /// What was known before.
+    pub header: &'a Header,
+    /// Its counts.
+    pub repetitions: &'a [Repetition],
+    /// Records of a configuration.
+    pub records: &'a dyn Fn(&str) -> Result<Vec<Record>>,
+    /// Stacks of a configuration.
+    pub profiles: &'a dyn Fn(&str) -> Result<Vec<Profile>>,
+}
+
+/// A result, and the stacks that its flame graphs are drawn from, by configuration.
+pub struct Built {
+    /// The result.
+    pub result: RunResult,
+    /// In the order of its configurations.
+    pub stacks: Vec<Stacks>,
+}
+
 /// Computes a result. Configurations of which nothing was measured are left out.
 ///
 /// # Errors
-/// If a stored histogram cannot be read.
-pub fn build(
-    header: &Header,
-    repetitions: &[Repetition],
-    records: &dyn Fn(&str) -> Result<Vec<Record>>,
-) -> Result<RunResult> {
-    let mut waterfalls = Vec::new();
+/// If a stored histogram, or a file of records or stacks, cannot be read.
+pub fn build(inputs: &Inputs<'_>) -> Result<Built> {
+    let Inputs { header, repetitions, .. } = *inputs;
+    let rules = Rules::own();
+    let (mut waterfalls, mut profiled, mut stacks) = (Vec::new(), Vec::new(), Vec::new());
     let mut configurations = Vec::new();
     for name in &header.configurations {
         let mut of_name: Vec<&Repetition> =
@@ -50,10 +72,15 @@ pub fn build(
         of_name.sort_by_key(|repetition| repetition.round);
         let waterfall = waterfall::build(name, &of_name);
         // Records are written first: without its repetition, which a killed run never wrote, a record counts nothing.
-        let mut of_requests = records(name)?;
+        let mut of_requests = (inputs.records)(name)?;
         of_requests.retain(|record| of_name.iter().any(|repetition| repetition.round == record.round));
-        configurations.push(configuration(header, &waterfall, &of_name, &of_requests)?);
+        let mut profiles = (inputs.profiles)(name)?;
+        profiles.retain(|profile| of_name.iter().any(|repetition| repetition.round == profile.round));
+        let of_stacks = profile::build(rules, &profiles, &waterfall);
+        stacks.push(stacks::build(rules, &profiles, &waterfall));
+        configurations.push(configuration(header, &waterfall, &of_name, &of_requests, &of_stacks)?);
         waterfalls.push(waterfall);
+        profiled.push(of_stacks);
     }
     let complete = |name: &str| {
         configurations.iter().any(|configuration: &ConfigurationResult| {
@@ -61,14 +88,18 @@ pub fn build(
         })
     };
     let mut comparisons = Vec::new();
-    for baseline in &waterfalls {
-        for candidate in waterfalls.iter().filter(|candidate| candidate.configuration != baseline.configuration) {
+    for (baseline, of_baseline) in waterfalls.iter().zip(&profiled) {
+        for (candidate, of_candidate) in waterfalls.iter().zip(&profiled) {
+            if candidate.configuration == baseline.configuration {
+                continue;
+            }
             let both = complete(&baseline.configuration) && complete(&candidate.configuration);
             let compared = compare(baseline, candidate, both);
-            comparisons.push(comparison(baseline, candidate, &compared));
+            let layers = super::profiled::layer_deltas(of_baseline, of_candidate);
+            comparisons.push(comparison(baseline, candidate, &compared, layers));
         }
     }
-    Ok(RunResult {
+    let result = RunResult {
         schema_version: SCHEMA_VERSION,
         virtax_version: header.virtax_version.clone(),
         run_id: header.run_id.clone(),
@@ -83,7 +114,8 @@ pub fn build(
         baseline: header.baseline.clone(),
         configurations,
         comparisons,
-    })
+    };
+    Ok(Built { result, stacks })
 }
 
 fn configuration(
@@ -91,6 +123,7 @@ fn configuration(
     waterfall: &Waterfall,
     repetitions: &[&Repetition],
     records: &[Record],
+    profiled: &Profiled,
 ) -> Result<ConfigurationResult> {
     let detached = client_sums(repetitions, PhaseKind::Detached)?;
     let traced = client_sums(repetitions, PhaseKind::Traced)?;
@@ -115,7 +148,7 @@ fn configuration(
             .latency(waterfall.rounds.iter().map(|round| round.detached_ns + round.detached_lateness_ns).collect()),
         traced_latency: traced
             .latency(waterfall.rounds.iter().map(|round| round.traced_ns + round.traced_lateness_ns).collect()),
-        stages: stages(waterfall),
+        stages: stages(waterfall, profiled),
         turnaround_ns_per_op: waterfall.mean_of(|round| round.turnaround_ns),
         lateness_ns_per_op: waterfall.mean_of(|round| round.traced_lateness_ns),
         tail_stages: tail_stages(records),
@@ -125,8 +158,10 @@ fn configuration(
         conservation_percent: waterfall.conservation_percent,
         probe_effect_percent: effect.mean,
         probe_effect_ci95_percent: effect.ci95,
-        cpu_layers: Vec::new(),
-        syscalls: Vec::new(),
+        cpu_layers: super::profiled::cpu_layers(profiled),
+        cpu_times: super::profiled::cpu_times(profiled),
+        samples: super::profiled::sample_counts(profiled, header.sample_rate_hz),
+        syscalls: super::profiled::syscalls(repetitions),
         exits: Vec::new(),
         losses,
         counters: waterfall
@@ -186,13 +221,14 @@ fn label(key: &StageKey) -> String {
     what(key.role, &key.from, &key.to)
 }
 
-fn stages(waterfall: &Waterfall) -> Vec<StageResult> {
+fn stages(waterfall: &Waterfall, profiled: &Profiled) -> Vec<StageResult> {
     let rows: Vec<Vec<f64>> = waterfall.rows.iter().map(|row| row.rounds_ns.clone()).collect();
     waterfall
         .rows
         .iter()
         .zip(estimate(&rows))
-        .map(|(row, estimate)| StageResult {
+        .zip(&profiled.stages)
+        .map(|((row, estimate), layers)| StageResult {
             id: stage_id(&row.key),
             label: label(&row.key),
             direction: direction(row.key.role, &row.key.from.point).to_owned(),
@@ -212,11 +248,12 @@ fn stages(waterfall: &Waterfall) -> Vec<StageResult> {
                     from: part.from.clone(),
                     to: part.to.clone(),
                     share: part.share,
+                    ci95: part.ci95,
                     ns_per_op: part.share * estimate.mean,
                     count_per_op: part.count_per_op,
                 })
                 .collect(),
-            layers: Vec::new(),
+            layers: super::profiled::layers(layers),
         })
         .collect()
 }
@@ -289,6 +326,11 @@ fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResu
                 .to_owned(),
         );
     }
+    let samples = &result.samples;
+    let stacks_lost = samples.lost as f64 / (samples.events + samples.lost).max(1) as f64;
+    if stacks_lost > LOSS_LIMIT {
+        reasons.push(format!("{:.2} % of the stacks were lost (limit {} %)", 100.0 * stacks_lost, 100.0 * LOSS_LIMIT));
+    }
     if waterfall.miscounted_phases > 0 {
         reasons.push(format!(
             "the counts of {} phases contradict each other (tokens, or operations of probes and client)",
@@ -307,7 +349,12 @@ fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResu
     reasons
 }
 
-fn comparison(baseline: &Waterfall, candidate: &Waterfall, compared: &Comparison) -> ComparisonResult {
+fn comparison(
+    baseline: &Waterfall,
+    candidate: &Waterfall,
+    compared: &Comparison,
+    layers: Vec<LayerDelta>,
+) -> ComparisonResult {
     let mut stages: Vec<StageDelta> = compared
         .rows
         .iter()
@@ -326,7 +373,7 @@ fn comparison(baseline: &Waterfall, candidate: &Waterfall, compared: &Comparison
     let (traced_delta_ns, traced_ci95_ns) = pair(&compared.traced);
     let (probe_effect_difference_ns, probe_effect_difference_ci95_ns) = pair(&compared.probe_effect);
     let (corrected_sum_ns, corrected_sum_ci95_ns) = pair(&compared.corrected_sum);
-    let sentence = sentence::of(&baseline.configuration, &candidate.configuration, compared, &stages);
+    let sentence = sentence::of(&baseline.configuration, &candidate.configuration, compared, &stages, &layers);
     ComparisonResult {
         baseline: baseline.configuration.clone(),
         candidate: candidate.configuration.clone(),
@@ -344,5 +391,6 @@ fn comparison(baseline: &Waterfall, candidate: &Waterfall, compared: &Comparison
         corrected_sum_ns,
         corrected_sum_ci95_ns,
         stages,
+        layers,
     }
 }

@@ -1,6 +1,7 @@
 //! `result.json`: the shapes. Names end in their unit; shares are 0–1; a table that is not built yet is an empty list.
 
 mod build;
+mod profiled;
 mod sentence;
 mod warnings;
 
@@ -8,7 +9,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-pub use build::build;
+pub use build::{Built, Inputs, build};
 pub use warnings::Warning;
 
 use crate::{
@@ -118,10 +119,14 @@ pub struct ConfigurationResult {
     pub probe_effect_percent: f64,
     /// Its interval.
     pub probe_effect_ci95_percent: Option<[f64; 2]>,
-    /// CPU time by layer: with sampled phases.
-    pub cpu_layers: Vec<serde_json::Value>,
-    /// System calls: with their own points.
-    pub syscalls: Vec<serde_json::Value>,
+    /// CPU time by role and layer, on and off the path, largest first; sampled phases.
+    pub cpu_layers: Vec<CpuLayerResult>,
+    /// CPU time by role, by samples and by the scheduler's account.
+    pub cpu_times: Vec<CpuTimeResult>,
+    /// Samples, and what no rule names.
+    pub samples: SampleCounts,
+    /// System calls by role, most time first; detailed phases.
+    pub syscalls: Vec<SyscallResult>,
     /// Exits of virtual machines.
     pub exits: Vec<serde_json::Value>,
     /// Tokens, each counted at an event of its own.
@@ -171,8 +176,94 @@ pub struct StageResult {
     pub p99_ns: Option<f64>,
     /// What it consists of; not to be summed again.
     pub parts: Vec<PartResult>,
-    /// Layers: with sampled phases.
-    pub layers: Vec<serde_json::Value>,
+    /// Layers, largest first: waits by what the reader waited for, work by the sampled phases. They sum to 1; empty
+    /// without samples.
+    pub layers: Vec<LayerResult>,
+}
+
+/// A layer of a stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerResult {
+    /// Its name.
+    pub layer: String,
+    /// Share of the stage's time, 0–1.
+    pub share: f64,
+    /// Its 95 % interval: of a sampled share by the number of samples, of a wait over the rounds (`null` below eight).
+    pub ci95: Option<[f64; 2]>,
+    /// Samples; 0 for a wait, which is measured.
+    pub samples: u64,
+}
+
+/// CPU time of a layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CpuLayerResult {
+    /// `client`, `server`, or `softirq`: on whatever thread it ran.
+    pub role: String,
+    /// Its name.
+    pub layer: String,
+    /// CPU time per operation, ns.
+    pub ns_per_op: f64,
+    /// Its 95 % interval, by the number of samples.
+    pub ci95_ns: Option<[f64; 2]>,
+}
+
+/// CPU time of a role's threads in the sampled phases.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CpuTimeResult {
+    /// Whose; `idle` and `foreign` are the rest of the CPUs with a timer.
+    pub role: String,
+    /// By the scheduler's points (`idle` and `foreign`: by samples), softirqs on top of the threads included, ns per
+    /// operation. The role's layers and its share of `softirq` sum to it.
+    pub running_ns_per_op: f64,
+    /// Of it in softirqs, by samples.
+    pub softirq_ns_per_op: f64,
+    /// By `/proc/PID/task/TID/schedstat`, ns per operation; `null` where that has no such account.
+    pub schedstat_ns_per_op: Option<f64>,
+}
+
+/// Samples of a configuration.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SampleCounts {
+    /// Samples a second on each CPU.
+    pub rate_hz: u32,
+    /// All, idle CPUs included.
+    pub all: u64,
+    /// Those that met work on the path of a request.
+    pub on_path: u64,
+    /// Samples and waits noted.
+    pub events: u64,
+    /// Samples and waits lost.
+    pub lost: u64,
+    /// Share of the samples in the kernel that no rule of the layers matches, 0–1.
+    pub unmatched_share: f64,
+    /// Where those are, largest first, ten at most.
+    pub unmatched: Vec<UnmatchedResult>,
+}
+
+/// A function that no rule of the layers matches, nor any of its callers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UnmatchedResult {
+    /// Its name.
+    pub function: String,
+    /// Share of the samples in the kernel, 0–1.
+    pub share: f64,
+}
+
+/// A system call of a role.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SyscallResult {
+    /// `client` or `server`.
+    pub role: Role,
+    /// Its name.
+    pub name: String,
+    /// Calls per operation.
+    pub count_per_op: f64,
+    /// Time from entry to return, waits included, ns per operation.
+    pub ns_per_op: f64,
+    /// Median of a call, ns.
+    pub p50_ns: Option<f64>,
+    /// 99 % quantile of a call, ns.
+    pub p99_ns: Option<f64>,
 }
 
 /// A part of a stage.
@@ -184,6 +275,8 @@ pub struct PartResult {
     pub to: Place,
     /// Share of the stage, 0–1, as detailed phases divide it.
     pub share: f64,
+    /// Its 95 % interval; `null` below eight rounds.
+    pub ci95: Option<[f64; 2]>,
     /// That share of the stage's time, ns per operation.
     pub ns_per_op: f64,
     /// How often it occurs per operation.
@@ -268,6 +361,21 @@ pub struct ComparisonResult {
     pub corrected_sum_ci95_ns: Option<[f64; 2]>,
     /// Rows, largest change first.
     pub stages: Vec<StageDelta>,
+    /// The same by layer: with the residuals' difference they sum to the traced delta. Empty without samples.
+    pub layers: Vec<LayerDelta>,
+}
+
+/// A layer's change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerDelta {
+    /// Its name.
+    pub layer: String,
+    /// Candidate less baseline, ns of latency per operation.
+    pub delta_ns: f64,
+    /// Its 95 % interval.
+    pub ci95_ns: Option<[f64; 2]>,
+    /// Whether it differs from 0, all layers considered at once.
+    pub significant: bool,
 }
 
 /// A row of a comparison.

@@ -4,10 +4,17 @@
 use std::collections::BTreeMap;
 
 use super::{Part, Row, Sums};
-use crate::{analysis::path::StageKey, counts::Place, points};
+use crate::{
+    analysis::{path::StageKey, statistics::estimate_one},
+    counts::Place,
+    points,
+};
 
 /// The point that ends the stage in which a part lies.
 fn stage_end(part: &StageKey) -> Option<Place> {
+    if points::reader(&part.to.point).is_some() {
+        return Some(Place::fixed(if part.from.point == "received" { "send" } else { "received" }));
+    }
     let minor = [&part.from, &part.to]
         .into_iter()
         .find(|place| points::by_name(&place.point).is_some_and(|point| point.is_part))?;
@@ -40,7 +47,11 @@ fn row_of(part: &StageKey, rows: &[Row]) -> Option<usize> {
 pub(super) fn attach(rows: &mut [Row], traced: &[Sums], detailed: &[Sums]) {
     let found = [collect(rows, detailed), collect(rows, traced)];
     for (index, row) in rows.iter_mut().enumerate() {
-        let Some(parts) = found.iter().find_map(|by_row| by_row.get(&index)) else { continue };
+        let Some((parts, sums)) =
+            found.iter().zip([detailed, traced]).find_map(|(by_row, sums)| Some((by_row.get(&index)?, sums)))
+        else {
+            continue;
+        };
         let whole: f64 = parts.iter().map(|(_, _, ns)| ns).sum();
         if whole <= 0.0 {
             continue;
@@ -51,6 +62,7 @@ pub(super) fn attach(rows: &mut [Row], traced: &[Sums], detailed: &[Sums]) {
                 from: key.from.clone(),
                 to: key.to.clone(),
                 share: ns / whole,
+                ci95: estimate_one(shares(sums, parts, key)).ci95,
                 count_per_op: *count_per_op,
             })
             .collect();
@@ -58,9 +70,20 @@ pub(super) fn attach(rows: &mut [Row], traced: &[Sums], detailed: &[Sums]) {
     }
 }
 
+/// A part's share in each round, of all parts of its row.
+fn shares(sums: &[Sums], parts: &[(StageKey, f64, f64)], key: &StageKey) -> Vec<f64> {
+    let ns = |sums: &Sums, key: &StageKey| sums.parts.get(key).map_or(0.0, |sum| sum.1 as f64);
+    sums.iter()
+        .map(|sums| ns(sums, key) / parts.iter().map(|(other, ..)| ns(sums, other)).sum::<f64>().max(1.0))
+        .collect()
+}
+
 /// Order of the points within a stage: its beginning, what splits it, its end.
 fn rank(place: &Place, stage: &StageKey) -> usize {
     const ORDER: &[&str] = &["return", "call", "waking", "wakeup", "switch-in", "poll-return", "receive-call"];
+    if let Some(position) = points::READER.iter().position(|(_, name, _)| *name == place.point) {
+        return 1 + position;
+    }
     if *place == stage.from {
         0
     } else if *place == stage.to {

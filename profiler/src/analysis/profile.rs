@@ -1,0 +1,323 @@
+//! What the sampled phases say: the layers of every stage, the CPU time of every role and layer, and what no rule named.
+
+use std::collections::BTreeMap;
+
+use super::{
+    layers::{Lookup, OWN, Rules, UNMATCHED, USER},
+    statistics::share_interval,
+    waterfall::{Row, Waterfall},
+};
+use crate::{
+    counts::{Place, Role},
+    points,
+    profile::{Frame, Profile, Sample, Space},
+};
+
+/// A layer's share of a stage's time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerShare {
+    /// Its name; for a wait, what was waited for.
+    pub layer: String,
+    /// 0–1; all of a stage's sum to 1.
+    pub share: f64,
+    /// 95 % interval.
+    pub ci95: Option<[f64; 2]>,
+    /// Samples; 0 for a wait, which is measured.
+    pub samples: u64,
+}
+
+/// CPU time of a layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CpuLayer {
+    /// `client`, `server` or `softirq`.
+    pub role: String,
+    /// Its name.
+    pub layer: String,
+    /// ns of CPU per operation.
+    pub ns_per_op: f64,
+    /// 95 % interval.
+    pub ci95: Option<[f64; 2]>,
+}
+
+/// CPU time of a role's threads, ns per operation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RoleTime {
+    /// Whose.
+    pub role: Role,
+    /// By the scheduler's points, softirqs on top of the threads included.
+    pub running_ns: f64,
+    /// Of it in softirqs, by samples.
+    pub softirq_ns: f64,
+    /// By the scheduler's account, which includes softirqs unless the kernel accounts for them apart.
+    pub schedstat_ns: f64,
+}
+
+/// A function that no rule names.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unmatched {
+    /// The innermost function of the stack.
+    pub function: String,
+    /// Share of all samples in the kernel.
+    pub share: f64,
+}
+
+/// What the sampled phases of a configuration say.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Profiled {
+    /// For each row of the waterfall: its layers, largest first; empty without samples.
+    pub stages: Vec<Vec<LayerShare>>,
+    /// Largest first.
+    pub cpu: Vec<CpuLayer>,
+    /// CPU time by role.
+    pub roles: Vec<RoleTime>,
+    /// Idle CPU time on the CPUs with a timer, ns per operation.
+    pub idle_ns: f64,
+    /// Other work there.
+    pub foreign_ns: f64,
+    /// All samples, idle and foreign ones included.
+    pub samples: u64,
+    /// Those on the path of a request.
+    pub on_path: u64,
+    /// Events lost.
+    pub lost: u64,
+    /// Events noted.
+    pub events: u64,
+    /// Share of samples in the kernel that no rule matches.
+    pub unmatched_share: f64,
+    /// Where they are, largest first.
+    pub unmatched: Vec<Unmatched>,
+    /// By round: ns per operation of every layer on the path, waits by their own names.
+    pub rounds: BTreeMap<u32, BTreeMap<String, f64>>,
+}
+
+/// Which part of a stage a sample belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// Work for the request by whoever holds it.
+    Own,
+    /// The waker's work, while the reader has not begun.
+    Waker,
+}
+
+/// System calls that send: their entry is the row `call → send`.
+const SENDING: &[&str] =
+    &["__x64_sys_sendto", "__x64_sys_sendmsg", "__x64_sys_write", "__x64_sys_writev", "__sys_sendto"];
+
+/// The row that a sample belongs to, and its side; `None`: it is part of no latency.
+#[must_use]
+pub fn row_of(rows: &[Row], frames: &[Frame], sample: &Sample) -> Option<(usize, Side)> {
+    let (role, from) = sample.stage.as_ref()?;
+    let find = |from: &Place| {
+        rows.iter()
+            .enumerate()
+            .filter(|(_, row)| row.key.role == *role && row.key.from == *from)
+            .max_by(|(_, a), (_, b)| a.count_per_op.total_cmp(&b.count_per_op))
+            .map(|(index, _)| index)
+    };
+    if *role == Role::Client && from.point == "received" {
+        // Between two requests: only what lies in the kernel belongs to them, on either side of the client's own time.
+        let mut kernel =
+            sample.stack.iter().map(|index| &frames[*index as usize]).filter(|frame| frame.0 == Space::Kernel);
+        kernel.clone().next()?;
+        let sends = kernel.any(|frame| SENDING.contains(&frame.1.as_str()));
+        let row = if sends { find(&Place::fixed("call")) } else { find(from) };
+        return row.map(|row| (row, Side::Own));
+    }
+    let waits = matches!(from.point.as_str(), "ready");
+    let side = if waits && sample.softirq.is_some() { Side::Waker } else { Side::Own };
+    find(from).map(|row| (row, side))
+}
+
+/// Counts of samples by layer, of one row.
+#[derive(Default)]
+struct Counts {
+    own: BTreeMap<String, u64>,
+}
+impl Counts {
+    fn all(&self) -> u64 {
+        self.own.values().sum()
+    }
+}
+
+/// Computes it from a configuration's profiles, those of rounds that the waterfall has.
+#[must_use]
+pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Profiled {
+    let profiles: Vec<&Profile> =
+        profiles.iter().filter(|profile| waterfall.rounds.iter().any(|round| round.round == profile.round)).collect();
+    let mut found = Profiled { stages: vec![Vec::new(); waterfall.rows.len()], ..Profiled::default() };
+    if profiles.is_empty() {
+        return found;
+    }
+    let mut pooled: Vec<Counts> = waterfall.rows.iter().map(|_| Counts::default()).collect();
+    let mut by_round: BTreeMap<u32, Vec<Counts>> = BTreeMap::new();
+    let mut cpu: BTreeMap<(String, String), (u64, f64)> = BTreeMap::new();
+    let mut kernel = (0u64, BTreeMap::<String, u64>::new());
+    for profile in &profiles {
+        let of_round =
+            by_round.entry(profile.round).or_insert_with(|| waterfall.rows.iter().map(|_| Counts::default()).collect());
+        let mut lookup = Lookup::new(rules);
+        let scale = scales(profile);
+        for sample in &profile.samples {
+            let layer = lookup.layer(&profile.frames, &sample.stack);
+            if layer != USER {
+                kernel.0 += sample.count;
+            }
+            if layer == UNMATCHED {
+                let leaf = sample.stack.last().map_or("", |index| profile.frames[*index as usize].1.as_str());
+                *kernel.1.entry(leaf.to_owned()).or_default() += sample.count;
+            }
+            let sum = cpu.entry((cpu_role(sample), layer.to_owned())).or_default();
+            sum.0 += sample.count;
+            sum.1 += sample.ns * scale(sample);
+            let Some((row, side)) = row_of(&waterfall.rows, &profile.frames, sample) else { continue };
+            found.on_path += sample.count;
+            if side == Side::Own {
+                for counts in [&mut pooled[row], &mut of_round[row]] {
+                    *counts.own.entry(layer.to_owned()).or_default() += sample.count;
+                }
+            }
+        }
+    }
+    found.stages = waterfall.rows.iter().zip(&pooled).map(|(row, counts)| stage_layers(row, counts)).collect();
+    for (index, round) in waterfall.rounds.iter().enumerate() {
+        if let Some(counts) = by_round.get(&round.round) {
+            found.rounds.insert(round.round, round_layers(waterfall, index, counts, &found.stages));
+        }
+    }
+    add_cpu(&mut found, &profiles, cpu);
+    found.unmatched_share = kernel.1.values().sum::<u64>() as f64 / kernel.0.max(1) as f64;
+    found.unmatched = kernel
+        .1
+        .into_iter()
+        .map(|(function, count)| Unmatched { function, share: count as f64 / kernel.0 as f64 })
+        .collect();
+    found.unmatched.sort_by(|a, b| b.share.total_cmp(&a.share));
+    found
+}
+
+/// What the samples of a role's threads are to be multiplied with, so that together they are the time that the threads ran
+/// by the scheduler's points, which is exact; samples say how it divides. Others keep the time of their CPU.
+#[must_use]
+pub fn scales(profile: &Profile) -> impl Fn(&Sample) -> f64 + use<> {
+    let scale = |role: Role| {
+        let of_role = profile.samples.iter().filter(|sample| sample.thread == Some(role));
+        let sampled: f64 = of_role.map(|sample| sample.ns).sum();
+        let ran = profile.states.iter().find(|state| state.role == role && state.state == "running");
+        ran.filter(|_| sampled > 0.0).map_or(1.0, |ran| ran.total_ns as f64 / sampled)
+    };
+    let (client, server) = (scale(Role::Client), scale(Role::Server));
+    move |sample| match sample.thread {
+        Some(Role::Client) => client,
+        Some(Role::Server) => server,
+        None => 1.0,
+    }
+}
+
+/// Whose CPU time a sample is.
+#[must_use]
+pub fn cpu_role(sample: &Sample) -> String {
+    match (sample.thread, &sample.softirq) {
+        (Some(role), None) => role.name().to_owned(),
+        _ => "softirq".to_owned(),
+    }
+}
+
+/// What a row waits for, with shares and intervals, and the share that is work.
+fn waits(row: &Row) -> (Vec<LayerShare>, f64) {
+    let waits: Vec<LayerShare> = row
+        .parts
+        .iter()
+        .filter(|part| points::reader(&part.to.point).is_some() && !points::is_own_work(&part.to.point))
+        .map(|part| LayerShare { layer: part.to.point.clone(), share: part.share, ci95: part.ci95, samples: 0 })
+        .collect();
+    let work = 1.0 - waits.iter().map(|wait| wait.share).sum::<f64>();
+    (waits, work.max(0.0))
+}
+
+fn stage_layers(row: &Row, counts: &Counts) -> Vec<LayerShare> {
+    let all = counts.all();
+    let (mut layers, work) = waits(row);
+    if all == 0 {
+        return Vec::new();
+    }
+    layers.extend(counts.own.iter().map(|(layer, count)| LayerShare {
+        layer: layer.clone(),
+        share: work * *count as f64 / all as f64,
+        ci95: share_interval(*count, all).map(|interval| interval.map(|end| work * end)),
+        samples: *count,
+    }));
+    layers.sort_by(|a, b| b.share.total_cmp(&a.share));
+    layers
+}
+
+/// ns per operation of every layer in one round. A row without samples in the round is divided as in all rounds; one
+/// without any is `unsampled`.
+fn round_layers(
+    waterfall: &Waterfall,
+    round: usize,
+    counts: &[Counts],
+    pooled: &[Vec<LayerShare>],
+) -> BTreeMap<String, f64> {
+    let mut layers: BTreeMap<String, f64> = BTreeMap::new();
+    for ((row, counts), pooled) in waterfall.rows.iter().zip(counts).zip(pooled) {
+        let ns = row.rounds_ns[round];
+        if pooled.is_empty() {
+            *layers.entry("unsampled".to_owned()).or_default() += ns;
+            continue;
+        }
+        let own = stage_layers(row, counts);
+        for share in if own.is_empty() { pooled } else { &own } {
+            *layers.entry(share.layer.clone()).or_default() += ns * share.share;
+        }
+    }
+    layers
+}
+
+fn add_cpu(found: &mut Profiled, profiles: &[&Profile], cpu: BTreeMap<(String, String), (u64, f64)>) {
+    let operations = profiles.iter().map(|profile| profile.operations).sum::<u64>().max(1) as f64;
+    let cpus = || profiles.iter().flat_map(|profile| profile.cpus.values().map(move |cpu| (cpu, profile.length_ns)));
+    found.samples = cpus().map(|(cpu, _)| cpu.all).sum();
+    let share_ns = |part: u64, all: u64, length_ns: u64| length_ns as f64 * part as f64 / all.max(1) as f64;
+    found.idle_ns = cpus().map(|(cpu, ns)| share_ns(cpu.idle, cpu.all, ns)).sum::<f64>() / operations;
+    found.foreign_ns = cpus().map(|(cpu, ns)| share_ns(cpu.foreign, cpu.all, ns)).sum::<f64>() / operations;
+    found.lost = profiles.iter().map(|profile| profile.lost).sum();
+    found.events = profiles.iter().map(|profile| profile.events).sum();
+    found.cpu = cpu
+        .into_iter()
+        .map(|((role, layer), (count, ns))| {
+            let ns_per_op = ns / operations;
+            let interval = share_interval(count, found.samples);
+            let per_share = ns_per_op / (count as f64 / found.samples.max(1) as f64);
+            CpuLayer { role, layer, ns_per_op, ci95: interval.map(|interval| interval.map(|end| end * per_share)) }
+        })
+        .collect();
+    found.cpu.sort_by(|a, b| b.ns_per_op.total_cmp(&a.ns_per_op));
+    found.roles = [Role::Client, Role::Server].map(|role| role_time(role, profiles, operations)).to_vec();
+}
+
+fn role_time(role: Role, profiles: &[&Profile], operations: f64) -> RoleTime {
+    let (mut running, mut softirq, mut schedstat) = (0.0, 0.0, 0);
+    for profile in profiles {
+        let scale = scales(profile);
+        for sample in profile.samples.iter().filter(|sample| sample.thread == Some(role)) {
+            let ns = sample.ns * scale(sample);
+            running += ns;
+            softirq += if sample.softirq.is_some() { ns } else { 0.0 };
+        }
+        schedstat += profile.cpu.iter().filter(|cpu| cpu.role == role).map(|cpu| cpu.schedstat_ns).sum::<u64>();
+    }
+    RoleTime {
+        role,
+        running_ns: running / operations,
+        softirq_ns: softirq / operations,
+        schedstat_ns: schedstat as f64 / operations,
+    }
+}
+
+impl Profiled {
+    /// CPU time of virtax's own probes, ns per operation.
+    #[must_use]
+    pub fn own_ns(&self) -> f64 {
+        self.cpu.iter().filter(|layer| layer.layer == OWN).map(|layer| layer.ns_per_op).sum()
+    }
+}

@@ -1,0 +1,206 @@
+//! Stacks for flame graphs, as wide as ns per operation: of the latency (direction → role → stage → layer → functions), of
+//! CPU time (role → layer → functions), and of waiting (role → state → who waits → who wakes).
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{
+    describe::{direction, what},
+    layers::{Lookup, Rules},
+    profile::{Side, cpu_role, row_of, scales},
+    waterfall::{Row, Waterfall},
+};
+use crate::{
+    counts::{Place, Role},
+    points,
+    profile::{Frame, Profile, Stack},
+};
+
+/// A frame: what it is called, and the layer whose colour it has; no layer: it is no code.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Named {
+    /// Its name.
+    pub name: String,
+    /// Its layer.
+    pub layer: Option<String>,
+}
+
+/// A stack, outermost frame first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Weighted {
+    /// Its frames.
+    pub frames: Vec<Named>,
+    /// Its own width, ns per operation.
+    pub ns: f64,
+}
+
+/// All stacks of a configuration.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Stacks {
+    /// Latency: in path order.
+    pub latency: Vec<Weighted>,
+    /// CPU time.
+    pub cpu: Vec<Weighted>,
+    /// Waiting.
+    pub off_cpu: Vec<Weighted>,
+}
+
+fn plain(name: impl Into<String>) -> Named {
+    Named { name: name.into(), layer: None }
+}
+
+/// Where softirqs begin: what ran beneath them has nothing to do with their work.
+const SOFTIRQ_ENTRY: &[&str] = &["handle_softirqs", "__do_softirq"];
+
+/// The frames of a stack; of one taken in a softirq, from the softirq on.
+fn functions(frames: &[Frame], stack: &[u32], in_softirq: bool, layer: &str) -> Vec<Named> {
+    let begin = if in_softirq {
+        let is_entry = |index: &u32| SOFTIRQ_ENTRY.contains(&frames[*index as usize].1.as_str());
+        stack.iter().rposition(is_entry).unwrap_or(0)
+    } else {
+        0
+    };
+    stack[begin..]
+        .iter()
+        .map(|index| Named { name: frames[*index as usize].1.clone(), layer: Some(layer.to_owned()) })
+        .collect()
+}
+
+/// Where a stage takes place: the namespace of the device where it begins, else of the one where it ends, else its role's.
+fn scene(row: &Row) -> String {
+    let namespace = |place: &Place| Some(place.device.as_deref()?.rsplit_once('@')?.1.to_owned());
+    let role = row.key.role.name();
+    let found = namespace(&row.key.from).or_else(|| namespace(&row.key.to)).unwrap_or_else(|| role.to_owned());
+    format!("{role}@{found}")
+}
+
+/// The frames of a stage: what it holds comes first, so that it can be read where it is narrow.
+fn stage_frames(row: &Row) -> Vec<Named> {
+    let points = format!("{} → {}", row.key.from, row.key.to);
+    let label = what(row.key.role, &row.key.from, &row.key.to);
+    let name = if label.is_empty() { points } else { format!("{label}: {points}") };
+    vec![plain(direction(row.key.role, &row.key.from.point)), plain(scene(row)), plain(name)]
+}
+
+/// Layer and functions of the samples of one side of a row.
+type Below = BTreeMap<Vec<Named>, f64>;
+
+/// Builds all stacks of a configuration.
+#[must_use]
+pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Stacks {
+    let mut own: Vec<Below> = vec![Below::new(); waterfall.rows.len()];
+    let mut wakers: Vec<Below> = own.clone();
+    let mut cpu = Below::new();
+    let operations = profiles.iter().map(|profile| profile.operations).sum::<u64>().max(1) as f64;
+    for profile in profiles {
+        let mut lookup = Lookup::new(rules);
+        let scale = scales(profile);
+        let mut named: HashMap<(&Stack, bool), Vec<Named>> = HashMap::new();
+        for sample in &profile.samples {
+            let layer = lookup.layer(&profile.frames, &sample.stack);
+            let in_softirq = sample.softirq.is_some();
+            let below = named.entry((&sample.stack, in_softirq)).or_insert_with(|| {
+                let mut below = vec![Named { name: layer.to_owned(), layer: Some(layer.to_owned()) }];
+                below.extend(functions(&profile.frames, &sample.stack, in_softirq, layer));
+                below
+            });
+            let mut of_role = vec![plain(cpu_role(sample))];
+            of_role.extend(below.iter().cloned());
+            *cpu.entry(of_role).or_default() += sample.ns * scale(sample) / operations;
+            if let Some((row, side)) = row_of(&waterfall.rows, &profile.frames, sample) {
+                let side = if side == Side::Own { &mut own } else { &mut wakers };
+                *side[row].entry(below.clone()).or_default() += sample.ns;
+            }
+        }
+    }
+    let latency = waterfall
+        .rows
+        .iter()
+        .zip(own.iter().zip(&wakers))
+        .flat_map(|(row, (own, wakers))| latency_of(row, own, wakers))
+        .collect();
+    Stacks {
+        latency,
+        cpu: cpu.into_iter().map(|(frames, ns)| Weighted { frames, ns }).collect(),
+        off_cpu: off_cpu(rules, profiles, operations),
+    }
+}
+
+/// Divides `ns` among the stacks below as their samples divide theirs; all of it, if there are none, stays with `base`.
+fn divide(base: &[Named], below: &Below, ns: f64, into: &mut Vec<Weighted>) {
+    let whole: f64 = below.values().sum();
+    if whole <= 0.0 {
+        into.push(Weighted { frames: base.to_vec(), ns });
+        return;
+    }
+    // The heaviest layers first, each with its stacks together.
+    let mut layers: BTreeMap<Option<&Named>, f64> = BTreeMap::new();
+    for (frames, weight) in below {
+        *layers.entry(frames.first()).or_default() += weight;
+    }
+    let mut ordered: Vec<(&Vec<Named>, &f64)> = below.iter().collect();
+    ordered.sort_by(|(a, _), (b, _)| layers[&b.first()].total_cmp(&layers[&a.first()]).then(a.cmp(b)));
+    for (frames, weight) in ordered {
+        let frames = base.iter().chain(frames).cloned().collect();
+        into.push(Weighted { frames, ns: ns * weight / whole });
+    }
+}
+
+fn latency_of(row: &Row, own: &Below, wakers: &Below) -> Vec<Weighted> {
+    let ns = crate::analysis::statistics::mean(&row.rounds_ns);
+    let base = stage_frames(row);
+    let mut stacks = Vec::new();
+    let reader_parts = || row.parts.iter().filter(|part| points::reader(&part.to.point).is_some());
+    let mut work = ns;
+    for part in reader_parts().filter(|part| !points::is_own_work(&part.to.point)) {
+        let mut frames = base.clone();
+        let layer = Some(part.to.point.clone());
+        frames.push(Named { name: part.to.point.clone(), layer });
+        let part_ns = ns * part.share;
+        work -= part_ns;
+        // While the reader is being woken, its waker works.
+        if matches!(part.to.point.as_str(), "blocked" | "waking") {
+            divide(&frames, wakers, part_ns, &mut stacks);
+        } else {
+            stacks.push(Weighted { frames, ns: part_ns });
+        }
+    }
+    divide(&base, own, work, &mut stacks);
+    stacks
+}
+
+/// Waiting: how much is exact, from the scheduler's points; how it divides among stacks is known from some of the waits.
+fn off_cpu(rules: &Rules, profiles: &[Profile], operations: f64) -> Vec<Weighted> {
+    const STATES: [&str; 4] = ["blocked", "waking", "run-queue", "throttled"];
+    let mut totals: BTreeMap<(Role, usize), f64> = BTreeMap::new();
+    let mut seen: BTreeMap<(Role, usize), Below> = BTreeMap::new();
+    for profile in profiles {
+        for total in &profile.states {
+            if let Some(state) = STATES.iter().position(|state| *state == total.state) {
+                *totals.entry((total.role, state)).or_default() += total.total_ns as f64 / operations;
+            }
+        }
+        let mut lookup = Lookup::new(rules);
+        for wait in &profile.waits {
+            let mut frames = functions(&profile.frames, &wait.stack, false, lookup.layer(&profile.frames, &wait.stack));
+            if !wait.waker.is_empty() {
+                let by = if wait.by_softirq { "woken by a softirq" } else { "woken by a thread" };
+                frames.push(plain(format!("— {by} —")));
+                let layer = lookup.layer(&profile.frames, &wait.waker);
+                let mut waker = functions(&profile.frames, &wait.waker, wait.by_softirq, layer);
+                // From the wake-up outwards, so that alike wakers meet.
+                waker.reverse();
+                frames.extend(waker);
+            }
+            for (state, ns) in wait.ns.iter().enumerate().filter(|(_, ns)| **ns > 0) {
+                *seen.entry((wait.role, state)).or_default().entry(frames.clone()).or_default() += *ns as f64;
+            }
+        }
+    }
+    let mut stacks = Vec::new();
+    for ((role, state), ns) in totals {
+        let base =
+            [plain(role.name()), Named { name: STATES[state].to_owned(), layer: Some(STATES[state].to_owned()) }];
+        divide(&base, seen.get(&(role, state)).unwrap_or(&Below::new()), ns, &mut stacks);
+    }
+    stacks
+}
