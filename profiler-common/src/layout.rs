@@ -108,6 +108,9 @@ pub mod state {
     pub const RUNNABLE: u32 = 4;
     /// Kept from running by its group's CPU quota.
     pub const THROTTLED: u32 = 5;
+    /// On the run queue of a CPU that had nothing else to do: the way out of idling. The scheduler's own account calls it
+    /// running already.
+    pub const SWITCHING: u32 = 6;
     /// How many there are, rounded up to a power of two.
     pub const STATES: usize = 8;
 }

@@ -214,6 +214,10 @@ pub fn thread(tid: u32) -> Option<&'static mut Thread> {
 pub fn current() -> Option<&'static mut Thread> {
     let ids = bpf_get_current_pid_tgid();
     let tid = ids as u32;
+    // An idle thread is nobody's; its number is that of a free slot.
+    if tid == 0 {
+        return None;
+    }
     let slot = unsafe { &mut *THREADS.get_ptr_mut(tid & (SLOTS - 1))? };
     if slot.tid == tid {
         return Some(slot);

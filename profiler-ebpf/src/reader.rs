@@ -8,7 +8,7 @@ use profiler_common::{
         READER_WAKING, RECEIVED,
     },
     stage_key,
-    state::{BLOCKED, RUNNABLE, RUNNING, STATES, THROTTLED, WAKING},
+    state::{BLOCKED, RUNNABLE, RUNNING, STATES, SWITCHING, THROTTLED, WAKING},
 };
 
 use crate::{
@@ -105,7 +105,7 @@ fn divide(
     let since = |state: u32| spent_ns[state as usize].wrapping_sub(wait.spent_ns[state as usize]);
     left.take(control, READER_BLOCKED, since(BLOCKED));
     left.take(control, READER_WAKING, since(WAKING));
-    left.take(control, READER_RUNNABLE, since(RUNNABLE));
+    left.take(control, READER_RUNNABLE, since(RUNNABLE) + since(SWITCHING));
     left.take(control, READER_THROTTLED, since(THROTTLED));
     // An answer is worked on from its receipt until the reader turns elsewhere, and again from the last such work on; a
     // message that nobody has read, only from there on.

@@ -6,7 +6,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use profiler_common::{
     CALL_POLL, CALL_RECEIVE, Control, Counter, EventHead, STACKS, SYSTEM_CALLS, Tag, Thread, call_key, event,
-    state::{BLOCKED, RUNNABLE, RUNNING, STATES, THROTTLED, UNKNOWN, WAKING},
+    state::{BLOCKED, RUNNABLE, RUNNING, STATES, SWITCHING, THROTTLED, UNKNOWN, WAKING},
 };
 
 use crate::{
@@ -150,13 +150,16 @@ pub fn wakeup<K: Kernel>(control: &Control, task: u64) -> Fault {
 #[inline(always)]
 pub fn switched<K: Kernel>(control: &Control, context: *mut c_void, preempted: u64, before: u64, next: u64) -> Fault {
     let at_ns = now();
-    let tid: u32 = K::load(before, settings::task_pid());
-    if let Some(thread) = thread(tid) {
+    let before_tid: u32 = K::load(before, settings::task_pid());
+    if let Some(thread) = thread(before_tid) {
         leaves::<K>(control, context, thread, preempted, before, at_ns);
     }
     let tid: u32 = K::load(next, settings::task_pid());
     let thread = thread(tid)?;
     thread.switch_in_ns = at_ns;
+    if before_tid == 0 && thread.state == RUNNABLE {
+        thread.state = SWITCHING;
+    }
     turn_to(control, thread, RUNNING, at_ns);
     if thread.watched != 0 && control.mode == STACKS {
         thread.watched = 0;

@@ -126,7 +126,8 @@ pub struct CallTotal {
 pub struct StateTotal {
     /// Role of the threads.
     pub role: Role,
-    /// `running` (softirqs on top of the thread included), `blocked`, `waking`, `run-queue`, `throttled`.
+    /// `running` (softirqs on top of the thread included), `blocked`, `waking`, `run-queue`, `throttled`, or `switching`: from
+    /// its wake-up on an idle CPU until it runs there.
     pub state: String,
     /// How often it ended in the phase.
     pub count: u64,

@@ -17,6 +17,7 @@ pub mod experiment;
 pub mod interrupt;
 pub mod ledger;
 pub mod net;
+pub mod pack;
 pub mod points;
 pub mod probes;
 pub mod process;

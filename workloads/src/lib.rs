@@ -2,5 +2,8 @@
 //! and says what it saw in it.
 
 pub mod clock;
+pub mod epoll;
+pub mod phases;
 pub mod protocol;
+pub mod redis;
 pub mod tcp_rr;

@@ -53,6 +53,10 @@ pub struct PhaseReport {
     pub turnaround_sum_ns: u64,
     /// With a rate: sum of the times between the intended and the actual sending call, ns. Otherwise 0.
     pub lateness_sum_ns: u64,
+    /// The client knows no phases: operations and latencies are those of its whole run around this one, operations scaled
+    /// to the phase's length, and its turn-around is not known.
+    #[serde(default)]
+    pub whole_run: bool,
     /// Latencies, ns: from the intended time where there is a rate. HDR histogram V2, base64.
     pub histogram: String,
 }

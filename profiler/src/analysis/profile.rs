@@ -8,7 +8,7 @@ use super::{
     waterfall::{Row, Waterfall},
 };
 use crate::{
-    counts::{Place, Role},
+    counts::{Place, Role, StateTotal},
     points,
     profile::{Frame, Profile, Sample, Space},
 };
@@ -70,7 +70,7 @@ pub struct Profiled {
     pub cpu: Vec<CpuLayer>,
     /// CPU time by role.
     pub roles: Vec<RoleTime>,
-    /// Idle CPU time on the CPUs with a timer, ns per operation.
+    /// What is left of the CPUs with a timer, ns per operation.
     pub idle_ns: f64,
     /// Other work there.
     pub foreign_ns: f64,
@@ -195,15 +195,17 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Prof
     found
 }
 
-/// What the samples of a role's threads are to be multiplied with, so that together they are the time that the threads ran
-/// by the scheduler's points, which is exact; samples say how it divides. Others keep the time of their CPU.
+/// What the samples of a role's threads are to be multiplied with, so that together they are the time that the threads had a
+/// CPU by the scheduler's points, which is exact; samples say how it divides. Others keep their timer's period.
 #[must_use]
 pub fn scales(profile: &Profile) -> impl Fn(&Sample) -> f64 + use<> {
     let scale = |role: Role| {
         let of_role = profile.samples.iter().filter(|sample| sample.thread == Some(role));
         let sampled: f64 = of_role.map(|sample| sample.ns).sum();
-        let ran = profile.states.iter().find(|state| state.role == role && state.state == "running");
-        ran.filter(|_| sampled > 0.0).map_or(1.0, |ran| ran.total_ns as f64 / sampled)
+        let had_cpu = |state: &&StateTotal| matches!(state.state.as_str(), "running" | "switching");
+        let of_states = profile.states.iter().filter(|state| state.role == role).filter(had_cpu);
+        let ran: u64 = of_states.map(|state| state.total_ns).sum();
+        if sampled > 0.0 && ran > 0 { ran as f64 / sampled } else { 1.0 }
     };
     let (client, server) = (scale(Role::Client), scale(Role::Server));
     move |sample| match sample.thread {
@@ -275,11 +277,11 @@ fn round_layers(
 
 fn add_cpu(found: &mut Profiled, profiles: &[&Profile], cpu: BTreeMap<(String, String), (u64, f64)>) {
     let operations = profiles.iter().map(|profile| profile.operations).sum::<u64>().max(1) as f64;
-    let cpus = || profiles.iter().flat_map(|profile| profile.cpus.values().map(move |cpu| (cpu, profile.length_ns)));
-    found.samples = cpus().map(|(cpu, _)| cpu.all).sum();
-    let share_ns = |part: u64, all: u64, length_ns: u64| length_ns as f64 * part as f64 / all.max(1) as f64;
-    found.idle_ns = cpus().map(|(cpu, ns)| share_ns(cpu.idle, cpu.all, ns)).sum::<f64>() / operations;
-    found.foreign_ns = cpus().map(|(cpu, ns)| share_ns(cpu.foreign, cpu.all, ns)).sum::<f64>() / operations;
+    found.samples = profiles.iter().flat_map(|profile| profile.cpus.values()).map(|cpu| cpu.all).sum();
+    let period_ns = |profile: &Profile| 1e9 / f64::from(profile.rate_hz.max(1));
+    let foreign =
+        |profile: &&Profile| profile.cpus.values().map(|cpu| cpu.foreign).sum::<u64>() as f64 * period_ns(profile);
+    found.foreign_ns = profiles.iter().map(foreign).sum::<f64>() / operations;
     found.lost = profiles.iter().map(|profile| profile.lost).sum();
     found.events = profiles.iter().map(|profile| profile.events).sum();
     found.cpu = cpu
@@ -293,6 +295,10 @@ fn add_cpu(found: &mut Profiled, profiles: &[&Profile], cpu: BTreeMap<(String, S
         .collect();
     found.cpu.sort_by(|a, b| b.ns_per_op.total_cmp(&a.ns_per_op));
     found.roles = [Role::Client, Role::Server].map(|role| role_time(role, profiles, operations)).to_vec();
+    // An idle CPU may stop the timer: what idles is what is left.
+    let whole: f64 = profiles.iter().map(|profile| profile.length_ns as f64 * profile.cpus.len() as f64).sum();
+    let busy: f64 = found.foreign_ns + found.cpu.iter().map(|layer| layer.ns_per_op).sum::<f64>();
+    found.idle_ns = (whole / operations - busy).max(0.0);
 }
 
 fn role_time(role: Role, profiles: &[&Profile], operations: f64) -> RoleTime {

@@ -135,6 +135,8 @@ pub(super) struct Sums {
     pub turnaround_ns: u64,
     pub idle_ns: u64,
     pub unfinished_ns: u64,
+    /// The client knows no phases, nor its turn-around.
+    pub whole_run: bool,
     pub stages: HashMap<StageKey, (u64, u64)>,
     pub parts: HashMap<StageKey, (u64, u64)>,
 }
@@ -151,6 +153,7 @@ fn sums(repetition: &Repetition, kind: PhaseKind) -> Sums {
         sums.latency_ns += phase.client.latency_sum_ns;
         sums.lateness_ns += phase.client.lateness_sum_ns;
         sums.turnaround_ns += phase.client.turnaround_sum_ns;
+        sums.whole_run |= phase.client.whole_run;
         let Some(probes) = &phase.probes else { continue };
         sums.operations += probes.counter(Counter::Operations);
         sums.idle_ns += probes.idle_ns;
@@ -188,7 +191,7 @@ pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
         }
     }
     parts::attach(&mut rows, &traced, &detailed);
-    edges::replace_turnaround(&mut rows, &traced, &detailed, &full);
+    let whole_runs = edges::replace_turnaround(&mut rows, &traced, &detailed, &full);
 
     let rounds = full
         .iter()
@@ -202,7 +205,10 @@ pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
                 traced_ns,
                 detached_lateness_ns: per(detached.lateness_ns, detached.client_operations),
                 traced_lateness_ns: per(traced.lateness_ns, traced.client_operations),
-                turnaround_ns: per(traced.turnaround_ns, traced.client_operations),
+                turnaround_ns: whole_runs.as_ref().map_or_else(
+                    || per(traced.turnaround_ns, traced.client_operations),
+                    |turnarounds| turnarounds[index],
+                ),
                 residual_ns: traced_ns - rows.iter().map(|row| row.rounds_ns[index]).sum::<f64>(),
             }
         })
@@ -248,7 +254,9 @@ fn is_miscounted(repetition: &Repetition, phase: &Phase) -> bool {
     let Some(probes) = &phase.probes else { return false };
     let lost: u64 = LOSSES.iter().map(|cause| probes.counter(*cause)).sum();
     let ended = probes.counter(Counter::Completed) + probes.counter(Counter::Unfinished) + probes.unfinished + lost;
-    let operations = probes.counter(Counter::Operations).abs_diff(phase.client.operations);
+    // A client that knows no phases cannot say how many there were in one.
+    let told = if phase.client.whole_run { probes.counter(Counter::Operations) } else { phase.client.operations };
+    let operations = probes.counter(Counter::Operations).abs_diff(told);
     let connections = u64::from(repetition.connections);
     probes.counter(Counter::Followed) != ended
         || operations > connections

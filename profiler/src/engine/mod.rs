@@ -3,9 +3,22 @@
 pub mod docker;
 mod native;
 
-use std::{collections::BTreeMap, net::SocketAddrV4, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddrV4,
+    path::{Path, PathBuf},
+};
 
-use crate::{configuration::Configuration, error::Result, ledger::Ledger, net::Wire, probes::Names, process};
+use crate::{
+    configuration::Configuration,
+    error::{Error, Result},
+    ledger::Ledger,
+    net::Wire,
+    pack::{self, Pack},
+    probes::Names,
+    process,
+    workload::{ServerProgram, Settings, Start, Workload},
+};
 
 /// A key that an engine understands.
 #[derive(Debug, Clone, Copy)]
@@ -28,17 +41,70 @@ pub struct Bench {
     pub ledger: Ledger,
     /// Where the client sits.
     pub wire: Wire,
-    /// The static binary of all clients and servers, as a file.
+    /// The static binary of virtax's own clients and servers, as a file.
     pub binary: PathBuf,
+    /// What every server is started from.
+    pub server: ServerFiles,
 }
 
-/// The server to start.
-#[derive(Debug, Clone)]
-pub struct ServerSpec {
-    /// Arguments of the static binary, without the address.
-    pub arguments: Vec<String>,
+/// Where a server's files lie in a container.
+const INSIDE: &str = "/virtax";
+
+/// What every server of a run is started from: the same files natively and packed.
+pub struct ServerFiles {
     /// Port to listen on.
     pub port: u16,
+    /// Its program and files, for containers.
+    pub pack: Pack,
+    /// The program natively.
+    program: PathBuf,
+    /// The folder of its files natively.
+    folder: PathBuf,
+    workload: &'static dyn Workload,
+    settings: Settings,
+}
+
+impl ServerFiles {
+    /// Finds the program, and writes the files into `folder`; `binary` is the static one.
+    ///
+    /// # Errors
+    /// If the program is missing or cannot be packed, or a file cannot be written.
+    pub fn new(
+        workload: &'static dyn Workload,
+        settings: &Settings,
+        port: u16,
+        folder: &Path,
+        binary: &Path,
+    ) -> Result<Self> {
+        let program = match workload.server_program() {
+            ServerProgram::Own => binary.to_owned(),
+            ServerProgram::System { name, package } => pack::find_program(name, package)?,
+        };
+        let mut pack = Pack::of(&program)?;
+        for note in &pack.notes {
+            log::warn!("{note}");
+        }
+        for (name, content) in workload.server_files(settings) {
+            pack.add_file(&Path::new(INSIDE).join(name), content.as_bytes(), 0o644);
+            let path = folder.join(name);
+            std::fs::write(&path, content).map_err(|error| Error::file("write", &path, error))?;
+        }
+        Ok(Self { port, pack, program, folder: folder.to_owned(), workload, settings: settings.clone() })
+    }
+
+    /// Program and arguments natively.
+    #[must_use]
+    pub fn native(&self, listen: SocketAddrV4) -> (PathBuf, Vec<String>) {
+        let start = Start { listen, folder: &self.folder };
+        (self.program.clone(), self.workload.server_arguments(&self.settings, start))
+    }
+
+    /// Program and arguments in a container made of the pack.
+    #[must_use]
+    pub fn packed(&self, listen: SocketAddrV4) -> (PathBuf, Vec<String>) {
+        let start = Start { listen, folder: Path::new(INSIDE) };
+        (self.pack.program.clone(), self.workload.server_arguments(&self.settings, start))
+    }
 }
 
 /// A way to run servers.
@@ -64,7 +130,7 @@ pub trait Host {
     ///
     /// # Errors
     /// If it does not start.
-    fn start(&mut self, bench: &Bench, configuration: &Configuration, spec: &ServerSpec) -> Result<Box<dyn Server>>;
+    fn start(&mut self, bench: &Bench, configuration: &Configuration) -> Result<Box<dyn Server>>;
 }
 
 /// A running server; dropping it ends it and removes what was made for it.

@@ -1,18 +1,22 @@
 //! The server as an ordinary process of the host.
 
 use std::{
-    io::Read,
+    fs::{self, File},
     net::SocketAddrV4,
-    process::{Child, Stdio},
+    path::PathBuf,
+    process::Child,
 };
 
-use super::{Bench, Engine, Host, Key, Server, ServerSpec};
+use super::{Bench, Engine, Host, Key, Server};
 use crate::{
     child::{self, ChildLease},
     configuration::Configuration,
     error::{Error, Result},
     probes::Names,
 };
+
+/// Lines of a server's log that a message shows.
+const LAST_LINES: usize = 3;
 
 /// See the module.
 pub struct Native;
@@ -36,19 +40,26 @@ impl Engine for Native {
 }
 
 impl Host for Native {
-    fn start(&mut self, bench: &Bench, _configuration: &Configuration, spec: &ServerSpec) -> Result<Box<dyn Server>> {
-        let address = SocketAddrV4::new(bench.wire.subnets.host(), spec.port);
-        let mut command = child::command(&bench.binary);
-        command.args(&spec.arguments).arg("--listen").arg(address.to_string()).stderr(Stdio::piped());
+    fn start(&mut self, bench: &Bench, _configuration: &Configuration) -> Result<Box<dyn Server>> {
+        let address = SocketAddrV4::new(bench.wire.subnets.host(), bench.server.port);
+        let (program, arguments) = bench.server.native(address);
+        // A file, because a pipe that nobody reads would stop a server that says much.
+        let log = bench.ledger.folder().join("server.log");
+        let output = File::create(&log)
+            .and_then(|file| Ok((file.try_clone()?, file)))
+            .map_err(|error| Error::file("write", &log, error))?;
+        let mut command = child::command(&program);
+        command.args(arguments).stdout(output.0).stderr(output.1);
         let (child, lease) =
             child::spawn(&bench.ledger, command).map_err(|error| Error::workload("cannot start the server", error))?;
-        Ok(Box::new(Process { child, address, _lease: lease }))
+        Ok(Box::new(Process { child, address, log, _lease: lease }))
     }
 }
 
 struct Process {
     child: Child,
     address: SocketAddrV4,
+    log: PathBuf,
     _lease: ChildLease,
 }
 
@@ -64,11 +75,11 @@ impl Server for Process {
     }
     fn failure(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok()??;
-        let mut words = String::new();
-        if let Some(stderr) = &mut self.child.stderr {
-            let _ = stderr.read_to_string(&mut words);
-        }
-        Some(format!("it ended ({status}): {}", words.trim()))
+        let words = fs::read(&self.log).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words);
+        let lines: Vec<&str> = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+        Some(format!("it ended ({status}): {}", last.join("; ")))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use super::{
-    client::Client,
+    client::{self, Client},
     measure::{Measurement, Parties, RawPhase},
     plan::{Cpus, Plan, allowed_cpus, phases},
     sampling::{self, Sampling},
@@ -13,7 +13,7 @@ use crate::{
     artifact,
     configuration::Configuration,
     counts::{Phase, PhaseKind, Repetition},
-    engine::{self, Bench, Host, Server, ServerSpec},
+    engine::{self, Bench, Host, Server, ServerFiles},
     environment::{
         hooks_of,
         load::{Load, Watched},
@@ -27,7 +27,6 @@ use crate::{
 };
 
 const PORT: u16 = 7000;
-const PATIENCE: Duration = Duration::from_secs(15);
 const WARM_UP: Duration = Duration::from_millis(200);
 
 /// How the probes are to be loaded.
@@ -81,7 +80,8 @@ impl<'a> Lab<'a> {
             .and_then(|()| std::fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(0o755)))
             .map_err(|error| Error::file("write", &binary, error))?;
         let wire = Wire::create(&ledger, run_id)?;
-        let bench = Bench { run_id: run_id.to_owned(), ledger, wire, binary };
+        let server = ServerFiles::new(plan.workload, &plan.settings, PORT, &folder, &binary)?;
+        let bench = Bench { run_id: run_id.to_owned(), ledger, wire, binary, server };
         let mut hosts = BTreeMap::new();
         for engine in engine::all() {
             let wanted: Vec<Configuration> =
@@ -112,8 +112,7 @@ impl<'a> Lab<'a> {
             .hosts
             .get_mut(&configuration.engine)
             .ok_or_else(|| Error::Usage(format!("engine `{}` was not prepared", configuration.engine)))?;
-        let arguments = self.plan.workload.server_arguments(&self.plan.settings);
-        let server = host.start(&self.bench, configuration, &ServerSpec { arguments, port: PORT })?;
+        let server = host.start(&self.bench, configuration)?;
         if !self.cpus.server.is_empty() {
             for pid in process::family(server.pid()) {
                 process::pin(pid, &self.cpus.server)?;
@@ -122,22 +121,14 @@ impl<'a> Lab<'a> {
         Ok(server)
     }
 
-    fn start_client(&self, configuration: &Configuration, server: &mut dyn Server) -> Result<Client> {
-        let mut client = Client::start(&self.bench, self.plan.workload, &self.plan.settings, server.address())?;
-        if !self.cpus.client.is_empty() {
-            process::pin(client.pid(), &self.cpus.client)?;
-        }
-        client
-            .wait_ready(PATIENCE, || match server.failure() {
-                Some(why) => Err(Error::workload(format!("the server of `{configuration}` failed"), why)),
-                None => Ok(()),
-            })
-            .map_err(|error| explain_unreachable(configuration, error))?;
-        Ok(client)
+    fn start_client(&self, configuration: &Configuration, server: &mut dyn Server) -> Result<Box<dyn Client>> {
+        let (plan, name) = (self.plan, configuration.to_string());
+        client::start(&self.bench, plan.workload, &plan.settings, &self.cpus.client, &name, server)
+            .map_err(|error| explain_unreachable(configuration, error))
     }
 
     /// Names of the path's devices, and the processes with their roles.
-    fn who_and_where(&self, server: &dyn Server, client: &Client) -> Result<(Names, Parties)> {
+    fn who_and_where(&self, server: &dyn Server, client: &dyn Client) -> Result<(Names, Parties)> {
         let mut names = self.bench.wire.names()?;
         server.label(&mut names)?;
         Ok((names, Parties { client: client.pid(), server: server.pid() }))
@@ -161,10 +152,11 @@ impl Lab<'_> {
         let configuration = self.plan.configurations[0].clone();
         let mut server = self.start_server(&configuration)?;
         let mut client = self.start_client(&configuration, server.as_mut())?;
-        let (names, parties) = self.who_and_where(server.as_ref(), &client)?;
+        let (names, parties) = self.who_and_where(server.as_ref(), client.as_ref())?;
         interrupt::sleep(WARM_UP)?;
         let connections = self.plan.workload.connections(&self.plan.settings);
-        let mut measurement = Measurement::new(&mut probes, &mut client, &names, parties, connections, &self.sampling);
+        let mut measurement =
+            Measurement::new(&mut probes, client.as_mut(), &names, parties, connections, &self.sampling);
         function(&mut measurement, dispatch_ns)
     }
 }
@@ -189,13 +181,14 @@ impl Repeater for Lab<'_> {
         let dispatch_ns = self.dispatch_ns(&mut probes)?;
         let mut server = self.start_server(configuration)?;
         let mut client = self.start_client(configuration, server.as_mut())?;
-        let (names, parties) = self.who_and_where(server.as_ref(), &client)?;
+        let (names, parties) = self.who_and_where(server.as_ref(), client.as_ref())?;
         interrupt::sleep(WARM_UP)?;
         process::check_placement(client.pid(), &self.cpus.client)?;
         process::check_placement(server.pid(), &self.cpus.server)?;
         let connections = self.plan.workload.connections(&self.plan.settings);
         let watched = Watched { families: parties.roles().keys().copied().collect(), cpus: self.cpus.clone() };
-        let mut measurement = Measurement::new(&mut probes, &mut client, &names, parties, connections, &self.sampling);
+        let mut measurement =
+            Measurement::new(&mut probes, client.as_mut(), &names, parties, connections, &self.sampling);
         let costs = measurement.costs(dispatch_ns)?;
         let before = Load::now(&watched);
         let (agent_before, clock_before) = (process::own_cpu_ns(), workloads::clock::now_ns());

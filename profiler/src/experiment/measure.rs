@@ -34,6 +34,7 @@ const LEAD_OUT: Duration = Duration::from_millis(2);
 const TRIES: u32 = 5;
 /// Runs that make the statistics' floor.
 const FLOOR_RUNS: u64 = 100;
+const COST_FLOORS: u32 = 20;
 const COST_FLOOR: Duration = Duration::from_millis(20);
 const COST_RUN: Duration = Duration::from_millis(60);
 
@@ -81,7 +82,7 @@ pub struct Measurement<'a> {
     /// The probes, loaded and told whom to follow.
     pub probes: &'a mut Loaded,
     /// The client at work.
-    pub client: &'a mut Client,
+    pub client: &'a mut dyn Client,
     /// Labels of devices.
     pub names: &'a Names,
     /// Whose processes are followed.
@@ -97,7 +98,7 @@ impl<'a> Measurement<'a> {
     /// Nothing is attached yet.
     pub fn new(
         probes: &'a mut Loaded,
-        client: &'a mut Client,
+        client: &'a mut dyn Client,
         names: &'a Names,
         parties: Parties,
         connections: u32,
@@ -130,6 +131,7 @@ impl<'a> Measurement<'a> {
     /// If the client fails, or the user interrupts.
     pub fn detached(&mut self, length: Duration) -> Result<Phase> {
         in_time(|| {
+            self.client.prepare(length)?;
             let (open_ns, close_ns) = self.window(length)?;
             sleep_until(close_ns, || ())?;
             let length_ns = length.as_nanos() as u64;
@@ -147,6 +149,7 @@ impl<'a> Measurement<'a> {
     }
 
     fn try_probed(&mut self, kind: PhaseKind, length: Duration) -> Result<(u64, RawPhase)> {
+        self.client.prepare(length)?;
         let attached = self.attach(kind)?;
         let roles = self.follow(kind)?;
         let before = self.probes.totals()?;
@@ -206,6 +209,7 @@ impl<'a> Measurement<'a> {
     /// Begins to follow requests, and waits until every connection's token has been seen. Returns whose processes are
     /// followed: children may have come since the phase before, in which nobody looked.
     fn follow(&mut self, kind: PhaseKind) -> Result<BTreeMap<u32, Role>> {
+        self.parties.client = self.client.pid();
         let roles = self.parties.roles();
         self.probes.follow(&roles)?;
         self.epoch += 1;
@@ -241,11 +245,12 @@ impl<'a> Measurement<'a> {
     /// # Errors
     /// As [`Measurement::probed`].
     pub fn costs(&mut self, dispatch_ns: f64) -> Result<Costs> {
+        self.client.prepare(COST_FLOOR * COST_FLOORS + LEAD_IN + COST_RUN)?;
         let attached = self.probes.attach(PhaseKind::Traced)?;
         let _statistics = Loaded::keep_run_times()?;
         let start = self.probes.run_times();
         let mut idle = start.clone();
-        for _ in 0..20 {
+        for _ in 0..COST_FLOORS {
             interrupt::sleep(COST_FLOOR)?;
             idle = self.probes.run_times();
             if ns_per_run(&start, &idle).values().map(|(runs, _)| runs).sum::<u64>() >= FLOOR_RUNS {

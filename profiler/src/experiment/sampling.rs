@@ -86,7 +86,7 @@ pub fn profile(phases: &[RawSampled], labels: &Labels, round: u32, rate_hz: u32)
     let mut samples: BTreeMap<SampleKey, (u64, f64)> = BTreeMap::new();
     let mut waits = Vec::new();
     for phase in phases {
-        count_samples(phase, &mut cpus, &mut samples);
+        count_samples(phase, rate_hz, &mut cpus, &mut samples);
         waits.extend(join_waits(&phase.events));
     }
     let mut names = Names::look_up(&samples, &waits)?;
@@ -140,19 +140,19 @@ fn softirq_name(vector: usize) -> String {
     SOFTIRQS.get(vector).map_or_else(|| format!("softirq {vector}"), |name| (*name).to_owned())
 }
 
-/// Each sample stands for the phase's length over its CPU's samples: a timer that came late does not shorten time.
+/// Each sample stands for one period of the timer. Idle CPUs may stop theirs, so that nothing follows from how many there
+/// are not.
 fn count_samples(
     phase: &RawSampled,
+    rate_hz: u32,
     cpus: &mut BTreeMap<u16, CpuSamples>,
     samples: &mut BTreeMap<SampleKey, (u64, f64)>,
 ) {
-    let mut of_phase: BTreeMap<u16, u64> = BTreeMap::new();
     for event in phase.events.iter().filter(|event| event.head.kind <= event::FOREIGN) {
         let cpu = cpus.entry(event.head.cpu).or_default();
         cpu.all += 1;
         cpu.idle += u64::from(event.head.kind == event::IDLE);
         cpu.foreign += u64::from(event.head.kind == event::FOREIGN);
-        *of_phase.entry(event.head.cpu).or_default() += 1;
     }
     for event in phase.events.iter().filter(|event| event.head.kind == event::SAMPLE) {
         let head = &event.head;
@@ -166,7 +166,7 @@ fn count_samples(
         };
         let sum = samples.entry(key).or_default();
         sum.0 += 1;
-        sum.1 += phase.length_ns as f64 / of_phase[&head.cpu] as f64;
+        sum.1 += 1e9 / f64::from(rate_hz.max(1));
     }
 }
 
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_stand_for_their_cpus_time() {
+    fn samples_stand_for_a_period() {
         let mut late = event(event::SAMPLE, 1, 10, [0; 4], &[1]);
         late.head.cpu = 1;
         let idle = event(event::IDLE, 0, 11, [0; 4], &[]);
@@ -370,8 +370,8 @@ mod tests {
             noted: (3, 0),
         };
         let (mut cpus, mut samples) = (BTreeMap::new(), BTreeMap::new());
-        count_samples(&phase, &mut cpus, &mut samples);
+        count_samples(&phase, 1000, &mut cpus, &mut samples);
         assert_eq!(cpus[&0], CpuSamples { all: 2, idle: 1, foreign: 0 });
-        assert_eq!(samples.into_values().collect::<Vec<_>>(), [(2, 1500.0)]);
+        assert_eq!(samples.into_values().collect::<Vec<_>>(), [(2, 2e6)]);
     }
 }

@@ -7,7 +7,7 @@ mod subnets;
 mod wire;
 
 pub use links::{delete_link, links_here};
-pub use namespace::{Namespace, delete_namespace, namespaces_named};
+pub use namespace::{Namespace, delete_namespace, enter_before_exec, namespaces_named};
 pub use rules::{add_rule, delete_rule};
 pub use subnets::Subnets;
 pub use wire::Wire;

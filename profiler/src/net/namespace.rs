@@ -19,6 +19,18 @@ use crate::{
 
 const FOLDER: &str = "/run/netns";
 
+/// For a child about to execute: moves it into the namespace of this file, which must stay open until then.
+pub fn enter_before_exec(namespace: &File) -> impl FnMut() -> io::Result<()> + Send + Sync + use<> {
+    let fd = namespace.as_raw_fd();
+    move || {
+        // SAFETY: async-signal-safe; the descriptor is the parent's, alive until the child has executed.
+        if unsafe { libc::setns(fd, libc::CLONE_NEWNET) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+}
+
 fn path_of(name: &str) -> PathBuf {
     Path::new(FOLDER).join(name)
 }
@@ -90,14 +102,7 @@ impl Namespace {
 
     /// For a child about to execute: moves it inside.
     pub fn enter_before_exec(&self) -> impl FnMut() -> io::Result<()> + Send + Sync + use<> {
-        let fd = self.file.as_raw_fd();
-        move || {
-            // SAFETY: async-signal-safe; the descriptor is the parent's, alive until the child has executed.
-            if unsafe { libc::setns(fd, libc::CLONE_NEWNET) } < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            Ok(())
-        }
+        enter_before_exec(&self.file)
     }
 }
 

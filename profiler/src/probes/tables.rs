@@ -300,6 +300,7 @@ impl Totals {
             (state::WAKING, "waking"),
             (state::RUNNABLE, "run-queue"),
             (state::THROTTLED, "throttled"),
+            (state::SWITCHING, "switching"),
         ];
         let mut found = Vec::new();
         for role in [Role::Client, Role::Server] {

@@ -212,7 +212,7 @@ pub struct CpuLayerResult {
 pub struct CpuTimeResult {
     /// Whose; `idle` and `foreign` are the rest of the CPUs with a timer.
     pub role: String,
-    /// By the scheduler's points (`idle` and `foreign`: by samples), softirqs on top of the threads included, ns per
+    /// By the scheduler's points (`foreign`: by samples; `idle`: what is left), softirqs on top of the threads included, ns per
     /// operation. The role's layers and its share of `softirq` sum to it.
     pub running_ns_per_op: f64,
     /// Of it in softirqs, by samples.

@@ -1,8 +1,9 @@
 //! Workloads: what client and server do. A new one is a file here and a line in [`all`].
 
+mod redis;
 mod tcp_rr;
 
-use std::{collections::BTreeMap, net::SocketAddrV4};
+use std::{collections::BTreeMap, net::SocketAddrV4, path::Path};
 
 use crate::error::{Error, Result, did_you_mean};
 
@@ -41,6 +42,43 @@ pub enum Range {
 /// The values of all settings of a workload.
 pub type Settings = BTreeMap<String, String>;
 
+/// The program that serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerProgram {
+    /// The static binary that virtax brings along.
+    Own,
+    /// One of this machine's, packed for containers.
+    System {
+        /// Its name.
+        name: &'static str,
+        /// The package of Debian's that brings it.
+        package: &'static str,
+    },
+}
+
+/// The program that asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientProgram {
+    /// The static binary, told its phases: with these arguments.
+    Own(Vec<String>),
+    /// Redis's own benchmark, which knows no phases: a run of its own for each.
+    RedisBenchmark {
+        /// Its arguments, but for the number of requests.
+        arguments: Vec<String>,
+        /// Keys that reads expect.
+        keyspace: u64,
+    },
+}
+
+/// What a server is told when it starts.
+#[derive(Debug, Clone, Copy)]
+pub struct Start<'a> {
+    /// Where it is to listen.
+    pub listen: SocketAddrV4,
+    /// The folder of its files, as it sees it.
+    pub folder: &'a Path,
+}
+
 /// What client and server do.
 pub trait Workload: Sync {
     /// Its name on the command line.
@@ -51,10 +89,25 @@ pub trait Workload: Sync {
     fn settings(&self) -> &'static [Setting];
     /// Requests that are under way or being prepared at any instant: the tokens that exist.
     fn connections(&self, settings: &Settings) -> u32;
-    /// Arguments of the static binary for the server, without the address.
-    fn server_arguments(&self, settings: &Settings) -> Vec<String>;
-    /// Arguments of the static binary for the client.
-    fn client_arguments(&self, settings: &Settings, server: SocketAddrV4) -> Vec<String>;
+    /// Refuses settings that do not go together, or what is not built yet.
+    ///
+    /// # Errors
+    /// [`Error::Usage`], by the setting's name.
+    fn check(&self, _settings: &Settings) -> Result<()> {
+        Ok(())
+    }
+    /// The server's program.
+    fn server_program(&self) -> ServerProgram {
+        ServerProgram::Own
+    }
+    /// Files that the server needs beside its program: names and contents.
+    fn server_files(&self, _settings: &Settings) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+    /// The server's arguments.
+    fn server_arguments(&self, settings: &Settings, start: Start<'_>) -> Vec<String>;
+    /// The client, and its arguments.
+    fn client(&self, settings: &Settings, server: SocketAddrV4) -> ClientProgram;
     /// Largest residual of a complete result, share of the client's mean.
     fn residual_limit(&self) -> f64;
 }
@@ -62,7 +115,7 @@ pub trait Workload: Sync {
 /// All workloads.
 #[must_use]
 pub fn all() -> &'static [&'static dyn Workload] {
-    &[&tcp_rr::TcpRr]
+    &[&tcp_rr::TcpRr, &redis::Redis::SET, &redis::Redis::GET]
 }
 
 /// The workload with this name.
@@ -128,6 +181,7 @@ pub fn parse_settings(workload: &dyn Workload, pairs: &[String]) -> Result<Setti
     for setting in workload.settings() {
         settings.entry(setting.name.to_owned()).or_insert_with(|| setting.default.to_owned());
     }
+    workload.check(&settings)?;
     Ok(settings)
 }
 
@@ -147,6 +201,18 @@ mod tests {
         let settings = parse(&["connections=16"]).unwrap();
         assert_eq!(settings["connections"], "16");
         assert_eq!(settings["server"], "epoll");
+    }
+
+    #[test]
+    fn redis_refuses_what_is_not_built() {
+        let redis = by_name("redis-set").unwrap();
+        let parse = |pair: &str| parse_settings(redis, &[pair.to_owned()]);
+        assert_eq!(redis.connections(&parse("clients=10").unwrap()), 10);
+        insta::assert_snapshot!(
+            ["pipeline=2", "pipeline=0", "clients=0", "data-size=1025", "keyspace=0", "client=wrk", "size=3"]
+                .map(|pair| format!("{pair:<16} {}", parse(pair).unwrap_err()))
+                .join("\n")
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 
 use workloads::tcp_rr::LARGEST_MESSAGE;
 
-use super::{Range, Setting, Settings, Workload};
+use super::{ClientProgram, Range, Setting, Settings, Start, Workload};
 
 /// See the module.
 pub struct TcpRr;
@@ -61,17 +61,18 @@ impl Workload for TcpRr {
     fn connections(&self, settings: &Settings) -> u32 {
         settings["connections"].parse().unwrap_or(1)
     }
-    fn server_arguments(&self, settings: &Settings) -> Vec<String> {
-        arguments("tcp-rr-server", &[("--model", &settings["server"])], settings)
+    fn server_arguments(&self, settings: &Settings, start: Start<'_>) -> Vec<String> {
+        let pairs = [("--model", &settings["server"]), ("--listen", &start.listen.to_string())];
+        arguments("tcp-rr-server", &pairs, settings)
     }
-    fn client_arguments(&self, settings: &Settings, server: SocketAddrV4) -> Vec<String> {
+    fn client(&self, settings: &Settings, server: SocketAddrV4) -> ClientProgram {
         let pairs = [
             ("--connect", &server.to_string()),
             ("--connections", &settings["connections"]),
             ("--rate", &settings["rate"]),
             ("--chunk", &settings["chunk"]),
         ];
-        arguments("tcp-rr-client", &pairs, settings)
+        ClientProgram::Own(arguments("tcp-rr-client", &pairs, settings))
     }
     fn residual_limit(&self) -> f64 {
         0.05

@@ -3,8 +3,10 @@
 use std::{
     io::{self, Read, Write},
     net::{SocketAddrV4, TcpListener, TcpStream},
-    os::fd::{AsRawFd, RawFd},
+    os::fd::AsRawFd,
 };
+
+use crate::epoll::Epoll;
 
 /// How the server divides its connections among threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -69,39 +71,24 @@ struct Connection {
 }
 
 fn serve_epoll(listener: &TcpListener, options: &Options) -> io::Result<()> {
-    // SAFETY: no preconditions.
-    let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-    if epoll < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    watch(epoll, listener.as_raw_fd())?;
+    let mut epoll = Epoll::new()?;
+    epoll.add(listener.as_raw_fd(), listener.as_raw_fd() as u64)?;
     let mut connections: Vec<Option<Connection>> = Vec::new();
     let (mut request, response) = (vec![0; options.request], vec![0; options.response]);
-    let mut events = [libc::epoll_event { events: 0, u64: 0 }; 64];
     loop {
-        // SAFETY: the buffer is a local array of the length given.
-        let ready = unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), 64, -1) };
-        if ready < 0 {
-            let error = io::Error::last_os_error();
-            if error.kind() == io::ErrorKind::Interrupted {
-                continue;
-            }
-            return Err(error);
-        }
-        for event in &events[..ready as usize] {
-            let fd = event.u64 as RawFd;
-            if fd == listener.as_raw_fd() {
+        for descriptor in epoll.wait(-1)? {
+            if descriptor == listener.as_raw_fd() as u64 {
                 let (stream, _) = listener.accept()?;
                 stream.set_nodelay(true)?;
-                let fd = stream.as_raw_fd();
-                watch(epoll, fd)?;
-                if connections.len() <= fd as usize {
-                    connections.resize_with(fd as usize + 1, || None);
+                let key = stream.as_raw_fd() as usize;
+                epoll.add(stream.as_raw_fd(), key as u64)?;
+                if connections.len() <= key {
+                    connections.resize_with(key + 1, || None);
                 }
-                connections[fd as usize] = Some(Connection { stream, arrived: 0 });
+                connections[key] = Some(Connection { stream, arrived: 0 });
                 continue;
             }
-            let slot = &mut connections[fd as usize];
+            let slot = &mut connections[descriptor as usize];
             let alive = slot.as_mut().is_some_and(|connection| answer(connection, &mut request, &response));
             if !alive {
                 // Closing takes it out of the epoll set.
@@ -124,13 +111,4 @@ fn answer(connection: &mut Connection, request: &mut [u8], response: &[u8]) -> b
             connection.stream.write_all(response).is_ok()
         }
     }
-}
-
-fn watch(epoll: RawFd, fd: RawFd) -> io::Result<()> {
-    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: fd as u64 };
-    // SAFETY: both descriptors are open, the event is a local.
-    if unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
 }

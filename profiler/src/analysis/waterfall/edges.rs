@@ -14,10 +14,19 @@ fn key(from: &str, to: &str) -> StageKey {
     StageKey { role: Role::Client, from: Place::fixed(from), to: Place::fixed(to) }
 }
 
-/// Puts `call → send` first and `received → return` last, in place of the turn-around.
-pub(super) fn replace_turnaround(rows: &mut Vec<Row>, traced: &[Sums], detailed: &[Sums], repetitions: &[&Repetition]) {
-    let Some(position) = rows.iter().position(Row::is_turnaround) else { return };
+/// Puts `call → send` first and `received → return` last, in place of the turn-around. Of a client that does not know its own
+/// part of it, all counts as turn-around: returned, ns per operation in each round.
+pub(super) fn replace_turnaround(
+    rows: &mut Vec<Row>,
+    traced: &[Sums],
+    detailed: &[Sums],
+    repetitions: &[&Repetition],
+) -> Option<Vec<f64>> {
+    let position = rows.iter().position(Row::is_turnaround)?;
     let whole = rows.remove(position);
+    if traced.iter().any(|sums| sums.whole_run) {
+        return Some(whole.rounds_ns);
+    }
     let ends_ns: Vec<f64> = whole
         .rounds_ns
         .iter()
@@ -33,7 +42,7 @@ pub(super) fn replace_turnaround(rows: &mut Vec<Row>, traced: &[Sums], detailed:
         // No system-call points here: one row for both ends.
         let both = key("received", "send");
         rows.push(whole.end(both, ends_ns, whole.probes_ns.clone()));
-        return;
+        return None;
     }
     let share = entry_ns / (entry_ns + exit_ns);
     let scaled = |share: f64| ends_ns.iter().map(|ns| ns * share).collect::<Vec<f64>>();
@@ -45,6 +54,7 @@ pub(super) fn replace_turnaround(rows: &mut Vec<Row>, traced: &[Sums], detailed:
         Row { histogram: histogram(&exit), ..whole.end(exit.clone(), scaled(1.0 - share), whole.probes_ns.clone()) };
     rows.insert(0, entry_row);
     rows.push(exit_row);
+    None
 }
 
 impl Row {

@@ -1,6 +1,4 @@
-//! The image: one static binary in a tar, imported without a registry.
-
-use std::fs;
+//! The image: the server's program and files in a tar, imported without a registry.
 
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use bytes::Bytes;
@@ -9,12 +7,9 @@ use futures_util::TryStreamExt;
 use super::{Client, LABEL};
 use crate::{
     engine::Bench,
-    error::{Error, Result},
+    error::Result,
     ledger::{Item, Lease},
 };
-
-/// Where the binary lies in the image.
-pub(super) const BINARY: &str = "/virtax-workload";
 
 /// An image of the run.
 pub(super) struct Image {
@@ -22,22 +17,11 @@ pub(super) struct Image {
     _lease: Lease,
 }
 
-fn archive(bench: &Bench) -> Result<Vec<u8>> {
-    let fail = |error| Error::file("pack", &bench.binary, error);
-    let binary = fs::read(&bench.binary).map_err(fail)?;
-    let mut header = tar::Header::new_gnu();
-    header.set_size(binary.len() as u64);
-    header.set_mode(0o755);
-    header.set_mtime(0);
-    let mut archive = tar::Builder::new(Vec::new());
-    archive.append_data(&mut header, BINARY.trim_start_matches('/'), binary.as_slice()).map_err(fail)?;
-    archive.into_inner().map_err(fail)
-}
-
 pub(super) fn make(client: &Client, bench: &Bench) -> Result<Image> {
     let repository = format!("virtax-{}", bench.run_id);
     let name = format!("{repository}:latest");
-    let tar = archive(bench)?;
+    let mut tar = Vec::new();
+    bench.server.pack.write_tar(&mut tar)?;
     let lease = bench.ledger.note(Item::Image { name: name.clone() })?;
     let options = CreateImageOptionsBuilder::default()
         .from_src("-")

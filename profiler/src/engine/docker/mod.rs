@@ -7,7 +7,7 @@ mod server;
 
 pub use client::Client;
 
-use super::{Bench, Engine, Host, Key, Server, ServerSpec};
+use super::{Bench, Engine, Host, Key, Server};
 use crate::{configuration::Configuration, error::Result};
 
 /// Label that every object of a run carries, with the run's id as its value.
@@ -59,8 +59,8 @@ struct Prepared {
 }
 
 impl Host for Prepared {
-    fn start(&mut self, bench: &Bench, configuration: &Configuration, spec: &ServerSpec) -> Result<Box<dyn Server>> {
-        server::start(&self.client, bench, &self.image, self.network.as_ref(), configuration.key("net"), spec)
+    fn start(&mut self, bench: &Bench, configuration: &Configuration) -> Result<Box<dyn Server>> {
+        server::start(&self.client, bench, &self.image, self.network.as_ref(), configuration.key("net"))
     }
 }
 

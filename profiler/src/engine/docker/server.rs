@@ -13,7 +13,7 @@ use futures_util::TryStreamExt;
 
 use super::{Client, LABEL, image, network::Network};
 use crate::{
-    engine::{Bench, Server, ServerSpec},
+    engine::{Bench, Server},
     error::{Error, Result},
     ledger::{Item, Lease},
     probes::Names,
@@ -36,11 +36,10 @@ pub(super) fn start(
     image: &image::Image,
     network: Option<&Network>,
     mode: &str,
-    spec: &ServerSpec,
 ) -> Result<Box<dyn Server>> {
     let name = format!("virtax-{}-server", bench.run_id);
     let lease = bench.ledger.note(Item::Container { name: name.clone() })?;
-    let body = body(bench, image, network, mode, spec);
+    let body = body(bench, image, network, mode);
     let options = CreateContainerOptionsBuilder::default().name(&name).build();
     client.ask("cannot create the container", client.api.create_container(Some(options), body))?;
     client.ask("cannot start the container", client.api.start_container(&name, None::<StartContainerOptions>))?;
@@ -50,7 +49,7 @@ pub(super) fn start(
         client: client.clone(),
         name,
         pid: 0,
-        address: SocketAddrV4::new(bench.wire.subnets.host(), spec.port),
+        address: SocketAddrV4::new(bench.wire.subnets.host(), bench.server.port),
         bridge: network.filter(|_| mode != "host").map(|network| network.bridge.clone()),
     };
     container.pid = found.state.and_then(|state| state.pid).unwrap_or(0) as u32;
@@ -74,30 +73,25 @@ pub(super) fn start(
             .ok_or_else(|| {
                 Error::engine("the container has no address", "Docker names none", "see the daemon's log")
             })?;
-        container.address = SocketAddrV4::new(address, spec.port);
+        container.address = SocketAddrV4::new(address, bench.server.port);
     }
     Ok(Box::new(container))
 }
 
-fn body(
-    bench: &Bench,
-    image: &image::Image,
-    network: Option<&Network>,
-    mode: &str,
-    spec: &ServerSpec,
-) -> ContainerCreateBody {
+fn body(bench: &Bench, image: &image::Image, network: Option<&Network>, mode: &str) -> ContainerCreateBody {
     let host = bench.wire.subnets.host();
     let listen = if mode == "host" { host } else { Ipv4Addr::UNSPECIFIED };
-    let port = format!("{}/tcp", spec.port);
-    let mut command = vec![image::BINARY.to_owned()];
-    command.extend(spec.arguments.iter().cloned());
-    command.extend(["--listen".to_owned(), SocketAddrV4::new(listen, spec.port).to_string()]);
+    let number = bench.server.port;
+    let port = format!("{number}/tcp");
+    let (program, arguments) = bench.server.packed(SocketAddrV4::new(listen, number));
+    let mut command = vec![program.display().to_string()];
+    command.extend(arguments);
     let network_name = match network {
         Some(network) if mode != "host" => network.name.clone(),
         _ => "host".to_owned(),
     };
     let published = (mode == "nat").then(|| {
-        let binding = PortBinding { host_ip: Some(host.to_string()), host_port: Some(spec.port.to_string()) };
+        let binding = PortBinding { host_ip: Some(host.to_string()), host_port: Some(number.to_string()) };
         HashMap::from([(port.clone(), Some(vec![binding]))])
     });
     ContainerCreateBody {

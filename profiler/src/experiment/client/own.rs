@@ -1,8 +1,7 @@
-//! The workload's client: started in the wire's namespace, told its phases, asked for its counts.
+//! virtax's own clients: started in the wire's namespace, told its phases, asked for its counts.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::SocketAddrV4,
     os::unix::process::CommandExt,
     process::{Child, ChildStdin, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
@@ -11,34 +10,33 @@ use std::{
 
 use workloads::protocol::{PhaseReport, Reply, Request};
 
+use super::Client;
 use crate::{
     child::{self, ChildLease},
     engine::Bench,
     error::{Error, Result},
     interrupt,
-    workload::{Settings, Workload},
 };
 
-/// A client at work; dropping it ends it.
-pub struct Client {
+/// How long all connections may take.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// See the module.
+pub struct Own {
     child: Child,
     requests: ChildStdin,
     replies: Receiver<Reply>,
     _lease: ChildLease,
 }
 
-impl Client {
-    /// Starts it; [`Client::wait_ready`] waits until it works.
+impl Own {
+    /// Starts it; [`Own::wait_ready`] waits until it works.
     ///
     /// # Errors
     /// If it cannot be executed.
-    pub fn start(bench: &Bench, workload: &dyn Workload, settings: &Settings, server: SocketAddrV4) -> Result<Self> {
+    pub fn start(bench: &Bench, arguments: &[String]) -> Result<Self> {
         let mut command = child::command(&bench.binary);
-        command
-            .args(workload.client_arguments(settings, server))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: the closure makes one async-signal-safe system call.
         unsafe { command.pre_exec(bench.wire.namespace.enter_before_exec()) };
         let (mut child, lease) = child::spawn(&bench.ledger, command)?;
@@ -59,12 +57,6 @@ impl Client {
         Ok(Self { child, requests, replies, _lease: lease })
     }
 
-    /// Its process.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Waits until all connections work; `alive` may end the wait with a reason.
     ///
     /// # Errors
@@ -72,26 +64,6 @@ impl Client {
     pub fn wait_ready(&mut self, patience: Duration, mut alive: impl FnMut() -> Result<()>) -> Result<u32> {
         match self.wait(patience, &mut alive)? {
             Reply::Ready { connections } => Ok(connections),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Announces a phase.
-    ///
-    /// # Errors
-    /// If the client is gone.
-    pub fn begin_phase(&mut self, open_ns: u64, close_ns: u64) -> Result<()> {
-        self.say(&Request::Phase { open_ns, close_ns })
-    }
-
-    /// What the client saw of the last phase.
-    ///
-    /// # Errors
-    /// If it fails, or does not answer.
-    pub fn report(&mut self) -> Result<PhaseReport> {
-        self.say(&Request::Report)?;
-        match self.wait(Duration::from_secs(10), &mut || Ok(()))? {
-            Reply::Phase(report) => Ok(report),
             other => Err(unexpected(&other)),
         }
     }
@@ -138,11 +110,30 @@ impl Client {
     }
 }
 
+impl Client for Own {
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+    fn prepare(&mut self, _length: Duration) -> Result<()> {
+        Ok(())
+    }
+    fn begin_phase(&mut self, open_ns: u64, close_ns: u64) -> Result<()> {
+        self.say(&Request::Phase { open_ns, close_ns })
+    }
+    fn report(&mut self) -> Result<PhaseReport> {
+        self.say(&Request::Report)?;
+        match self.wait(Duration::from_secs(10), &mut || Ok(()))? {
+            Reply::Phase(report) => Ok(report),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
 fn unexpected(reply: &Reply) -> Error {
     Error::workload("the client does not follow the protocol", format!("unexpected {reply:?}"))
 }
 
-impl Drop for Client {
+impl Drop for Own {
     fn drop(&mut self) {
         child::end(&mut self.child);
     }

@@ -1,0 +1,71 @@
+//! Clients: what asks, and says what it saw of every phase.
+
+mod own;
+mod redis_benchmark;
+
+use std::{net::SocketAddrV4, time::Duration};
+
+use workloads::protocol::PhaseReport;
+
+use crate::{
+    engine::{Bench, Server},
+    error::{Error, Result},
+    workload::{ClientProgram, Settings, Workload},
+};
+
+/// A client at work; dropping it ends it.
+pub trait Client {
+    /// Its process.
+    fn pid(&self) -> u32;
+    /// Sees to it that it works from now on, at least for as long as a phase of this length takes with all that goes around
+    /// it.
+    ///
+    /// # Errors
+    /// If it fails, or the server does.
+    fn prepare(&mut self, length: Duration) -> Result<()>;
+    /// Announces a phase.
+    ///
+    /// # Errors
+    /// If it is gone.
+    fn begin_phase(&mut self, open_ns: u64, close_ns: u64) -> Result<()>;
+    /// What it saw of the last phase.
+    ///
+    /// # Errors
+    /// If it fails, or does not answer.
+    fn report(&mut self) -> Result<PhaseReport>;
+}
+
+/// Starts the client of a workload in the wire's namespace on these CPUs (none: any), and waits until all its connections
+/// work.
+///
+/// # Errors
+/// If it cannot be executed, fails, or does not get through to the server; if the server fails, its last words.
+pub fn start(
+    bench: &Bench,
+    workload: &dyn Workload,
+    settings: &Settings,
+    cpus: &[usize],
+    name: &str,
+    server: &mut dyn Server,
+) -> Result<Box<dyn Client>> {
+    let alive = |server: &mut dyn Server| match server.failure() {
+        Some(why) => Err(Error::workload(format!("the server of `{name}` failed"), why)),
+        None => Ok(()),
+    };
+    let address: SocketAddrV4 = server.address();
+    match workload.client(settings, address) {
+        ClientProgram::Own(arguments) => {
+            let mut client = own::Own::start(bench, &arguments)?;
+            if !cpus.is_empty() {
+                crate::process::pin(client.pid(), cpus)?;
+            }
+            client.wait_ready(own::PATIENCE, || alive(server))?;
+            Ok(Box::new(client))
+        }
+        ClientProgram::RedisBenchmark { arguments, keyspace } => {
+            let alive = || alive(server);
+            let client = redis_benchmark::RedisBenchmark::start(bench, arguments, keyspace, address, cpus, alive)?;
+            Ok(Box::new(client))
+        }
+    }
+}
