@@ -89,8 +89,14 @@ pub fn check_placement(pid: u32, cpus: &[usize]) -> Result<()> {
             "use `--placement free`, or stop what moves it",
         )
     };
-    for thread in threads(pid).map_err(|error| wrong(error.to_string()))? {
-        // A thread that ended meanwhile is nowhere.
+    let threads = match threads(pid) {
+        Ok(threads) => threads,
+        // A process that ended meanwhile is nowhere; whoever needs it will notice.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(wrong(error.to_string())),
+    };
+    for thread in threads {
+        // So is a thread that did.
         let Ok(allowed) = sched_getaffinity(Pid::from_raw(thread as i32)) else { continue };
         let found: Vec<usize> = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false)).collect();
         if found != cpus {

@@ -1,6 +1,6 @@
 //! Netfilter hooks of a network namespace: a host where Docker runs has them on the native path, too.
 
-use std::{fs, fs::File, process::Command};
+use std::{fs, fs::File, path::Path, process::Command};
 
 use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
@@ -26,11 +26,20 @@ impl Hooks {
     }
 }
 
+fn unknown(why: String) -> Hooks {
+    Hooks { unknown_because: why, ..Hooks::default() }
+}
+
 /// The hooks in a process's network namespace.
 #[must_use]
 pub fn hooks_of(pid: u32) -> Hooks {
-    let unknown = |why: String| Hooks { unknown_because: why, ..Hooks::default() };
-    let namespace = match File::open(format!("/proc/{pid}/ns/net")) {
+    hooks_in(Path::new(&format!("/proc/{pid}/ns/net")))
+}
+
+/// The hooks in the network namespace of this file.
+#[must_use]
+pub fn hooks_in(namespace: &Path) -> Hooks {
+    let namespace = match File::open(namespace) {
         Ok(namespace) => namespace,
         Err(error) => return unknown(error.to_string()),
     };

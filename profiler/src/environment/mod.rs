@@ -7,7 +7,7 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-pub use hooks::{Hooks, hooks_of};
+pub use hooks::{Hooks, hooks_in, hooks_of};
 
 /// Facts about the machine. `None`: this machine does not say.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use crate::{
     counts::{Phase, PhaseKind, Repetition},
     engine::{self, Bench, Host, Server, ServerFiles},
     environment::{
-        hooks_of,
+        hooks_in, hooks_of,
         load::{Load, Watched},
     },
     error::{Error, Result},
@@ -226,7 +226,7 @@ impl Repeater for Lab<'_> {
             settings: engine::verified_settings(server.pid())?,
             devices: labels.devices().cloned().collect(),
             server_hooks: hooks_of(server.pid()),
-            client_hooks: hooks_of(client.pid()),
+            client_hooks: hooks_in(self.bench.wire.namespace.path()),
             phases,
             costs,
             disturbances,

@@ -11,7 +11,7 @@ use workloads::clock::now_ns;
 use super::{
     client::Client,
     records::{Pass, Record},
-    sampling::{RawSampled, Sampling},
+    sampling::{self, RawSampled, Sampling},
 };
 use crate::{
     counts::{Costs, Phase, PhaseKind, ProbeCost, Role},
@@ -149,8 +149,13 @@ impl<'a> Measurement<'a> {
     }
 
     fn try_probed(&mut self, kind: PhaseKind, length: Duration) -> Result<(u64, RawPhase)> {
-        self.client.prepare(length)?;
+        if self.client.reports_whole_runs() {
+            // Its connections are new in every phase, and may lie at old ones' addresses.
+            self.probes.forget_sockets();
+        }
+        // In this order: a run of its own is to be under the probes as a whole.
         let attached = self.attach(kind)?;
+        self.client.prepare(length)?;
         let roles = self.follow(kind)?;
         let before = self.probes.totals()?;
         let (open_ns, close_ns) = self.window(length)?;
@@ -172,6 +177,12 @@ impl<'a> Measurement<'a> {
                 }
                 sleep_until(close_ns + LEAD_OUT.as_nanos() as u64, || taken.take(self.probes))
             });
+        // While the processes live.
+        let users = sampling::UserNames::look_up(&taken.events);
+        let whole_run = match (&waited, self.client.reports_whole_runs()) {
+            (Ok(()), true) => Some(self.client.report()),
+            _ => None,
+        };
         self.probes.stop();
         drop(attached);
         waited?;
@@ -187,13 +198,15 @@ impl<'a> Measurement<'a> {
         let length_ns = length.as_nanos() as u64;
         let sampled = (kind == PhaseKind::Sampled).then(|| RawSampled {
             events,
+            users,
             operations: counts.counter(Counter::Operations),
             length_ns,
             schedstat_ns: cpu_ns,
             states: counts.states.clone(),
             noted: (counts.counter(Counter::Events), counts.counter(Counter::EventsRingFull)),
         });
-        let phase = Phase { kind, length_ns, client: self.client.report()?, probes: Some(counts) };
+        let client = whole_run.unwrap_or_else(|| self.client.report())?;
+        let phase = Phase { kind, length_ns, client, probes: Some(counts) };
         Ok((open_ns, RawPhase { phase, records, sampled }))
     }
 
@@ -245,8 +258,11 @@ impl<'a> Measurement<'a> {
     /// # Errors
     /// As [`Measurement::probed`].
     pub fn costs(&mut self, dispatch_ns: f64) -> Result<Costs> {
-        self.client.prepare(COST_FLOOR * COST_FLOORS + LEAD_IN + COST_RUN)?;
+        if self.client.reports_whole_runs() {
+            self.probes.forget_sockets();
+        }
         let attached = self.probes.attach(PhaseKind::Traced)?;
+        self.client.prepare(COST_FLOOR * COST_FLOORS + LEAD_IN + COST_RUN)?;
         let _statistics = Loaded::keep_run_times()?;
         let start = self.probes.run_times();
         let mut idle = start.clone();

@@ -28,6 +28,8 @@ pub struct Sampling {
 pub struct RawSampled {
     /// Its events, in the order of their arrival.
     pub events: Vec<RawEvent>,
+    /// Names of the processes' functions.
+    pub users: UserNames,
     /// Operations, by the probes.
     pub operations: u64,
     /// Length, ns.
@@ -38,6 +40,23 @@ pub struct RawSampled {
     pub states: Vec<StateTotal>,
     /// Events noted, and lost.
     pub noted: (u64, u64),
+}
+
+/// Names of processes' functions, by process and address: looked up at the end of each phase, because processes may end.
+#[derive(Default)]
+pub struct UserNames(HashMap<u32, HashMap<u64, Vec<String>>>);
+
+impl UserNames {
+    /// Looks up all of the events'.
+    #[must_use]
+    pub fn look_up(events: &[RawEvent]) -> Self {
+        let mut addresses: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
+        for event in events.iter().filter(|event| !event.user.is_empty()) {
+            addresses.entry(event.head.tgid).or_default().extend(&event.user);
+        }
+        let symbols = Symbols::default();
+        Self(addresses.into_iter().map(|(pid, addresses)| (pid, symbols.process(pid, &addresses))).collect())
+    }
 }
 
 /// Names of softirqs by vector (`include/linux/interrupt.h`).
@@ -89,7 +108,7 @@ pub fn profile(phases: &[RawSampled], labels: &Labels, round: u32, rate_hz: u32)
         count_samples(phase, rate_hz, &mut cpus, &mut samples);
         waits.extend(join_waits(&phase.events));
     }
-    let mut names = Names::look_up(&samples, &waits)?;
+    let mut names = Names::look_up(phases)?;
     let samples = samples
         .into_iter()
         .map(|(key, (count, ns))| Sample {
@@ -216,31 +235,14 @@ struct Names {
 }
 
 impl Names {
-    fn look_up(samples: &BTreeMap<SampleKey, (u64, f64)>, waits: &[Closed]) -> Result<Self> {
-        let mut kernel = BTreeSet::new();
-        let mut user: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
-        let mut add = |tgid: u32, in_kernel: &[u64], in_process: &[u64]| {
-            kernel.extend(in_kernel);
-            if !in_process.is_empty() {
-                user.entry(tgid).or_default().extend(in_process);
-            }
-        };
-        for key in samples.keys() {
-            add(key.tgid, &key.kernel, &key.user);
+    fn look_up(phases: &[RawSampled]) -> Result<Self> {
+        let events = || phases.iter().flat_map(|phase| &phase.events);
+        let kernel: BTreeSet<u64> = events().flat_map(|event| &event.kernel).copied().collect();
+        let mut user: HashMap<u32, HashMap<u64, Vec<String>>> = HashMap::new();
+        for (pid, names) in phases.iter().flat_map(|phase| &phase.users.0) {
+            user.entry(*pid).or_default().extend(names.clone());
         }
-        for Closed { wait, .. } in waits {
-            add(wait.tgid_of_stack, &wait.kernel, &wait.user);
-            if let Some((tgid, _, in_kernel, in_process)) = &wait.waker {
-                add(*tgid, in_kernel, in_process);
-            }
-        }
-        let symbols = Symbols::default();
-        Ok(Self {
-            kernel: symbols.kernel(&kernel)?,
-            user: user.into_iter().map(|(pid, addresses)| (pid, symbols.process(pid, &addresses))).collect(),
-            frames: Vec::new(),
-            index: HashMap::new(),
-        })
+        Ok(Self { kernel: Symbols::default().kernel(&kernel)?, user, frames: Vec::new(), index: HashMap::new() })
     }
 
     fn frame(&mut self, frame: Frame) -> u32 {
@@ -363,6 +365,7 @@ mod tests {
         let idle = event(event::IDLE, 0, 11, [0; 4], &[]);
         let phase = RawSampled {
             events: vec![event(event::SAMPLE, 1, 10, [0; 4], &[1]), idle, late],
+            users: UserNames::default(),
             operations: 1,
             length_ns: 1000,
             schedstat_ns: BTreeMap::new(),

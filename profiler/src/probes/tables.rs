@@ -200,6 +200,13 @@ impl Loaded {
         Ok(counts)
     }
 
+    /// All sockets count as never seen.
+    pub fn forget_sockets(&self) {
+        for slot in 0..SLOTS as usize {
+            self.tables.sockets.set(slot, Socket::default());
+        }
+    }
+
     /// Tokens of this phase that have been seen.
     #[must_use]
     pub fn tokens_seen(&self, epoch: u32) -> usize {

@@ -23,6 +23,10 @@ pub trait Client {
     /// # Errors
     /// If it fails, or the server does.
     fn prepare(&mut self, length: Duration) -> Result<()>;
+    /// Whether its report is about a whole run around a phase, which ends before it can be had.
+    fn reports_whole_runs(&self) -> bool {
+        false
+    }
     /// Announces a phase.
     ///
     /// # Errors

@@ -31,8 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const FIRST_RUN: u64 = 20_000;
 /// What a phase needs around it: attaching, the lead-in, the announcement, the lead-out.
 const AROUND: Duration = Duration::from_millis(250);
-/// How much longer than needed a run is to take, because the probes slow it and the machine's speed swings.
-const RESERVE: f64 = 2.0;
+/// How much longer than needed a run is to take, because the machine's speed swings.
+const RESERVE: f64 = 1.5;
 /// Longest time for a run to end after its phase.
 const LONGEST_RUN: Duration = Duration::from_secs(60);
 
@@ -176,6 +176,10 @@ impl Client for RedisBenchmark {
         }
         let requests = self.requests_per_s * RESERVE * (length + AROUND).as_secs_f64();
         self.spawn(&self.arguments.clone(), (requests as u64).max(1000))
+    }
+
+    fn reports_whole_runs(&self) -> bool {
+        true
     }
 
     fn begin_phase(&mut self, open_ns: u64, close_ns: u64) -> Result<()> {
