@@ -18,9 +18,11 @@ use crate::{
         store::{self, Header, SCHEMA_VERSION, Store},
     },
     ledger::{Ledger, RUNS},
+    pack,
     render::flame,
     result::{Inputs, RunResult, build},
-    workload,
+    symbols,
+    workload::{self, ServerProgram},
 };
 
 /// What the user asked for.
@@ -161,7 +163,7 @@ fn command(request: &Request, plan: &Plan, names: &[String]) -> String {
 /// # Errors
 /// If nothing could be measured.
 pub fn run(request: &Request, plan: &Plan) -> Result<Outcome> {
-    check_privileges()?;
+    check_needs(plan)?;
     let run_id = new_run_id();
     let header = header(request, plan, &run_id)?;
     let folder =
@@ -183,7 +185,13 @@ pub fn run(request: &Request, plan: &Plan) -> Result<Outcome> {
 }
 
 /// Says what is missing before anything is changed.
-fn check_privileges() -> Result<()> {
+fn check_needs(plan: &Plan) -> Result<()> {
+    if let ServerProgram::System { name, package } = plan.workload.server_program() {
+        pack::find_program(name, package)?;
+    }
+    if plan.sample_rate_hz > 0 {
+        symbols::check_kernel_symbols(Path::new(symbols::KALLSYMS))?;
+    }
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
@@ -199,7 +207,7 @@ fn check_privileges() -> Result<()> {
 /// # Errors
 /// If client, server, probes or script fail.
 pub fn benchmark(request: &Request, plan: &Plan, rounds: u32, script: Option<&str>) -> Result<bench::Benchmark> {
-    check_privileges()?;
+    check_needs(plan)?;
     let run_id = new_run_id();
     let ledger = Ledger::create(Path::new(RUNS), &run_id)?;
     let mut lab = Lab::new(plan, ledger, &run_id, request.probes)?;

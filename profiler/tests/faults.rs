@@ -6,10 +6,10 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use common::{Feature, Out, Traces, alone, has, text, virtax};
+use common::{Feature, Out, Traces, alone, child_with, has, repetitions, text, virtax, wait_until};
 use profiler::result::RunResult;
 
 const BOTH: &str = "native,docker:net=nat";
@@ -23,26 +23,6 @@ fn start(out: &Out, arguments: &[&str]) -> Child {
 fn signal(child: &Child, signal: libc::c_int) {
     // SAFETY: a signal to our own child, which is not reaped yet.
     assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, signal) }, 0);
-}
-
-/// Waits until something holds, a minute at most.
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{what} did not come");
-        sleep(Duration::from_millis(10));
-    }
-}
-
-fn repetitions(out: &Out) -> usize {
-    std::fs::read_to_string(out.path().join("repetitions.jsonl")).map_or(0, |text| text.lines().count())
-}
-
-/// The children of a run whose command line holds a word.
-fn child_with(run: &Child, word: &str) -> Option<u32> {
-    profiler::process::family(run.id()).into_iter().skip(1).find(|pid| {
-        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(word))
-    })
 }
 
 #[test]
@@ -167,7 +147,7 @@ fn a_server_or_client_that_dies_is_named_and_earlier_repetitions_are_kept() {
         wait_until("the second repetition", || repetitions(&out) >= 2);
         let mut pid = None;
         wait_until(victim, || {
-            pid = child_with(&run, victim);
+            pid = child_with(run.id(), victim);
             pid.is_some()
         });
         let pid = pid.unwrap();

@@ -121,10 +121,10 @@ fn an_interrupted_run_reports_what_it_has() {
 #[test]
 fn newer_and_broken_files_are_refused() {
     let newer = recorded();
-    replace_in(&newer.path().join("run.json"), "\"schema_version\": 1", "\"schema_version\": 2");
+    replace_in(&newer.path().join("run.json"), "\"schema_version\": 2", "\"schema_version\": 3");
     let error = run::report(&newer.path()).unwrap_err();
     assert_eq!(error.exit_code(), 6);
-    assert!(error.to_string().contains("schema version is 2"), "{error}");
+    assert!(error.to_string().contains("schema version is 3"), "{error}");
 
     let broken = recorded();
     replace_in(&broken.path().join("repetitions.jsonl"), "\"round\":0", "\"round\":\"zero\"");

@@ -2,59 +2,11 @@
 
 mod common;
 
-use common::{Feature, Traces, alone, has, run_tcp_rr};
+use common::{Feature, Traces, alone, check, has, of, run_tcp_rr};
 use profiler::result::{ConfigurationResult, RunResult};
-
-const HOPS: &[&str] = &["send", "xmit", "receive", "delivered", "ready", "received"];
-
-/// What every result must hold, at any speed of the machine.
-fn check(configuration: &ConfigurationResult) {
-    let name = &configuration.name;
-    assert_eq!(configuration.incomplete, Vec::<String>::new(), "{name}");
-    assert!(configuration.conservation_percent.abs() <= 0.5, "{name}: {}", configuration.conservation_percent);
-    let residual = configuration.residual_ns_per_op / configuration.traced_latency.mean_ns;
-    assert!(residual.abs() <= 0.03, "{name}: residual {residual}");
-    let losses = &configuration.losses;
-    assert!(losses.followed > 100, "{name}: {losses:?}");
-    assert!(losses.lost_share() <= 0.001, "{name}: {losses:?}");
-    assert_eq!(
-        losses.followed,
-        losses.completed + losses.unfinished + losses.lost.values().sum::<u64>(),
-        "{name}: {losses:?}"
-    );
-    let records = configuration.records;
-    assert_eq!(records.started, records.committed + records.lost + records.unfinished, "{name}: {records:?}");
-    assert_eq!(records.illegal_transitions, 0, "{name}");
-    // A twentieth of a core is the aim at the usual length; these phases are short, and their beginnings and ends weigh.
-    assert!(configuration.agent_cpu_share <= 0.1, "{name}: {}", configuration.agent_cpu_share);
-    check_hops(configuration);
-    for stage in &configuration.stages {
-        let parts: f64 = stage.parts.iter().map(|part| part.share).sum();
-        assert!(stage.parts.is_empty() || (parts - 1.0).abs() < 1e-9, "{name}: {} parts {parts}", stage.id);
-    }
-}
-
-/// Every hop of the path once per operation; alternatives (softirq or backlog) count together.
-fn check_hops(configuration: &ConfigurationResult) {
-    let mut by_end = std::collections::BTreeMap::<String, f64>::new();
-    for stage in &configuration.stages {
-        if HOPS.contains(&stage.to.point.as_str()) || stage.to.point == "backlog" {
-            let end = stage.to.to_string().replace("backlog", "delivered");
-            *by_end.entry(format!("{}/{}/{end}", stage.direction, stage.role.name())).or_default() +=
-                stage.count_per_op;
-        }
-    }
-    for (hop, count) in by_end {
-        assert!((count - 1.0).abs() <= 0.01, "{}: {hop} occurs {count} times", configuration.name);
-    }
-}
 
 fn stage_ids(configuration: &ConfigurationResult) -> Vec<&str> {
     configuration.stages.iter().filter(|stage| stage.count_per_op > 0.5).map(|stage| stage.id.as_str()).collect()
-}
-
-fn of<'a>(result: &'a RunResult, name: &str) -> &'a ConfigurationResult {
-    result.configuration(name).unwrap_or_else(|| panic!("{name} was measured"))
 }
 
 #[test]

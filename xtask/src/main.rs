@@ -87,6 +87,8 @@ fn demo(no_install: bool, out: &std::path::Path) -> Result<()> {
     let mut command = shell::command("target/release/virtax");
     command
         .args(["run", "tcp-rr", "--in", "native,docker:net=host,docker:net=nat"])
+        // Long enough for the layers to have error bars that tell something.
+        .args(["--samples-until", "4%"])
         .args(["--baseline", "docker:net=host", "--force", "--out"])
         .arg(out);
     run(command)

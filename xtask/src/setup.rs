@@ -1,6 +1,11 @@
 //! What a machine must have, why, and how it is brought.
 
-use std::{fs, os::unix::fs::symlink, path::PathBuf};
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::{OpenOptionsExt, symlink},
+    path::PathBuf,
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -47,6 +52,12 @@ const PACKAGES: &[Package] = &[
         name: "nftables",
         why: "lists the netfilter hooks on the path",
         present: || find("nft").is_some(),
+        for_bench: false,
+    },
+    Package {
+        name: "redis-server",
+        why: "the server of the Redis workloads, and redis-benchmark; it is not run as a service",
+        present: || find("redis-server").is_some() && find("redis-benchmark").is_some(),
         for_bench: false,
     },
     Package {
@@ -109,12 +120,43 @@ fn install(names: &[&str]) -> Result<()> {
     let mut update = command("apt-get");
     update.args(["update", "--quiet"]);
     run(update)?;
+    let _no_services = NoServices::new()?;
     let mut install = command("apt-get");
     install
         .args(["install", "--yes", "--quiet", "--no-install-recommends"])
         .args(names)
         .env("DEBIAN_FRONTEND", "noninteractive");
     run(install)
+}
+
+/// Where Debian's packages ask whether they may start a service.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// While it lives, packages that are installed start no services: a run starts what it needs by itself, with settings of its
+/// own. A policy that the machine has already stays as it is.
+struct NoServices(bool);
+
+impl NoServices {
+    fn new() -> Result<Self> {
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(POLICY);
+        match file {
+            Ok(mut file) => {
+                file.write_all(b"#!/bin/sh\n# virtax's set-up: no services while it installs packages.\nexit 101\n")
+                    .with_context(|| format!("cannot write {POLICY}"))?;
+                Ok(Self(true))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(Self(false)),
+            Err(error) => Err(error).with_context(|| format!("cannot write {POLICY}")),
+        }
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.0 {
+            let _ = fs::remove_file(POLICY);
+        }
+    }
 }
 
 fn linker() -> Result<PathBuf> {

@@ -197,7 +197,6 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Prof
 
 /// What the samples of a role's threads are to be multiplied with, so that together they are the time that the threads had a
 /// CPU by the scheduler's points, which is exact; samples say how it divides. Others keep their timer's period.
-#[must_use]
 pub fn scales(profile: &Profile) -> impl Fn(&Sample) -> f64 + use<> {
     let scale = |role: Role| {
         let of_role = profile.samples.iter().filter(|sample| sample.thread == Some(role));

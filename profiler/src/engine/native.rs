@@ -79,7 +79,12 @@ impl Server for Process {
         let words = String::from_utf8_lossy(&words);
         let lines: Vec<&str> = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
-        Some(format!("it ended ({status}): {}", last.join("; ")))
+        let remedy = if words.contains("Address already in use") {
+            format!("; another program listens on port {}: stop it", self.address.port())
+        } else {
+            String::new()
+        };
+        Some(format!("it ended ({status}): {}{remedy}", last.join("; ")))
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     ledger::{Item, Lease, Ledger, PROGRAMS},
     net::Wire,
     probes::{Dispatch, Loaded, Names, Offsets, Preference},
-    process, symbols,
+    process,
 };
 
 const PORT: u16 = 7000;
@@ -311,9 +311,6 @@ fn sampling_of(plan: &Plan, cpus: &Cpus) -> Result<Sampling> {
     timers.dedup();
     if timers.is_empty() {
         timers = allowed_cpus()?;
-    }
-    if plan.sample_rate_hz > 0 {
-        symbols::check_kernel_symbols(Path::new(symbols::KALLSYMS))?;
     }
     Ok(Sampling { rate_hz: plan.sample_rate_hz, cpus: timers, until: plan.samples_until })
 }

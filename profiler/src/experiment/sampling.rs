@@ -1,7 +1,7 @@
 //! From the events of sampled phases to a [`Profile`]: addresses get names while the processes live, waits are put
 //! together from their three events, and what looks alike is added up.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
 
 use profiler_common::event;
 
@@ -287,33 +287,44 @@ impl Names {
     }
 }
 
+/// Adds up those that look alike once their addresses have names.
 fn merge_samples(samples: Vec<Sample>) -> Vec<Sample> {
-    let mut merged: BTreeMap<(Option<Role>, Option<String>, Option<(Role, Place)>, Stack), (u64, f64)> =
-        BTreeMap::new();
+    let key = |sample: &Sample| (sample.thread, sample.softirq.clone(), sample.stage.clone(), sample.stack.clone());
+    let mut merged = BTreeMap::new();
     for sample in samples {
-        let sum = merged.entry((sample.thread, sample.softirq, sample.stage, sample.stack)).or_default();
-        sum.0 += sample.count;
-        sum.1 += sample.ns;
-    }
-    merged
-        .into_iter()
-        .map(|((thread, softirq, stage, stack), (count, ns))| Sample { thread, softirq, stage, stack, count, ns })
-        .collect()
-}
-
-fn merge_waits(waits: Vec<WaitSample>) -> Vec<WaitSample> {
-    let mut merged: BTreeMap<(Role, Stack, Stack, bool), (u64, [u64; 4])> = BTreeMap::new();
-    for wait in waits {
-        let sum = merged.entry((wait.role, wait.stack, wait.waker, wait.by_softirq)).or_default();
-        sum.0 += wait.count;
-        for (total, ns) in sum.1.iter_mut().zip(wait.ns) {
-            *total += ns;
+        match merged.entry(key(&sample)) {
+            Entry::Vacant(entry) => {
+                entry.insert(sample);
+            }
+            Entry::Occupied(mut entry) => {
+                let sum: &mut Sample = entry.get_mut();
+                sum.count += sample.count;
+                sum.ns += sample.ns;
+            }
         }
     }
-    merged
-        .into_iter()
-        .map(|((role, stack, waker, by_softirq), (count, ns))| WaitSample { role, stack, waker, by_softirq, count, ns })
-        .collect()
+    merged.into_values().collect()
+}
+
+/// The same for waits.
+fn merge_waits(waits: Vec<WaitSample>) -> Vec<WaitSample> {
+    let key = |wait: &WaitSample| (wait.role, wait.stack.clone(), wait.waker.clone(), wait.by_softirq);
+    let mut merged = BTreeMap::new();
+    for wait in waits {
+        match merged.entry(key(&wait)) {
+            Entry::Vacant(entry) => {
+                entry.insert(wait);
+            }
+            Entry::Occupied(mut entry) => {
+                let sum: &mut WaitSample = entry.get_mut();
+                sum.count += wait.count;
+                for (total, ns) in sum.ns.iter_mut().zip(wait.ns) {
+                    *total += ns;
+                }
+            }
+        }
+    }
+    merged.into_values().collect()
 }
 
 fn merge_states(phases: &[RawSampled]) -> Vec<StateTotal> {

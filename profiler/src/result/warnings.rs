@@ -30,7 +30,17 @@ pub fn of(header: &Header, configurations: &[ConfigurationResult], repetitions: 
     let mut found = Vec::new();
     machine(&header.environment, &mut found);
     netfilter(&header.environment, configurations, &mut found);
+    differences(configurations, &mut found);
     amount(header, configurations, repetitions, &mut found);
+    configurations.iter().for_each(|configuration| profile(configuration, &mut found));
+    if repetitions.iter().flat_map(|repetition| &repetition.phases).any(|phase| phase.client.whole_run) {
+        found.push(warning(
+            "client-without-phases",
+            "this client knows no phases: its latencies are those of whole runs, and all of its time between two requests \
+             counts as turn-around, also what its thread spent on other connections",
+            "--set client=virtax",
+        ));
+    }
     let disturbed: Vec<&Repetition> =
         repetitions.iter().filter(|repetition| !repetition.disturbances.is_empty()).collect();
     if let Some(first) = disturbed.first() {
@@ -86,6 +96,71 @@ fn machine(environment: &Environment, found: &mut Vec<Warning>) {
             "other-bpf-programs",
             format!("{programs} BPF programs of others are loaded: those on the path count as its cost"),
             "stop them, or compare with the same set",
+        ));
+    }
+}
+
+/// Settings of the server, as verified from inside, that are not the mechanism under test by their names.
+const COMPARED: &[&str] = &["seccomp", "cpus_allowed"];
+
+fn differences(configurations: &[ConfigurationResult], found: &mut Vec<Warning>) {
+    for setting in COMPARED {
+        let value =
+            |configuration: &ConfigurationResult| configuration.settings.get(*setting).cloned().unwrap_or_default();
+        let values: Vec<String> = configurations
+            .iter()
+            .map(|configuration| format!("{} in {}", value(configuration), configuration.name))
+            .collect();
+        if configurations.windows(2).any(|pair| value(&pair[0]) != value(&pair[1])) {
+            found.push(warning(
+                "settings-differ",
+                format!("{setting} differs, and is part of what is compared: {}", values.join(", ")),
+                "read the difference as that of all mechanisms together",
+            ));
+        }
+    }
+}
+
+/// Largest share of samples in the kernel that no rule names, and of CPU time by which two accounts of it differ.
+const UNMATCHED_LIMIT: f64 = 0.05;
+const ACCOUNTS_LIMIT: f64 = 0.05;
+
+fn profile(configuration: &ConfigurationResult, found: &mut Vec<Warning>) {
+    let samples = &configuration.samples;
+    if samples.unmatched_share > UNMATCHED_LIMIT {
+        let listed: Vec<String> = samples
+            .unmatched
+            .iter()
+            .map(|unmatched| format!("{} {:.1} %", unmatched.function, 100.0 * unmatched.share))
+            .collect();
+        found.push(warning(
+            "unmatched-functions",
+            format!(
+                "{}: {:.1} % of the samples in the kernel match no rule of the layers: {}",
+                configuration.name,
+                100.0 * samples.unmatched_share,
+                listed.join(", ")
+            ),
+            "report these functions, with the kernel's version",
+        ));
+    }
+    // Of both roles together: which of two threads a switch is charged to is a matter of the kernel's taste.
+    let (mut points, mut account) = (0.0, 0.0);
+    for time in &configuration.cpu_times {
+        if let Some(schedstat) = time.schedstat_ns_per_op {
+            points += time.running_ns_per_op;
+            account += schedstat;
+        }
+    }
+    if account > 0.0 && (points / account - 1.0).abs() > ACCOUNTS_LIMIT {
+        found.push(warning(
+            "cpu-accounts-differ",
+            format!(
+                "{}: the CPU time of client and server by the scheduler's points is {:+.1} % off the scheduler's own account",
+                configuration.name,
+                100.0 * (points / account - 1.0)
+            ),
+            "threads that start or end within phases can do this: longer --duration",
         ));
     }
 }

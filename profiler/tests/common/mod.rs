@@ -8,7 +8,11 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use profiler::{engine::docker, probes, result::RunResult};
+use profiler::{
+    engine::docker,
+    pack, probes,
+    result::{ConfigurationResult, RunResult},
+};
 
 /// A `virtax` command.
 pub fn virtax() -> Command {
@@ -28,7 +32,14 @@ pub enum Feature {
     Probes,
     /// A Docker daemon answers.
     Docker,
+    /// Redis is installed.
+    Redis,
+    /// A cgroup with a CPU quota can be made.
+    CpuQuota,
 }
+
+/// Where cgroups with CPU quotas are made (version 1).
+pub const CPU_CGROUPS: &str = "/sys/fs/cgroup/cpu";
 
 /// True if the machine has it. Otherwise the test is skipped by name, unless `VIRTAX_NO_SKIP` says that everything was
 /// set up: then it fails.
@@ -36,6 +47,14 @@ pub fn has(feature: Feature) -> bool {
     let (name, found) = match feature {
         Feature::Probes => ("loading BPF programs", probes::support().map(drop)),
         Feature::Docker => ("a Docker daemon", docker::Client::connect().map(drop)),
+        Feature::Redis => ("redis-server", pack::find_program("redis-server", "redis-server").map(drop)),
+        Feature::CpuQuota => {
+            let file = Path::new(CPU_CGROUPS).join("cpu.cfs_quota_us");
+            let missing = || profiler::error::Error::unsupported("no CPU quotas", file.display(), "cgroup version 1");
+            // The root group has no quota itself, but its children do where the kernel can.
+            let can = Path::new(CPU_CGROUPS).join("cpu.stat").exists() || file.exists();
+            ("a cgroup with a CPU quota", if can { Ok(()) } else { Err(missing()) })
+        }
     };
     match found {
         Ok(()) => true,
@@ -73,11 +92,93 @@ impl Out {
 
 /// `virtax run tcp-rr` with these arguments; its result.
 pub fn run_tcp_rr(arguments: &[&str]) -> RunResult {
-    let out = Out::new();
+    run_workload("tcp-rr", &Out::new(), arguments)
+}
+
+/// `virtax run` into a folder; its result.
+pub fn run_workload(workload: &str, out: &Out, arguments: &[&str]) -> RunResult {
     let mut command = virtax();
-    command.args(["run", "tcp-rr", "--json", "--out"]).arg(out.path()).args(arguments);
+    command.args(["run", workload, "--json", "--out"]).arg(out.path()).args(arguments);
     let output = succeed(command);
     serde_json::from_slice(&output.stdout).expect("--json prints the result")
+}
+
+/// The children of a run whose command line holds a word.
+pub fn child_with(run: u32, word: &str) -> Option<u32> {
+    profiler::process::family(run)
+        .into_iter()
+        .skip(1)
+        .find(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| text(&line).contains(word)))
+}
+
+/// Waits until something holds, a minute at most.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < std::time::Duration::from_secs(60), "{what} did not come");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+/// Repetitions that a run has saved so far.
+pub fn repetitions(out: &Out) -> usize {
+    std::fs::read_to_string(out.path().join("repetitions.jsonl")).map_or(0, |text| text.lines().count())
+}
+
+/// What every result must hold, at any speed of the machine.
+pub fn check(configuration: &ConfigurationResult) {
+    let name = &configuration.name;
+    assert_eq!(configuration.incomplete, Vec::<String>::new(), "{name}");
+    assert!(configuration.conservation_percent.abs() <= 0.5, "{name}: {}", configuration.conservation_percent);
+    let residual = configuration.residual_ns_per_op / configuration.traced_latency.mean_ns;
+    assert!(residual.abs() <= 0.03, "{name}: residual {residual}");
+    let losses = &configuration.losses;
+    assert!(losses.followed > 100, "{name}: {losses:?}");
+    assert!(losses.lost_share() <= 0.001, "{name}: {losses:?}");
+    assert_eq!(
+        losses.followed,
+        losses.completed + losses.unfinished + losses.lost.values().sum::<u64>(),
+        "{name}: {losses:?}"
+    );
+    let records = configuration.records;
+    assert_eq!(records.started, records.committed + records.lost + records.unfinished, "{name}: {records:?}");
+    assert_eq!(records.illegal_transitions, 0, "{name}");
+    // A twentieth of a core is the aim at the usual length; these phases are short, and their beginnings and ends weigh.
+    assert!(configuration.agent_cpu_share <= 0.1, "{name}: {}", configuration.agent_cpu_share);
+    check_hops(configuration);
+    for stage in &configuration.stages {
+        let parts: f64 = stage.parts.iter().map(|part| part.share).sum();
+        assert!(stage.parts.is_empty() || (parts - 1.0).abs() < 1e-9, "{name}: {} parts {parts}", stage.id);
+        let layers: f64 = stage.layers.iter().map(|layer| layer.share).sum();
+        assert!(stage.layers.is_empty() || (layers - 1.0).abs() < 1e-6, "{name}: {} layers {layers}", stage.id);
+    }
+    let samples = &configuration.samples;
+    assert_eq!(samples.lost, 0, "{name}: {samples:?}");
+    assert!(samples.unmatched_share <= 0.05, "{name}: {samples:?}");
+}
+
+const HOPS: &[&str] = &["send", "xmit", "receive", "delivered", "ready", "received"];
+
+/// Every hop of the path once per operation, but for the requests that cross the ends of phases; alternatives (softirq or
+/// backlog) count together.
+fn check_hops(configuration: &ConfigurationResult) {
+    let mut by_end = std::collections::BTreeMap::<String, f64>::new();
+    for stage in &configuration.stages {
+        if HOPS.contains(&stage.to.point.as_str()) || stage.to.point == "backlog" {
+            let end = stage.to.to_string().replace("backlog", "delivered");
+            *by_end.entry(format!("{}/{}/{end}", stage.direction, stage.role.name())).or_default() +=
+                stage.count_per_op;
+        }
+    }
+    let crossing = configuration.losses.unfinished as f64 / configuration.losses.followed.max(1) as f64;
+    for (hop, count) in by_end {
+        assert!((count - 1.0).abs() <= 0.01 + crossing, "{}: {hop} occurs {count} times", configuration.name);
+    }
+}
+
+/// A configuration of a result.
+pub fn of<'a>(result: &'a RunResult, name: &str) -> &'a ConfigurationResult {
+    result.configuration(name).unwrap_or_else(|| panic!("{name} was measured"))
 }
 
 /// Everything on this machine that could have been left behind by a run.
@@ -132,7 +233,8 @@ fn workload_processes() -> Vec<String> {
             let process = process.ok()?;
             let stat = process.stat().ok()?;
             // A dead one waits for its parent, which may be this machine's first process.
-            (stat.comm == "virtax-workload" && stat.state != 'Z')
+            let of_a_run = ["virtax-workload", "redis-server", "redis-benchmark"];
+            (of_a_run.contains(&stat.comm.as_str()) && stat.state != 'Z')
                 .then(|| process.cmdline().unwrap_or_default().join(" "))
         })
         .collect()
