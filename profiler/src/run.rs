@@ -186,20 +186,20 @@ pub fn run(request: &Request, plan: &Plan) -> Result<Outcome> {
 
 /// Says what is missing before anything is changed.
 fn check_needs(plan: &Plan) -> Result<()> {
-    if let ServerProgram::System { name, package } = plan.workload.server_program() {
-        pack::find_program(name, package)?;
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Error::unsupported(
+            "a run loads probes, makes network namespaces and starts containers",
+            "this user may not",
+            "run as root (sudo virtax run …)",
+        ));
     }
     if plan.sample_rate_hz > 0 {
         symbols::check_kernel_symbols(Path::new(symbols::KALLSYMS))?;
     }
-    if nix::unistd::geteuid().is_root() {
-        return Ok(());
+    match plan.workload.server_program() {
+        ServerProgram::Own => Ok(()),
+        ServerProgram::System { name, package } => pack::find_program(name, package).map(drop),
     }
-    Err(Error::unsupported(
-        "a run loads probes, makes network namespaces and starts containers",
-        "this user may not",
-        "run as root (sudo virtax run …)",
-    ))
 }
 
 /// Measures what watching costs, on the first configuration of a plan.

@@ -80,19 +80,31 @@ fn the_same_counts_give_the_same_result_and_it_survives_the_file() {
 fn flame_graphs_are_as_wide_as_the_stages_and_say_what_they_are() {
     let out = recorded();
     let (result, pictures) = run::report(&out.path()).unwrap();
-    assert_eq!(pictures.len(), 4);
+    // Three kinds, for two configurations and their difference in both directions.
+    assert_eq!(pictures.len(), 12);
     for configuration in &result.configurations {
         let stem = configuration.name.replace([':', '='], "-");
-        let folded = fs::read_to_string(out.path().join(format!("latency.{stem}.folded"))).unwrap();
-        let root: f64 = folded.lines().map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum();
+        let read = |kind: &str| fs::read_to_string(out.path().join(format!("{kind}.{stem}.folded"))).unwrap();
+        let width = |folded: &str| -> f64 {
+            folded.lines().map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
+        };
+        let latency = read("latency");
         let stages: f64 = configuration.stages.iter().map(|stage| stage.ns_per_op).sum();
-        assert!((root / stages - 1.0).abs() < 0.001, "{root} {stages}");
-        assert!(folded.lines().all(|line| line.starts_with(&format!("{};re", configuration.name))));
+        assert!((width(&latency) / stages - 1.0).abs() < 0.001, "{} {stages}", width(&latency));
+        assert!(latency.lines().all(|line| line.starts_with(&format!("{};re", configuration.name))));
+        let cpu: f64 = configuration.cpu_layers.iter().map(|layer| layer.ns_per_op).sum();
+        assert!((width(&read("cpu")) / cpu - 1.0).abs() < 0.001);
+        assert!(read("cpu").lines().any(|line| line.contains(";softirq;conntrack;handle_softirqs;")));
+        assert!(read("off-cpu").lines().any(|line| line.contains(";server;blocked;") && line.contains("woken by")));
     }
+    // The stage that does NAT, the layer that does it, the function that does it.
+    let nat = fs::read_to_string(out.path().join("latency.docker-net-nat.folded")).unwrap();
+    let is_nat = |line: &str| line.contains("DNAT") && line.contains(";NAT;") && line.contains(";nf_nat_");
+    assert!(nat.lines().any(is_nat));
     for picture in pictures {
         let svg = fs::read_to_string(picture).unwrap();
         assert!(svg.contains(&format!("run {}", result.run_id)) && svg.contains("ns per operation"));
-        assert!(svg.ends_with("</svg>") || svg.trim_end().ends_with("</svg>"));
+        assert!(svg.trim_end().ends_with("</svg>") && svg.contains("id=\"legend\""));
     }
 }
 
@@ -151,4 +163,46 @@ fn losses_withhold_the_verdict() {
     assert!(reasons.iter().any(|reason| reason.contains("were lost")), "{reasons:?}");
     assert!(reasons.iter().any(|reason| reason.contains("contradict")), "{reasons:?}");
     assert!(result.comparisons.iter().all(|comparison| comparison.verdict == "incomplete"));
+}
+
+/// Layers: shares that sum to their stage, changes that sum to the difference, intervals around them.
+#[test]
+fn layers_sum_to_what_they_divide() {
+    let (result, _) = run::report(&recorded().path()).unwrap();
+    for configuration in &result.configurations {
+        for stage in configuration.stages.iter().filter(|stage| !stage.layers.is_empty()) {
+            let whole: f64 = stage.layers.iter().map(|layer| layer.share).sum();
+            assert!((whole - 1.0).abs() < 1e-9, "{} {whole}", stage.id);
+            for layer in &stage.layers {
+                // A wait that hardly varies, or in few rounds, has no interval; a sampled share always has one.
+                assert!(layer.ci95.is_some() || layer.samples == 0, "{} {layer:?}", stage.id);
+                let [low, high] = layer.ci95.unwrap_or([layer.share; 2]);
+                assert!(low <= layer.share + 1e-9 && layer.share <= high + 1e-9, "{} {layer:?}", stage.id);
+            }
+        }
+        assert!(configuration.samples.unmatched_share <= 0.05);
+        assert!(configuration.syscalls.iter().any(|call| call.name == "recvfrom"));
+    }
+    for comparison in &result.comparisons {
+        let whole: f64 = comparison.layers.iter().map(|layer| layer.delta_ns).sum();
+        let off = whole + comparison.residual_delta_ns - comparison.traced_delta_ns;
+        assert!(off.abs() < 1.0, "{off}");
+    }
+}
+
+/// Without its stacks a run is computed as before them.
+#[test]
+fn a_run_without_stacks_has_no_layers() {
+    let out = recorded();
+    for entry in fs::read_dir(out.path()).unwrap().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("stacks.") {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    let (result, pictures) = run::report(&out.path()).unwrap();
+    assert_eq!(pictures.len(), 4);
+    assert!(result.configurations.iter().all(|configuration| configuration.cpu_layers.is_empty()));
+    assert!(
+        result.comparisons.iter().all(|comparison| comparison.layers.iter().all(|layer| layer.layer == "unsampled"))
+    );
 }

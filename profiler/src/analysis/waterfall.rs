@@ -93,6 +93,8 @@ pub struct Waterfall {
     pub miscounted_phases: usize,
     /// Tokens: followed, completed, unfinished.
     pub tokens: Tokens,
+    /// Whether the client reports whole runs around phases: then latencies and stages are not over the same operations.
+    pub whole_runs: bool,
     /// All counters, summed over the phases with probes.
     pub counters: BTreeMap<String, u64>,
     /// Records under way at the end of their phase.
@@ -227,6 +229,7 @@ pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
         ),
         miscounted_phases: miscounted_phases(repetitions),
         tokens,
+        whole_runs: whole_runs.is_some(),
         counters,
         records_unfinished,
         costs: median_costs(repetitions),

@@ -26,12 +26,12 @@ use crate::{
 const LEAD_IN: Duration = Duration::from_millis(20);
 /// A token that was not seen by then is missing for good: that shows in the conservation.
 const LONGEST_LEAD_IN: Duration = Duration::from_secs(3);
-/// Long enough for the client to hear of a phase before it begins.
+/// Long enough for the client to hear of a phase before it begins; twice as long with every try.
 const ANNOUNCEMENT: Duration = Duration::from_millis(5);
 /// How long the probes go on after a phase, so that what crosses its end is clipped there.
 const LEAD_OUT: Duration = Duration::from_millis(2);
 /// How often a phase is tried of which the client hears too late.
-const TRIES: u32 = 5;
+const TRIES: u32 = 7;
 /// Runs that make the statistics' floor.
 const FLOOR_RUNS: u64 = 100;
 const COST_FLOORS: u32 = 20;
@@ -118,8 +118,8 @@ impl<'a> Measurement<'a> {
     }
 
     /// Announces an interval to the client.
-    fn window(&mut self, length: Duration) -> Result<(u64, u64)> {
-        let open_ns = now_ns() + ANNOUNCEMENT.as_nanos() as u64;
+    fn window(&mut self, length: Duration, tried: u32) -> Result<(u64, u64)> {
+        let open_ns = now_ns() + (ANNOUNCEMENT * (1 << tried)).as_nanos() as u64;
         let close_ns = open_ns + length.as_nanos() as u64;
         self.client.begin_phase(open_ns, close_ns)?;
         Ok((open_ns, close_ns))
@@ -130,9 +130,9 @@ impl<'a> Measurement<'a> {
     /// # Errors
     /// If the client fails, or the user interrupts.
     pub fn detached(&mut self, length: Duration) -> Result<Phase> {
-        in_time(|| {
+        in_time(|tried| {
             self.client.prepare(length)?;
-            let (open_ns, close_ns) = self.window(length)?;
+            let (open_ns, close_ns) = self.window(length, tried)?;
             sleep_until(close_ns, || ())?;
             let length_ns = length.as_nanos() as u64;
             let client = self.client.report()?;
@@ -145,10 +145,10 @@ impl<'a> Measurement<'a> {
     /// # Errors
     /// As [`Measurement::detached`], and if the probes cannot be attached or read.
     pub fn probed(&mut self, kind: PhaseKind, length: Duration) -> Result<RawPhase> {
-        in_time(|| self.try_probed(kind, length))
+        in_time(|tried| self.try_probed(kind, length, tried))
     }
 
-    fn try_probed(&mut self, kind: PhaseKind, length: Duration) -> Result<(u64, RawPhase)> {
+    fn try_probed(&mut self, kind: PhaseKind, length: Duration, tried: u32) -> Result<(u64, RawPhase)> {
         if self.client.reports_whole_runs() {
             // Its connections are new in every phase, and may lie at old ones' addresses.
             self.probes.forget_sockets();
@@ -158,7 +158,7 @@ impl<'a> Measurement<'a> {
         self.client.prepare(length)?;
         let roles = self.follow(kind)?;
         let before = self.probes.totals()?;
-        let (open_ns, close_ns) = self.window(length)?;
+        let (open_ns, close_ns) = self.window(length, tried)?;
         self.probes.record(open_ns, close_ns);
         // Late ourselves: the phase counts as one of which the client heard too late.
         let open_ns = if now_ns() < open_ns { open_ns } else { 0 };
@@ -274,7 +274,7 @@ impl<'a> Measurement<'a> {
             }
         }
         self.follow(PhaseKind::Traced)?;
-        let (open_ns, close_ns) = self.window(COST_RUN)?;
+        let (open_ns, close_ns) = self.window(COST_RUN, 0)?;
         self.probes.record(open_ns, close_ns);
         sleep_until(open_ns, || ())?;
         let opened = self.probes.run_times();
@@ -335,9 +335,9 @@ impl Reported for RawPhase {
 }
 
 /// A phase that the client heard of too late lacks its beginning: it is measured again.
-fn in_time<T: Reported>(mut phase: impl FnMut() -> Result<(u64, T)>) -> Result<T> {
-    for _ in 0..TRIES {
-        let (open_ns, done) = phase()?;
+fn in_time<T: Reported>(mut phase: impl FnMut(u32) -> Result<(u64, T)>) -> Result<T> {
+    for tried in 0..TRIES {
+        let (open_ns, done) = phase(tried)?;
         if done.heard_ns() < open_ns {
             return Ok(done);
         }

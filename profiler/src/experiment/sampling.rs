@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
 use profiler_common::event;
 
 use crate::{
-    counts::{Place, Role, StateTotal},
+    counts::{Role, StateTotal},
     error::Result,
     probes::{Labels, RawEvent},
     profile::{CpuSamples, Frame, Profile, RoleCpu, Sample, Space, Stack, WaitSample},

@@ -295,7 +295,7 @@ fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResu
         ));
     }
     let residual = result.residual_share().abs();
-    if residual > header.residual_limit {
+    if residual > header.residual_limit && !waterfall.whole_runs {
         reasons.push(format!(
             "the residual is {:.1} % of the latency (limit {:.0} %)",
             100.0 * residual,
