@@ -123,6 +123,8 @@ pub struct Wait {
     pub tid: u32,
     /// 1: `processed_ns` holds.
     pub left: u32,
+    /// When the token reached that point, ns: what was noted for another one does not hold.
+    pub at_ns: u64,
     /// The reader's [`Thread::spent_ns`] then.
     pub spent_ns: [u64; state::STATES],
     /// Its running time when it turned to another socket.
@@ -478,7 +480,7 @@ counters! {
     Events = "events",
     /// Stacks or waits lost: the ring buffer was full.
     EventsRingFull = "events_ring_full",
-    /// Messages whose reader's time could not be divided up: another thread read them (detailed phases).
+    /// Stages that could not be divided up by what the reader did: it was not known from the beginning (detailed phases).
     ReaderChanged = "reader_changed",
 }
 /// Length of the counters' array.
@@ -488,7 +490,7 @@ const _: () = assert!(Counter::ALL.len() <= COUNTERS);
 const _: () = assert!(size_of::<Control>() == 40);
 const _: () = assert!(size_of::<Token>() == 16);
 const _: () = assert!(size_of::<Socket>() == 40);
-const _: () = assert!(size_of::<Wait>() == 80);
+const _: () = assert!(size_of::<Wait>() == 88);
 const _: () = assert!(size_of::<Tag>() == 24);
 const _: () = assert!(size_of::<Cpu>() == 64);
 const _: () = assert!(size_of::<EventHead>() == 72);

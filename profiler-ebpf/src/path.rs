@@ -3,6 +3,7 @@
 use profiler_common::{
     CALL_RECEIVE, CALL_SEND, CLIENT, Control, Counter, EMPTY, PARTS, Packet, READ, SERVER, STACKS, Socket, TOTALS, Tag,
     Token, UNREAD,
+    state::RUNNING,
     point::{
         AT_QUEUE, AT_RECEIVE, AT_SOFTIRQ, AT_XMIT, BACKLOG, CALL, DELIVERED, DROPPED, POLL_RETURN, READY, RECEIVE_CALL,
         RECEIVED, RETURN, SEND, SWITCH_IN, WAKEUP, WAKING, at_device,
@@ -13,7 +14,7 @@ use crate::{
     kernel::{Kernel, has_payload, read},
     maps::{count, count_inside, cpu, current, device, now, packet, put_packet, put_socket, socket, thread},
     reader, settings,
-    thread::{add_ready, answered, has_read, work_on},
+    thread::{add_ready, answered, has_read, runs, spent_until, work_on},
     token::{Parts, append, begin_record, commit_record, lose, pass},
 };
 
@@ -63,18 +64,34 @@ pub fn send(control: &Control, address: u64) -> Fault {
         socket.token.record = 0;
     }
     if let Err(cause) = pass(control, &mut socket.token, SEND, at_ns) {
-        return give_up(socket, cause);
+        return give_up(control, socket, cause);
     }
     if socket.role == CLIENT {
         begin_request(control, socket, called_ns, answered_ns);
     }
     if control.mode == STACKS {
         work_on(tag_of(socket), false);
-        if let Some(thread) = current() {
+        // Whoever received the message was credited with it.
+        if let Some(thread) = thread(socket.reader) {
             answered(control, thread);
         }
     }
     None
+}
+
+/// The socket loses its token: nobody works for it any more.
+#[inline(always)]
+fn forget(control: &Control, socket: &Socket) {
+    if control.mode != STACKS || socket.token.epoch != control.epoch {
+        return;
+    }
+    if let Some(thread) = thread(socket.reader) {
+        if socket.state == READ {
+            answered(control, thread);
+        } else if socket.state == UNREAD && socket.token.point == READY {
+            add_ready(control, thread, -1);
+        }
+    }
 }
 
 #[inline(always)]
@@ -91,6 +108,9 @@ fn split_turnaround(control: &Control, socket: &Socket, at_ns: u64) -> u64 {
     let Some(thread) = current() else { return 0 };
     let called_ns = if thread.call == CALL_SEND { thread.call_ns } else { 0 };
     if socket.role == CLIENT {
+        // It worked for this request: a message of another one waits for that.
+        runs(control, thread, at_ns);
+        thread.worked_ns = spent_until(thread, at_ns)[RUNNING as usize];
         if called_ns != 0 {
             let mut parts = Parts::of(&socket.token);
             parts.via(control, RETURN, thread.return_ns);
@@ -138,7 +158,8 @@ fn begin_request(control: &Control, socket: &mut Socket, called_ns: u64, answere
 }
 
 #[inline(always)]
-fn give_up(socket: &mut Socket, cause: Counter) -> Fault {
+fn give_up(control: &Control, socket: &mut Socket, cause: Counter) -> Fault {
+    forget(control, socket);
     let fault = lose(&socket.token, socket.counted, cause);
     socket.state = EMPTY;
     socket.counted = 0;
@@ -298,6 +319,7 @@ pub fn delivered<K: Kernel>(control: &Control, address: u64, skb: u64) -> Fault 
         return Some(lose(&packet.token, packet.counted, Counter::LostUnknownSocket));
     };
     if socket.token.epoch == control.epoch && socket.state != EMPTY {
+        forget(control, socket);
         lose(&socket.token, socket.counted, Counter::LostResynchronised);
     }
     socket.token = packet.token;
@@ -320,10 +342,10 @@ pub fn ready(control: &Control, address: u64) -> Fault {
     }
     let at_ns = now();
     if let Err(cause) = pass(control, token, READY, at_ns) {
-        return give_up(socket, cause);
+        return give_up(control, socket, cause);
     }
     if control.mode == PARTS {
-        reader::begins(socket, at_ns);
+        reader::begins(control, socket, at_ns);
     } else if control.mode == STACKS {
         work_on(tag_of(socket), false);
         if let Some(thread) = thread(socket.reader) {
@@ -374,6 +396,11 @@ pub fn received(control: &Control, address: u64, result: i32, flags: i32) -> Fau
     let again = socket.state == READ;
     if again {
         count_inside(control, at_ns, Counter::Parts);
+        if control.mode == PARTS {
+            if let Some(thread) = current() {
+                reader::goes_on(control, socket, thread, at_ns);
+            }
+        }
     } else {
         if control.mode == PARTS {
             split_wait(control, socket, at_ns);
@@ -386,7 +413,7 @@ pub fn received(control: &Control, address: u64, result: i32, flags: i32) -> Fau
     }
     socket.state = READ;
     if let Err(cause) = pass(control, &mut socket.token, RECEIVED, at_ns) {
-        return give_up(socket, cause);
+        return give_up(control, socket, cause);
     }
     if control.mode == STACKS {
         work_on(tag_of(socket), false);
@@ -488,6 +515,7 @@ pub fn state_changed(control: &Control, address: u64, new: i32) -> Fault {
     if socket.state == EMPTY || socket.token.epoch != control.epoch {
         return None;
     }
+    forget(control, socket);
     Some(lose(&socket.token, socket.counted, Counter::LostClosed))
 }
 

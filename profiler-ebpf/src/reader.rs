@@ -13,43 +13,60 @@ use profiler_common::{
 
 use crate::{
     maps::{count, thread, wait},
-    thread::spent_until,
+    thread::{runs, spent_until},
     token::spend,
 };
 
 /// A message became ready: notes where the socket's reader stands.
 #[inline(always)]
-pub fn begins(socket: &Socket, at_ns: u64) {
+pub fn begins(control: &Control, socket: &Socket, at_ns: u64) {
     let Some(wait) = wait(socket.slot) else { return };
     wait.tid = 0;
     if let Some(reader) = thread(socket.reader) {
-        note(wait, reader.tid, spent_until(reader, at_ns));
+        // What it was seen to do in an earlier phase says nothing.
+        if reader.epoch == control.epoch {
+            note(wait, reader.tid, spent_until(reader, at_ns), at_ns);
+        }
     }
 }
 
+/// The rest of a message was received: what its answer takes is counted from here.
 #[inline(always)]
-fn note(wait: &mut Wait, tid: u32, spent_ns: [u64; STATES]) {
+pub fn goes_on(control: &Control, socket: &Socket, reader: &mut Thread, at_ns: u64) {
+    runs(control, reader, at_ns);
+    let spent_ns = spent_until(reader, at_ns);
+    if let Some(wait) = wait(socket.slot) {
+        note(wait, reader.tid, spent_ns, at_ns);
+    }
+    reader.worked_ns = spent_ns[RUNNING as usize];
+    reader.worked_slot = socket.slot + 1;
+}
+
+#[inline(always)]
+fn note(wait: &mut Wait, tid: u32, spent_ns: [u64; STATES], at_ns: u64) {
     wait.tid = tid;
     wait.left = 0;
     wait.spent_ns = spent_ns;
+    wait.at_ns = at_ns;
 }
 
 /// The reader receives from the socket, or answers: divides up its time since the token's last point, and notes where it
 /// stands. `call_ns`: entry of the call that it does so by.
 #[inline(always)]
 pub fn hands_over(control: &Control, socket: &Socket, reader: &mut Thread, call_ns: u64, at_ns: u64) {
+    runs(control, reader, at_ns);
     let spent_ns = spent_until(reader, at_ns);
     let running_ns = spent_ns[RUNNING as usize];
     leave_last(socket.slot, reader, running_ns);
     if let Some(wait) = wait(socket.slot) {
         if socket.token.at_ns >= control.open_ns && at_ns < control.close_ns {
-            if wait.tid == reader.tid {
+            if wait.tid == reader.tid && wait.at_ns == socket.token.at_ns {
                 divide(control, socket, reader, wait, &spent_ns, call_ns, at_ns);
             } else {
                 count(Counter::ReaderChanged);
             }
         }
-        note(wait, reader.tid, spent_ns);
+        note(wait, reader.tid, spent_ns, at_ns);
     }
     reader.worked_ns = running_ns;
     reader.worked_slot = socket.slot + 1;

@@ -111,7 +111,9 @@ fn set_work(control: &Control, head: &mut EventHead, tag: &Tag) {
 /// A thread that has handed its token on turns to the next: first it answers what it has read, then it reads.
 #[inline(always)]
 fn set_next_work(control: &Control, head: &mut EventHead, thread: &Thread) {
-    if thread.epoch != control.epoch || (thread.read == 0 && thread.ready == 0) {
+    // Another CPU may have counted one off that it had not counted on yet.
+    let ready = thread.ready as i64 > 0;
+    if thread.epoch != control.epoch || (thread.read == 0 && !ready) {
         return;
     }
     head.on_path = 1;

@@ -62,6 +62,10 @@ fn turn_to(control: &Control, thread: &mut Thread, state: u32, at_ns: u64) {
         return;
     }
     thread.since_ns = at_ns;
+    // Asleep from end to end of the phase: it has no part in the operations.
+    if before == BLOCKED && since_ns <= control.open_ns && at_ns >= control.close_ns {
+        return;
+    }
     *time_in(&mut thread.spent_ns, before) += at_ns - since_ns;
     if at_ns > control.open_ns && since_ns < control.close_ns {
         add_state(thread.role, before, at_ns.min(control.close_ns) - since_ns.max(control.open_ns));
@@ -85,17 +89,25 @@ pub fn add_ready(control: &Control, thread: &mut Thread, value: i64) {
     add_shared(&mut thread.ready, value);
 }
 
+/// It is the current thread: whatever was known of it, it runs.
+#[inline(always)]
+pub fn runs(control: &Control, thread: &mut Thread, at_ns: u64) {
+    if thread.epoch != control.epoch || thread.state != RUNNING {
+        turn_to(control, thread, RUNNING, at_ns);
+    }
+}
+
 /// It has received a message.
 #[inline(always)]
 pub fn has_read(control: &Control, thread: &mut Thread) {
-    renew(control, thread, RUNNING, now());
+    runs(control, thread, now());
     thread.read += 1;
 }
 
-/// It has answered one.
+/// It has answered a message that it had received, or that message was lost.
 #[inline(always)]
 pub fn answered(control: &Control, thread: &mut Thread) {
-    renew(control, thread, RUNNING, now());
+    renew(control, thread, UNKNOWN, now());
     // What was received before it was followed is not counted.
     if thread.read > 0 {
         thread.read -= 1;

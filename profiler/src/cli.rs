@@ -23,6 +23,7 @@ engine refused, 5 the workload failed, 6 files, 130 interrupted.";
 const RUN_EXAMPLES: &str = "Examples:
   virtax run tcp-rr --in native,docker:net=host,docker:net=nat --baseline docker:net=host
   virtax run tcp-rr --in native,docker --placement split --set connections=16
+  virtax run redis-set --in native,docker --set clients=50 --samples-until 4%
   virtax run tcp-rr --in native --rounds 1 --duration 0.5 --json > result.json
 
 See `virtax list` for workloads, engines and their keys, `virtax doctor` for what this machine lacks.";

@@ -1,14 +1,17 @@
 //! `virtax doctor`: what this kernel and machine have and lack, with remedies.
 
-use std::fmt::Write;
+use std::{fmt::Write, path::Path};
 
 use crate::{
     engine::docker,
     environment::{Environment, hooks_of},
     error::Result,
     experiment::plan::allowed_cpus,
+    pack,
     points::Hook,
     probes::{Support, support},
+    symbols,
+    workload::REDIS_BENCHMARK,
 };
 
 /// A finding.
@@ -96,6 +99,9 @@ fn machine() -> Vec<Finding> {
     let cpus = cpus.map_or(0, |cpus| cpus.len());
     let docker = docker::Client::connect().and_then(|client| client.version());
     let hooks = hooks_of(std::process::id());
+    let symbols = symbols::check_kernel_symbols(Path::new(symbols::KALLSYMS));
+    let redis = pack::find_program("redis-server", "redis-server")
+        .and_then(|_| pack::find_program(REDIS_BENCHMARK.0, REDIS_BENCHMARK.1));
     let clock = environment.clocksource.clone().unwrap_or_default();
     vec![
         finding(cpus >= 2, format!("{cpus} CPUs"), "`--placement split` needs two"),
@@ -115,6 +121,20 @@ fn machine() -> Vec<Finding> {
                 format!("netfilter hooks: {}", hooks.unknown_because)
             },
             "install nftables",
+        ),
+        finding(
+            symbols.is_ok(),
+            if symbols.is_ok() {
+                "kernel functions have names"
+            } else {
+                "kernel functions have no names (kptr_restrict)"
+            },
+            "sysctl kernel.kptr_restrict=0; without, `--sample-rate 0`",
+        ),
+        finding(
+            redis.is_ok(),
+            if redis.is_ok() { "redis-server, redis-benchmark" } else { "no redis-server or redis-benchmark" },
+            "apt-get install --no-install-recommends redis-server, for the Redis workloads",
         ),
         finding(
             matches!(clock.as_str(), "tsc" | "kvm-clock" | "arch_sys_counter"),

@@ -29,6 +29,8 @@ enum Content {
     Copy(PathBuf),
     /// These bytes.
     Bytes(Vec<u8>),
+    /// A symbolic link to this path.
+    Link(PathBuf),
 }
 
 /// A program with its dependencies.
@@ -100,8 +102,17 @@ impl Pack {
                 program.display()
             ));
         }
-        self.add_copy(program, program, mode);
+        // A link stays one: `$ORIGIN` and programs that look at their own path mean the real file.
+        let real = fs::canonicalize(program).map_err(|error| refuse(program, error, "install it"))?;
+        if real != program {
+            self.files.insert(program.to_owned(), (Content::Link(real.clone()), 0o777));
+        }
+        self.add_copy(&real, &real, mode);
         let start = first_bytes(program)?;
+        let (own, its) = (machine(&first_bytes(Path::new("/proc/self/exe"))?), machine(&start));
+        if its.is_some() && its != own {
+            return Err(refuse(program, "it is a program for another processor", "give one for this machine"));
+        }
         match start.strip_prefix(b"#!") {
             Some(line) => self.add_interpreter(program, line, depth),
             None => self.add_libraries(program),
@@ -134,7 +145,6 @@ impl Pack {
     }
 
     fn add_libraries(&mut self, program: &Path) -> Result<()> {
-        // Symbolic links must not mislead `$ORIGIN`: the loader takes the real file's folder.
         let real = fs::canonicalize(program).map_err(|error| refuse(program, error, "install it"))?;
         let tree = DependencyAnalyzer::default()
             .analyze(&real)
@@ -178,6 +188,15 @@ impl Pack {
             let bytes = match content {
                 Content::Copy(source) => fs::read(source).map_err(fail)?,
                 Content::Bytes(bytes) => bytes.clone(),
+                Content::Link(target) => {
+                    let mut header = tar::Header::new_gnu();
+                    header.set_entry_type(tar::EntryType::Symlink);
+                    header.set_size(0);
+                    header.set_mode(*mode);
+                    header.set_mtime(0);
+                    archive.append_link(&mut header, relative(inside), target).map_err(fail)?;
+                    continue;
+                }
             };
             let mut header = tar::Header::new_gnu();
             header.set_size(bytes.len() as u64);
@@ -192,6 +211,12 @@ impl Pack {
 /// An absolute path as an archive names it: without its root, and without steps upwards.
 fn relative(path: &Path) -> PathBuf {
     path.components().filter(|part| matches!(part, Component::Normal(_))).collect()
+}
+
+/// The processor that an ELF file is for: `e_machine` (elf(5)); `None`: it is none.
+fn machine(bytes: &[u8]) -> Option<[u8; 2]> {
+    let is_elf = bytes.starts_with(b"\x7fELF");
+    is_elf.then(|| bytes.get(18..20)?.try_into().ok()).flatten()
 }
 
 fn first_bytes(path: &Path) -> Result<Vec<u8>> {
@@ -289,6 +314,24 @@ mod tests {
     }
 
     #[test]
+    fn a_link_to_a_program_stays_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = compile(folder.path(), "main", "int main(void) { return 0; }", &["-static"]);
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&program, &link).unwrap();
+        let pack = Pack::of(&link).unwrap();
+        assert_eq!(
+            (pack.program.as_path(), names(&pack)),
+            (link.as_path(), vec!["link".to_owned(), "main".to_owned()])
+        );
+        let mut bytes = Vec::new();
+        pack.write_tar(&mut bytes).unwrap();
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let first = archive.entries().unwrap().next().unwrap().unwrap();
+        assert_eq!(first.link_name().unwrap().unwrap(), fs::canonicalize(&program).unwrap());
+    }
+
+    #[test]
     fn a_script_brings_its_interpreter() {
         let folder = tempfile::tempdir().unwrap();
         let script = executable(folder.path(), "script", b"#!/bin/sh -e\nexit 0\n", 0o755);
@@ -310,6 +353,10 @@ mod tests {
         assert!(refusal("none", b"#!\n", 0o755).contains("none named"));
         assert!(refusal("text", b"just text", 0o755).contains("ELF"));
         assert!(refusal("plain", b"\x7fELF", 0o644).contains("no executable file"));
+        let mut foreign = b"\x7fELF\x02\x01\x01".to_vec();
+        foreign.resize(64, 0);
+        foreign[18] = 0xF7;
+        assert!(refusal("foreign", &foreign, 0o755).contains("another processor"));
         let itself = folder.path().join("itself");
         fs::write(&itself, format!("#!{}\n", itself.display())).unwrap();
         fs::set_permissions(&itself, fs::Permissions::from_mode(0o755)).unwrap();

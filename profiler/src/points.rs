@@ -8,7 +8,7 @@ use crate::counts::PhaseKind;
 /// In which phases a probe is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Set {
-    /// In traced and detailed phases: what the totals and records need.
+    /// In all phases with probes: what the totals and records need.
     Core,
     /// In detailed and sampled phases: what threads and softirqs do.
     Schedule,

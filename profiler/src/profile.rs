@@ -48,7 +48,7 @@ pub struct WaitSample {
     pub role: Role,
     /// Where it waited.
     pub stack: Stack,
-    /// Who woke it; empty: it was preempted, or throttled.
+    /// Who woke it; empty: it was preempted or throttled, or the waker's event was lost.
     pub waker: Stack,
     /// Whether a softirq did.
     pub by_softirq: bool,
@@ -89,6 +89,9 @@ pub struct Profile {
     pub length_ns: u64,
     /// Samples a second on each CPU.
     pub rate_hz: u32,
+    /// CPUs with a timer; an idle one may have sent nothing.
+    #[serde(default)]
+    pub timers: u32,
     /// All functions that occur.
     pub frames: Vec<Frame>,
     /// Samples, on and off the path.

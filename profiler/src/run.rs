@@ -1,6 +1,7 @@
 //! A whole run, and a report of one: what the commands `run` and `report` do.
 
 use std::{
+    net::{Ipv4Addr, SocketAddrV4},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -22,7 +23,7 @@ use crate::{
     render::flame,
     result::{Inputs, RunResult, build},
     symbols,
-    workload::{self, ServerProgram},
+    workload::{self, ClientProgram, REDIS_BENCHMARK, ServerProgram},
 };
 
 /// What the user asked for.
@@ -81,6 +82,9 @@ pub fn plan(request: &Request) -> Result<(Plan, Vec<String>)> {
     let parsed = configuration::parse_list(&request.configurations)?;
     let baseline = baseline(request.baseline.as_deref(), &parsed.configurations)?;
     phases(request.duration, request.sample_rate_hz > 0)?;
+    if request.sample_rate_hz == 0 && request.samples_until.is_some() {
+        return Err(Error::Usage("`--samples-until` needs samples: leave out `--sample-rate 0`".to_owned()));
+    }
     if request.rounds == 0 {
         return Err(Error::Usage("`--rounds` must be at least 1".to_owned()));
     }
@@ -140,6 +144,7 @@ fn header(request: &Request, plan: &Plan, run_id: &str) -> Result<Header> {
         duration_s: plan.duration.as_secs_f64(),
         seed: plan.seed,
         sample_rate_hz: plan.sample_rate_hz,
+        samples_until: plan.samples_until,
         environment,
     })
 }
@@ -196,9 +201,13 @@ fn check_needs(plan: &Plan) -> Result<()> {
     if plan.sample_rate_hz > 0 {
         symbols::check_kernel_symbols(Path::new(symbols::KALLSYMS))?;
     }
-    match plan.workload.server_program() {
-        ServerProgram::Own => Ok(()),
-        ServerProgram::System { name, package } => pack::find_program(name, package).map(drop),
+    if let ServerProgram::System { name, package } = plan.workload.server_program() {
+        pack::find_program(name, package)?;
+    }
+    let nowhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+    match plan.workload.client(&plan.settings, nowhere) {
+        ClientProgram::Own(_) => Ok(()),
+        ClientProgram::RedisBenchmark { .. } => pack::find_program(REDIS_BENCHMARK.0, REDIS_BENCHMARK.1).map(drop),
     }
 }
 

@@ -5,14 +5,13 @@ mod common;
 use std::{
     fs,
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Stdio},
     time::Duration,
 };
 
 use common::{
-    CPU_CGROUPS, Feature, Out, Traces, alone, check, child_with, has, of, repetitions, run_workload, text, virtax,
-    wait_until,
+    Feature, Out, Quota, Traces, alone, check, child_with, has, of, repetitions, run_workload, text, virtax, wait_until,
 };
 use profiler::{
     counts::Role,
@@ -42,20 +41,21 @@ fn layer_ns(configuration: &ConfigurationResult, layer: &str) -> f64 {
     configuration.stages.iter().map(of_stage).sum()
 }
 
-/// CPU time by the scheduler's points against the scheduler's own account, of client and server together.
-fn check_cpu_time(configuration: &ConfigurationResult) {
+/// CPU time by the scheduler's points against the scheduler's own account: of both roles together, and, more loosely, of each:
+/// which of two threads a switch is charged to is a matter of taste. And against the samples alone, as well as so many can
+/// tell where no CPU idles and stops its timer.
+fn check_cpu_time(configuration: &ConfigurationResult, samples_tell: bool) {
     let (mut points, mut account) = (0.0, 0.0);
     for time in &configuration.cpu_times {
-        if let Some(schedstat) = time.schedstat_ns_per_op {
-            points += time.running_ns_per_op;
-            account += schedstat;
-        }
+        let Some(schedstat) = time.schedstat_ns_per_op else { continue };
+        let off = time.running_ns_per_op / schedstat - 1.0;
+        assert!(off.abs() <= 0.1, "{}: {time:?}", configuration.name);
+        let sampled = time.sampled_ns_per_op / time.running_ns_per_op - 1.0;
+        assert!(!samples_tell || sampled.abs() <= 0.15, "{}: {time:?}", configuration.name);
+        points += time.running_ns_per_op;
+        account += schedstat;
     }
     assert!((points / account - 1.0).abs() <= 0.05, "{}: {:?}", configuration.name, configuration.cpu_times);
-    let threads = configuration.cpu_layers.iter().filter(|layer| layer.role != "softirq");
-    let listed: f64 = threads.map(|layer| layer.ns_per_op).sum();
-    let beneath: f64 = configuration.cpu_times.iter().map(|time| time.softirq_ns_per_op).sum();
-    assert!((listed + beneath - points).abs() < 1.0, "{}: {listed} + {beneath} against {points}", configuration.name);
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn fifty_clients_on_one_thread() {
     assert_eq!(before, Traces::now());
     for configuration in &result.configurations {
         check(configuration);
-        check_cpu_time(configuration);
+        check_cpu_time(configuration, true);
         // One thread serves fifty: most of the wait is for the others.
         let wait = stage(configuration, "request/ready→received");
         let part = |name: &str| wait.parts.iter().find(|part| part.to.point == name).map_or(0.0, |part| part.share);
@@ -131,21 +131,36 @@ fn check_files(out: &Out) {
 }
 
 #[test]
-fn one_and_ten_clients_in_both_placements() {
+fn few_and_many_clients_in_both_placements() {
     let _alone = alone();
     if !ready() {
         return;
     }
-    for (workload, placement, clients) in
-        [("redis-get", "same", "1"), ("redis-set", "split", "10"), ("redis-set", "split", "1")]
-    {
+    let all = "native,docker:net=host,docker:net=nat";
+    let cells: &[(&str, &str, &str, &str)] = if std::env::var_os("VIRTAX_FULL").is_some() {
+        &[
+            ("redis-set", all, "same", "1"),
+            ("redis-set", all, "same", "10"),
+            ("redis-set", all, "same", "50"),
+            ("redis-set", all, "split", "1"),
+            ("redis-set", all, "split", "10"),
+            ("redis-set", all, "split", "50"),
+            ("redis-get", all, "same", "10"),
+        ]
+    } else {
+        &[
+            ("redis-get", "native,docker:net=nat", "same", "1"),
+            ("redis-set", "native,docker:net=nat", "split", "1"),
+            ("redis-set", "docker:net=host,docker:net=nat", "split", "50"),
+        ]
+    };
+    for (workload, configurations, placement, clients) in cells {
         let clients = format!("clients={clients}");
         let arguments = ["--rounds", "1", "--duration", "1.2", "--placement", placement, "--set", &clients];
-        let result =
-            run_workload(workload, &Out::new(), &[&["--in", "native,docker:net=nat"], &arguments[..]].concat());
+        let result = run_workload(workload, &Out::new(), &[&["--in", configurations], &arguments[..]].concat());
         for configuration in &result.configurations {
             check(configuration);
-            check_cpu_time(configuration);
+            check_cpu_time(configuration, false);
         }
     }
 }
@@ -166,7 +181,11 @@ fn redis_benchmark_as_the_client() {
     assert!(native.probe_effect_percent.is_finite());
     assert!(native.turnaround_ns_per_op > 0.0);
     assert!(native.stages.iter().all(|stage| stage.id != "request/call→send"));
-    assert!(result.warnings.iter().any(|warning| warning.name == "client-without-phases"));
+    let warned = |name: &str| result.warnings.iter().find(|warning| warning.name == name);
+    assert!(warned("client-without-phases").is_some());
+    // Its own processes are not taken for other work.
+    let disturbed = warned("disturbed-rounds").map_or("", |warning| &warning.text);
+    assert!(!disturbed.contains("by other work"), "{disturbed}");
 }
 
 /// A function that can run in one stage only, as the innermost frame of a sample on the path, and where that stage begins.
@@ -199,13 +218,16 @@ fn stacks_are_tagged_with_the_stage_that_runs() {
     let result = run_workload("tcp-rr", &out, &arguments);
     check(&result.configurations[0]);
     let found = profiles::read(&store::profiles_path(&out.path(), "docker:net=nat")).unwrap();
-    let (mut right, mut wrong) = (0, Vec::new());
+    let (mut right, mut off_path, mut wrong) = (0, 0, Vec::new());
     for (profile, sample) in
         found.iter().flat_map(|profile| profile.samples.iter().map(move |sample| (profile, sample)))
     {
-        let Some((_, from)) = &sample.stage else { continue };
         let Some(leaf) = sample.stack.last().map(|index| &profile.frames[*index as usize].1) else { continue };
         let Some((_, stages)) = ONLY_IN.iter().find(|(function, _)| function == leaf) else { continue };
+        let Some((_, from)) = &sample.stage else {
+            off_path += sample.count;
+            continue;
+        };
         if stages.contains(&from.to_string().as_str()) {
             right += sample.count;
         } else {
@@ -213,6 +235,7 @@ fn stacks_are_tagged_with_the_stage_that_runs() {
         }
     }
     assert!(right > 50, "{right} right, {wrong:?} wrong");
+    assert!(off_path * 5 <= right, "{right} right, {off_path} of no request");
     // What follows a hand-over in the same softirq can be an acknowledgement on its own: it is nobody's request.
     assert!(wrong.len() as u64 * 20 <= right, "{right} right, {wrong:?} wrong");
     check_names(&found);
@@ -258,38 +281,13 @@ fn sampling_goes_on_until_it_is_enough() {
     assert!(native.cpu_layers.is_empty() && native.stages.iter().all(|stage| stage.layers.is_empty()));
 }
 
-/// A cgroup with half a CPU, gone with the test.
-struct Quota(PathBuf);
-impl Quota {
-    fn new() -> Self {
-        let path = Path::new(CPU_CGROUPS).join(format!("virtax-test-{}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        fs::write(path.join("cpu.cfs_quota_us"), "50000").unwrap();
-        Self(path)
-    }
-    fn add(&self, pid: u32) {
-        fs::write(self.0.join("cgroup.procs"), pid.to_string()).unwrap();
-    }
-}
-impl Drop for Quota {
-    fn drop(&mut self) {
-        // Its processes have ended with the run; the group is busy until the kernel has noticed.
-        for _ in 0..100 {
-            if fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
 #[test]
 fn a_used_up_quota_shows_as_throttled() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Redis) || !has(Feature::CpuQuota) {
         return;
     }
-    let quota = Quota::new();
+    let quota = Quota::new().expect("has() has tried");
     let out = Out::new();
     let run = start(&out, &["--in", "native", "--rounds", "1", "--duration", "2.4", "--set", "clients=10"]);
     quota.add(run.id());

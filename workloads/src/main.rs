@@ -17,7 +17,20 @@ enum Command {
     RedisClient(redis::client::Options),
 }
 
+/// Raises the soft limit of open files to the hard one: the usual one ends a thousand connections short of a thousand.
+fn allow_many_connections() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointers are to a local; should either call fail, the limit stays as it is.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
+
 fn main() -> std::process::ExitCode {
+    allow_many_connections();
     let result = match Command::parse() {
         Command::TcpRrServer(options) => server::serve(&options),
         Command::TcpRrClient(options) => client::drive(&options),

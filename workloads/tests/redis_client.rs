@@ -70,3 +70,22 @@ fn what_is_no_redis_at_all_is_said_at_once() {
     let said = failure(client("127.0.0.1:1", "set"));
     assert!(said.contains("cannot connect to 127.0.0.1:1"), "{said}");
 }
+
+/// A server that falls silent is no reason to wait for ever.
+#[test]
+fn a_server_that_hangs_is_noticed() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut buffer = [0; 4096];
+        let bytes = stream.read(&mut buffer).unwrap();
+        assert!(bytes > 0);
+        stream.write_all(b"+PONG\r\n").unwrap();
+        // Reads on, says nothing, until the client leaves.
+        while matches!(stream.read(&mut buffer), Ok(bytes) if bytes > 0) {}
+    });
+    let said = failure(client(&address, "set"));
+    assert!(said.contains("no reply for 10 s"), "{said}");
+    server.join().unwrap();
+}

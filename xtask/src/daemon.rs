@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::shell::{command, find};
+use crate::shell::{self, command, find};
 
 const SOCKET: &str = "/var/run/docker.sock";
 const LOG: &str = "target/dockerd.log";
@@ -31,7 +31,7 @@ impl Docker {
         if std::env::var_os("DOCKER_HOST").is_some() || answers() {
             return Ok(Self(None));
         }
-        outlive_interrupts();
+        shell::outlive_interrupts();
         let program = find("dockerd").context("dockerd is not installed")?;
         let log = File::create(LOG).with_context(|| format!("cannot write {LOG}"))?;
         println!("starting dockerd (its log: {LOG}); it is stopped again at the end");
@@ -55,16 +55,6 @@ impl Docker {
             sleep(Duration::from_millis(100));
         }
         Ok(daemon)
-    }
-}
-
-/// Ctrl-C reaches the child that runs in the foreground; this process goes on, to stop the daemon. A handler, not
-/// SIG_IGN, which children would inherit.
-fn outlive_interrupts() {
-    extern "C" fn nothing(_signal: libc::c_int) {}
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-        // SAFETY: the handler does nothing.
-        unsafe { libc::signal(signal, nothing as *const () as libc::sighandler_t) };
     }
 }
 

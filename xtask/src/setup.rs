@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     build::{self, BpfCompiler, DEBIAN_RUSTC},
-    shell::{cache, command, find, output, run},
+    shell::{self, cache, command, find, output, run},
 };
 
 /// A program of Debian's, and what it is for.
@@ -136,16 +136,23 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// own. A policy that the machine has already stays as it is.
 struct NoServices(bool);
 
+const POLICY_TEXT: &str = "#!/bin/sh\n# virtax's set-up: no services while it installs packages.\nexit 101\n";
+
 impl NoServices {
     fn new() -> Result<Self> {
+        // Ctrl-C ends the installation, and this process goes on, to take the policy away.
+        shell::outlive_interrupts();
         let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(POLICY);
         match file {
             Ok(mut file) => {
-                file.write_all(b"#!/bin/sh\n# virtax's set-up: no services while it installs packages.\nexit 101\n")
-                    .with_context(|| format!("cannot write {POLICY}"))?;
-                Ok(Self(true))
+                let guard = Self(true);
+                file.write_all(POLICY_TEXT.as_bytes()).with_context(|| format!("cannot write {POLICY}"))?;
+                Ok(guard)
             }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(Self(false)),
+            // Our own, of a set-up that was killed, is taken over; anybody else's stays.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                Ok(Self(fs::read_to_string(POLICY).is_ok_and(|text| text == POLICY_TEXT)))
+            }
             Err(error) => Err(error).with_context(|| format!("cannot write {POLICY}")),
         }
     }

@@ -128,6 +128,16 @@ pub fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
     fs::write(to, bytes).with_context(|| format!("cannot write {}", to.display()))
 }
 
+/// Ctrl-C reaches the child that runs in the foreground; this process goes on, to put things back. A handler, not
+/// SIG_IGN, which children would inherit.
+pub fn outlive_interrupts() {
+    extern "C" fn nothing(_signal: libc::c_int) {}
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the handler does nothing.
+        unsafe { libc::signal(signal, nothing as *const () as libc::sighandler_t) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

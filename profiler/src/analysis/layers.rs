@@ -112,21 +112,18 @@ impl Rules {
         names
     }
 
-    /// The layer of a stack in the kernel, its outermost frame first, and the index of the frame that decided.
+    /// The layer of a stack in the kernel, its outermost frame first.
     #[must_use]
-    pub fn layer_of(&self, kernel: &[&str]) -> Option<(&str, usize)> {
-        let anywhere = self.0.iter().filter(|rule| rule.scope == Scope::Anywhere).find_map(|rule| {
-            let frame = kernel.iter().position(|name| rule.names(name))?;
-            Some((rule.layer.as_str(), frame))
-        });
-        if anywhere.is_some() {
-            return anywhere;
+    pub fn layer_of(&self, kernel: &[&str]) -> Option<&str> {
+        let mut anywhere = self.0.iter().filter(|rule| rule.scope == Scope::Anywhere);
+        if let Some(rule) = anywhere.find(|rule| kernel.iter().any(|name| rule.names(name))) {
+            return Some(&rule.layer);
         }
         (0..kernel.len()).rev().find_map(|frame| {
             let callers = &kernel[..frame];
             let is_leaf = frame + 1 == kernel.len();
             let found = self.0.iter().find(|rule| rule.applies(is_leaf, callers) && rule.names(kernel[frame]))?;
-            Some((found.layer.as_str(), frame))
+            Some(found.layer.as_str())
         })
     }
 }
@@ -153,7 +150,7 @@ pub fn layer_of<'a>(rules: &'a Rules, stack: &[&Frame]) -> &'a str {
     if kernel.is_empty() {
         return USER;
     }
-    rules.layer_of(&kernel).map_or(UNMATCHED, |(layer, _)| layer)
+    rules.layer_of(&kernel).unwrap_or(UNMATCHED)
 }
 
 /// Layers of stacks, each looked up once.
@@ -189,7 +186,7 @@ mod tests {
 
     fn layer(stack: &str) -> &'static str {
         let kernel: Vec<&str> = stack.split(' ').collect();
-        Rules::own().layer_of(&kernel).map_or(UNMATCHED, |(layer, _)| layer)
+        Rules::own().layer_of(&kernel).unwrap_or(UNMATCHED)
     }
 
     #[test]
@@ -211,6 +208,7 @@ mod tests {
         assert_eq!(under("nf_hook_slow nf_nat_ipv4_pre_routing nf_nat_manip_pkt l4proto_manip_pkt"), "NAT");
         assert_eq!(under("nf_hook_slow"), "iptables/nftables");
         assert_eq!(under("nf_hook_slow nft_do_chain_inet nft_do_chain"), "iptables/nftables");
+        assert_eq!(under("nf_hook_slow ipt_do_table tcp_mt"), "iptables/nftables");
         assert_eq!(under("ip_rcv_finish_core ip_route_input_noref fib_table_lookup"), "routing");
         assert_eq!(under("ip_forward ip_output br_dev_xmit br_forward"), "bridge");
         assert_eq!(under("tcp_v4_rcv tcp_rcv_established tcp_ack"), "tcp");
@@ -236,11 +234,10 @@ mod tests {
     #[test]
     fn scopes() {
         let rules = Rules::parse("outer: o*\ninner under outer_b: i\nlast leaf: x\n").unwrap();
-        let of = |stack: &[&str]| rules.layer_of(stack).map(|(layer, frame)| (layer.to_owned(), frame));
-        assert_eq!(of(&["outer_b", "i"]), Some(("inner".to_owned(), 1)));
-        assert_eq!(of(&["outer_a", "i"]), Some(("outer".to_owned(), 0)));
-        assert_eq!(of(&["outer_a", "x"]), Some(("last".to_owned(), 1)));
-        assert_eq!(of(&["x", "y"]), None);
+        assert_eq!(rules.layer_of(&["outer_b", "i"]), Some("inner"));
+        assert_eq!(rules.layer_of(&["outer_a", "i"]), Some("outer"));
+        assert_eq!(rules.layer_of(&["outer_a", "x"]), Some("last"));
+        assert_eq!(rules.layer_of(&["x", "y"]), None);
     }
 
     #[test]

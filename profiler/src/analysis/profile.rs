@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{
-    layers::{Lookup, OWN, Rules, UNMATCHED, USER},
+    layers::{Lookup, Rules, UNMATCHED, USER},
     statistics::share_interval,
     waterfall::{Row, Waterfall},
 };
 use crate::{
-    counts::{Place, Role, StateTotal},
+    counts::{Place, Role},
     points,
     profile::{Frame, Profile, Sample, Space},
 };
@@ -46,6 +46,8 @@ pub struct RoleTime {
     pub role: Role,
     /// By the scheduler's points, softirqs on top of the threads included.
     pub running_ns: f64,
+    /// By samples alone, each for its timer's period: less exact, and from another source.
+    pub sampled_ns: f64,
     /// Of it in softirqs, by samples.
     pub softirq_ns: f64,
     /// By the scheduler's account, which includes softirqs unless the kernel accounts for them apart.
@@ -59,6 +61,8 @@ pub struct Unmatched {
     pub function: String,
     /// Share of all samples in the kernel.
     pub share: f64,
+    /// CPU time, ns per operation.
+    pub ns_per_op: f64,
 }
 
 /// What the sampled phases of a configuration say.
@@ -103,6 +107,10 @@ pub enum Side {
 const SENDING: &[&str] =
     &["__x64_sys_sendto", "__x64_sys_sendmsg", "__x64_sys_write", "__x64_sys_writev", "__sys_sendto"];
 
+/// Those that receive: their return is the row `received → return`.
+const RECEIVING: &[&str] =
+    &["__x64_sys_recvfrom", "__x64_sys_recvmsg", "__x64_sys_read", "__x64_sys_readv", "__sys_recvfrom"];
+
 /// The row that a sample belongs to, and its side; `None`: it is part of no latency.
 #[must_use]
 pub fn row_of(rows: &[Row], frames: &[Frame], sample: &Sample) -> Option<(usize, Side)> {
@@ -115,12 +123,11 @@ pub fn row_of(rows: &[Row], frames: &[Frame], sample: &Sample) -> Option<(usize,
             .map(|(index, _)| index)
     };
     if *role == Role::Client && from.point == "received" {
-        // Between two requests: only what lies in the kernel belongs to them, on either side of the client's own time.
+        // Between two requests: only what lies in the calls at either end of the client's own time belongs to them.
         let mut kernel =
             sample.stack.iter().map(|index| &frames[*index as usize]).filter(|frame| frame.0 == Space::Kernel);
-        kernel.clone().next()?;
-        let sends = kernel.any(|frame| SENDING.contains(&frame.1.as_str()));
-        let row = if sends { find(&Place::fixed("call")) } else { find(from) };
+        let call = kernel.find(|frame| SENDING.contains(&frame.1.as_str()) || RECEIVING.contains(&frame.1.as_str()))?;
+        let row = if SENDING.contains(&call.1.as_str()) { find(&Place::fixed("call")) } else { find(from) };
         return row.map(|row| (row, Side::Own));
     }
     let waits = matches!(from.point.as_str(), "ready");
@@ -129,17 +136,9 @@ pub fn row_of(rows: &[Row], frames: &[Frame], sample: &Sample) -> Option<(usize,
 }
 
 /// Counts of samples by layer, of one row.
-#[derive(Default)]
-struct Counts {
-    own: BTreeMap<String, u64>,
-}
-impl Counts {
-    fn all(&self) -> u64 {
-        self.own.values().sum()
-    }
-}
+type Counts = BTreeMap<String, u64>;
 
-/// Computes it from a configuration's profiles, those of rounds that the waterfall has.
+/// Computes it from a configuration's profiles, all of rounds that the waterfall has.
 #[must_use]
 pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Profiled {
     let profiles: Vec<&Profile> =
@@ -148,13 +147,13 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Prof
     if profiles.is_empty() {
         return found;
     }
-    let mut pooled: Vec<Counts> = waterfall.rows.iter().map(|_| Counts::default()).collect();
+    let mut pooled: Vec<Counts> = vec![Counts::new(); waterfall.rows.len()];
     let mut by_round: BTreeMap<u32, Vec<Counts>> = BTreeMap::new();
     let mut cpu: BTreeMap<(String, String), (u64, f64)> = BTreeMap::new();
-    let mut kernel = (0u64, BTreeMap::<String, u64>::new());
+    let mut kernel = (0u64, BTreeMap::<String, (u64, f64)>::new());
+    let operations = profiles.iter().map(|profile| profile.operations).sum::<u64>().max(1) as f64;
     for profile in &profiles {
-        let of_round =
-            by_round.entry(profile.round).or_insert_with(|| waterfall.rows.iter().map(|_| Counts::default()).collect());
+        let of_round = by_round.entry(profile.round).or_insert_with(|| vec![Counts::new(); waterfall.rows.len()]);
         let mut lookup = Lookup::new(rules);
         let scale = scales(profile);
         for sample in &profile.samples {
@@ -164,47 +163,56 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Prof
             }
             if layer == UNMATCHED {
                 let leaf = sample.stack.last().map_or("", |index| profile.frames[*index as usize].1.as_str());
-                *kernel.1.entry(leaf.to_owned()).or_default() += sample.count;
+                let sum = kernel.1.entry(leaf.to_owned()).or_default();
+                *sum = (sum.0 + sample.count, sum.1 + sample.ns * scale(sample) / operations);
             }
             let sum = cpu.entry((cpu_role(sample), layer.to_owned())).or_default();
             sum.0 += sample.count;
             sum.1 += sample.ns * scale(sample);
             let Some((row, side)) = row_of(&waterfall.rows, &profile.frames, sample) else { continue };
-            found.on_path += sample.count;
             if side == Side::Own {
+                found.on_path += sample.count;
                 for counts in [&mut pooled[row], &mut of_round[row]] {
-                    *counts.own.entry(layer.to_owned()).or_default() += sample.count;
+                    *counts.entry(layer.to_owned()).or_default() += sample.count;
                 }
             }
         }
     }
-    found.stages = waterfall.rows.iter().zip(&pooled).map(|(row, counts)| stage_layers(row, counts)).collect();
+    found.stages = waterfall.rows.iter().zip(&pooled).map(|(row, counts)| stage_layers(row, counts, None)).collect();
     for (index, round) in waterfall.rounds.iter().enumerate() {
         if let Some(counts) = by_round.get(&round.round) {
             found.rounds.insert(round.round, round_layers(waterfall, index, counts, &found.stages));
         }
     }
     add_cpu(&mut found, &profiles, cpu);
-    found.unmatched_share = kernel.1.values().sum::<u64>() as f64 / kernel.0.max(1) as f64;
+    let unmatched: u64 = kernel.1.values().map(|(count, _)| count).sum();
+    found.unmatched_share = unmatched as f64 / kernel.0.max(1) as f64;
     found.unmatched = kernel
         .1
         .into_iter()
-        .map(|(function, count)| Unmatched { function, share: count as f64 / kernel.0 as f64 })
+        .map(|(function, (count, ns_per_op))| Unmatched { function, share: count as f64 / kernel.0 as f64, ns_per_op })
         .collect();
     found.unmatched.sort_by(|a, b| b.share.total_cmp(&a.share));
     found
 }
 
-/// What the samples of a role's threads are to be multiplied with, so that together they are the time that the threads had a
-/// CPU by the scheduler's points, which is exact; samples say how it divides. Others keep their timer's period.
+/// Time of a role's threads in a state, ns, by the scheduler's points.
+fn state_ns(profile: &Profile, role: Role, state: &str) -> f64 {
+    let found = profile.states.iter().filter(|total| total.role == role && total.state == state);
+    found.map(|total| total.total_ns).sum::<u64>() as f64
+}
+
+/// The layer of the way out of idling, in which nothing of the role's has begun to run.
+pub const SWITCHING: &str = "switching";
+
+/// What the samples of a role's threads are to be multiplied with, so that together they are the time that the threads ran by
+/// the scheduler's points, which is exact; samples say how it divides. Others keep their timer's period.
 pub fn scales(profile: &Profile) -> impl Fn(&Sample) -> f64 + use<> {
     let scale = |role: Role| {
         let of_role = profile.samples.iter().filter(|sample| sample.thread == Some(role));
         let sampled: f64 = of_role.map(|sample| sample.ns).sum();
-        let had_cpu = |state: &&StateTotal| matches!(state.state.as_str(), "running" | "switching");
-        let of_states = profile.states.iter().filter(|state| state.role == role).filter(had_cpu);
-        let ran: u64 = of_states.map(|state| state.total_ns).sum();
-        if sampled > 0.0 && ran > 0 { ran as f64 / sampled } else { 1.0 }
+        let ran = state_ns(profile, role, "running");
+        if sampled > 0.0 && ran > 0.0 { ran / sampled } else { 1.0 }
     };
     let (client, server) = (scale(Role::Client), scale(Role::Server));
     move |sample| match sample.thread {
@@ -223,25 +231,29 @@ pub fn cpu_role(sample: &Sample) -> String {
     }
 }
 
-/// What a row waits for, with shares and intervals, and the share that is work.
-fn waits(row: &Row) -> (Vec<LayerShare>, f64) {
+/// What a row waits for, with shares and intervals, and the share that is work: in one round, or in all.
+fn waits(row: &Row, round: Option<usize>) -> (Vec<LayerShare>, f64) {
     let waits: Vec<LayerShare> = row
         .parts
         .iter()
         .filter(|part| points::reader(&part.to.point).is_some() && !points::is_own_work(&part.to.point))
-        .map(|part| LayerShare { layer: part.to.point.clone(), share: part.share, ci95: part.ci95, samples: 0 })
+        .map(|part| {
+            let of_round = round.and_then(|round| part.rounds_share.get(round).copied().flatten());
+            let share = of_round.unwrap_or(part.share);
+            LayerShare { layer: part.to.point.clone(), share, ci95: part.ci95, samples: 0 }
+        })
         .collect();
     let work = 1.0 - waits.iter().map(|wait| wait.share).sum::<f64>();
     (waits, work.max(0.0))
 }
 
-fn stage_layers(row: &Row, counts: &Counts) -> Vec<LayerShare> {
-    let all = counts.all();
-    let (mut layers, work) = waits(row);
+fn stage_layers(row: &Row, counts: &Counts, round: Option<usize>) -> Vec<LayerShare> {
+    let all: u64 = counts.values().sum();
+    let (mut layers, work) = waits(row, round);
     if all == 0 {
         return Vec::new();
     }
-    layers.extend(counts.own.iter().map(|(layer, count)| LayerShare {
+    layers.extend(counts.iter().map(|(layer, count)| LayerShare {
         layer: layer.clone(),
         share: work * *count as f64 / all as f64,
         ci95: share_interval(*count, all).map(|interval| interval.map(|end| work * end)),
@@ -266,7 +278,7 @@ fn round_layers(
             *layers.entry("unsampled".to_owned()).or_default() += ns;
             continue;
         }
-        let own = stage_layers(row, counts);
+        let own = stage_layers(row, counts, Some(round));
         for share in if own.is_empty() { pooled } else { &own } {
             *layers.entry(share.layer.clone()).or_default() += ns * share.share;
         }
@@ -283,46 +295,52 @@ fn add_cpu(found: &mut Profiled, profiles: &[&Profile], cpu: BTreeMap<(String, S
     found.foreign_ns = profiles.iter().map(foreign).sum::<f64>() / operations;
     found.lost = profiles.iter().map(|profile| profile.lost).sum();
     found.events = profiles.iter().map(|profile| profile.events).sum();
+    let mut of_role: BTreeMap<String, (u64, f64)> = BTreeMap::new();
+    for ((role, _), (count, ns)) in &cpu {
+        let sum = of_role.entry(role.clone()).or_default();
+        *sum = (sum.0 + count, sum.1 + ns);
+    }
     found.cpu = cpu
         .into_iter()
         .map(|((role, layer), (count, ns))| {
-            let ns_per_op = ns / operations;
-            let interval = share_interval(count, found.samples);
-            let per_share = ns_per_op / (count as f64 / found.samples.max(1) as f64);
-            CpuLayer { role, layer, ns_per_op, ci95: interval.map(|interval| interval.map(|end| end * per_share)) }
+            // How much there is of a role is known better than from samples: they divide it.
+            let (all, whole_ns) = of_role[&role];
+            let ci95 = share_interval(count, all).map(|interval| interval.map(|end| end * whole_ns / operations));
+            CpuLayer { role, layer, ns_per_op: ns / operations, ci95 }
         })
         .collect();
+    for role in [Role::Client, Role::Server] {
+        let ns_per_op = profiles.iter().map(|profile| state_ns(profile, role, SWITCHING)).sum::<f64>() / operations;
+        if ns_per_op > 0.0 {
+            let (role, layer) = (role.name().to_owned(), SWITCHING.to_owned());
+            found.cpu.push(CpuLayer { role, layer, ns_per_op, ci95: Some([ns_per_op; 2]) });
+        }
+    }
     found.cpu.sort_by(|a, b| b.ns_per_op.total_cmp(&a.ns_per_op));
     found.roles = [Role::Client, Role::Server].map(|role| role_time(role, profiles, operations)).to_vec();
     // An idle CPU may stop the timer: what idles is what is left.
-    let whole: f64 = profiles.iter().map(|profile| profile.length_ns as f64 * profile.cpus.len() as f64).sum();
+    let timers = |profile: &Profile| profile.timers.max(profile.cpus.len() as u32);
+    let whole: f64 = profiles.iter().map(|profile| profile.length_ns as f64 * f64::from(timers(profile))).sum();
     let busy: f64 = found.foreign_ns + found.cpu.iter().map(|layer| layer.ns_per_op).sum::<f64>();
     found.idle_ns = (whole / operations - busy).max(0.0);
 }
 
 fn role_time(role: Role, profiles: &[&Profile], operations: f64) -> RoleTime {
-    let (mut running, mut softirq, mut schedstat) = (0.0, 0.0, 0);
+    let (mut running, mut sampled, mut softirq, mut schedstat) = (0.0, 0.0, 0.0, 0);
     for profile in profiles {
+        running += state_ns(profile, role, "running") + state_ns(profile, role, SWITCHING);
         let scale = scales(profile);
         for sample in profile.samples.iter().filter(|sample| sample.thread == Some(role)) {
-            let ns = sample.ns * scale(sample);
-            running += ns;
-            softirq += if sample.softirq.is_some() { ns } else { 0.0 };
+            sampled += sample.ns;
+            softirq += if sample.softirq.is_some() { sample.ns * scale(sample) } else { 0.0 };
         }
         schedstat += profile.cpu.iter().filter(|cpu| cpu.role == role).map(|cpu| cpu.schedstat_ns).sum::<u64>();
     }
     RoleTime {
         role,
         running_ns: running / operations,
+        sampled_ns: sampled / operations,
         softirq_ns: softirq / operations,
         schedstat_ns: schedstat as f64 / operations,
-    }
-}
-
-impl Profiled {
-    /// CPU time of virtax's own probes, ns per operation.
-    #[must_use]
-    pub fn own_ns(&self) -> f64 {
-        self.cpu.iter().filter(|layer| layer.layer == OWN).map(|layer| layer.ns_per_op).sum()
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{
     describe::{direction, what},
     layers::{Lookup, Rules},
-    profile::{Side, cpu_role, row_of, scales},
+    profile::{SWITCHING, Side, cpu_role, row_of, scales},
     waterfall::{Row, Waterfall},
 };
 use crate::{
@@ -118,6 +118,12 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Stac
         .zip(own.iter().zip(&wakers))
         .flat_map(|(row, (own, wakers))| latency_of(row, own, wakers))
         .collect();
+    for profile in profiles {
+        for state in profile.states.iter().filter(|state| state.state == SWITCHING) {
+            let switching = Named { name: SWITCHING.to_owned(), layer: Some(SWITCHING.to_owned()) };
+            *cpu.entry(vec![plain(state.role.name()), switching]).or_default() += state.total_ns as f64 / operations;
+        }
+    }
     Stacks {
         latency,
         cpu: cpu.into_iter().map(|(frames, ns)| Weighted { frames, ns }).collect(),

@@ -48,6 +48,8 @@ pub struct Part {
     pub share: f64,
     /// Its 95 % interval over the rounds; `None` below eight.
     pub ci95: Option<[f64; 2]>,
+    /// The share in each round; `None` where the row had no parts.
+    pub rounds_share: Vec<Option<f64>>,
     /// How often it occurs per operation.
     pub count_per_op: f64,
 }

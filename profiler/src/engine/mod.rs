@@ -47,6 +47,13 @@ pub struct Bench {
     pub server: ServerFiles,
 }
 
+/// What to do where a server's or an engine's words say that the port is taken; nothing otherwise.
+#[must_use]
+pub(crate) fn port_remedy(words: &str, port: u16) -> String {
+    let taken = ["already in use", "already allocated"].iter().any(|sign| words.contains(sign));
+    if taken { format!("; another program listens on port {port}: stop it") } else { String::new() }
+}
+
 /// Where a server's files lie in a container.
 const INSIDE: &str = "/virtax";
 

@@ -7,7 +7,7 @@ use std::{
     process::Child,
 };
 
-use super::{Bench, Engine, Host, Key, Server};
+use super::{Bench, Engine, Host, Key, Server, port_remedy};
 use crate::{
     child::{self, ChildLease},
     configuration::Configuration,
@@ -79,11 +79,7 @@ impl Server for Process {
         let words = String::from_utf8_lossy(&words);
         let lines: Vec<&str> = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
-        let remedy = if words.contains("Address already in use") {
-            format!("; another program listens on port {}: stop it", self.address.port())
-        } else {
-            String::new()
-        };
+        let remedy = port_remedy(&words, self.address.port());
         Some(format!("it ended ({status}): {}{remedy}", last.join("; ")))
     }
 }

@@ -32,6 +32,12 @@ pub struct Load {
     cpus: u64,
 }
 
+/// CPU time of virtax's own children that have ended and were waited for, ticks: clients that run once for each phase.
+fn ended_children() -> u64 {
+    let own = Process::myself().and_then(|process| process.stat());
+    own.map_or(0, |stat| (stat.cutime + stat.cstime).max(0) as u64)
+}
+
 impl Load {
     /// Reads it.
     #[must_use]
@@ -42,7 +48,8 @@ impl Load {
             .chain(std::iter::once(&std::process::id()))
             .filter_map(|pid| Process::new(*pid as i32).ok()?.stat().ok())
             .map(|stat| stat.utime + stat.stime)
-            .sum();
+            .sum::<u64>()
+            + ended_children();
         Self { own, ..Self::parse(&fs::read_to_string("/proc/stat").unwrap_or_default()) }
     }
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     artifact,
     configuration::Configuration,
-    counts::{Phase, PhaseKind, Repetition},
+    counts::{Phase, PhaseKind, Place, Repetition, Role},
     engine::{self, Bench, Host, Server, ServerFiles},
     environment::{
         hooks_in, hooks_of,
@@ -22,7 +22,7 @@ use crate::{
     interrupt,
     ledger::{Item, Lease, Ledger, PROGRAMS},
     net::Wire,
-    probes::{Dispatch, Loaded, Names, Offsets, Preference},
+    probes::{Dispatch, Labels, Loaded, Names, Offsets, Preference},
     process,
 };
 
@@ -50,11 +50,11 @@ pub struct Lab<'a> {
     options: ProbeOptions,
     phases: Vec<(PhaseKind, Duration)>,
     sampling: Sampling,
-    /// Samples so far, by configuration and by the role and point where the stage begins.
+    /// Samples of work so far, by configuration and by the role and place where the stage begins.
     sampled: BTreeMap<String, Stages>,
 }
 
-type Stages = BTreeMap<(u8, u8), u64>;
+type Stages = BTreeMap<(Role, Place), u64>;
 
 impl<'a> Lab<'a> {
     /// Builds the wire, prepares the engines, and tries the probes.
@@ -216,7 +216,7 @@ impl Repeater for Lab<'_> {
         }
         let profile = match sampled.is_empty() {
             true => None,
-            false => Some(sampling::profile(&sampled, &labels, round, self.sampling.rate_hz)?),
+            false => Some(sampling::profile(&sampled, &labels, round, &self.sampling)?),
         };
         let repetition = Repetition {
             round,
@@ -261,8 +261,8 @@ fn needed(until: f64, round: u32, rounds: f64) -> u64 {
 }
 
 impl SampleQuota<'_> {
-    fn add(&mut self, phase: &RawPhase) {
-        for (stage, count) in phase.samples_by_stage() {
+    fn add(&mut self, phase: &RawPhase, labels: &Labels) {
+        for (stage, count) in phase.samples_by_stage(labels) {
             *self.so_far.entry(stage).or_default() += count;
         }
     }
@@ -290,7 +290,7 @@ fn run_phases(
             Either::Detached(phase)
         } else {
             let phase = measurement.probed(*kind, *length)?;
-            quota.add(&phase);
+            quota.add(&phase, &measurement.labels());
             Either::Probed(phase)
         });
     }
@@ -298,7 +298,7 @@ fn run_phases(
     for _ in 0..MOST_PHASES {
         let Some((kind, length)) = sampled.filter(|_| !quota.is_met()) else { break };
         let phase = measurement.probed(*kind, *length)?;
-        quota.add(&phase);
+        quota.add(&phase, &measurement.labels());
         done.push(Either::Probed(phase));
     }
     Ok(done)
@@ -323,7 +323,12 @@ mod tests {
     fn larger_stages_prolong_a_run_and_small_ones_do_not() {
         assert_eq!(needed(0.03, 9, 10.0), 1068);
         assert_eq!(needed(0.03, 0, 10.0), 107);
-        let mut so_far = Stages::from([((0, 1), 500), ((0, 2), 90), ((1, 3), 10)]);
+        let stage = |role, point| (role, Place::fixed(point));
+        let mut so_far = Stages::from([
+            (stage(Role::Client, "send"), 500),
+            (stage(Role::Client, "xmit"), 90),
+            (stage(Role::Server, "send"), 10),
+        ]);
         assert!(SampleQuota { so_far: &mut so_far, needed: None }.is_met());
         assert!(SampleQuota { so_far: &mut so_far, needed: Some(90) }.is_met());
         assert!(!SampleQuota { so_far: &mut so_far, needed: Some(91) }.is_met());

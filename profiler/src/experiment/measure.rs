@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use profiler_common::{Control, Counter, ON, PARTS, STACKS, TOTALS, event};
+use profiler_common::{
+    Control, Counter, ON, PARTS, STACKS, TOTALS, event,
+    point::{READY, RECEIVED},
+};
 use workloads::clock::now_ns;
 
 use super::{
@@ -14,7 +17,7 @@ use super::{
     sampling::{self, RawSampled, Sampling},
 };
 use crate::{
-    counts::{Costs, Phase, PhaseKind, ProbeCost, Role},
+    counts::{Costs, Phase, PhaseKind, Place, ProbeCost, Role},
     error::{Error, Result},
     interrupt,
     points::Set,
@@ -117,6 +120,12 @@ impl<'a> Measurement<'a> {
             if records_per_s > 0.0 { (operations_per_s / records_per_s).ceil().clamp(1.0, 1e9) as u32 } else { 0 };
     }
 
+    /// Labels of the devices that the probes have met.
+    #[must_use]
+    pub fn labels(&self) -> Labels {
+        self.probes.labels(self.names)
+    }
+
     /// Announces an interval to the client.
     fn window(&mut self, length: Duration, tried: u32) -> Result<(u64, u64)> {
         let open_ns = now_ns() + (ANNOUNCEMENT * (1 << tried)).as_nanos() as u64;
@@ -178,7 +187,11 @@ impl<'a> Measurement<'a> {
                 sleep_until(close_ns + LEAD_OUT.as_nanos() as u64, || taken.take(self.probes))
             });
         // While the processes live.
-        let users = sampling::UserNames::look_up(&taken.events);
+        let users = if kind == PhaseKind::Sampled {
+            sampling::UserNames::look_up(&taken.events)
+        } else {
+            sampling::UserNames::default()
+        };
         let whole_run = match (&waited, self.client.reports_whole_runs()) {
             (Ok(()), true) => Some(self.client.report()),
             _ => None,
@@ -352,13 +365,17 @@ impl RawPhase {
         self.phase.client.clone()
     }
 
-    /// On-path samples, by the role and the point where their stage begins.
+    /// Samples of work for requests, by the role and the place where their stage begins: neither the wakers' of a waiting
+    /// message nor those of the client's own time.
     #[must_use]
-    pub fn samples_by_stage(&self) -> BTreeMap<(u8, u8), u64> {
+    pub fn samples_by_stage(&self, labels: &Labels) -> BTreeMap<(Role, Place), u64> {
         let mut stages = BTreeMap::new();
         for event in self.sampled.iter().flat_map(|sampled| &sampled.events) {
-            if event.head.kind == event::SAMPLE && event.head.on_path != 0 {
-                *stages.entry((event.head.role, event.head.point)).or_default() += 1;
+            let head = &event.head;
+            let of_waker = head.point == READY && head.softirq != 0;
+            let between = head.point == RECEIVED && Role::from_number(head.role) == Role::Client;
+            if head.kind == event::SAMPLE && head.on_path != 0 && !of_waker && !between {
+                *stages.entry((Role::from_number(head.role), labels.place(head.point))).or_default() += 1;
             }
         }
         stages

@@ -85,6 +85,7 @@ mod tests {
             operations: 10,
             length_ns: 1000,
             rate_hz: 997,
+            timers: 1,
             frames: vec![Frame(Space::Kernel, "tcp_ack".to_owned())],
             samples: vec![Sample { thread: None, softirq: None, stage: None, stack: vec![0], count: 1, ns: 0.5 }],
             waits: Vec::new(),

@@ -100,7 +100,8 @@ fn role_of(number: u8) -> Option<Role> {
 ///
 /// # Errors
 /// If the kernel's functions cannot be named.
-pub fn profile(phases: &[RawSampled], labels: &Labels, round: u32, rate_hz: u32) -> Result<Profile> {
+pub fn profile(phases: &[RawSampled], labels: &Labels, round: u32, sampling: &Sampling) -> Result<Profile> {
+    let rate_hz = sampling.rate_hz;
     let mut cpus: BTreeMap<u16, CpuSamples> = BTreeMap::new();
     let mut samples: BTreeMap<SampleKey, (u64, f64)> = BTreeMap::new();
     let mut waits = Vec::new();
@@ -139,6 +140,7 @@ pub fn profile(phases: &[RawSampled], labels: &Labels, round: u32, rate_hz: u32)
         operations: phases.iter().map(|phase| phase.operations).sum(),
         length_ns: phases.iter().map(|phase| phase.length_ns).sum(),
         rate_hz,
+        timers: sampling.cpus.len() as u32,
         samples: merge_samples(samples),
         waits: merge_waits(waits),
         frames: names.frames,
@@ -264,7 +266,9 @@ impl Names {
                     Space::User => self.user.get(&tgid).and_then(|names| names.get(address)).cloned(),
                     Space::Kernel => self.kernel.get(address).cloned(),
                 };
-                for name in names.unwrap_or_default().into_iter().rev() {
+                // What came after the names were looked up.
+                let names = names.unwrap_or_else(|| vec!["[unknown]".to_owned()]);
+                for name in names.into_iter().rev() {
                     stack.push(self.frame(Frame(space, name)));
                 }
             }

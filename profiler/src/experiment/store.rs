@@ -53,6 +53,9 @@ pub struct Header {
     pub seed: u64,
     /// Samples a second on each CPU; 0: none.
     pub sample_rate_hz: u32,
+    /// Half width of the layers' shares until which samples were to be taken.
+    #[serde(default)]
+    pub samples_until: Option<f64>,
     /// The machine.
     pub environment: Environment,
 }

@@ -222,7 +222,10 @@ impl Loaded {
     /// Times of the states in which threads are at the end of a phase, by role and state.
     fn states_unfinished(&self, phase: &profiler_common::Control) -> [[u64; STATES]; 2] {
         let mut times = [[0; STATES]; 2];
-        for thread in self.tables.threads.iter().filter(|thread| thread.tid != 0 && thread.epoch == phase.epoch) {
+        // Nearly all slots are free: their first word says so.
+        let taken = |slot: &usize| self.tables.threads.head::<u32>(*slot).is_some_and(|tid| tid != 0);
+        let threads = (0..SLOTS as usize).filter(taken).filter_map(|slot| self.tables.threads.get(slot));
+        for thread in threads.filter(|thread| thread.epoch == phase.epoch) {
             // A thread that sleeps from end to end has no part in the operations.
             if thread.state == state::BLOCKED && thread.since_ns <= phase.open_ns {
                 continue;

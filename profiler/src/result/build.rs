@@ -75,7 +75,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Built> {
         let mut of_requests = (inputs.records)(name)?;
         of_requests.retain(|record| of_name.iter().any(|repetition| repetition.round == record.round));
         let mut profiles = (inputs.profiles)(name)?;
-        profiles.retain(|profile| of_name.iter().any(|repetition| repetition.round == profile.round));
+        profiles.retain(|profile| waterfall.rounds.iter().any(|round| round.round == profile.round));
         let of_stacks = profile::build(rules, &profiles, &waterfall);
         stacks.push(stacks::build(rules, &profiles, &waterfall));
         configurations.push(configuration(header, &waterfall, &of_name, &of_requests, &of_stacks)?);

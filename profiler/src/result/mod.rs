@@ -217,6 +217,8 @@ pub struct CpuTimeResult {
     pub running_ns_per_op: f64,
     /// Of it in softirqs, by samples.
     pub softirq_ns_per_op: f64,
+    /// By samples alone, each for its timer's period, ns per operation: less exact, and from another source.
+    pub sampled_ns_per_op: f64,
     /// By `/proc/PID/task/TID/schedstat`, ns per operation; `null` where that has no such account.
     pub schedstat_ns_per_op: Option<f64>,
 }
@@ -247,6 +249,8 @@ pub struct UnmatchedResult {
     pub function: String,
     /// Share of the samples in the kernel, 0–1.
     pub share: f64,
+    /// CPU time, ns per operation.
+    pub ns_per_op: f64,
 }
 
 /// A system call of a role.

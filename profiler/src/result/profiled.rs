@@ -50,6 +50,7 @@ pub(super) fn cpu_times(profiled: &Profiled) -> Vec<CpuTimeResult> {
     let rest = |role: &str, ns: f64| CpuTimeResult {
         role: role.to_owned(),
         running_ns_per_op: ns,
+        sampled_ns_per_op: ns,
         softirq_ns_per_op: 0.0,
         schedstat_ns_per_op: None,
     };
@@ -59,6 +60,7 @@ pub(super) fn cpu_times(profiled: &Profiled) -> Vec<CpuTimeResult> {
         .map(|time| CpuTimeResult {
             role: time.role.name().to_owned(),
             running_ns_per_op: time.running_ns,
+            sampled_ns_per_op: time.sampled_ns,
             softirq_ns_per_op: time.softirq_ns,
             schedstat_ns_per_op: Some(time.schedstat_ns),
         })
@@ -78,7 +80,11 @@ pub(super) fn sample_counts(profiled: &Profiled, rate_hz: u32) -> SampleCounts {
             .unmatched
             .iter()
             .take(LISTED)
-            .map(|unmatched| UnmatchedResult { function: unmatched.function.clone(), share: unmatched.share })
+            .map(|unmatched| UnmatchedResult {
+                function: unmatched.function.clone(),
+                share: unmatched.share,
+                ns_per_op: unmatched.ns_per_op,
+            })
             .collect(),
     }
 }

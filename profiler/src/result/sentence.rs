@@ -9,6 +9,7 @@ use crate::{
 /// Fewest ns that the sentence names, and most rows.
 const SMALLEST_NS: f64 = 100.0;
 const MOST_ROWS: usize = 5;
+const MOST_LAYERS: usize = 8;
 
 /// A configuration as a person would call it.
 fn phrase(name: &str) -> String {
@@ -90,7 +91,7 @@ fn by_layer(traced_ns: f64, layers: &[LayerDelta]) -> String {
     let told: Vec<String> = layers
         .iter()
         .filter(|layer| layer.significant && layer.delta_ns.abs() >= SMALLEST_NS)
-        .take(MOST_ROWS)
+        .take(MOST_LAYERS)
         .map(|layer| {
             let spread =
                 layer.ci95_ns.map_or(String::new(), |[low, high]| format!(" ± {}", micros((high - low) / 2.0)));

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ConfigurationResult;
+use super::{ConfigurationResult, StageResult};
 use crate::{
     analysis::tail::FEWEST_RECORDS,
     counts::Repetition,
@@ -33,11 +33,14 @@ pub fn of(header: &Header, configurations: &[ConfigurationResult], repetitions: 
     differences(configurations, &mut found);
     amount(header, configurations, repetitions, &mut found);
     configurations.iter().for_each(|configuration| profile(configuration, &mut found));
+    if let Some(until) = header.samples_until {
+        configurations.iter().for_each(|configuration| too_few_samples(configuration, until, &mut found));
+    }
     if repetitions.iter().flat_map(|repetition| &repetition.phases).any(|phase| phase.client.whole_run) {
         found.push(warning(
             "client-without-phases",
             "this client knows no phases: its latencies are those of whole runs, and all of its time between two requests \
-             counts as turn-around, also what its thread spent on other connections",
+             counts as turn-around, also what its thread spent on other connections; it tells its mean to a microsecond",
             "--set client=virtax",
         ));
     }
@@ -161,6 +164,33 @@ fn profile(configuration: &ConfigurationResult, found: &mut Vec<Warning>) {
                 100.0 * (points / account - 1.0)
             ),
             "threads that start or end within phases can do this: longer --duration",
+        ));
+    }
+}
+
+/// A stage with this share of the samples is one of those that `--samples-until` is about.
+const LARGER_STAGE: f64 = 0.05;
+
+fn too_few_samples(configuration: &ConfigurationResult, until: f64, found: &mut Vec<Warning>) {
+    let of_stage = |stage: &StageResult| stage.layers.iter().map(|layer| layer.samples).sum::<u64>();
+    let all: u64 = configuration.stages.iter().map(of_stage).sum();
+    let needed = (1.96 * 0.5 / until).powi(2);
+    let larger = configuration.stages.iter().filter(|stage| of_stage(stage) as f64 >= LARGER_STAGE * all as f64);
+    // A few may be missing: the quota of a round counts what is set aside later.
+    let short: Vec<&str> = larger
+        .filter(|stage| stage.from.point != "received" && (of_stage(stage) as f64) < 0.9 * needed)
+        .map(|stage| stage.id.as_str())
+        .collect();
+    if !short.is_empty() {
+        found.push(warning(
+            "too-few-samples",
+            format!(
+                "{}: {} have fewer samples than ± {:.1} % of their layers needs ({needed:.0})",
+                configuration.name,
+                short.join(", "),
+                100.0 * until
+            ),
+            "more rounds, a higher --sample-rate, or a wider --samples-until",
         ));
     }
 }

@@ -70,6 +70,9 @@ pub enum ClientProgram {
     },
 }
 
+/// Redis's own benchmark: the program, and the package of Debian's that brings it.
+pub const REDIS_BENCHMARK: (&str, &str) = ("redis-benchmark", "redis-tools");
+
 /// What a server is told when it starts.
 #[derive(Debug, Clone, Copy)]
 pub struct Start<'a> {

@@ -54,7 +54,7 @@ impl Workload for Redis {
             },
             Setting {
                 name: "keyspace",
-                range: Range::Whole { from: 1, to: 10_000_000 },
+                range: Range::Whole { from: 1, to: 1_000_000 },
                 default: "100000",
                 help: "keys, chosen evenly at random",
             },

@@ -38,8 +38,41 @@ pub enum Feature {
     CpuQuota,
 }
 
-/// Where cgroups with CPU quotas are made (version 1).
-pub const CPU_CGROUPS: &str = "/sys/fs/cgroup/cpu";
+/// A cgroup with half a CPU of this machine's, gone with it; `None` where the kernel has no quotas.
+pub struct Quota(PathBuf);
+
+impl Quota {
+    pub fn new() -> Option<Self> {
+        let (second, first) = (Path::new("/sys/fs/cgroup"), Path::new("/sys/fs/cgroup/cpu"));
+        let is_second = second.join("cgroup.controllers").exists();
+        let parent = if is_second { second } else { first };
+        if is_second {
+            // Where it is on already, this changes nothing.
+            std::fs::write(parent.join("cgroup.subtree_control"), "+cpu").ok()?;
+        }
+        let path = parent.join(format!("virtax-test-{}", std::process::id()));
+        std::fs::create_dir(&path).ok()?;
+        let quota = Self(path);
+        let (file, value) = if is_second { ("cpu.max", "50000 100000") } else { ("cpu.cfs_quota_us", "50000") };
+        std::fs::write(quota.0.join(file), value).ok()?;
+        Some(quota)
+    }
+    pub fn add(&self, pid: u32) {
+        std::fs::write(self.0.join("cgroup.procs"), pid.to_string()).expect("the process joins the group");
+    }
+}
+
+impl Drop for Quota {
+    fn drop(&mut self) {
+        // Its processes have ended with the run; the group is busy until the kernel has noticed.
+        for _ in 0..100 {
+            if std::fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
 
 /// True if the machine has it. Otherwise the test is skipped by name, unless `VIRTAX_NO_SKIP` says that everything was
 /// set up: then it fails.
@@ -49,11 +82,9 @@ pub fn has(feature: Feature) -> bool {
         Feature::Docker => ("a Docker daemon", docker::Client::connect().map(drop)),
         Feature::Redis => ("redis-server", pack::find_program("redis-server", "redis-server").map(drop)),
         Feature::CpuQuota => {
-            let file = Path::new(CPU_CGROUPS).join("cpu.cfs_quota_us");
-            let missing = || profiler::error::Error::unsupported("no CPU quotas", file.display(), "cgroup version 1");
-            // The root group has no quota itself, but its children do where the kernel can.
-            let can = Path::new(CPU_CGROUPS).join("cpu.stat").exists() || file.exists();
-            ("a cgroup with a CPU quota", if can { Ok(()) } else { Err(missing()) })
+            let missing =
+                || profiler::error::Error::unsupported("no CPU quotas", "no such cgroup", "CONFIG_CFS_BANDWIDTH");
+            ("a cgroup with a CPU quota", Quota::new().map(drop).ok_or_else(missing))
         }
     };
     match found {

@@ -76,7 +76,8 @@ fn connect(options: &Options, deadline_ns: u64) -> io::Result<TcpStream> {
     loop {
         match TcpStream::connect_timeout(&options.connect.into(), Duration::from_secs(1)) {
             Ok(stream) => return Ok(stream),
-            Err(error) if now_ns() > deadline_ns => return Err(error),
+            // Too many open files: waiting does not help.
+            Err(error) if now_ns() > deadline_ns || error.raw_os_error() == Some(libc::EMFILE) => return Err(error),
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
     }
@@ -89,7 +90,7 @@ fn connect_all(options: &Options) -> Result<Vec<TcpStream>, String> {
     for _ in 0..options.clients {
         let mut stream = connect(options, deadline_ns).map_err(fail)?;
         stream.set_nodelay(true).map_err(fail)?;
-        // A server that hangs shows as an error, not as a run without end.
+        // A server that hangs while connections are made shows as an error, not as a run without end.
         stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(fail)?;
         // A userland proxy accepts before the server does: one exchange shows that Redis itself is there.
         ask(&mut stream, &resp::request(&[b"PING"]), |answer| *answer == Answer::Simple(b"PONG"))?;
@@ -152,6 +153,9 @@ fn fill(stream: &mut TcpStream, options: &Options) -> Result<(), String> {
     Ok(())
 }
 
+/// After so long without any reply the server counts as hung.
+const SILENCE_NS: u64 = 10_000_000_000;
+
 /// A connection at work.
 struct Connection {
     stream: TcpStream,
@@ -191,8 +195,13 @@ fn work(options: &Options, streams: Vec<TcpStream>, shared: &Shared, worker: &Wo
     for (index, connection) in connections.iter_mut().enumerate() {
         work.call(index, connection)?;
     }
+    let mut heard_ns = now_ns();
     while !shared.stopped() {
+        if now_ns() - heard_ns > SILENCE_NS {
+            return Err(format!("no reply for {} s", SILENCE_NS / 1_000_000_000));
+        }
         for index in epoll.wait(1000).map_err(|error| format!("cannot wait for replies: {error}"))? {
+            heard_ns = now_ns();
             let index = index as usize;
             let connection = &mut connections[index];
             if !work.receive(connection).map_err(|why| format!("connection {index}: {why}"))? {

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use super::{Part, Row, Sums};
 use crate::{
-    analysis::{path::StageKey, statistics::estimate_one},
+    analysis::{
+        path::StageKey,
+        statistics::{Estimate, estimate_one},
+    },
     counts::Place,
     points,
 };
@@ -58,12 +61,17 @@ pub(super) fn attach(rows: &mut [Row], traced: &[Sums], detailed: &[Sums]) {
         }
         row.parts = parts
             .iter()
-            .map(|(key, count_per_op, ns)| Part {
-                from: key.from.clone(),
-                to: key.to.clone(),
-                share: ns / whole,
-                ci95: estimate_one(shares(sums, parts, key)).ci95,
-                count_per_op: *count_per_op,
+            .map(|(key, count_per_op, ns)| {
+                let rounds_share = shares(sums, parts, key);
+                let seen: Vec<f64> = rounds_share.iter().flatten().copied().collect();
+                Part {
+                    from: key.from.clone(),
+                    to: key.to.clone(),
+                    share: ns / whole,
+                    ci95: around(ns / whole, estimate_one(seen)),
+                    rounds_share,
+                    count_per_op: *count_per_op,
+                }
             })
             .collect();
         row.parts.sort_by_key(|part| (rank(&part.from, &row.key), rank(&part.to, &row.key)));
@@ -71,11 +79,20 @@ pub(super) fn attach(rows: &mut [Row], traced: &[Sums], detailed: &[Sums]) {
 }
 
 /// A part's share in each round, of all parts of its row.
-fn shares(sums: &[Sums], parts: &[(StageKey, f64, f64)], key: &StageKey) -> Vec<f64> {
+fn shares(sums: &[Sums], parts: &[(StageKey, f64, f64)], key: &StageKey) -> Vec<Option<f64>> {
     let ns = |sums: &Sums, key: &StageKey| sums.parts.get(key).map_or(0.0, |sum| sum.1 as f64);
     sums.iter()
-        .map(|sums| ns(sums, key) / parts.iter().map(|(other, ..)| ns(sums, other)).sum::<f64>().max(1.0))
+        .map(|sums| {
+            let whole: f64 = parts.iter().map(|(other, ..)| ns(sums, other)).sum();
+            (whole > 0.0).then(|| ns(sums, key) / whole)
+        })
         .collect()
+}
+
+/// The interval of the rounds' mean share, moved to the share of all rounds together, within 0 and 1.
+fn around(share: f64, estimate: Estimate) -> Option<[f64; 2]> {
+    let [low, high] = estimate.ci95?;
+    Some([low, high].map(|end| (end + share - estimate.mean).clamp(0.0, 1.0)))
 }
 
 /// Order of the points within a stage: its beginning, what splits it, its end.

@@ -13,7 +13,7 @@ use futures_util::TryStreamExt;
 
 use super::{Client, LABEL, image, network::Network};
 use crate::{
-    engine::{Bench, Server},
+    engine::{Bench, Server, port_remedy},
     error::{Error, Result},
     ledger::{Item, Lease},
     probes::Names,
@@ -42,7 +42,16 @@ pub(super) fn start(
     let body = body(bench, image, network, mode);
     let options = CreateContainerOptionsBuilder::default().name(&name).build();
     client.ask("cannot create the container", client.api.create_container(Some(options), body))?;
-    client.ask("cannot start the container", client.api.start_container(&name, None::<StartContainerOptions>))?;
+    client
+        .ask("cannot start the container", client.api.start_container(&name, None::<StartContainerOptions>))
+        .map_err(|error| {
+            let remedy = port_remedy(&error.to_string(), bench.server.port);
+            if remedy.is_empty() {
+                error
+            } else {
+                Error::workload("the server cannot be started", format!("{error}{remedy}"))
+            }
+        })?;
     let found = client.ask("cannot inspect the container", client.api.inspect_container(&name, None))?;
     let mut container = Container {
         _lease: lease,
@@ -147,6 +156,8 @@ impl Server for Container {
         if self.pid != 0 && process::started(self.pid).is_some() {
             return None;
         }
-        Some(format!("its container ended: {}", self.last_words()))
+        let words = self.last_words();
+        let remedy = port_remedy(&words, self.address.port());
+        Some(format!("its container ended: {words}{remedy}"))
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     interrupt,
     net::{self, Namespace},
     pack, process,
+    workload::REDIS_BENCHMARK,
 };
 
 /// How long the server may take to answer.
@@ -64,7 +65,7 @@ impl RedisBenchmark {
         mut alive: impl FnMut() -> Result<()>,
     ) -> Result<Self> {
         let mut client = Self {
-            program: pack::find_program("redis-benchmark", "redis-tools")?,
+            program: pack::find_program(REDIS_BENCHMARK.0, REDIS_BENCHMARK.1)?,
             arguments,
             ledger: bench.ledger.clone(),
             namespace: bench
@@ -88,12 +89,14 @@ impl RedisBenchmark {
         Ok(client)
     }
 
-    /// Gives nearly every key a value before reads: it writes at random, twice as often as there are keys.
+    /// Gives nearly every key a value before reads: it writes at random, seven times as often as there are keys, which leaves
+    /// e⁻⁷ of them, less than one in a thousand.
     fn fill(&mut self, keyspace: u64) -> Result<()> {
         let mut arguments = self.arguments.clone();
         let Some(reads) = arguments.iter_mut().find(|argument| *argument == "get") else { return Ok(()) };
         "set".clone_into(reads);
-        self.spawn(&arguments, 2 * keyspace)?;
+        arguments.extend(["-P".to_owned(), "100".to_owned()]);
+        self.spawn(&arguments, 7 * keyspace)?;
         self.finish().map(drop)
     }
 
@@ -107,11 +110,9 @@ impl RedisBenchmark {
         unsafe { command.pre_exec(net::enter_before_exec(&self.namespace)) };
         let (child, lease) = child::spawn(&self.ledger, command)?;
         self.pid = child.id();
-        if !self.cpus.is_empty() {
-            process::pin(self.pid, &self.cpus)?;
-        }
+        // First, so that it is ended whatever comes.
         self.running = Some((child, lease));
-        Ok(())
+        if self.cpus.is_empty() { Ok(()) } else { process::pin(self.pid, &self.cpus) }
     }
 
     /// Waits for the run's end, and reads what it said.
@@ -124,10 +125,12 @@ impl RedisBenchmark {
             match child.try_wait() {
                 Ok(Some(status)) => break status,
                 Ok(None) if Instant::now() < end => {}
-                other => {
+                Ok(None) => {
                     child::end(&mut child);
-                    return Err(Error::workload("redis-benchmark does not end", format!("{other:?}")));
+                    let why = format!("it still runs after {} s", LONGEST_RUN.as_secs());
+                    return Err(Error::workload("redis-benchmark does not end", why));
                 }
+                Err(error) => return Err(Error::workload("redis-benchmark is lost", error)),
             }
             if let Err(error) = interrupt::sleep(Duration::from_millis(5)) {
                 child::end(&mut child);

@@ -108,8 +108,13 @@ impl Drawing {
         let mut rounding = Rounding::default();
         let mut layers = BTreeSet::new();
         root.visit(&mut |path| {
-            let frames: Vec<String> =
-                path.iter().map(|node| frame(&format!("{} {} µs", node.name, micros(node.after_ns)))).collect();
+            let frames: Vec<String> = path
+                .iter()
+                .map(|node| {
+                    let mark = palette::mark(node.layer.as_deref());
+                    frame(&format!("{} {} µs{mark}", node.name, micros(node.after_ns)))
+                })
+                .collect();
             let last = path[path.len() - 1];
             drawing.colour(&frames[frames.len() - 1], palette::of_layer(last.layer.as_deref()));
             layers.extend(last.layer.clone());
@@ -301,8 +306,8 @@ fn write_difference(
     let (baseline, candidate) = (&comparison.baseline, &comparison.candidate);
     let before = if kind.name == "latency" { align(before, after) } else { before.to_vec() };
     let drawing = Drawing::difference(baseline, candidate, &before, after);
-    if width(after) < 1.0 || drawing.lines.is_empty() {
-        // Nothing to draw: the candidate saw no operation, or nothing was sampled.
+    if drawing.lines.is_empty() {
+        // Nothing to draw: neither saw an operation, or nothing was sampled.
         return Ok(None);
     }
     let path = folder.join(format!("{}.{}.minus.{}.svg", kind.name, file_stem(candidate), file_stem(baseline)));
@@ -341,6 +346,25 @@ mod tests {
     #[test]
     fn frames_do_not_hold_what_separates_them() {
         assert_eq!(frame("a;b"), "a,b");
+    }
+
+    /// The library knows colours by a frame's text alone: equal functions of equal width must not share one across layers.
+    #[test]
+    fn equal_frames_of_two_layers_have_two_colours() {
+        let of_layer = |layer: &str| Weighted {
+            frames: vec![Named { name: "process_backlog".to_owned(), layer: Some(layer.to_owned()) }],
+            ns: 10.0,
+        };
+        let drawing = Drawing::single("all", &[of_layer("tcp"), of_layer("irqs-off")]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("picture.svg");
+        drawing.draw("title", "subtitle", &path).unwrap();
+        let svg = fs::read_to_string(path).unwrap();
+        for layer in ["tcp", "irqs-off"] {
+            let colour = parse_hex_color(palette::of_layer(Some(layer))).unwrap();
+            let fill = format!("fill=\"rgb({},{},{})\"", colour.r, colour.g, colour.b);
+            assert!(svg.contains(&fill), "{layer}: {fill}");
+        }
     }
 
     #[test]

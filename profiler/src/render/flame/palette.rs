@@ -23,15 +23,16 @@ const LAYERS: &[(&str, &str)] = &[
     ("virtio", "#d37295"),
     ("interrupts", "#fabfd2"),
     ("irqs-off", "#9c755f"),
-    ("user", "#c9b458"),
+    ("user", "#d98cb3"),
     ("virtax", "#ff00c8"),
-    ("bpf", "#d7b5a6"),
+    ("bpf", "#c08a6a"),
     ("unmatched", "#79706e"),
     ("blocked", "#7b86a8"),
     ("waking", "#98a2c0"),
     ("run-queue", "#b3bbd3"),
     ("throttled", "#56607f"),
-    ("other-requests", "#cdd3e4"),
+    ("other-requests", "#f7e1a0"),
+    ("switching", "#dfe6f2"),
 ];
 
 /// Of frames that are no code.
@@ -49,6 +50,15 @@ pub fn of_layer(layer: Option<&str>) -> &'static str {
 pub fn of_change(change: f64) -> String {
     let faded = (255.0 - 200.0 * change.abs().min(1.0).sqrt()).round() as u8;
     if change > 0.0 { format!("#ff{faded:02x}{faded:02x}") } else { format!("#{faded:02x}{faded:02x}ff") }
+}
+
+/// An invisible letter (one of Unicode's variation selectors) that tells frames of different layers apart where their texts
+/// are equal: the library knows a frame's colour by its text alone.
+#[must_use]
+pub fn mark(layer: Option<&str>) -> String {
+    let index = layer.and_then(|layer| LAYERS.iter().position(|(name, _)| *name == layer));
+    let letter = index.and_then(|index| char::from_u32(0xE0100 + index as u32));
+    letter.map_or_else(String::new, String::from)
 }
 
 const ROW: f64 = 17.0;
@@ -110,8 +120,15 @@ mod tests {
         for layer in Rules::own().layers() {
             assert!(LAYERS.iter().any(|(name, _)| *name == layer), "{layer}");
         }
-        let colours: std::collections::BTreeSet<_> = LAYERS.iter().map(|(_, colour)| colour).collect();
-        assert_eq!(colours.len(), LAYERS.len());
+        let parse = |colour: &str| inferno::flamegraph::color::parse_hex_color(colour).unwrap();
+        for (index, (name, colour)) in LAYERS.iter().enumerate() {
+            for (other, of_other) in LAYERS[index + 1..].iter().chain([&("plain frames", PLAIN)]) {
+                let (a, b) = (parse(colour), parse(of_other));
+                let squares = [(a.r, b.r), (a.g, b.g), (a.b, b.b)].map(|(a, b)| f64::from(a.abs_diff(b)).powi(2));
+                let distance = squares.iter().sum::<f64>().sqrt();
+                assert!(distance >= 25.0, "{name} and {other}: {distance}");
+            }
+        }
     }
 
     #[test]

@@ -49,7 +49,7 @@ fn cpu(configuration: &ConfigurationResult, look: Look) -> String {
     if configuration.cpu_times.is_empty() {
         return String::new();
     }
-    let mut table = look.table(&["CPU time, sampled phases", "µs/op", "± 95 %", "schedstat", "what"]);
+    let mut table = look.table(&["CPU time, sampled phases", "µs/op", "± 95 %", "by samples", "schedstat", "what"]);
     for time in &configuration.cpu_times {
         let softirqs = if time.softirq_ns_per_op > 0.0 {
             format!("of it {} in softirqs on top of its threads", micros(time.softirq_ns_per_op))
@@ -60,6 +60,7 @@ fn cpu(configuration: &ConfigurationResult, look: Look) -> String {
             Cell::new(format!("  {}", time.role)),
             number(micros(time.running_ns_per_op)),
             number(""),
+            number(micros(time.sampled_ns_per_op)),
             number(time.schedstat_ns_per_op.map_or("–".to_owned(), micros)),
             Cell::new(softirqs),
         ]);
@@ -110,7 +111,9 @@ fn samples(configuration: &ConfigurationResult) -> String {
         .unmatched
         .iter()
         .take(3)
-        .map(|unmatched| format!("{} {}", unmatched.function, percent(unmatched.share)))
+        .map(|unmatched| {
+            format!("{} {} or {} µs/op", unmatched.function, percent(unmatched.share), micros(unmatched.ns_per_op))
+        })
         .collect();
     if !worst.is_empty() {
         let _ = write!(text, " ({})", worst.join(", "));
@@ -125,6 +128,8 @@ pub(super) fn layer_changes(comparison: &ComparisonResult, look: Look) -> String
     }
     let mut table = look.table(&["change by layer", "µs/op", "± 95 %", ""]);
     let smallest = super::SMALLEST_SHARE * comparison.traced_delta_ns.abs().max(10_000.0);
+    let small: Vec<f64> =
+        comparison.layers.iter().map(|layer| layer.delta_ns).filter(|delta| delta.abs() < smallest).collect();
     for layer in comparison.layers.iter().filter(|layer| layer.delta_ns.abs() >= smallest) {
         table.add_row(vec![
             Cell::new(format!("  {}", layer.layer)),
@@ -132,6 +137,10 @@ pub(super) fn layer_changes(comparison: &ComparisonResult, look: Look) -> String
             number(spread(layer.ci95_ns)),
             Cell::new(if layer.significant { "*" } else { "" }),
         ]);
+    }
+    if !small.is_empty() {
+        let name = format!("  {} small changes", small.len());
+        table.add_row(vec![Cell::new(name), number(signed_micros(small.iter().sum()))]);
     }
     lines(&table)
 }
