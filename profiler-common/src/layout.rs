@@ -92,6 +92,8 @@ pub struct Socket {
     pub slot: u32,
     /// The thread that last received from it; 0: not known.
     pub reader: u32,
+    /// 1: a CPU is taking the slot.
+    pub lock: u64,
 }
 
 /// What a thread does; [`Thread::spent_ns`] has its time in each.
@@ -183,6 +185,8 @@ pub struct Packet {
     pub counted: u8,
     /// Stops the compiler from inventing padding.
     pub reserved: [u8; 6],
+    /// 1: a CPU is taking the slot.
+    pub lock: u64,
 }
 
 /// A thread: times that it leaves behind, bound to a socket when it receives or sends.
@@ -489,13 +493,13 @@ const _: () = assert!(Counter::ALL.len() <= COUNTERS);
 
 const _: () = assert!(size_of::<Control>() == 40);
 const _: () = assert!(size_of::<Token>() == 16);
-const _: () = assert!(size_of::<Socket>() == 40);
+const _: () = assert!(size_of::<Socket>() == 48);
 const _: () = assert!(size_of::<Wait>() == 88);
 const _: () = assert!(size_of::<Tag>() == 24);
 const _: () = assert!(size_of::<Cpu>() == 64);
 const _: () = assert!(size_of::<EventHead>() == 72);
 const _: () = assert!(size_of::<Event>() == 72 + 16 * FRAMES);
-const _: () = assert!(size_of::<Packet>() == 48);
+const _: () = assert!(size_of::<Packet>() == 56);
 const _: () = assert!(size_of::<Thread>() == 216);
 const _: () = assert!(size_of::<Device>() == 32);
 const _: () = assert!(size_of::<Stage>() == 16 + 4 * BUCKETS);

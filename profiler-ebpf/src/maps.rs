@@ -142,6 +142,28 @@ pub fn socket(address: u64) -> Option<&'static mut Socket> {
     None
 }
 
+/// Takes a slot's lock; false: another CPU has it. Without it, two CPUs that find the same slot free would both write it, and
+/// one's token would vanish uncounted. Rust's own compare-and-swap does not exist for BPF.
+#[inline(always)]
+fn try_lock(lock: &mut u64) -> bool {
+    let mut before = 0u64;
+    unsafe {
+        core::arch::asm!(
+            "r0 = cmpxchg_64({lock} + 0, r0, {one})",
+            lock = in(reg) lock,
+            one = in(reg) 1u64,
+            inout("r0") before,
+        );
+    }
+    before == 0
+}
+
+/// Gives it back.
+#[inline(always)]
+fn unlock(lock: &mut u64) {
+    unsafe { core::ptr::write_volatile(lock, 0) }
+}
+
 /// Starts to follow a socket; a slot that no phase has used since `epoch` began counts as free.
 #[inline(always)]
 pub fn put_socket(value: &Socket) -> bool {
@@ -152,9 +174,16 @@ pub fn put_socket(value: &Socket) -> bool {
             return false;
         };
         let slot = unsafe { &mut *slot };
-        if slot.key == 0 || slot.key == value.key || slot.token.epoch != value.token.epoch {
+        if !try_lock(&mut slot.lock) {
+            continue;
+        }
+        let free = slot.key == 0 || slot.key == value.key || slot.token.epoch != value.token.epoch;
+        if free {
             *slot = *value;
             slot.slot = index;
+        }
+        unlock(&mut slot.lock);
+        if free {
             return true;
         }
     }
@@ -178,11 +207,20 @@ pub fn packet(address: u64) -> Option<&'static mut Packet> {
 pub fn put_packet(value: &Packet) -> bool {
     // Its own address first: an entry of it further on must not survive a free slot before it.
     if let Some(slot) = packet(value.key) {
-        if slot.live != 0 && slot.token.epoch == value.token.epoch {
-            lose(&slot.token, slot.counted, Counter::LostRecycled);
+        if try_lock(&mut slot.lock) {
+            // A free one may have been taken for another address meanwhile.
+            let ours = slot.key == value.key;
+            if ours {
+                if slot.live != 0 && slot.token.epoch == value.token.epoch {
+                    lose(&slot.token, slot.counted, Counter::LostRecycled);
+                }
+                *slot = *value;
+            }
+            unlock(&mut slot.lock);
+            if ours {
+                return true;
+            }
         }
-        *slot = *value;
-        return true;
     }
     let first = mix(value.key);
     for way in 0..WAYS {
@@ -190,8 +228,15 @@ pub fn put_packet(value: &Packet) -> bool {
             return false;
         };
         let slot = unsafe { &mut *slot };
-        if slot.live == 0 || slot.token.epoch != value.token.epoch {
+        if !try_lock(&mut slot.lock) {
+            continue;
+        }
+        let free = slot.live == 0 || slot.token.epoch != value.token.epoch;
+        if free {
             *slot = *value;
+        }
+        unlock(&mut slot.lock);
+        if free {
             return true;
         }
     }

@@ -198,6 +198,7 @@ pub fn queue<K: Kernel>(control: &Control, skb: u64) -> Fault {
         live: 0,
         counted: 0,
         reserved: [0; 6],
+        lock: 1,
     });
     None
 }
@@ -254,6 +255,7 @@ fn first_hop<K: Kernel>(control: &Control, socket: &mut Socket, skb: u64, dev: u
         live: 1,
         counted: socket.counted,
         reserved: [0; 6],
+        lock: 1,
     };
     socket.state = EMPTY;
     socket.counted = 0;
@@ -436,6 +438,7 @@ fn follow_socket(address: u64, token: Token, reader: u32) -> Fault {
         reserved: 0,
         slot: 0,
         reader,
+        lock: 1,
     };
     if put_socket(&new) {
         return None;
