@@ -3,7 +3,9 @@
 //! Every type here is `#[repr(C)]` without implicit padding, because its bytes cross the kernel's boundary.
 #![no_std]
 
+mod counter;
 pub mod layout;
 pub mod point;
 
+pub use counter::{COUNTERS, Counter};
 pub use layout::*;

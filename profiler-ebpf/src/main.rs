@@ -7,6 +7,7 @@
 #![feature(asm_experimental_arch)]
 
 mod kernel;
+mod loss;
 mod maps;
 mod path;
 mod reader;
@@ -66,9 +67,9 @@ tracepoints! {
     ready_typed, ready_raw: "sk_data_ready" => |ctx, control, K| path::ready(control, ctx.arg(0));
     received_typed, received_raw: "sock_recv_length" => |ctx, control, K| path::received(control, ctx.arg(0), ctx.arg(1), ctx.arg(2));
     sent_typed, sent_raw: "sock_send_length" => |ctx, control, K| path::sent(control, ctx.arg(0), ctx.arg(1));
-    dropped_typed, dropped_raw: "kfree_skb" => |ctx, control, K| path::dropped(control, ctx.arg(0));
-    freed_typed, freed_raw: "consume_skb" => |ctx, control, K| path::freed(control, ctx.arg(0));
-    state_typed, state_raw: "inet_sock_set_state" => |ctx, control, K| path::state_changed(control, ctx.arg(0), ctx.arg(2));
+    dropped_typed, dropped_raw: "kfree_skb" => |ctx, control, K| loss::dropped(control, ctx.arg(0));
+    freed_typed, freed_raw: "consume_skb" => |ctx, control, K| loss::freed(control, ctx.arg(0));
+    state_typed, state_raw: "inet_sock_set_state" => |ctx, control, K| loss::state_changed(control, ctx.arg(0), ctx.arg(2));
     waking_typed, waking_raw: "sched_waking" => |ctx, control, K| thread::waking::<K>(control, ctx.as_ptr(), ctx.arg(0));
     wakeup_typed, wakeup_raw: "sched_wakeup" => |ctx, control, K| thread::wakeup::<K>(control, ctx.arg(0));
     switch_typed, switch_raw: "sched_switch" => |ctx, control, K| thread::switched::<K>(control, ctx.as_ptr(), ctx.arg(0), ctx.arg(1), ctx.arg(2));

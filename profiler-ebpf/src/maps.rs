@@ -6,8 +6,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use profiler_common::{
-    COUNTERS, Control, Counter, Cpu, Device, OFF, PACKET_SLOTS, Packet, RECORD_SLOTS, Record, SLOTS, STAGE_KEYS, STAGES,
-    Socket, Stage, Thread, Wait,
+    COUNTERS, Control, Counter, Cpu, Device, OFF, PACKET_SLOTS, Packet, RECORD_SLOTS, Record, SLOTS, STAGE_KEYS,
+    STAGES, Socket, Stage, Thread, Wait,
     point::DEVICES,
     state::{RUNNING, STATES},
 };
@@ -20,7 +20,6 @@ use crate::{
 
 /// `BPF_F_MMAPABLE`: user space reads the array as memory, without a system call per entry.
 const MMAPABLE: u32 = 1 << 10;
-
 
 #[map]
 static CONTROL: Array<Control> = Array::with_max_entries(1, MMAPABLE);

@@ -1,29 +1,28 @@
 //! Hand-overs between sockets and skbs. Every handler returns a fault worth a line under `--debug-probes`, or nothing.
 
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use profiler_common::{
     CALL_RECEIVE, CALL_SEND, CLIENT, Control, Counter, EMPTY, PARTS, Packet, READ, SERVER, STACKS, Socket, TOTALS, Tag,
     Token, UNREAD,
-    state::RUNNING,
     point::{
         AT_QUEUE, AT_RECEIVE, AT_SOFTIRQ, AT_XMIT, BACKLOG, CALL, DELIVERED, DROPPED, POLL_RETURN, READY, RECEIVE_CALL,
         RECEIVED, RETURN, SEND, SWITCH_IN, WAKEUP, WAKING, at_device,
     },
+    state::RUNNING,
 };
 
 use crate::{
     kernel::{Kernel, has_payload, read},
+    loss::{drop_entry, forget, give_up},
     maps::{count, count_inside, cpu, current, device, now, packet, put_packet, put_socket, socket, thread},
     reader, settings,
     thread::{add_ready, answered, has_read, runs, spent_until, work_on},
     token::{Parts, append, begin_record, commit_record, lose, pass},
 };
 
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-
-type Fault = Option<Counter>;
+pub type Fault = Option<Counter>;
 
 const MSG_PEEK: i32 = 2;
-const TCP_CLOSE: i32 = 7;
 const IPPROTO_TCP: u16 = 6;
 
 /// `tcp:tcp_sendmsg_locked`: the socket's owner sends.
@@ -77,21 +76,6 @@ pub fn send(control: &Control, address: u64) -> Fault {
         }
     }
     None
-}
-
-/// The socket loses its token: nobody works for it any more.
-#[inline(always)]
-fn forget(control: &Control, socket: &Socket) {
-    if control.mode != STACKS || socket.token.epoch != control.epoch {
-        return;
-    }
-    if let Some(thread) = thread(socket.reader) {
-        if socket.state == READ {
-            answered(control, thread);
-        } else if socket.state == UNREAD && socket.token.point == READY {
-            add_ready(control, thread, -1);
-        }
-    }
 }
 
 #[inline(always)]
@@ -155,20 +139,6 @@ fn begin_request(control: &Control, socket: &mut Socket, called_ns: u64, answere
         append(slot, CLIENT, SEND, at_ns);
     }
     socket.token.record = slot;
-}
-
-#[inline(always)]
-fn give_up(control: &Control, socket: &mut Socket, cause: Counter) -> Fault {
-    forget(control, socket);
-    let fault = lose(&socket.token, socket.counted, cause);
-    socket.state = EMPTY;
-    socket.counted = 0;
-    Some(fault)
-}
-#[inline(always)]
-fn drop_entry(packet: &mut Packet, cause: Counter) -> Fault {
-    packet.live = 0;
-    Some(lose(&packet.token, packet.counted, cause))
 }
 
 /// `net:net_dev_queue`: only a time is left behind; [`xmit`] of the same device binds it.
@@ -301,7 +271,7 @@ pub fn receive<K: Kernel>(control: &Control, skb: u64) -> Fault {
 }
 
 #[inline(always)]
-fn travelling(control: &Control, skb: u64) -> Option<&'static mut Packet> {
+pub fn travelling(control: &Control, skb: u64) -> Option<&'static mut Packet> {
     packet(skb).filter(|packet| packet.live != 0 && packet.token.epoch == control.epoch)
 }
 
@@ -478,48 +448,6 @@ fn finish_request(control: &Control, socket: &mut Socket, at_ns: u64) {
         count(if inside { Counter::Completed } else { Counter::Unfinished });
         socket.counted = 0;
     }
-}
-
-/// `skb:kfree_skb`: the token goes back to the sender, whose retransmission takes it along.
-#[inline(always)]
-pub fn dropped(control: &Control, skb: u64) -> Fault {
-    let packet = travelling(control, skb)?;
-    let at_ns = now();
-    count_inside(control, at_ns, Counter::Drops);
-    if let Err(cause) = pass(control, &mut packet.token, DROPPED, at_ns) {
-        return drop_entry(packet, cause);
-    }
-    packet.live = 0;
-    let sender = socket(packet.socket).filter(|sender| sender.state == EMPTY && sender.token.epoch == control.epoch);
-    let Some(sender) = sender else {
-        return Some(lose(&packet.token, packet.counted, Counter::LostDropped));
-    };
-    sender.token = packet.token;
-    sender.counted = packet.counted;
-    sender.state = READ;
-    Some(Counter::Drops)
-}
-
-/// `skb:consume_skb`: freed in good order, yet never delivered to a socket.
-#[inline(always)]
-pub fn freed(control: &Control, skb: u64) -> Fault {
-    let packet = travelling(control, skb)?;
-    drop_entry(packet, Counter::LostFreed)
-}
-
-/// `sock:inet_sock_set_state`: the address of a closed socket may be used again at once.
-#[inline(always)]
-pub fn state_changed(control: &Control, address: u64, new: i32) -> Fault {
-    if new != TCP_CLOSE {
-        return None;
-    }
-    let socket = socket(address)?;
-    socket.key = 0;
-    if socket.state == EMPTY || socket.token.epoch != control.epoch {
-        return None;
-    }
-    forget(control, socket);
-    Some(lose(&socket.token, socket.counted, Counter::LostClosed))
 }
 
 /// `sock:sock_send_length`: a check on the number of sends, from another place in the kernel.

@@ -1,0 +1,86 @@
+//! Everything that the probes count: losses by cause, and what is none.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// Everything the probes count, as indices into one per-CPU array.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Counter { $($(#[$doc])* $variant,)* }
+        impl Counter {
+            /// All of them, in order of their index.
+            pub const ALL: &'static [Counter] = &[$(Counter::$variant,)*];
+            /// The name under which a result shows it.
+            #[must_use]
+            pub const fn name(self) -> &'static str { match self { $(Counter::$variant => $name,)* } }
+        }
+    };
+}
+counters! {
+    /// Requests that started inside the recorded interval.
+    Followed = "followed",
+    /// Of those, the ones whose response was received inside it.
+    Completed = "completed",
+    /// Of those, the ones seen to go on after its end.
+    Unfinished = "unfinished",
+    /// Responses received inside the interval, whenever their request started.
+    Operations = "operations",
+    /// Token lost: no slot for its skb.
+    LostPacketTable = "packet_table_full",
+    /// Token lost: delivered to a socket that is not followed.
+    LostUnknownSocket = "unknown_socket",
+    /// Token lost: its skb was freed without delivery.
+    LostFreed = "freed",
+    /// Token lost: its skb's address was taken by another.
+    LostRecycled = "recycled",
+    /// Token lost: its socket was closed.
+    LostClosed = "closed",
+    /// Token lost: time ran backwards.
+    LostNegative = "negative_time",
+    /// Token lost: dropped, and its sender is unknown.
+    LostDropped = "dropped_without_sender",
+    /// Token lost: its socket received something else in between.
+    LostResynchronised = "resynchronised",
+    /// Token lost: no number left for its stage.
+    LostStageTable = "stage_table_full",
+    /// Records begun.
+    RecordsStarted = "records_started",
+    /// Records handed to user space.
+    RecordsCommitted = "records_committed",
+    /// Record lost: the ring buffer was full.
+    RecordsRingFull = "records_ring_full",
+    /// Record lost: its path was longer than a record.
+    RecordsTooLong = "records_too_long",
+    /// Record lost with its token.
+    RecordsAbandoned = "records_abandoned",
+    /// A message was received in parts.
+    Parts = "received_in_parts",
+    /// Further segments or retransmissions of a message whose token is in flight.
+    Segments = "further_segments",
+    /// skbs with a token that were dropped.
+    Drops = "drops",
+    /// A client sent while its request was under way: pipelining, or a request in several writes.
+    Pipelined = "sent_while_under_way",
+    /// A server answered what it had not received by a call: splice, sendfile, io_uring.
+    Unreceived = "answered_unreceived",
+    /// Sockets that found no slot.
+    SocketTable = "socket_table_full",
+    /// Devices that found no slot.
+    DeviceTable = "device_table_full",
+    /// Threads whose slot was taken over by another.
+    ThreadClash = "thread_slot_taken",
+    /// Successful sends seen by `sock:sock_send_length` (detailed phases).
+    Sent = "sent",
+    /// NET_RX softirqs that ran (detailed phases).
+    Softirqs = "softirqs",
+    /// Requests delivered to a socket that is not followed, in or out of the interval.
+    UnknownSocket = "delivered_to_unknown_socket",
+    /// Stacks and waits noted (sampled phases).
+    Events = "events",
+    /// Stacks or waits lost: the ring buffer was full.
+    EventsRingFull = "events_ring_full",
+    /// Stages that could not be divided up by what the reader did: it was not known from the beginning (detailed phases).
+    ReaderChanged = "reader_changed",
+}
+/// Length of the counters' array.
+pub const COUNTERS: usize = 64;
+const _: () = assert!(Counter::ALL.len() <= COUNTERS);

@@ -1,0 +1,89 @@
+//! Tokens that do not arrive: dropped, freed, closed, or lost on the way.
+
+use profiler_common::{
+    Control, Counter, EMPTY, Packet, READ, STACKS, Socket, UNREAD,
+    point::{DROPPED, READY},
+};
+
+use crate::{
+    maps::{count_inside, now, socket, thread},
+    path::{Fault, travelling},
+    thread::{add_ready, answered},
+    token::{lose, pass},
+};
+
+const TCP_CLOSE: i32 = 7;
+
+/// The socket loses its token: nobody works for it any more.
+#[inline(always)]
+pub fn forget(control: &Control, socket: &Socket) {
+    if control.mode != STACKS || socket.token.epoch != control.epoch {
+        return;
+    }
+    if let Some(thread) = thread(socket.reader) {
+        if socket.state == READ {
+            answered(control, thread);
+        } else if socket.state == UNREAD && socket.token.point == READY {
+            add_ready(control, thread, -1);
+        }
+    }
+}
+
+/// A fault in the socket's own books.
+#[inline(always)]
+pub fn give_up(control: &Control, socket: &mut Socket, cause: Counter) -> Fault {
+    forget(control, socket);
+    let fault = lose(&socket.token, socket.counted, cause);
+    socket.state = EMPTY;
+    socket.counted = 0;
+    Some(fault)
+}
+
+/// A travelling token is lost.
+#[inline(always)]
+pub fn drop_entry(packet: &mut Packet, cause: Counter) -> Fault {
+    packet.live = 0;
+    Some(lose(&packet.token, packet.counted, cause))
+}
+
+/// `skb:kfree_skb`: the token goes back to the sender, whose retransmission takes it along.
+#[inline(always)]
+pub fn dropped(control: &Control, skb: u64) -> Fault {
+    let packet = travelling(control, skb)?;
+    let at_ns = now();
+    count_inside(control, at_ns, Counter::Drops);
+    if let Err(cause) = pass(control, &mut packet.token, DROPPED, at_ns) {
+        return drop_entry(packet, cause);
+    }
+    packet.live = 0;
+    let sender = socket(packet.socket).filter(|sender| sender.state == EMPTY && sender.token.epoch == control.epoch);
+    let Some(sender) = sender else {
+        return Some(lose(&packet.token, packet.counted, Counter::LostDropped));
+    };
+    sender.token = packet.token;
+    sender.counted = packet.counted;
+    sender.state = READ;
+    Some(Counter::Drops)
+}
+
+/// `skb:consume_skb`: freed in good order, yet never delivered to a socket.
+#[inline(always)]
+pub fn freed(control: &Control, skb: u64) -> Fault {
+    let packet = travelling(control, skb)?;
+    drop_entry(packet, Counter::LostFreed)
+}
+
+/// `sock:inet_sock_set_state`: the address of a closed socket may be used again at once.
+#[inline(always)]
+pub fn state_changed(control: &Control, address: u64, new: i32) -> Fault {
+    if new != TCP_CLOSE {
+        return None;
+    }
+    let socket = socket(address)?;
+    socket.key = 0;
+    if socket.state == EMPTY || socket.token.epoch != control.epoch {
+        return None;
+    }
+    forget(control, socket);
+    Some(lose(&socket.token, socket.counted, Counter::LostClosed))
+}
