@@ -187,8 +187,8 @@ impl<'a> Measurement<'a> {
                 sleep_until(close_ns + LEAD_OUT.as_nanos() as u64, || taken.take(self.probes))
             });
         // While the processes live.
-        let users = if kind == PhaseKind::Sampled {
-            sampling::UserNames::look_up(&taken.events)
+        let users = if kind == PhaseKind::Sampled && self.client.reports_whole_runs() {
+            sampling::UserNames::look_up(taken.events.iter())
         } else {
             sampling::UserNames::default()
         };

@@ -42,16 +42,17 @@ pub struct RawSampled {
     pub noted: (u64, u64),
 }
 
-/// Names of processes' functions, by process and address: looked up at the end of each phase, because processes may end.
+/// Names of processes' functions, by process and address. Of a client that ends with its phase they are looked up then; all
+/// others when the phases are over, so that it is no work between them.
 #[derive(Default)]
 pub struct UserNames(HashMap<u32, HashMap<u64, Vec<String>>>);
 
 impl UserNames {
     /// Looks up all of the events'.
     #[must_use]
-    pub fn look_up(events: &[RawEvent]) -> Self {
+    pub fn look_up<'a>(events: impl Iterator<Item = &'a RawEvent>) -> Self {
         let mut addresses: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
-        for event in events.iter().filter(|event| !event.user.is_empty()) {
+        for event in events.filter(|event| !event.user.is_empty()) {
             addresses.entry(event.head.tgid).or_default().extend(&event.user);
         }
         let symbols = Symbols::default();
@@ -241,7 +242,9 @@ impl Names {
         let events = || phases.iter().flat_map(|phase| &phase.events);
         let kernel: BTreeSet<u64> = events().flat_map(|event| &event.kernel).copied().collect();
         let mut user: HashMap<u32, HashMap<u64, Vec<String>>> = HashMap::new();
-        for (pid, names) in phases.iter().flat_map(|phase| &phase.users.0) {
+        let unnamed = phases.iter().filter(|phase| phase.users.0.is_empty());
+        let late = UserNames::look_up(unnamed.flat_map(|phase| &phase.events));
+        for (pid, names) in phases.iter().flat_map(|phase| &phase.users.0).chain(&late.0) {
             user.entry(*pid).or_default().extend(names.clone());
         }
         Ok(Self { kernel: Symbols::default().kernel(&kernel)?, user, frames: Vec::new(), index: HashMap::new() })
