@@ -2,6 +2,7 @@
 //! and says what it saw in it.
 
 pub mod clock;
+pub mod connect;
 pub mod epoll;
 pub mod phases;
 pub mod protocol;

@@ -108,6 +108,13 @@ pub fn share_interval(part: u64, whole: u64) -> Option<[f64; 2]> {
     Some([((centre - reach) / scale).max(0.0), ((centre + reach) / scale).min(1.0)])
 }
 
+/// Samples for every share of them to be known to ± `until`: the normal approximation to the binomial at its widest, a share
+/// of one half.
+#[must_use]
+pub fn samples_needed(until: f64) -> f64 {
+    (1.96 * 0.5 / until).powi(2)
+}
+
 /// Standard error below which a row counts as not varying: rounding alone makes this much.
 fn smallest_error(mean: f64) -> f64 {
     1e-9 * mean.abs()

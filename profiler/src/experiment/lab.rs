@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use super::{
     client::{self, Client},
     measure::{Measurement, Parties, RawPhase},
-    plan::{Cpus, Plan, allowed_cpus, phases},
+    plan::{Cpus, LARGER_STAGE, Plan, allowed_cpus, phases},
     sampling::{self, Sampling},
     schedule::{Brought, Repeater},
 };
 use crate::{
+    analysis::statistics::samples_needed,
     artifact,
     configuration::Configuration,
     counts::{Phase, PhaseKind, Place, Repetition, Role},
@@ -248,16 +249,12 @@ struct SampleQuota<'a> {
     needed: Option<u64>,
 }
 
-/// Stages with less than this share of the samples do not prolong a run.
-const LARGER_STAGE: f64 = 0.05;
 /// Most phases that a repetition is prolonged by.
 const MOST_PHASES: usize = 100;
 
-/// Samples of a stage until the end of a round for its layers' shares to be known to ± `until` at the end of the run: the
-/// normal approximation to the binomial at its widest, a share of one half.
+/// Samples of a stage until the end of a round for its layers' shares to be known to ± `until` at the end of the run.
 fn needed(until: f64, round: u32, rounds: f64) -> u64 {
-    let whole = (1.96 * 0.5 / until).powi(2);
-    (whole * f64::from(round + 1) / rounds).ceil() as u64
+    (samples_needed(until) * f64::from(round + 1) / rounds).ceil() as u64
 }
 
 impl SampleQuota<'_> {

@@ -29,6 +29,8 @@ const BLOCK: [PhaseKind; 6] = [
     PhaseKind::Detached,
     PhaseKind::Sampled,
 ];
+/// Stages with less than this share of the samples do not prolong a run.
+pub const LARGER_STAGE: f64 = 0.05;
 /// Fewest rounds for intervals and verdicts.
 pub const ROUNDS_FOR_VERDICTS: usize = 8;
 

@@ -4,10 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConfigurationResult, StageResult};
 use crate::{
-    analysis::tail::FEWEST_RECORDS,
+    analysis::{statistics::samples_needed, tail::FEWEST_RECORDS},
     counts::Repetition,
     environment::Environment,
-    experiment::{plan::ROUNDS_FOR_VERDICTS, store::Header},
+    experiment::{
+        plan::{LARGER_STAGE, ROUNDS_FOR_VERDICTS},
+        store::Header,
+    },
 };
 
 /// A warning.
@@ -168,13 +171,10 @@ fn profile(configuration: &ConfigurationResult, found: &mut Vec<Warning>) {
     }
 }
 
-/// A stage with this share of the samples is one of those that `--samples-until` is about.
-const LARGER_STAGE: f64 = 0.05;
-
 fn too_few_samples(configuration: &ConfigurationResult, until: f64, found: &mut Vec<Warning>) {
     let of_stage = |stage: &StageResult| stage.layers.iter().map(|layer| layer.samples).sum::<u64>();
     let all: u64 = configuration.stages.iter().map(of_stage).sum();
-    let needed = (1.96 * 0.5 / until).powi(2);
+    let needed = samples_needed(until);
     let larger = configuration.stages.iter().filter(|stage| of_stage(stage) as f64 >= LARGER_STAGE * all as f64);
     // A few may be missing: the quota of a round counts what is set aside later.
     let short: Vec<&str> = larger

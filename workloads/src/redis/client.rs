@@ -5,12 +5,12 @@ use std::{
     net::{SocketAddrV4, TcpStream},
     os::fd::AsRawFd,
     sync::Arc,
-    time::Duration,
 };
 
 use super::resp::{self, Reply as Answer};
 use crate::{
     clock::now_ns,
+    connect::connect,
     epoll::Epoll,
     phases::{Shared, Times, Worker, say},
     protocol::Reply,
@@ -72,26 +72,12 @@ pub fn drive(options: &Options) -> io::Result<()> {
     shared.answer(&[worker])
 }
 
-fn connect(options: &Options, deadline_ns: u64) -> io::Result<TcpStream> {
-    loop {
-        match TcpStream::connect_timeout(&options.connect.into(), Duration::from_secs(1)) {
-            Ok(stream) => return Ok(stream),
-            // Too many open files: waiting does not help.
-            Err(error) if now_ns() > deadline_ns || error.raw_os_error() == Some(libc::EMFILE) => return Err(error),
-            Err(_) => std::thread::sleep(Duration::from_millis(20)),
-        }
-    }
-}
-
 fn connect_all(options: &Options) -> Result<Vec<TcpStream>, String> {
     let deadline_ns = now_ns() + options.patience_ms * 1_000_000;
     let fail = |error: io::Error| format!("cannot connect to {}: {error}", options.connect);
     let mut streams = Vec::with_capacity(options.clients);
     for _ in 0..options.clients {
-        let mut stream = connect(options, deadline_ns).map_err(fail)?;
-        stream.set_nodelay(true).map_err(fail)?;
-        // A server that hangs while connections are made shows as an error, not as a run without end.
-        stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(fail)?;
+        let mut stream = connect(options.connect, deadline_ns).map_err(fail)?;
         // A userland proxy accepts before the server does: one exchange shows that Redis itself is there.
         ask(&mut stream, &resp::request(&[b"PING"]), |answer| *answer == Answer::Simple(b"PONG"))?;
         streams.push(stream);

@@ -4,11 +4,11 @@ use std::{
     io::{self, Read, Write},
     net::{SocketAddrV4, TcpStream},
     sync::Arc,
-    time::Duration,
 };
 
 use crate::{
     clock::{now_ns, sleep_until},
+    connect::connect,
     phases::{Shared, Times, Worker, say},
     protocol::Reply,
 };
@@ -76,17 +76,8 @@ pub fn drive(options: &Options) -> io::Result<()> {
 fn connect_all(options: &Options) -> io::Result<Vec<TcpStream>> {
     let deadline = now_ns() + options.patience_ms * 1_000_000;
     let mut streams = Vec::new();
-    while streams.len() < options.connections as usize {
-        match TcpStream::connect_timeout(&options.connect.into(), Duration::from_secs(1)) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                // A connection that hangs shows as an error, not as a run without end.
-                stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-                streams.push(stream);
-            }
-            Err(error) if now_ns() > deadline => return Err(error),
-            Err(_) => std::thread::sleep(Duration::from_millis(20)),
-        }
+    for _ in 0..options.connections {
+        streams.push(connect(options.connect, deadline)?);
     }
     // A userland proxy accepts before the server does: one exchange shows that the server itself is there.
     for stream in &mut streams {
