@@ -40,8 +40,12 @@ counters! {
     LostDropped = "dropped_without_sender",
     /// Token lost: its socket received something else in between.
     LostResynchronised = "resynchronised",
-    /// Token lost: no number left for its stage.
+    /// Token lost: no place left for its stage or device.
     LostStageTable = "stage_table_full",
+    /// Token lost: no slot for its connection into a virtual machine.
+    LostConnectionTable = "connection_table_full",
+    /// Token lost: another message of its connection went into the virtual machine before its answer came out.
+    LostUnanswered = "unanswered",
     /// Records begun.
     RecordsStarted = "records_started",
     /// Records handed to user space.
@@ -80,6 +84,8 @@ counters! {
     EventsRingFull = "events_ring_full",
     /// Stages that could not be divided up by what the reader did: it was not known from the beginning (detailed phases).
     ReaderChanged = "reader_changed",
+    /// Times of parts and of system calls that found no place (detailed phases).
+    DetailsTable = "details_table_full",
 }
 /// Length of the counters' array.
 pub const COUNTERS: usize = 64;

@@ -5,6 +5,13 @@ pub const CLIENT: u8 = 0;
 /// Role of the process that answers them.
 pub const SERVER: u8 = 1;
 
+/// Role of a proxy's sockets to clients, of requests that it has, and of its threads.
+pub const PROXY_IN: u8 = 2;
+/// Role of a proxy's sockets to servers, and of responses that it has.
+pub const PROXY_OUT: u8 = 3;
+/// Roles.
+pub const ROLES: usize = 4;
+
 /// Nothing is followed.
 pub const OFF: u32 = 0;
 /// Requests are followed; what falls between `open_ns` and `close_ns` is recorded.
@@ -17,6 +24,8 @@ pub const NO_FIELD: u32 = u32::MAX;
 pub const SLOTS: u32 = 16384;
 /// skbs with a token at any instant.
 pub const PACKET_SLOTS: u32 = 4096;
+/// Connections into a virtual machine that can be followed at once.
+pub const CONNECTION_SLOTS: u32 = 4096;
 
 /// What user space tells the probes: one entry, read by every program before anything else.
 #[repr(C)]
@@ -36,8 +45,12 @@ pub struct Control {
     pub mode: u32,
     /// With [`STACKS`]: one wait in about this many leaves its stacks; 0: none.
     pub wait_every: u32,
-    /// Stops the compiler from inventing padding.
-    pub reserved: u32,
+    /// Port on which a proxy listens; 0: there is none.
+    pub proxy_port: u32,
+    /// Interface number of the device behind which a virtual machine answers; 0: there is none.
+    pub boundary_ifindex: u32,
+    /// Inode number of its network namespace.
+    pub boundary_namespace: u32,
 }
 
 /// Nothing but the totals and records.
@@ -70,7 +83,7 @@ pub const UNREAD: u8 = 1;
 /// A socket holds a message that was read and not yet answered.
 pub const READ: u8 = 2;
 
-/// A followed socket.
+/// A followed socket: one cache line.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Socket {
@@ -94,6 +107,8 @@ pub struct Socket {
     pub reader: u32,
     /// 1: a CPU is taking the slot.
     pub lock: u64,
+    /// Fills the cache line.
+    pub unused: [u64; 2],
 }
 
 /// What a thread does; [`Thread::spent_ns`] has its time in each.
@@ -167,7 +182,7 @@ pub struct Cpu {
     pub sent: Tag,
 }
 
-/// A travelling skb.
+/// A travelling skb: one cache line.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Packet {
@@ -187,6 +202,32 @@ pub struct Packet {
     pub reserved: [u8; 6],
     /// 1: a CPU is taking the slot.
     pub lock: u64,
+    /// 1 + slot of the connection that its token went to, into a virtual machine; 0: it did not.
+    pub connection: u32,
+    /// Fills the cache line.
+    pub unused: u32,
+}
+
+/// A connection into a virtual machine, which holds its token from the one skb to the other: one cache line.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Connection {
+    /// Address and port outside, port inside; 0: free.
+    pub key: u64,
+    /// What the machine holds, if `state` is not [`EMPTY`].
+    pub token: Token,
+    /// The socket that sent it.
+    pub socket: u64,
+    /// 1: a CPU is taking the slot.
+    pub lock: u64,
+    /// [`EMPTY`] or [`READ`].
+    pub state: u8,
+    /// As in [`Socket`].
+    pub counted: u8,
+    /// Stops the compiler from inventing padding.
+    pub reserved: [u8; 6],
+    /// Fills the cache line.
+    pub unused: [u64; 2],
 }
 
 /// A thread: times that it leaves behind, bound to a socket when it receives or sends.
@@ -229,6 +270,10 @@ pub struct Thread {
     pub worked_ns: u64,
     /// 1 + slot of the socket on which it did.
     pub worked_slot: u32,
+    /// Of a proxy's thread: 1 + slot of the socket that it last received from, 0: what that held is handed on.
+    pub proxied_slot: u32,
+    /// Stops the compiler from inventing padding.
+    pub reserved: u32,
     /// Phase that `state`, `ready` and `read` belong to.
     pub epoch: u32,
     /// Messages that wait in its sockets.
@@ -258,6 +303,8 @@ pub struct Device {
     pub namespace: u32,
     /// Its name, ended by a zero byte.
     pub name: [u8; 16],
+    /// 1: the slot is taken.
+    pub lock: u64,
 }
 
 /// Sub-buckets per power of two in [`Stage::buckets`]: a value is known to within 1/8 of itself.
@@ -279,28 +326,26 @@ pub struct Stage {
     pub buckets: [u32; BUCKETS],
 }
 
-/// Stages that one repetition can tell apart; 0 is never used.
+/// Stages and system calls that one repetition can tell apart.
 pub const STAGES: u32 = 512;
 
-/// Packs a stage into the index of the map that numbers stages: 19 bits.
+/// Packs a stage into the key of the table of stages: 19 bits, never 0.
 #[inline(always)]
 #[must_use]
 pub const fn stage_key(part: bool, role: u8, from: u8, to: u8) -> u32 {
     ((part as u32) << 18) | (((role & 3) as u32) << 16) | ((from as u32) << 8) | to as u32
 }
-/// System calls are numbered along with the stages: their keys begin here.
+/// System calls have totals along with the stages: their keys begin here.
 pub const CALL_KEYS: u32 = 1 << 19;
 /// System calls that can be told apart.
 pub const SYSTEM_CALLS: u32 = 512;
 
-/// Packs a role and a system call's number (below [`SYSTEM_CALLS`]) into an index of the same map.
+/// Packs a role and a system call's number (below [`SYSTEM_CALLS`]) into a key of the same table.
 #[inline(always)]
 #[must_use]
 pub const fn call_key(role: u8, number: u32) -> u32 {
-    CALL_KEYS | ((role as u32 & 1) << 9) | (number & (SYSTEM_CALLS - 1))
+    CALL_KEYS | ((role as u32 & 3) << 9) | (number & (SYSTEM_CALLS - 1))
 }
-/// Entries of the map that numbers stages.
-pub const STAGE_KEYS: u32 = CALL_KEYS + 2 * SYSTEM_CALLS;
 
 /// Points that one record holds.
 pub const RECORD_POINTS: usize = 128;
@@ -327,8 +372,8 @@ pub struct Seen {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Record {
-    /// The client's socket, 0: the slot is free.
-    pub socket: u64,
+    /// 1 + slot of the client's socket, 0: the record is free.
+    pub taken: u64,
     /// Phase.
     pub epoch: u32,
     /// Points used.
@@ -406,17 +451,18 @@ pub struct Event {
     pub user: [u64; FRAMES],
 }
 
-const _: () = assert!(size_of::<Control>() == 40);
+const _: () = assert!(size_of::<Control>() == 48);
 const _: () = assert!(size_of::<Token>() == 16);
-const _: () = assert!(size_of::<Socket>() == 48);
+const _: () = assert!(size_of::<Socket>() == 64);
 const _: () = assert!(size_of::<Wait>() == 88);
 const _: () = assert!(size_of::<Tag>() == 24);
 const _: () = assert!(size_of::<Cpu>() == 64);
 const _: () = assert!(size_of::<EventHead>() == 72);
 const _: () = assert!(size_of::<Event>() == 72 + 16 * FRAMES);
-const _: () = assert!(size_of::<Packet>() == 56);
-const _: () = assert!(size_of::<Thread>() == 216);
-const _: () = assert!(size_of::<Device>() == 32);
+const _: () = assert!(size_of::<Packet>() == 64);
+const _: () = assert!(size_of::<Connection>() == 64);
+const _: () = assert!(size_of::<Thread>() == 224);
+const _: () = assert!(size_of::<Device>() == 40);
 const _: () = assert!(size_of::<Stage>() == 16 + 4 * BUCKETS);
 const _: () = assert!(size_of::<Seen>() == 16);
 const _: () = assert!(size_of::<Record>() == RECORD_HEADER + 16 * RECORD_POINTS);

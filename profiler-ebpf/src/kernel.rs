@@ -37,11 +37,13 @@ pub fn read<T: Copy>(address: u64, offset: u32) -> T {
 /// The low half of an address as a number.
 ///
 /// With `tp_btf` the address is a typed pointer, on which the verifier allows only + and −; a 32-bit move turns it
-/// into a plain number. Only 32-bit operations may follow, or LLVM merges the move into 64-bit arithmetic on the
-/// pointer: hence the build's `-Ctarget-cpu=v3`.
+/// into a plain number. The move is written out, or LLVM leaves it away where nobody needs the pointer any more. Only 32-bit
+/// operations may follow, or it merges the move into 64-bit arithmetic on the pointer: hence the build's `-Ctarget-cpu=v3`.
 #[inline(always)]
 pub fn low(address: u64) -> u32 {
-    address as u32
+    let number: u32;
+    unsafe { core::arch::asm!("{number} = {low}", number = lateout(wreg) number, low = in(wreg) address as u32) }
+    number
 }
 
 /// Whether an skb that is about to leave its socket carries TCP payload, headers in place.
@@ -52,7 +54,8 @@ pub fn has_payload<K: Kernel>(skb: u64) -> bool {
     in_fragments != 0 || has_linear_payload::<K>(skb)
 }
 
-#[inline(always)]
+#[cold]
+#[inline(never)]
 fn has_linear_payload<K: Kernel>(skb: u64) -> bool {
     let head: u64 = K::load(skb, settings::skb_head());
     let data: u64 = K::load(skb, settings::skb_data());

@@ -6,8 +6,11 @@ use profiler_common::{
 };
 
 use crate::{
-    maps::{count_inside, now, socket, thread},
+    boundary::{dropped_before, taken},
+    maps::{count_inside, now, thread},
     path::{Fault, travelling},
+    phase::Phase,
+    slots::socket,
     thread::{add_ready, answered},
     token::{lose, pass},
 };
@@ -48,11 +51,11 @@ pub fn drop_entry(packet: &mut Packet, cause: Counter) -> Fault {
 
 /// `skb:kfree_skb`: the token goes back to the sender, whose retransmission takes it along.
 #[inline(always)]
-pub fn dropped(control: &Control, skb: u64) -> Fault {
-    let packet = travelling(control, skb)?;
+pub fn dropped(control: Phase<true>, skb: u64) -> Fault {
+    let Some(packet) = travelling(control, skb) else { return dropped_before(control, skb) };
     let at_ns = now();
-    count_inside(control, at_ns, Counter::Drops);
-    if let Err(cause) = pass(control, &mut packet.token, DROPPED, at_ns) {
+    count_inside(&control, at_ns, Counter::Drops);
+    if let Err(cause) = pass(&control, &mut packet.token, DROPPED, at_ns) {
         return drop_entry(packet, cause);
     }
     packet.live = 0;
@@ -68,22 +71,30 @@ pub fn dropped(control: &Control, skb: u64) -> Fault {
 
 /// `skb:consume_skb`: freed in good order, yet never delivered to a socket.
 #[inline(always)]
-pub fn freed(control: &Control, skb: u64) -> Fault {
-    let packet = travelling(control, skb)?;
+pub fn freed(control: Phase<true>, skb: u64) -> Fault {
+    let Some(packet) = travelling(control, skb) else {
+        taken(control, skb);
+        return None;
+    };
     drop_entry(packet, Counter::LostFreed)
 }
 
 /// `sock:inet_sock_set_state`: the address of a closed socket may be used again at once.
 #[inline(always)]
-pub fn state_changed(control: &Control, address: u64, new: i32) -> Fault {
+pub fn state_changed(control: Phase<true>, address: u64, new: i32) -> Fault {
     if new != TCP_CLOSE {
         return None;
     }
     let socket = socket(address)?;
-    socket.key = 0;
-    if socket.state == EMPTY || socket.token.epoch != control.epoch {
-        return None;
-    }
-    forget(control, socket);
-    Some(lose(&socket.token, socket.counted, Counter::LostClosed))
+    let closed = if socket.state == EMPTY || socket.token.epoch != control.epoch {
+        None
+    } else {
+        forget(&control, socket);
+        Some(lose(&socket.token, socket.counted, Counter::LostClosed))
+    };
+    socket.state = EMPTY;
+    socket.counted = 0;
+    // Last: from then on another CPU may take the slot.
+    unsafe { core::ptr::write_volatile(&mut socket.key, 0) }
+    closed
 }

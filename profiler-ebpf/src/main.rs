@@ -1,36 +1,40 @@
 //! virtax's probes: they hand over, count, and record. Names, sums and statistics are user space's.
 //!
-//! Each point has its program twice, for `tp_btf` and for raw tracepoints, and where kernels lack the tracepoint,
-//! for `fentry` and kprobes. User space's table of points says which one is loaded.
+//! Each point has its program twice, for `tp_btf` and for raw tracepoints; many a third time, for tracepoints by their records;
+//! and where kernels lack the tracepoint, for `fentry` and kprobes. User space's table of points says which one is loaded.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod boundary;
 mod kernel;
 mod loss;
 mod maps;
 mod path;
+mod phase;
+mod proxy;
 mod reader;
 mod settings;
+mod slots;
 mod stacks;
 mod thread;
 mod token;
 
 use aya_ebpf::{
     EbpfContext,
-    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, perf_event, raw_tracepoint},
+    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, perf_event, raw_tracepoint, tracepoint},
     programs::{
         BtfTracePointContext, FEntryContext, FExitContext, PerfEventContext, ProbeContext, RawTracePointContext,
-        RetProbeContext,
+        RetProbeContext, TracePointContext,
     },
 };
 use aya_log_ebpf::warn;
-use kernel::{Typed, Untyped};
+use kernel::{Kernel, Typed, Untyped};
 
 /// Runs a handler while requests are followed; its fault becomes a line on the terminal, if the user asked for them.
 macro_rules! follow {
-    ($ctx:ident, $name:expr, $control:ident => $body:expr) => {{
-        if let Some($control) = maps::following() {
+    ($ctx:ident, $name:expr, $detailed:literal, $control:ident => $body:expr) => {{
+        if let Some($control) = phase::following::<$detailed>() {
             if let Some(fault) = $body {
                 if maps::may_log() {
                     warn!(&$ctx, "{}: fault {}", $name, fault as u32);
@@ -41,51 +45,115 @@ macro_rules! follow {
     }};
 }
 
+/// A handler's programs: for typed and for raw tracepoints, and with `| typed, raw` those that are attached where nothing but
+/// totals and records is kept.
 macro_rules! tracepoints {
-    ($($typed:ident, $raw:ident: $tracepoint:literal => |$ctx:ident, $control:ident, $kernel:ident| $body:expr;)*) => { $(
+    ($($typed:ident, $raw:ident $(| $plain_typed:ident, $plain_raw:ident)?: $tracepoint:literal
+        => |$ctx:ident, $control:ident, $kernel:ident| $body:expr;)*) => { $(
+        tracepoints!(@one $typed, $raw, true: $tracepoint => |$ctx, $control, $kernel| $body);
+        $(tracepoints!(@one $plain_typed, $plain_raw, false: $tracepoint => |$ctx, $control, $kernel| $body);)?
+    )* };
+    (@one $typed:ident, $raw:ident, $detailed:literal: $tracepoint:literal
+        => |$ctx:ident, $control:ident, $kernel:ident| $body:expr) => {
         #[btf_tracepoint(function = $tracepoint)]
         pub fn $typed($ctx: BtfTracePointContext) -> i32 {
             #[allow(dead_code, reason = "only some handlers read the kernel's memory")]
             type $kernel = Typed;
-            follow!($ctx, $tracepoint, $control => $body)
+            follow!($ctx, $tracepoint, $detailed, $control => $body)
         }
         #[raw_tracepoint(tracepoint = $tracepoint)]
         pub fn $raw($ctx: RawTracePointContext) -> i32 {
             #[allow(dead_code, reason = "only some handlers read the kernel's memory")]
             type $kernel = Untyped;
-            follow!($ctx, $tracepoint, $control => $body)
+            follow!($ctx, $tracepoint, $detailed, $control => $body)
         }
-    )* };
+    };
 }
 
 tracepoints! {
-    send_typed, send_raw: "tcp_sendmsg_locked" => |ctx, control, K| path::send(control, ctx.arg(0));
-    queue_typed, queue_raw: "net_dev_queue" => |ctx, control, K| path::queue::<K>(control, ctx.arg(0));
-    xmit_typed, xmit_raw: "net_dev_start_xmit" => |ctx, control, K| path::xmit::<K>(control, ctx.arg(0), ctx.arg(1));
-    receive_typed, receive_raw: "netif_receive_skb" => |ctx, control, K| path::receive::<K>(control, ctx.arg(0));
-    delivered_typed, delivered_raw: "tcp_probe" => |ctx, control, K| path::delivered::<K>(control, ctx.arg(0), ctx.arg(1));
-    ready_typed, ready_raw: "sk_data_ready" => |ctx, control, K| path::ready(control, ctx.arg(0));
-    received_typed, received_raw: "sock_recv_length" => |ctx, control, K| path::received(control, ctx.arg(0), ctx.arg(1), ctx.arg(2));
-    sent_typed, sent_raw: "sock_send_length" => |ctx, control, K| path::sent(control, ctx.arg(0), ctx.arg(1));
+    send_typed, send_raw | send_plain_typed, send_plain_raw: "tcp_sendmsg_locked"
+        => |ctx, control, K| path::send(control, ctx.arg(0));
+    xmit_typed, xmit_raw | xmit_plain_typed, xmit_plain_raw: "net_dev_start_xmit"
+        => |ctx, control, K| path::xmit::<K, _>(control, ctx.arg(0), ctx.arg(1));
+    receive_typed, receive_raw | receive_plain_typed, receive_plain_raw: "netif_receive_skb"
+        => |ctx, control, K| path::receive::<K, _>(control, ctx.arg(0));
+    delivered_typed, delivered_raw | delivered_plain_typed, delivered_plain_raw: "tcp_probe"
+        => |ctx, control, K| path::delivered::<K, _>(control, ctx.arg(0), ctx.arg(1));
+    ready_typed, ready_raw | ready_plain_typed, ready_plain_raw: "sk_data_ready"
+        => |ctx, control, K| path::ready(control, ctx.arg(0));
+    received_typed, received_raw | received_plain_typed, received_plain_raw: "sock_recv_length"
+        => |ctx, control, K| path::received(control, ctx.arg(0), ctx.arg(1), ctx.arg(2));
     dropped_typed, dropped_raw: "kfree_skb" => |ctx, control, K| loss::dropped(control, ctx.arg(0));
     freed_typed, freed_raw: "consume_skb" => |ctx, control, K| loss::freed(control, ctx.arg(0));
     state_typed, state_raw: "inet_sock_set_state" => |ctx, control, K| loss::state_changed(control, ctx.arg(0), ctx.arg(2));
-    waking_typed, waking_raw: "sched_waking" => |ctx, control, K| thread::waking::<K>(control, ctx.as_ptr(), ctx.arg(0));
-    wakeup_typed, wakeup_raw: "sched_wakeup" => |ctx, control, K| thread::wakeup::<K>(control, ctx.arg(0));
-    switch_typed, switch_raw: "sched_switch" => |ctx, control, K| thread::switched::<K>(control, ctx.as_ptr(), ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    queue_typed, queue_raw: "net_dev_queue" => |ctx, control, K| path::queue::<K, _>(control, ctx.arg(0));
+    sent_typed, sent_raw: "sock_send_length" => |ctx, control, K| path::sent(control, ctx.arg(0), ctx.arg(1));
+    waking_typed, waking_raw: "sched_waking" => |ctx, control, K| thread::waking(&control, ctx.as_ptr(), K::load(ctx.arg(0), settings::task_pid()));
+    wakeup_typed, wakeup_raw: "sched_wakeup" => |ctx, control, K| thread::wakeup(&control, K::load(ctx.arg(0), settings::task_pid()));
+    switch_typed, switch_raw: "sched_switch" => |ctx, control, K| thread::switched::<K>(&control, ctx.as_ptr(), ctx.arg(0), ctx.arg(1), ctx.arg(2));
     call_typed, call_raw: "sys_enter" => |ctx, _control, K| thread::called(ctx.arg(1));
-    return_typed, return_raw: "sys_exit" => |ctx, control, K| thread::returned(control);
-    softirq_typed, softirq_raw: "softirq_entry" => |ctx, control, K| thread::softirq_began(control, ctx.arg(0));
+    return_typed, return_raw: "sys_exit" => |ctx, control, K| thread::returned(&control);
+    softirq_typed, softirq_raw: "softirq_entry" => |ctx, control, K| thread::softirq_began(&control, ctx.arg(0));
     softirq_end_typed, softirq_end_raw: "softirq_exit" => |ctx, _control, K| thread::softirq_ended(ctx.arg(0));
     fork_typed, fork_raw: "sched_process_fork" => |ctx, _control, K| thread::forked::<K>(ctx.arg(0), ctx.arg(1));
     exit_typed, exit_raw: "sched_process_exit" => |ctx, _control, K| thread::exited::<K>(ctx.arg(0));
 }
 
+/// A field of a tracepoint's record; zeroes where it cannot be read.
+#[inline(always)]
+fn field<T: Copy>(ctx: &TracePointContext, offset: u32) -> T {
+    kernel::read(ctx.as_ptr() as u64, offset)
+}
+
+/// Programs for tracepoints whose records hold all that a handler wants.
+macro_rules! records {
+    ($($program:ident: $tracepoint:literal => |$ctx:ident, $control:ident| $body:expr;)*) => { $(
+        #[tracepoint]
+        pub fn $program($ctx: TracePointContext) -> u32 {
+            follow!($ctx, $tracepoint, true, $control => $body)
+        }
+    )* };
+}
+
+records! {
+    xmit_record: "net_dev_start_xmit" => |ctx, control| {
+        let skb = field(&ctx, settings::xmit_skbaddr());
+        path::xmit::<Untyped, _>(control, skb, kernel::read(skb, settings::skb_dev()))
+    };
+    receive_record: "netif_receive_skb" => |ctx, control| path::receive::<Untyped, _>(control, field(&ctx, settings::receive_skbaddr()));
+    ready_record: "sk_data_ready" => |ctx, control| path::ready(control, field(&ctx, settings::ready_skaddr()));
+    received_record: "sock_recv_length" => |ctx, control| path::received(
+        control,
+        field(&ctx, settings::received_sk()),
+        field(&ctx, settings::received_ret()),
+        field(&ctx, settings::received_flags()),
+    );
+    dropped_record: "kfree_skb" => |ctx, control| loss::dropped(control, field(&ctx, settings::dropped_skbaddr()));
+    freed_record: "consume_skb" => |ctx, control| loss::freed(control, field(&ctx, settings::freed_skbaddr()));
+    state_record: "inet_sock_set_state" => |ctx, control| loss::state_changed(
+        control,
+        field(&ctx, settings::state_skaddr()),
+        field(&ctx, settings::state_newstate()),
+    );
+    queue_record: "net_dev_queue" => |ctx, control| path::queue::<Untyped, _>(control, field(&ctx, settings::queue_skbaddr()));
+    sent_record: "sock_send_length" => |ctx, control| path::sent(
+        control,
+        field(&ctx, settings::sent_sk()),
+        field(&ctx, settings::sent_ret()),
+    );
+    waking_record: "sched_waking" => |ctx, control| thread::waking(&control, ctx.as_ptr(), field(&ctx, settings::waking_pid()));
+    wakeup_record: "sched_wakeup" => |ctx, control| thread::wakeup(&control, field(&ctx, settings::wakeup_pid()));
+    call_record: "sys_enter" => |ctx, _control| thread::called(field(&ctx, settings::call_id()));
+    return_record: "sys_exit" => |ctx, control| thread::returned(&control);
+    softirq_record: "softirq_entry" => |ctx, control| thread::softirq_began(&control, field(&ctx, settings::softirq_vec()));
+    softirq_end_record: "softirq_exit" => |ctx, _control| thread::softirq_ended(field(&ctx, settings::softirq_end_vec()));
+}
+
 /// The sampler: a timer of every CPU.
 #[perf_event]
 pub fn sample(ctx: PerfEventContext) -> u32 {
-    if let Some(control) = maps::following() {
-        stacks::sample(control, ctx.as_ptr());
+    if let Some(control) = phase::following::<true>() {
+        stacks::sample(&control, ctx.as_ptr());
     }
     0
 }
@@ -94,28 +162,28 @@ pub fn sample(ctx: PerfEventContext) -> u32 {
 
 #[fentry(function = "tcp_sendmsg_locked")]
 pub fn send_fentry(ctx: FEntryContext) -> i32 {
-    follow!(ctx, "tcp_sendmsg_locked", control => path::send(control, ctx.arg(0)))
+    follow!(ctx, "tcp_sendmsg_locked", true, control => path::send(control, ctx.arg(0)))
 }
 #[kprobe]
 pub fn send_kprobe(ctx: ProbeContext) -> u32 {
-    follow!(ctx, "tcp_sendmsg_locked", control => ctx.arg(0).and_then(|socket| path::send(control, socket)))
+    follow!(ctx, "tcp_sendmsg_locked", true, control => ctx.arg(0).and_then(|socket| path::send(control, socket)))
 }
 #[fentry(function = "sock_def_readable")]
 pub fn ready_fentry(ctx: FEntryContext) -> i32 {
-    follow!(ctx, "sock_def_readable", control => path::ready(control, ctx.arg(0)))
+    follow!(ctx, "sock_def_readable", true, control => path::ready(control, ctx.arg(0)))
 }
 #[kprobe]
 pub fn ready_kprobe(ctx: ProbeContext) -> u32 {
-    follow!(ctx, "sock_def_readable", control => ctx.arg(0).and_then(|socket| path::ready(control, socket)))
+    follow!(ctx, "sock_def_readable", true, control => ctx.arg(0).and_then(|socket| path::ready(control, socket)))
 }
 // `tcp_recvmsg(sk, msg, len, flags, addr_len)` (since 5.19); the sixth word is what it returned.
 #[fexit(function = "tcp_recvmsg")]
 pub fn received_fexit(ctx: FExitContext) -> i32 {
-    follow!(ctx, "tcp_recvmsg", control => path::received(control, ctx.arg(0), ctx.arg(5), ctx.arg(3)))
+    follow!(ctx, "tcp_recvmsg", true, control => path::received(control, ctx.arg(0), ctx.arg(5), ctx.arg(3)))
 }
 #[kprobe]
 pub fn receiving_kprobe(ctx: ProbeContext) -> u32 {
-    follow!(ctx, "tcp_recvmsg", _control => {
+    follow!(ctx, "tcp_recvmsg", true, _control => {
         if let (Some(thread), Some(socket)) = (maps::current(), ctx.arg::<u64>(0)) {
             // A peek takes nothing away: its return must not count.
             thread.receiving = if ctx.arg::<i32>(3).unwrap_or(0) & 2 == 0 { socket } else { 0 };
@@ -125,7 +193,7 @@ pub fn receiving_kprobe(ctx: ProbeContext) -> u32 {
 }
 #[kretprobe]
 pub fn received_kretprobe(ctx: RetProbeContext) -> u32 {
-    follow!(ctx, "tcp_recvmsg", control => {
+    follow!(ctx, "tcp_recvmsg", true, control => {
         let socket = maps::current().map_or(0, |thread| core::mem::take(&mut thread.receiving));
         if socket == 0 { None } else { path::received(control, socket, ctx.ret(), 0) }
     })

@@ -6,8 +6,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use profiler_common::{
-    COUNTERS, Control, Counter, Cpu, Device, OFF, PACKET_SLOTS, Packet, RECORD_SLOTS, Record, SLOTS, STAGE_KEYS,
-    STAGES, Socket, Stage, Thread, Wait,
+    CONNECTION_SLOTS, COUNTERS, Connection, Control, Counter, Cpu, Device, PACKET_SLOTS, Packet, RECORD_SLOTS, ROLES as ROLE_COUNT, Record, SLOTS, STAGES, Socket, Stage,
+    Thread, Wait,
     point::DEVICES,
     state::{RUNNING, STATES},
 };
@@ -15,7 +15,7 @@ use profiler_common::{
 use crate::{
     kernel::{low, read},
     settings,
-    token::lose,
+    slots::{swap_if, try_lock},
 };
 
 /// `BPF_F_MMAPABLE`: user space reads the array as memory, without a system call per entry.
@@ -28,25 +28,21 @@ static ROLES: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0);
 #[map]
 static CALL_KINDS: Array<u32> = Array::with_max_entries(profiler_common::SYSTEM_CALLS, 0);
 #[map]
-static SOCKETS: Array<Socket> = Array::with_max_entries(SLOTS, MMAPABLE);
+pub static SOCKETS: Array<Socket> = Array::with_max_entries(SLOTS, MMAPABLE);
 #[map]
-static PACKETS: Array<Packet> = Array::with_max_entries(PACKET_SLOTS, MMAPABLE);
+pub static PACKETS: Array<Packet> = Array::with_max_entries(PACKET_SLOTS, MMAPABLE);
+#[map]
+pub static CONNECTIONS: Array<Connection> = Array::with_max_entries(CONNECTION_SLOTS, MMAPABLE);
 #[map]
 static THREADS: Array<Thread> = Array::with_max_entries(SLOTS, MMAPABLE);
 #[map]
 static WAITS: Array<Wait> = Array::with_max_entries(SLOTS, 0);
 #[map]
 static DEVICE_TABLE: Array<Device> = Array::with_max_entries(DEVICES, MMAPABLE);
+/// The stage whose totals stand at the same index of [`STAGE_TOTALS`]; 0: free. All of it is one page: keys spread over a
+/// table of their own size would be a page, and a miss in its cache, each.
 #[map]
-static STAGE_NUMBERS: Array<u32> = Array::with_max_entries(STAGE_KEYS, 0);
-#[map]
-static STAGE_NEXT: Array<u32> = Array::with_max_entries(1, MMAPABLE);
-#[map]
-static STAGE_OF_NUMBER: Array<u32> = Array::with_max_entries(STAGES, MMAPABLE);
-/// Numbers already given out, of devices and stages. Rust has no compare-and-swap for BPF; an insertion that must not
-/// find its key is one, and both are numbered only once.
-#[map]
-static CLAIMED: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
+static STAGE_KEYS: Array<u64> = Array::with_max_entries(STAGES, MMAPABLE);
 #[map]
 static STAGE_TOTALS: PerCpuArray<Stage> = PerCpuArray::with_max_entries(STAGES, 0);
 #[map]
@@ -55,7 +51,7 @@ static COUNTS: PerCpuArray<[u64; COUNTERS]> = PerCpuArray::with_max_entries(1, 0
 static CPUS: PerCpuArray<Cpu> = PerCpuArray::with_max_entries(1, 0);
 /// Occurrences and ns of each state of the threads of each role.
 #[map]
-static STATE_TOTALS: PerCpuArray<[[[u64; 2]; STATES]; 2]> = PerCpuArray::with_max_entries(1, 0);
+static STATE_TOTALS: PerCpuArray<[[[u64; 2]; STATES]; ROLE_COUNT]> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static RECORDS: Array<Record> = Array::with_max_entries(RECORD_SLOTS, MMAPABLE);
 #[map]
@@ -71,15 +67,19 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// The phase, while requests are followed.
+/// What user space tells the probes.
 #[inline(always)]
-pub fn following() -> Option<&'static Control> {
-    let control = unsafe { &*CONTROL.get_ptr(0)? };
-    (unsafe { core::ptr::read_volatile(&control.state) } != OFF).then_some(control)
+pub fn control() -> Option<&'static Control> {
+    CONTROL.get_ptr(0).map(|control| unsafe { &*control })
 }
 
 #[inline(always)]
 pub fn count(counter: Counter) {
+    count_number(counter as u32);
+}
+
+#[inline(always)]
+pub fn count_number(counter: u32) {
     if let Some(counts) = COUNTS.get_ptr_mut(0) {
         unsafe { (*counts)[counter as usize & (COUNTERS - 1)] += 1 }
     }
@@ -110,137 +110,8 @@ pub fn may_log() -> bool {
     due
 }
 
-const CLAIM_DEVICE: u32 = 1 << 30;
-const CLAIM_STAGE: u32 = 1 << 29;
-const BPF_NOEXIST: u64 = 1;
-
-/// Takes a number for good; false: it is taken.
-#[inline(always)]
-fn claim(number: u32) -> bool {
-    CLAIMED.insert(&number, &1, BPF_NOEXIST).is_ok()
-}
-
-#[inline(always)]
-fn mix(address: u64) -> u32 {
-    // Fibonacci hashing (Knuth, TAOCP 6.4): addresses of one slab cache differ in few bits.
-    low(address).wrapping_mul(0x9E37_79B1) >> 16
-}
-
-/// Slots probed for one key: a socket stays long, so with fewer, fifty of them would clash for good.
-const WAYS: u32 = 4;
-
-#[inline(always)]
-pub fn socket(address: u64) -> Option<&'static mut Socket> {
-    let first = mix(address);
-    for way in 0..WAYS {
-        let slot = unsafe { &mut *SOCKETS.get_ptr_mut((first + way) & (SLOTS - 1))? };
-        if slot.key == address {
-            return Some(slot);
-        }
-    }
-    None
-}
-
-/// Takes a slot's lock; false: another CPU has it. Without it, two CPUs that find the same slot free would both write it, and
-/// one's token would vanish uncounted. Rust's own compare-and-swap does not exist for BPF.
-#[inline(always)]
-fn try_lock(lock: &mut u64) -> bool {
-    let mut before = 0u64;
-    unsafe {
-        core::arch::asm!(
-            "r0 = cmpxchg_64({lock} + 0, r0, {one})",
-            lock = in(reg) lock,
-            one = in(reg) 1u64,
-            inout("r0") before,
-        );
-    }
-    before == 0
-}
-
-/// Gives it back.
-#[inline(always)]
-fn unlock(lock: &mut u64) {
-    unsafe { core::ptr::write_volatile(lock, 0) }
-}
-
-/// Starts to follow a socket; a slot that no phase has used since `epoch` began counts as free.
-#[inline(always)]
-pub fn put_socket(value: &Socket) -> bool {
-    let first = mix(value.key);
-    for way in 0..WAYS {
-        let index = (first + way) & (SLOTS - 1);
-        let Some(slot) = SOCKETS.get_ptr_mut(index) else {
-            return false;
-        };
-        let slot = unsafe { &mut *slot };
-        if !try_lock(&mut slot.lock) {
-            continue;
-        }
-        let free = slot.key == 0 || slot.key == value.key || slot.token.epoch != value.token.epoch;
-        if free {
-            *slot = *value;
-            slot.slot = index;
-        }
-        unlock(&mut slot.lock);
-        if free {
-            return true;
-        }
-    }
-    false
-}
-
-#[inline(always)]
-pub fn packet(address: u64) -> Option<&'static mut Packet> {
-    let first = mix(address);
-    for way in 0..WAYS {
-        let slot = unsafe { &mut *PACKETS.get_ptr_mut((first + way) & (PACKET_SLOTS - 1))? };
-        if slot.key == address {
-            return Some(slot);
-        }
-    }
-    None
-}
-
-/// Starts to follow an skb. What still stands at its address was freed without notice: that token is lost.
-#[inline(always)]
-pub fn put_packet(value: &Packet) -> bool {
-    // Its own address first: an entry of it further on must not survive a free slot before it.
-    if let Some(slot) = packet(value.key) {
-        if try_lock(&mut slot.lock) {
-            // A free one may have been taken for another address meanwhile.
-            let ours = slot.key == value.key;
-            if ours {
-                if slot.live != 0 && slot.token.epoch == value.token.epoch {
-                    lose(&slot.token, slot.counted, Counter::LostRecycled);
-                }
-                *slot = *value;
-            }
-            unlock(&mut slot.lock);
-            if ours {
-                return true;
-            }
-        }
-    }
-    let first = mix(value.key);
-    for way in 0..WAYS {
-        let Some(slot) = PACKETS.get_ptr_mut((first + way) & (PACKET_SLOTS - 1)) else {
-            return false;
-        };
-        let slot = unsafe { &mut *slot };
-        if !try_lock(&mut slot.lock) {
-            continue;
-        }
-        let free = slot.live == 0 || slot.token.epoch != value.token.epoch;
-        if free {
-            *slot = *value;
-        }
-        unlock(&mut slot.lock);
-        if free {
-            return true;
-        }
-    }
-    false
-}
+/// Fibonacci hashing (Knuth, TAOCP 6.4): addresses of one slab cache differ in few bits, and so do keys of stages.
+pub const SPREAD: u32 = 0x9E37_79B1;
 
 /// The thread with this id, if it is one of the run's and was seen in a call.
 #[inline(always)]
@@ -306,13 +177,15 @@ pub fn wait(slot: u32) -> Option<&'static mut Wait> {
     WAITS.get_ptr_mut(slot & (SLOTS - 1)).map(|wait| unsafe { &mut *wait })
 }
 
+const _: () = assert!(ROLE_COUNT * STATES == 32);
+
 /// Adds the time that a thread of a role was in a state.
 #[inline(always)]
 pub fn add_state(role: u32, state: u32, ns: u64) {
     if let Some(totals) = STATE_TOTALS.get_ptr_mut(0) {
         let mut index = u64::from(role) * STATES as u64 + u64::from(state);
         unsafe {
-            core::arch::asm!("{index} &= 15", index = inout(reg) index);
+            core::arch::asm!("{index} &= 31", index = inout(reg) index);
             let total = (*totals).as_flattened_mut().get_unchecked_mut(index as usize);
             total[0] += 1;
             total[1] += ns;
@@ -333,18 +206,39 @@ pub fn record(slot: u32) -> Option<&'static mut Record> {
     RECORDS.get_ptr_mut(slot & (RECORD_SLOTS - 1)).map(|record| unsafe { &mut *record })
 }
 
-/// Index of a device; its name is read only the first time.
+/// Index of a device.
 #[inline(always)]
 pub fn device(address: u64) -> Option<u8> {
-    let first = low(address) >> 12;
+    let index = (low(address) >> 12) & (DEVICES - 1);
+    if DEVICE_TABLE.get_ptr(index).is_some_and(|slot| unsafe { (*slot).key } == address) {
+        return Some(index as u8);
+    }
+    device_further(address, index)
+}
+
+/// Whether a virtual machine answers behind the device with this index.
+#[inline(always)]
+pub fn is_boundary(control: &Control, index: u8) -> bool {
+    DEVICE_TABLE.get_ptr(u32::from(index) & (DEVICES - 1)).is_some_and(|device| {
+        let device = unsafe { &*device };
+        device.ifindex == control.boundary_ifindex && device.namespace == control.boundary_namespace
+    })
+}
+
+/// The device's place further on; a new one takes the next free place, where its name is noted.
+#[inline(always)]
+fn device_further(address: u64, first: u32) -> Option<u8> {
     for way in 0..8 {
         let index = (first + way) & (DEVICES - 1);
-        let slot = unsafe { &mut *DEVICE_TABLE.get_ptr_mut(index)? };
+        let Some(slot) = DEVICE_TABLE.get_ptr_mut(index) else {
+            continue;
+        };
+        let slot = unsafe { &mut *slot };
         if slot.key == address {
             return Some(index as u8);
         }
-        // Two CPUs may meet a new device at once: one of them gets the slot, the other the next.
-        if slot.key == 0 && claim(CLAIM_DEVICE | index) {
+        // Two CPUs may meet a new device at once: one of them gets the place, the other the next.
+        if slot.key == 0 && try_lock(&mut slot.lock) {
             slot.name = read(address, settings::dev_name());
             slot.ifindex = read(address, settings::dev_ifindex());
             let net: u64 = read(address, settings::dev_net());
@@ -357,47 +251,44 @@ pub fn device(address: u64) -> Option<u8> {
     None
 }
 
-/// The totals of a stage on this CPU. Should two CPUs number a new stage at once, it gets two numbers, and user
-/// space adds them up.
+/// The totals of a stage on this CPU.
 #[inline(always)]
 pub fn stage(key: u32) -> Option<&'static mut Stage> {
-    let number = STAGE_NUMBERS.get_ptr_mut(key)?;
-    let mut index = unsafe { *number };
-    if index == 0 {
-        index = new_stage(key);
-        if index == 0 {
-            return None;
-        }
-        unsafe { *number = index }
+    let mut index = key.wrapping_mul(SPREAD) >> (32 - STAGES.ilog2());
+    if STAGE_KEYS.get_ptr(index).is_none_or(|known| unsafe { *known } != u64::from(key)) {
+        index = stage_further(key, index)?;
     }
     STAGE_TOTALS.get_ptr_mut(index).map(|stage| unsafe { &mut *stage })
 }
 
-/// The next free number; should another CPU take it first, the one after that.
-#[cold]
-#[inline(never)]
-fn new_stage(key: u32) -> u32 {
-    let first = next_stage(key);
-    if first == 0 { next_stage(key) } else { first }
+/// Where a stage is whose first place another one has; a new one takes the next free place.
+#[inline(always)]
+fn stage_further(key: u32, first: u32) -> Option<u32> {
+    let found = find_stage(key, first);
+    (found != 0).then(|| found - 1)
 }
 
-/// 0: it was taken, or there is none left.
-#[inline(always)]
-fn next_stage(key: u32) -> u32 {
-    let Some(next) = STAGE_NEXT.get_ptr_mut(0) else {
-        return 0;
-    };
-    let index = unsafe { *next } + 1;
-    if index >= STAGES {
-        return 0;
+/// Places looked at for one stage.
+const STAGE_WAYS: u32 = 32;
+
+/// 1 + its place; 0: there is none.
+#[cold]
+#[inline(never)]
+fn find_stage(key: u32, first: u32) -> u32 {
+    for way in 0..STAGE_WAYS {
+        let index = (first + way) & (STAGES - 1);
+        let Some(place) = STAGE_KEYS.get_ptr_mut(index) else {
+            continue;
+        };
+        let (place, key) = (unsafe { &mut *place }, u64::from(key));
+        let mut known = unsafe { core::ptr::read_volatile(place) };
+        if known == 0 {
+            // Another CPU may take the place first, for the same stage even.
+            known = swap_if(place, 0, key);
+        }
+        if known == 0 || known == key {
+            return index + 1;
+        }
     }
-    unsafe { *next = index }
-    if !claim(CLAIM_STAGE | index) {
-        return 0;
-    }
-    let Some(of_number) = STAGE_OF_NUMBER.get_ptr_mut(index) else {
-        return 0;
-    };
-    unsafe { *of_number = key }
-    index
+    0
 }

@@ -2,8 +2,7 @@
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use profiler_common::{
-    CALL_RECEIVE, CALL_SEND, CLIENT, Control, Counter, EMPTY, PARTS, Packet, READ, SERVER, STACKS, Socket, TOTALS, Tag,
-    Token, UNREAD,
+    CALL_RECEIVE, CALL_SEND, CLIENT, Counter, EMPTY, PROXY_IN, Packet, READ, SERVER, Socket, Tag, Token, UNREAD,
     point::{
         AT_QUEUE, AT_RECEIVE, AT_SOFTIRQ, AT_XMIT, BACKLOG, CALL, DELIVERED, DROPPED, POLL_RETURN, READY, RECEIVE_CALL,
         RECEIVED, RETURN, SEND, SWITCH_IN, WAKEUP, WAKING, at_device,
@@ -12,10 +11,14 @@ use profiler_common::{
 };
 
 use crate::{
+    boundary,
     kernel::{Kernel, has_payload, read},
     loss::{drop_entry, forget, give_up},
-    maps::{count, count_inside, cpu, current, device, now, packet, put_packet, put_socket, socket, thread},
+    maps::{count, count_inside, cpu, current, device, now, thread},
+    phase::Phase,
+    proxy::{proxy_role, proxy_send},
     reader, settings,
+    slots::{Carried, packet, put_packet, put_socket, socket},
     thread::{add_ready, answered, has_read, runs, spent_until, work_on},
     token::{Parts, append, begin_record, commit_record, lose, pass},
 };
@@ -27,8 +30,12 @@ const IPPROTO_TCP: u16 = 6;
 
 /// `tcp:tcp_sendmsg_locked`: the socket's owner sends.
 #[inline(always)]
-pub fn send(control: &Control, address: u64) -> Fault {
-    let socket = socket(address)?;
+pub fn send<const D: bool>(control: Phase<D>, address: u64) -> Fault {
+    let known = socket(address);
+    if control.proxy_port != 0 && known.as_ref().is_none_or(|socket| socket.role >= PROXY_IN) {
+        return proxy_send(control, address, known);
+    }
+    let socket = known?;
     let at_ns = now();
     if socket.token.epoch != control.epoch {
         // The client's first send in this phase: what came before it was not followed.
@@ -54,7 +61,7 @@ pub fn send(control: &Control, address: u64) -> Fault {
         return None;
     }
     let mut called_ns = 0;
-    if control.mode == PARTS {
+    if control.splits() {
         called_ns = split_turnaround(control, socket, at_ns);
     }
     let answered_ns = socket.token.at_ns;
@@ -62,24 +69,24 @@ pub fn send(control: &Control, address: u64) -> Fault {
         commit_record(socket.token.record);
         socket.token.record = 0;
     }
-    if let Err(cause) = pass(control, &mut socket.token, SEND, at_ns) {
-        return give_up(control, socket, cause);
+    if let Err(cause) = pass(&control, &mut socket.token, SEND, at_ns) {
+        return give_up(&control, socket, cause);
     }
     if socket.role == CLIENT {
         begin_request(control, socket, called_ns, answered_ns);
     }
-    if control.mode == STACKS {
+    if control.tags() {
         work_on(tag_of(socket), false);
         // Whoever received the message was credited with it.
         if let Some(thread) = thread(socket.reader) {
-            answered(control, thread);
+            answered(&control, thread);
         }
     }
     None
 }
 
 #[inline(always)]
-fn tag_of(socket: &Socket) -> Tag {
+pub fn tag_of(socket: &Socket) -> Tag {
     let token = &socket.token;
     // The key as the map holds it is a number; an address from a typed tracepoint is a pointer.
     Tag { holder: socket.key, at_ns: token.at_ns, point: token.point, role: token.role, packet: 0, reserved: [0; 5] }
@@ -88,22 +95,22 @@ fn tag_of(socket: &Socket) -> Tag {
 /// Splits `received → send`: the client's by the return of the receiving call and the entry of the sending one, the
 /// server's by what its thread did meanwhile. Returns the entry of the sending call.
 #[inline(always)]
-fn split_turnaround(control: &Control, socket: &Socket, at_ns: u64) -> u64 {
+fn split_turnaround<const D: bool>(control: Phase<D>, socket: &Socket, at_ns: u64) -> u64 {
     let Some(thread) = current() else { return 0 };
     let called_ns = if thread.call == CALL_SEND { thread.call_ns } else { 0 };
     if socket.role == CLIENT {
         // It worked for this request: a message of another one waits for that.
-        runs(control, thread, at_ns);
+        runs(&control, thread, at_ns);
         thread.worked_ns = spent_until(thread, at_ns)[RUNNING as usize];
         if called_ns != 0 {
             let mut parts = Parts::of(&socket.token);
-            parts.via(control, RETURN, thread.return_ns);
-            parts.via(control, CALL, called_ns);
-            parts.end(control, SEND, at_ns);
+            parts.via(&control, RETURN, thread.return_ns);
+            parts.via(&control, CALL, called_ns);
+            parts.end(&control, SEND, at_ns);
         }
     } else {
         note_times(&socket.token, &[(RETURN, thread.return_ns), (CALL, called_ns)]);
-        reader::hands_over(control, socket, thread, called_ns, at_ns);
+        reader::hands_over(&control, socket, thread, called_ns, at_ns);
     }
     called_ns
 }
@@ -124,14 +131,13 @@ fn note_times(token: &Token, times: &[(u8, u64)]) {
 }
 
 #[inline(always)]
-fn begin_request(control: &Control, socket: &mut Socket, called_ns: u64, answered_ns: u64) {
+fn begin_request<const D: bool>(control: Phase<D>, socket: &mut Socket, called_ns: u64, answered_ns: u64) {
     let at_ns = socket.token.at_ns;
     socket.counted = (at_ns >= control.open_ns && at_ns < control.close_ns) as u8;
     if socket.counted != 0 {
         count(Counter::Followed);
     }
-    // The key as the map holds it is a number; `address` is a pointer, with which the verifier allows no arithmetic.
-    let slot = begin_record(control, socket.key, &mut socket.countdown, at_ns);
+    let slot = begin_record(&control, socket);
     if slot != 0 {
         if called_ns > answered_ns {
             append(slot, CLIENT, CALL, called_ns);
@@ -143,7 +149,7 @@ fn begin_request(control: &Control, socket: &mut Socket, called_ns: u64, answere
 
 /// `net:net_dev_queue`: only a time is left behind; [`xmit`] of the same device binds it.
 #[inline(always)]
-pub fn queue<K: Kernel>(control: &Control, skb: u64) -> Fault {
+pub fn queue<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     let at_ns = now();
     if let Some(packet) = packet(skb) {
         if packet.live != 0 && packet.token.epoch == control.epoch {
@@ -160,29 +166,21 @@ pub fn queue<K: Kernel>(control: &Control, skb: u64) -> Fault {
     if socket.state != READ || socket.token.epoch != control.epoch {
         return None;
     }
-    put_packet(&Packet {
-        key: skb,
-        socket: sender,
-        token: Token { epoch: control.epoch, ..Token::default() },
-        queued_ns: at_ns,
-        live: 0,
-        counted: 0,
-        reserved: [0; 6],
-        lock: 1,
-    });
+    let token = Token { epoch: control.epoch, ..Token::default() };
+    put_packet(&Carried { key: skb, socket: sender, token: &token, queued_ns: at_ns, live: 0, counted: 0 });
     None
 }
 
 /// `net:net_dev_start_xmit`: socket → skb, or the next device of a stack.
 #[inline(always)]
-pub fn xmit<K: Kernel>(control: &Control, skb: u64, dev: u64) -> Fault {
+pub fn xmit<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, dev: u64) -> Fault {
     let sender: u64 = K::load(skb, settings::skb_sk());
     let holder = if sender == 0 { None } else { socket(sender) };
     // A socket that is ready to send, the most frequent case, needs no look at what travels already.
     if let Some(socket) = &holder {
         let token = &socket.token;
         if socket.state == READ && token.epoch == control.epoch && (token.point == SEND || token.point == DROPPED) {
-            return first_hop::<K>(control, holder?, skb, dev);
+            return first_hop::<K, D>(control, holder?, skb, dev);
         }
     }
     if let Some(packet) = travelling(control, skb) {
@@ -190,21 +188,24 @@ pub fn xmit<K: Kernel>(control: &Control, skb: u64, dev: u64) -> Fault {
         let same = sender == packet.socket
             && holder.as_ref().is_none_or(|socket| socket.state == EMPTY || socket.token.epoch != control.epoch);
         if sender == 0 || same {
-            return hop(control, packet, AT_XMIT, dev, packet.queued_ns, AT_QUEUE);
+            return match hop(control, packet, AT_XMIT, dev, packet.queued_ns, AT_QUEUE) {
+                Ok(index) => boundary::leaves::<K, D>(control, packet, skb, index),
+                Err(fault) => fault,
+            };
         }
         // The address was given to another skb, and nobody told.
         return drop_entry(packet, Counter::LostRecycled);
     }
     let socket = holder?;
     if socket.state == EMPTY && socket.token.epoch == control.epoch && has_payload::<K>(skb) {
-        count_inside(control, now(), Counter::Segments);
+        count_inside(&control, now(), Counter::Segments);
     }
     None
 }
 
 /// When [`queue`] saw an skb that was not travelling yet; 0: it did not.
 #[inline(always)]
-fn left_in_queue(control: &Control, socket: &Socket, skb: u64) -> u64 {
+fn left_in_queue<const D: bool>(control: Phase<D>, socket: &Socket, skb: u64) -> u64 {
     packet(skb)
         .filter(|packet| packet.live == 0 && packet.token.epoch == control.epoch && packet.socket == socket.key)
         .map_or(0, |packet| packet.queued_ns)
@@ -212,93 +213,116 @@ fn left_in_queue(control: &Control, socket: &Socket, skb: u64) -> u64 {
 
 /// The token leaves its socket. Pure ACKs, window updates and FINs carry none.
 #[inline(always)]
-fn first_hop<K: Kernel>(control: &Control, socket: &mut Socket, skb: u64, dev: u64) -> Fault {
+fn first_hop<K: Kernel, const D: bool>(control: Phase<D>, socket: &mut Socket, skb: u64, dev: u64) -> Fault {
     if !has_payload::<K>(skb) {
         return None;
     }
-    let queued_ns = if control.mode == PARTS { left_in_queue(control, socket, skb) } else { 0 };
-    let mut entry = Packet {
-        key: skb,
-        socket: socket.key,
-        token: socket.token,
-        queued_ns: 0,
-        live: 1,
-        counted: socket.counted,
-        reserved: [0; 6],
-        lock: 1,
-    };
+    let queued_ns = if control.splits() { left_in_queue(control, socket, skb) } else { 0 };
+    if let Err(cause) = pass_device(control, &mut socket.token, AT_XMIT, dev, queued_ns, AT_QUEUE) {
+        return give_up(&control, socket, cause);
+    }
+    let carried =
+        Carried { key: skb, socket: socket.key, token: &socket.token, queued_ns: 0, live: 1, counted: socket.counted };
+    if !put_packet(&carried) {
+        return give_up(&control, socket, Counter::LostPacketTable);
+    }
     socket.state = EMPTY;
     socket.counted = 0;
-    let fault = hop(control, &mut entry, AT_XMIT, dev, queued_ns, AT_QUEUE);
-    if entry.live != 0 && !put_packet(&entry) {
-        return Some(lose(&entry.token, entry.counted, Counter::LostPacketTable));
-    }
-    fault
-}
-
-/// A travelling token passes `what` at a device, after a time `part_ns` that was left behind under `part`.
-#[inline(always)]
-fn hop(control: &Control, packet: &mut Packet, what: u8, dev: u64, part_ns: u64, part: u8) -> Fault {
-    let Some(index) = device(dev) else {
-        return drop_entry(packet, Counter::LostStageTable);
-    };
-    let to = at_device(what, index);
-    let at_ns = now();
-    if control.mode == PARTS && part_ns > packet.token.at_ns && part_ns <= at_ns {
-        let mut parts = Parts::of(&packet.token);
-        parts.via(control, at_device(part, index), part_ns);
-        parts.end(control, to, at_ns);
-    }
-    if let Err(cause) = pass(control, &mut packet.token, to, at_ns) {
-        return drop_entry(packet, cause);
-    }
-    if control.mode == STACKS {
-        let token = &packet.token;
-        let (point, role) = (token.point, token.role);
-        let tag = Tag { holder: packet.key, at_ns, point, role, packet: 1, reserved: [0; 5] };
-        work_on(tag, what == AT_XMIT);
+    if control.tags() {
+        if let Some(packet) = packet(skb) {
+            work_on(tag_of_packet(packet), true);
+        }
     }
     None
 }
 
+#[inline(always)]
+pub fn tag_of_packet(packet: &Packet) -> Tag {
+    let token = &packet.token;
+    Tag { holder: packet.key, at_ns: token.at_ns, point: token.point, role: token.role, packet: 1, reserved: [0; 5] }
+}
+
+/// A token passes `what` at a device, whose index this returns, after a time `part_ns` that was left behind under `part`.
+#[inline(always)]
+pub fn pass_device<const D: bool>(
+    control: Phase<D>,
+    token: &mut Token,
+    what: u8,
+    dev: u64,
+    part_ns: u64,
+    part: u8,
+) -> Result<u8, Counter> {
+    let Some(index) = device(dev) else {
+        return Err(Counter::LostStageTable);
+    };
+    let to = at_device(what, index);
+    let at_ns = now();
+    if control.splits() && part_ns > token.at_ns && part_ns <= at_ns {
+        let mut parts = Parts::of(token);
+        parts.via(&control, at_device(part, index), part_ns);
+        parts.end(&control, to, at_ns);
+    }
+    pass(&control, token, to, at_ns).map(|()| index)
+}
+
+/// A travelling token passes the next device. Returns its index.
+#[inline(always)]
+fn hop<const D: bool>(
+    control: Phase<D>,
+    packet: &mut Packet,
+    what: u8,
+    dev: u64,
+    part_ns: u64,
+    part: u8,
+) -> Result<u8, Fault> {
+    let index =
+        pass_device(control, &mut packet.token, what, dev, part_ns, part).map_err(|cause| drop_entry(packet, cause))?;
+    if control.tags() {
+        work_on(tag_of_packet(packet), what == AT_XMIT);
+    }
+    Ok(index)
+}
+
 /// `net:netif_receive_skb`.
 #[inline(always)]
-pub fn receive<K: Kernel>(control: &Control, skb: u64) -> Fault {
-    let packet = travelling(control, skb)?;
+pub fn receive<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
+    let Some(packet) = travelling(control, skb) else { return boundary::enters::<K, D>(control, skb) };
     let dev: u64 = K::load(skb, settings::skb_dev());
-    let since = if control.mode == PARTS { cpu().map_or(0, |cpu| cpu.softirq_since_ns) } else { 0 };
-    hop(control, packet, AT_RECEIVE, dev, since, AT_SOFTIRQ)
+    let since = if control.splits() { cpu().map_or(0, |cpu| cpu.softirq_since_ns) } else { 0 };
+    hop(control, packet, AT_RECEIVE, dev, since, AT_SOFTIRQ).err()?
 }
 
 #[inline(always)]
-pub fn travelling(control: &Control, skb: u64) -> Option<&'static mut Packet> {
+pub fn travelling<const D: bool>(control: Phase<D>, skb: u64) -> Option<&'static mut Packet> {
     packet(skb).filter(|packet| packet.live != 0 && packet.token.epoch == control.epoch)
 }
 
 /// `tcp:tcp_probe`: skb → socket. A pure ACK has no entry, so it falls out at the look-up.
 #[inline(always)]
-pub fn delivered<K: Kernel>(control: &Control, address: u64, skb: u64) -> Fault {
+pub fn delivered<K: Kernel, const D: bool>(control: Phase<D>, address: u64, skb: u64) -> Fault {
     let packet = travelling(control, skb)?;
     // While the backlog is worked off, the socket is still owned by the task that does so.
     let owned: u32 = K::load(address, settings::sock_owned());
     let to = if owned == 0 { DELIVERED } else { BACKLOG };
-    if let Err(cause) = pass(control, &mut packet.token, to, now()) {
+    let at_ns = now();
+    if let Err(cause) = pass(&control, &mut packet.token, to, at_ns) {
         return drop_entry(packet, cause);
     }
     packet.live = 0;
     let Some(socket) = socket(address) else {
-        count(Counter::UnknownSocket);
+        // A connection made during the lead-in begins with one; a relay never stops.
+        count_inside(&control, at_ns, Counter::UnknownSocket);
         return Some(lose(&packet.token, packet.counted, Counter::LostUnknownSocket));
     };
     if socket.token.epoch == control.epoch && socket.state != EMPTY {
-        forget(control, socket);
+        forget(&control, socket);
         lose(&socket.token, socket.counted, Counter::LostResynchronised);
     }
     socket.token = packet.token;
     socket.token.role = socket.role;
     socket.counted = packet.counted;
     socket.state = UNREAD;
-    if control.mode == STACKS {
+    if control.tags() {
         work_on(tag_of(socket), false);
     }
     None
@@ -306,22 +330,22 @@ pub fn delivered<K: Kernel>(control: &Control, address: u64, skb: u64) -> Fault 
 
 /// `sock:sk_data_ready`.
 #[inline(always)]
-pub fn ready(control: &Control, address: u64) -> Fault {
+pub fn ready<const D: bool>(control: Phase<D>, address: u64) -> Fault {
     let socket = socket(address)?;
     let token = &mut socket.token;
     if socket.state != UNREAD || token.epoch != control.epoch || (token.point != DELIVERED && token.point != BACKLOG) {
         return None;
     }
     let at_ns = now();
-    if let Err(cause) = pass(control, token, READY, at_ns) {
-        return give_up(control, socket, cause);
+    if let Err(cause) = pass(&control, token, READY, at_ns) {
+        return give_up(&control, socket, cause);
     }
-    if control.mode == PARTS {
-        reader::begins(control, socket, at_ns);
-    } else if control.mode == STACKS {
+    if control.splits() {
+        reader::begins(&control, socket, at_ns);
+    } else if control.tags() {
         work_on(tag_of(socket), false);
         if let Some(thread) = thread(socket.reader) {
-            add_ready(control, thread, 1);
+            add_ready(&control, thread, 1);
         }
     }
     None
@@ -329,7 +353,7 @@ pub fn ready(control: &Control, address: u64) -> Fault {
 
 /// `sock:sock_recv_length`: the data is in user memory.
 #[inline(always)]
-pub fn received(control: &Control, address: u64, result: i32, flags: i32) -> Fault {
+pub fn received<const D: bool>(control: Phase<D>, address: u64, result: i32, flags: i32) -> Fault {
     if result <= 0 || flags & MSG_PEEK != 0 {
         return None;
     }
@@ -337,15 +361,20 @@ pub fn received(control: &Control, address: u64, result: i32, flags: i32) -> Fau
     let known = socket(address);
     // Who receives is asked only where it is not known, or where the thread's times are wanted.
     let role = match &known {
-        Some(socket) if control.mode == TOTALS => socket.role,
+        Some(socket) if control.is_plain() && socket.role < PROXY_IN => socket.role,
         _ => {
             let thread = current()?;
             thread.return_ns = 0;
-            thread.role as u8
+            if thread.role >= u32::from(PROXY_IN) {
+                thread.proxied_slot = known.as_ref().map_or(0, |socket| socket.slot + 1);
+                proxy_role(control, address)
+            } else {
+                thread.role as u8
+            }
         }
     };
     let fresh = Token { at_ns, epoch: control.epoch, record: 0, point: RECEIVED, role };
-    let reader = if control.mode == TOTALS { 0 } else { bpf_get_current_pid_tgid() as u32 };
+    let reader = if control.is_plain() { 0 } else { bpf_get_current_pid_tgid() as u32 };
     let Some(socket) = known else {
         // Sockets of other protocols are received from as well, and never get a token.
         let protocol: u16 = read(address, settings::sock_protocol());
@@ -355,49 +384,55 @@ pub fn received(control: &Control, address: u64, result: i32, flags: i32) -> Fau
     // Whoever reads it now is expected to read it the next time.
     let expected = core::mem::replace(&mut socket.reader, reader);
     if socket.token.epoch != control.epoch || socket.state == EMPTY {
+        // A proxy goes on with a message whose beginning it has handed on already.
+        if role >= PROXY_IN && socket.token.epoch == control.epoch {
+            return None;
+        }
         socket.token = fresh;
         socket.state = READ;
         socket.counted = 0;
-        if control.mode == STACKS {
+        if control.tags() {
             if let Some(thread) = current() {
-                has_read(control, thread);
+                has_read(&control, thread);
             }
         }
         return None;
     }
     let again = socket.state == READ;
     if again {
-        count_inside(control, at_ns, Counter::Parts);
-        if control.mode == PARTS {
+        count_inside(&control, at_ns, Counter::Parts);
+        if control.splits() {
             if let Some(thread) = current() {
-                reader::goes_on(control, socket, thread, at_ns);
+                reader::goes_on(&control, socket, thread, at_ns);
             }
         }
     } else {
-        if control.mode == PARTS {
+        if control.splits() {
             split_wait(control, socket, at_ns);
-        } else if control.mode == STACKS && socket.token.point == READY {
+        } else if control.tags() && socket.token.point == READY {
             if let Some(thread) = thread(expected) {
-                add_ready(control, thread, -1);
+                add_ready(&control, thread, -1);
             }
         }
-        finish_request(control, socket, at_ns);
     }
     socket.state = READ;
-    if let Err(cause) = pass(control, &mut socket.token, RECEIVED, at_ns) {
-        return give_up(control, socket, cause);
+    if let Err(cause) = pass(&control, &mut socket.token, RECEIVED, at_ns) {
+        return give_up(&control, socket, cause);
     }
-    if control.mode == STACKS {
+    if !again {
+        finish_request(control, socket, at_ns);
+    }
+    if control.tags() {
         work_on(tag_of(socket), false);
         if let (Some(thread), false) = (current(), again) {
-            has_read(control, thread);
+            has_read(&control, thread);
         }
     }
     None
 }
 
 #[inline(always)]
-fn follow_socket(address: u64, token: Token, reader: u32) -> Fault {
+pub fn follow_socket(address: u64, token: Token, reader: u32) -> Fault {
     let new = Socket {
         key: address,
         token,
@@ -409,6 +444,7 @@ fn follow_socket(address: u64, token: Token, reader: u32) -> Fault {
         slot: 0,
         reader,
         lock: 1,
+        unused: [0; 2],
     };
     if put_socket(&new) {
         return None;
@@ -419,7 +455,7 @@ fn follow_socket(address: u64, token: Token, reader: u32) -> Fault {
 
 /// Splits `ready → received` by what the receiving thread did meanwhile.
 #[inline(always)]
-fn split_wait(control: &Control, socket: &Socket, at_ns: u64) {
+fn split_wait<const D: bool>(control: Phase<D>, socket: &Socket, at_ns: u64) {
     let Some(thread) = current() else { return };
     let called_ns = if thread.call == CALL_RECEIVE { thread.call_ns } else { 0 };
     note_times(
@@ -432,11 +468,11 @@ fn split_wait(control: &Control, socket: &Socket, at_ns: u64) {
             (RECEIVE_CALL, called_ns),
         ],
     );
-    reader::hands_over(control, socket, thread, called_ns, at_ns);
+    reader::hands_over(&control, socket, thread, called_ns, at_ns);
 }
 
 #[inline(always)]
-fn finish_request(control: &Control, socket: &mut Socket, at_ns: u64) {
+fn finish_request<const D: bool>(control: Phase<D>, socket: &mut Socket, at_ns: u64) {
     if socket.role != CLIENT {
         return;
     }
@@ -452,10 +488,10 @@ fn finish_request(control: &Control, socket: &mut Socket, at_ns: u64) {
 
 /// `sock:sock_send_length`: a check on the number of sends, from another place in the kernel.
 #[inline(always)]
-pub fn sent(control: &Control, address: u64, result: i32) -> Fault {
+pub fn sent<const D: bool>(control: Phase<D>, address: u64, result: i32) -> Fault {
     let at_ns = now();
     if result > 0 && socket(address)?.role <= SERVER {
-        count_inside(control, at_ns, Counter::Sent);
+        count_inside(&control, at_ns, Counter::Sent);
     }
     None
 }

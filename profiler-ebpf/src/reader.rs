@@ -14,7 +14,7 @@ use profiler_common::{
 use crate::{
     maps::{count, thread, wait},
     thread::{runs, spent_until},
-    token::spend,
+    token::spend_detail,
 };
 
 /// A message became ready: notes where the socket's reader stands.
@@ -102,7 +102,7 @@ impl Left {
         let ns = if ns < self.ns { ns } else { self.ns };
         self.ns -= ns;
         if ns > 0 {
-            spend(control, stage_key(true, self.role, self.point, to), self.at_ns - ns, self.at_ns);
+            spend_detail(control, stage_key(true, self.role, self.point, to), self.at_ns - ns, self.at_ns);
         }
     }
 }

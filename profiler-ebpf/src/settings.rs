@@ -32,10 +32,14 @@ settings! {
     SKB_DATA => skb_data;
     /// Offset of `sk_buff.transport_header`.
     SKB_TRANSPORT => skb_transport;
+    /// Offset of `sk_buff.network_header`.
+    SKB_NETWORK => skb_network;
     /// Offset of `sock.sk_lock.owned`.
     SOCK_OWNED => sock_owned;
     /// Offset of `sock.sk_protocol`.
     SOCK_PROTOCOL => sock_protocol;
+    /// Offset of `sock.__sk_common.skc_num`: the socket's own port.
+    SOCK_PORT => sock_port;
     /// Offset of `net_device.name`.
     DEV_NAME => dev_name;
     /// Offset of `net_device.ifindex`.
@@ -56,6 +60,44 @@ settings! {
     TASK_CFS_RQ => task_cfs_rq;
     /// Offset of `cfs_rq.throttle_count`; [`NO_FIELD`]: there is none.
     CFS_RQ_THROTTLED => cfs_rq_throttled;
+    /// Offset of `skbaddr` in the record of `net_dev_start_xmit`.
+    XMIT_SKBADDR => xmit_skbaddr;
+    /// Offset of `skbaddr` in the record of `netif_receive_skb`.
+    RECEIVE_SKBADDR => receive_skbaddr;
+    /// Offset of `skaddr` in the record of `sk_data_ready`.
+    READY_SKADDR => ready_skaddr;
+    /// Offset of `sk` in the record of `sock_recv_length`.
+    RECEIVED_SK => received_sk;
+    /// Offset of `ret` in the record of `sock_recv_length`.
+    RECEIVED_RET => received_ret;
+    /// Offset of `flags` in the record of `sock_recv_length`.
+    RECEIVED_FLAGS => received_flags;
+    /// Offset of `skbaddr` in the record of `kfree_skb`.
+    DROPPED_SKBADDR => dropped_skbaddr;
+    /// Offset of `skbaddr` in the record of `consume_skb`.
+    FREED_SKBADDR => freed_skbaddr;
+    /// Offset of `skaddr` in the record of `inet_sock_set_state`.
+    STATE_SKADDR => state_skaddr;
+    /// Offset of `newstate` in the record of `inet_sock_set_state`.
+    STATE_NEWSTATE => state_newstate;
+    /// Offset of `skbaddr` in the record of `net_dev_queue`.
+    QUEUE_SKBADDR => queue_skbaddr;
+    /// Offset of `sk` in the record of `sock_send_length`.
+    SENT_SK => sent_sk;
+    /// Offset of `ret` in the record of `sock_send_length`.
+    SENT_RET => sent_ret;
+    /// Offset of `pid` in the record of `sched_waking`.
+    WAKING_PID => waking_pid;
+    /// Offset of `pid` in the record of `sched_wakeup`.
+    WAKEUP_PID => wakeup_pid;
+    /// Offset of `id` in the record of `sys_enter`.
+    CALL_ID => call_id;
+    /// Offset of `vec` in the record of `softirq_entry`.
+    SOFTIRQ_VEC => softirq_vec;
+    /// Offset of `vec` in the record of `softirq_exit`.
+    SOFTIRQ_END_VEC => softirq_end_vec;
+    /// Points that a record holds, at most `RECORD_POINTS`.
+    RECORD_LIMIT => record_limit;
     /// 1: faults of the probes go to the terminal.
     DEBUG_PROBES => debug_probes;
 }

@@ -12,7 +12,8 @@ use profiler_common::{
 };
 
 use crate::{
-    maps::{EVENT_RING, count, cpu, current, now, packet, socket},
+    maps::{EVENT_RING, count, cpu, current, now},
+    slots::{packet, socket, socket_in},
     token::BPF_RB_NO_WAKEUP,
 };
 
@@ -119,4 +120,10 @@ fn set_next_work(control: &Control, head: &mut EventHead, thread: &Thread) {
     head.on_path = 1;
     head.point = if thread.read != 0 { RECEIVED } else { READY };
     head.role = thread.role as u8;
+    // A proxy's thread has messages of both directions: the last that it read says which.
+    if thread.proxied_slot != 0 {
+        if let Some(socket) = socket_in(thread.proxied_slot - 1) {
+            head.role = socket.role;
+        }
+    }
 }

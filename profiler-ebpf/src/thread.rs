@@ -14,7 +14,7 @@ use crate::{
     maps::{add_shared, add_state, call_kind, count_inside, cpu, current, forget_role, now, role, set_role, thread},
     settings::{self, NO_FIELD},
     stacks,
-    token::spend,
+    token::spend_detail,
 };
 
 type Fault = Option<Counter>;
@@ -130,8 +130,7 @@ pub fn work_on(tag: Tag, sent: bool) {
 
 /// `sched:sched_waking`
 #[inline(always)]
-pub fn waking<K: Kernel>(control: &Control, context: *mut c_void, task: u64) -> Fault {
-    let tid: u32 = K::load(task, settings::task_pid());
+pub fn waking(control: &Control, context: *mut c_void, tid: u32) -> Fault {
     let thread = thread(tid)?;
     let at_ns = now();
     thread.waking_ns = at_ns;
@@ -147,8 +146,7 @@ pub fn waking<K: Kernel>(control: &Control, context: *mut c_void, task: u64) -> 
 }
 /// `sched:sched_wakeup`
 #[inline(always)]
-pub fn wakeup<K: Kernel>(control: &Control, task: u64) -> Fault {
-    let tid: u32 = K::load(task, settings::task_pid());
+pub fn wakeup(control: &Control, tid: u32) -> Fault {
     let thread = thread(tid)?;
     let at_ns = now();
     thread.wakeup_ns = at_ns;
@@ -260,7 +258,7 @@ pub fn returned(control: &Control) -> Fault {
     let number = thread.number.wrapping_sub(1);
     thread.number = 0;
     if number < SYSTEM_CALLS && at_ns < control.close_ns && thread.entered_ns >= control.open_ns {
-        spend(control, call_key(thread.role as u8, number), thread.entered_ns, at_ns);
+        spend_detail(control, call_key(thread.role as u8, number), thread.entered_ns, at_ns);
     }
     let kind = thread.call;
     thread.call = 0;

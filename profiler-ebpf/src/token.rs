@@ -3,12 +3,13 @@
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_prandom_u32, bpf_get_smp_processor_id};
 use profiler_common::{
     BUCKETS, BUCKETS_PER_OCTAVE, Control, Counter, FIRST_OCTAVE, RECORD_HEADER, RECORD_POINTS, RECORD_SLOTS, Record,
-    Seen, Token, stage_key,
+    Seen, Socket, Token, stage_key,
 };
 
 use crate::{
-    kernel::low,
-    maps::{RECORD_RING, count, record, stage},
+    maps::{RECORD_RING, count, count_number, record, stage},
+    settings,
+    slots::swap_if,
 };
 
 /// User space polls: a wake-up would be work of ours on the CPU that is measured.
@@ -34,6 +35,14 @@ pub fn spend(control: &Control, key: u32, start_ns: u64, end_ns: u64) -> bool {
         stage.buckets[bucket(time_ns)] += 1;
     }
     true
+}
+
+/// The same for a part of a stage, or a system call: without room, no token is lost, but that detail is, and counted.
+#[inline(always)]
+pub fn spend_detail(control: &Control, key: u32, start_ns: u64, end_ns: u64) {
+    if !spend(control, key, start_ns, end_ns) {
+        count(Counter::DetailsTable);
+    }
 }
 
 /// The position of the highest bit of a byte; BPF has no instruction for it below v4.
@@ -70,7 +79,7 @@ fn bucket(time_ns: u64) -> usize {
     if index < BUCKETS { index } else { BUCKETS - 1 }
 }
 
-/// The token passes `to`. False: time ran backwards or a table is full, and the token is lost for the reason given.
+/// The token passes `to`. An error: time ran backwards or a table is full, and the token is lost for that reason.
 #[inline(always)]
 pub fn pass(control: &Control, token: &mut Token, to: u8, at_ns: u64) -> Result<(), Counter> {
     if at_ns < token.at_ns {
@@ -106,7 +115,7 @@ impl Parts {
         if at_ns <= self.at_ns {
             return;
         }
-        spend(control, stage_key(true, self.role, self.point, point), self.at_ns, at_ns);
+        spend_detail(control, stage_key(true, self.role, self.point, point), self.at_ns, at_ns);
         if self.record != 0 {
             append(self.record, self.role, point, at_ns);
         }
@@ -118,36 +127,49 @@ impl Parts {
     #[inline(always)]
     pub fn end(&self, control: &Control, to: u8, at_ns: u64) {
         if self.used && at_ns >= self.at_ns {
-            spend(control, stage_key(true, self.role, self.point, to), self.at_ns, at_ns);
+            spend_detail(control, stage_key(true, self.role, self.point, to), self.at_ns, at_ns);
         }
     }
 }
 
-/// Begins a record for one request in `record_every`, at random distances so that no rhythm of the workload is
-/// caught. Returns 1 + its slot, or 0.
+/// Begins a record for one request in `record_every`. Returns 1 + its slot, or 0.
 #[inline(always)]
-pub fn begin_record(control: &Control, socket: u64, countdown: &mut u32, at_ns: u64) -> u16 {
-    if control.record_every == 0 || at_ns < control.open_ns || at_ns >= control.close_ns {
+pub fn begin_record(control: &Control, socket: &mut Socket) -> u16 {
+    if control.record_every == 0 || socket.counted == 0 {
         return 0;
     }
-    if *countdown > 0 {
-        *countdown -= 1;
+    if socket.countdown > 0 {
+        socket.countdown -= 1;
         return 0;
     }
-    let slot = (low(socket).wrapping_mul(0x9E37_79B1) >> 16) & (RECORD_SLOTS - 1);
+    let slot = take_record(socket.slot, control.epoch);
+    if slot != 0 {
+        // Uniform in 0 ..= 2 (n − 1): n requests from one record to the next, on average, at random distances so that no
+        // rhythm of the workload is caught.
+        let span = 2 * control.record_every - 1;
+        socket.countdown = unsafe { bpf_get_prandom_u32() } % if span == 0 { 1 } else { span };
+    }
+    slot as u16
+}
+
+/// 1 + the record's slot, or 0 where another socket has it in this phase: the next request tries again.
+#[cold]
+#[inline(never)]
+fn take_record(of_socket: u32, epoch: u32) -> u32 {
+    let slot = of_socket & (RECORD_SLOTS - 1);
     let Some(record) = record(slot) else { return 0 };
-    // Taken by another socket in this phase: the next request tries again.
-    if record.socket != 0 && record.epoch == control.epoch {
+    let taken = record.taken;
+    if taken != 0 && record.epoch == epoch {
         return 0;
     }
-    record.socket = 1;
-    record.epoch = control.epoch;
+    // Other sockets share the slot, on other CPUs perhaps.
+    if swap_if(&mut record.taken, taken, u64::from(of_socket) + 1) != taken {
+        return 0;
+    }
+    record.epoch = epoch;
     record.len = 0;
-    // Uniform in 0 ..= 2 (n − 1): n requests from one record to the next, on average.
-    let span = 2 * control.record_every - 1;
-    *countdown = unsafe { bpf_get_prandom_u32() } % if span == 0 { 1 } else { span };
     count(Counter::RecordsStarted);
-    slot as u16 + 1
+    slot + 1
 }
 
 #[cold]
@@ -157,7 +179,7 @@ pub fn append(slot: u16, role: u8, point: u8, at_ns: u64) {
         return;
     };
     let index = record.len as usize;
-    if index < RECORD_POINTS {
+    if index < RECORD_POINTS && record.len < settings::record_limit() {
         record.points[index] = Seen {
             at_ns,
             point,
@@ -177,7 +199,7 @@ pub fn commit_record(slot: u16) {
         return;
     };
     let len = record.len as usize;
-    if len > RECORD_POINTS {
+    if len > RECORD_POINTS || record.len > settings::record_limit() {
         count(Counter::RecordsTooLong);
     } else {
         let bytes = RECORD_HEADER + len * size_of::<Seen>();
@@ -188,20 +210,26 @@ pub fn commit_record(slot: u16) {
             count(Counter::RecordsRingFull);
         }
     }
-    record.socket = 0;
+    record.taken = 0;
 }
 
 /// The token is lost; so is its record.
 #[inline(always)]
 pub fn lose(token: &Token, counted: u8, cause: Counter) -> Counter {
+    note_loss(token.record, counted, cause as u32);
+    cause
+}
+
+#[cold]
+#[inline(never)]
+fn note_loss(record_slot: u16, counted: u8, cause: u32) {
     if counted != 0 {
-        count(cause);
+        count_number(cause);
     }
-    if token.record != 0 {
-        if let Some(record) = record(u32::from(token.record) - 1) {
-            record.socket = 0;
+    if record_slot != 0 {
+        if let Some(record) = record(u32::from(record_slot) - 1) {
+            record.taken = 0;
         }
         count(Counter::RecordsAbandoned);
     }
-    cause
 }

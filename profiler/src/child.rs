@@ -5,6 +5,7 @@ use std::{
     os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -16,21 +17,71 @@ use crate::{
 /// Held as long as the child is to be known to `virtax clean`.
 pub type ChildLease = Lease;
 
-/// A command that gets no signals from the terminal, reads nothing, says nothing, and dies with virtax.
+/// The user and group of servers and clients: `nobody`, by the kernel's own number for users that it has no name for.
+pub const NOBODY: libc::uid_t = 65534;
+
+/// A command that gets no signals from the terminal, reads nothing, says nothing, runs at the usual priority, and dies with
+/// virtax.
 #[must_use]
 pub fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-    // SAFETY: one async-signal-safe system call.
+    let parent = own_pid();
+    // SAFETY: async-signal-safe system calls.
     unsafe {
-        command.pre_exec(|| {
-            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            Ok(())
+        command.pre_exec(move || {
+            // What virtax gave itself is not for its children; without the right to, it gave itself nothing.
+            libc::setpriority(libc::PRIO_PROCESS, 0, 0);
+            die_with_parent(parent)
         });
     }
     command
+}
+
+/// The command's main thread runs before all others: with a thousand busy threads beside it, it would answer after seconds.
+/// Its other threads have to see to themselves.
+pub fn at_highest_priority(command: &mut Command) {
+    // SAFETY: one async-signal-safe system call; refused, it answers late.
+    unsafe {
+        command.pre_exec(|| {
+            libc::setpriority(libc::PRIO_PROCESS, 0, -20);
+            Ok(())
+        });
+    }
+}
+
+/// The command runs as [`NOBODY`], without any privilege, for good. To be called after everything else that happens before it is
+/// executed: that may need privileges.
+pub fn unprivileged(command: &mut Command) {
+    let parent = own_pid();
+    // SAFETY: async-signal-safe system calls.
+    unsafe {
+        command.pre_exec(move || {
+            check(libc::setgroups(0, std::ptr::null()))?;
+            check(libc::setresgid(NOBODY, NOBODY, NOBODY))?;
+            check(libc::setresuid(NOBODY, NOBODY, NOBODY))?;
+            check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
+            // The kernel forgets it with a change of user.
+            die_with_parent(parent)
+        });
+    }
+}
+
+/// In a child of `parent` about to execute.
+fn die_with_parent(parent: libc::pid_t) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
+    // It may have died before.
+    // SAFETY: no preconditions.
+    if unsafe { libc::getppid() } == parent { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
+}
+
+fn own_pid() -> libc::pid_t {
+    std::process::id() as libc::pid_t
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Starts it, and notes it. Between the two, its death with virtax protects it.
@@ -54,9 +105,17 @@ pub fn spawn(ledger: &Ledger, mut command: Command) -> Result<(Child, ChildLease
     }
 }
 
-/// Ends a child, and waits for it.
+/// Ends a child, and waits for it; not for ever: a process that cannot be killed (by a virtax without `CAP_KILL`, say) stays in
+/// the ledger.
 pub fn end(child: &mut Child) {
-    // Either fails only if the child is gone and reaped already.
+    // It fails only if the child is gone and reaped already, or may not be killed: then the wait below ends in vain.
     let _ = child.kill();
-    let _ = child.wait();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while matches!(child.try_wait(), Ok(None)) {
+        if Instant::now() > deadline {
+            log::warn!("process {} does not end", child.id());
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }

@@ -1,11 +1,15 @@
 //! `virtax clean`: removes what dead runs left, and nothing else.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use crate::{
+    cgroup,
     engine::docker,
     error::{Error, Result},
-    ledger::{self, Item, RUNS},
+    ledger::{self, Item, RUNS, Remains},
     net,
 };
 
@@ -28,22 +32,66 @@ pub fn clean() -> Result<Cleaned> {
     let (alive, dead) = ledger::survey(Path::new(RUNS))?;
     let mut cleaned = Cleaned { removed: Vec::new(), alive, errors: Vec::new() };
     for remains in dead {
+        let under_way = may_be_under_way(&remains);
         let names: Vec<String> = remains.items().map(|item| format!("{item} (run {})", remains.run_id)).collect();
         let run_id = remains.run_id.clone();
         cleaned.errors.extend(remains.remove());
         cleaned.removed.extend(names);
         cleaned.removed.push(format!("working files of run {run_id}"));
+        if under_way {
+            cleaned.take(remove_latecomers(&run_id));
+        }
     }
     // Listed first, the living asked afterwards: a run that began in between is not taken for dead.
     let candidates = named_after_runs();
     let (alive, _) = ledger::survey(Path::new(RUNS))?;
-    for (_, item) in candidates.into_iter().filter(|(run_id, _)| !alive.contains(run_id)) {
-        match item.remove() {
-            Ok(()) => cleaned.removed.push(item.to_string()),
-            Err(error) => cleaned.errors.push(error),
+    let left = candidates.into_iter().filter(|(run_id, _)| !alive.contains(run_id)).map(|(_, item)| item).collect();
+    cleaned.take(left);
+    Ok(cleaned)
+}
+
+impl Cleaned {
+    /// Removes these items.
+    fn take(&mut self, items: Vec<Item>) {
+        for item in items {
+            match item.remove() {
+                Ok(()) => self.removed.push(item.to_string()),
+                Err(error) => self.errors.push(error),
+            }
         }
     }
-    Ok(cleaned)
+}
+
+/// How long a daemon may take for a request whose asker was killed.
+const UNDER_WAY: Duration = Duration::from_secs(3);
+
+/// Whether the daemon may be making the run's last item yet: it is noted, and not there. What was noted before it was made.
+fn may_be_under_way(remains: &Remains) -> bool {
+    let is_there = |wanted: fn(&Item) -> bool| {
+        let labelled = docker::Client::connect().and_then(|client| client.labelled()).unwrap_or_default();
+        labelled.iter().any(|(run_id, item)| *run_id == remains.run_id && wanted(item))
+    };
+    match remains.items().next() {
+        Some(Item::Container { .. }) => !is_there(|item| matches!(item, Item::Container { .. })),
+        Some(Item::Network { .. }) => !is_there(|item| matches!(item, Item::Network { .. })),
+        Some(Item::Image { .. }) => !is_there(|item| matches!(item, Item::Image { .. })),
+        _ => false,
+    }
+}
+
+/// Waits for what a daemon is still making for a run that was killed.
+fn remove_latecomers(run_id: &str) -> Vec<Item> {
+    let deadline = Instant::now() + UNDER_WAY;
+    while Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(100));
+        // No daemon, no latecomers.
+        let Ok(labelled) = docker::Client::connect().and_then(|client| client.labelled()) else { break };
+        let found: Vec<Item> = labelled.into_iter().filter(|(of, _)| of == run_id).map(|(_, item)| item).collect();
+        if !found.is_empty() {
+            return found;
+        }
+    }
+    Vec::new()
 }
 
 /// Objects named after runs, with the runs' ids.
@@ -57,6 +105,9 @@ fn named_after_runs() -> Vec<(String, Item)> {
         if let Some(run_id) = link_of_run(&name).map(str::to_owned) {
             items.push((run_id, Item::Link { name }));
         }
+    }
+    for (run_id, path) in cgroup::of_runs().into_iter().filter(|(run_id, _)| is_run_id(run_id)) {
+        items.push((run_id, Item::Cgroup { path }));
     }
     for name in net::namespaces_named("virtax-") {
         let run_id = name.split('-').nth(1).unwrap_or_default().to_owned();

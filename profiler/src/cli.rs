@@ -1,12 +1,23 @@
 //! The command line.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, CommandFactory, Parser, Subcommand,
+    error::{ContextKind, ContextValue},
+};
+use clap_complete::Shell;
 use profiler::{
-    experiment::{Placement, lab::ProbeOptions},
-    probes::Preference,
+    error,
+    experiment::Placement,
+    ladder::{self, Order},
+    probes::{self, KINDS, Limits, Preference},
     run::Request,
+    truth,
 };
 
 /// Shows where, on the path of a request, virtualization charges its toll
@@ -28,10 +39,17 @@ const RUN_EXAMPLES: &str = "Examples:
 
 See `virtax list` for workloads, engines and their keys, `virtax doctor` for what this machine lacks.";
 
+const LADDER_EXAMPLES: &str = "Examples:
+  virtax ladder network tcp-rr
+  virtax ladder isolation redis-set --rounds 20 --duration 2
+  virtax ladder network tcp-rr --until-precision 1% --budget 3600";
+
 #[derive(Subcommand)]
 pub enum Command {
     /// Measure a workload in several configurations
     Run(Box<RunOptions>),
+    /// Measure what each mechanism costs: configurations that each add one
+    Ladder(Box<LadderOptions>),
     /// Compute and show the result of a run's folder again
     Report(ReportOptions),
     /// List workloads, engines, and their keys
@@ -40,13 +58,35 @@ pub enum Command {
     Clean,
     /// Say what this kernel and machine have and lack
     Doctor,
+    /// Print completions for a shell: put them where it looks for them
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print a manual page (roff): `virtax manual virtax-run | man -l -`
+    Manual {
+        /// The page
+        #[arg(default_value = "virtax")]
+        page: String,
+        /// List the pages
+        #[arg(long)]
+        list: bool,
+    },
+    /// Enter namespaces and become a server: what engine `ns` starts
+    #[command(hide = true)]
+    Enter {
+        /// What to enter
+        specification: String,
+    },
+    /// Put known costs in, and see whether they are found where they were put
+    Truth(TruthOptions),
     /// Measure what watching costs (`cargo xtask bench`)
     #[command(hide = true)]
     Bench(Box<BenchOptions>),
 }
 
 #[derive(Args)]
-#[command(after_help = RUN_EXAMPLES)]
+#[command(after_help = RUN_EXAMPLES, allow_negative_numbers = true)]
 pub struct RunOptions {
     /// What client and server do, such as tcp-rr
     pub workload: String,
@@ -56,6 +96,13 @@ pub struct RunOptions {
     /// The configuration that the others are compared with [default: the first]
     #[arg(long, value_name = "CONFIG")]
     pub baseline: Option<String>,
+    #[command(flatten)]
+    pub common: CommonOptions,
+}
+
+/// What a run and a ladder can be told.
+#[derive(Args)]
+pub struct CommonOptions {
     /// How often every configuration is measured; verdicts from 8
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub rounds: u32,
@@ -89,12 +136,63 @@ pub struct RunOptions {
     /// Seed of the order of configurations within rounds
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Say what is being done, step by step
+    #[arg(long, short)]
+    pub verbose: bool,
     /// Print faults of the probes, ten a second at most
     #[arg(long)]
     pub debug_probes: bool,
-    /// Use raw tracepoints even where typed ones load
-    #[arg(long, hide = true)]
-    pub raw_probes: bool,
+    /// Use this kind of programs even where better ones load
+    #[arg(long, hide = true, value_name = "KIND", value_parser = clap::builder::PossibleValuesParser::new(KINDS))]
+    pub probes: Option<String>,
+    /// Give a table of the probes fewer entries, so that it overflows
+    #[arg(long, hide = true, value_name = "TABLE=ENTRIES")]
+    pub starve: Vec<String>,
+}
+
+#[derive(Args)]
+#[command(after_help = LADDER_EXAMPLES, allow_negative_numbers = true)]
+pub struct LadderOptions {
+    /// Which mechanisms
+    #[arg(value_enum)]
+    pub order: Order,
+    /// What client and server do, such as tcp-rr
+    pub workload: String,
+    /// Differences of less than this share of the latency are nothing
+    #[arg(long, default_value = "2", value_name = "PERCENT", value_parser = half_width)]
+    pub precision: f64,
+    /// Go on until every mechanism's cost is told to this precision, or the budget ends
+    #[arg(long, value_name = "PERCENT", value_parser = half_width, conflicts_with = "precision")]
+    pub until_precision: Option<f64>,
+    /// Seconds that --until-precision may take
+    #[arg(long, default_value = "1800", value_name = "S", value_parser = seconds)]
+    pub budget: Duration,
+    #[command(flatten)]
+    pub common: CommonOptions,
+}
+
+impl LadderOptions {
+    /// # Errors
+    /// [`error::Error::Usage`] for tables that do not exist.
+    pub fn request(&self) -> error::Result<Request> {
+        // The ladder fills in its configurations.
+        self.common.request(&self.workload, "native", None)
+    }
+    pub fn options(&self) -> ladder::Options {
+        ladder::Options {
+            order: self.order,
+            precision_percent: 100.0 * self.until_precision.unwrap_or(self.precision),
+            budget: self.until_precision.map(|_| self.budget),
+        }
+    }
+}
+
+impl RunOptions {
+    /// # Errors
+    /// [`error::Error::Usage`] for tables that do not exist.
+    pub fn request(&self) -> error::Result<Request> {
+        self.common.request(&self.workload, &self.configurations, self.baseline.as_deref())
+    }
 }
 
 #[derive(Args)]
@@ -107,6 +205,45 @@ pub struct ReportOptions {
 }
 
 #[derive(Args)]
+pub struct TruthOptions {
+    /// All cases, not only the half chosen for speed
+    #[arg(long)]
+    pub full: bool,
+    /// This case alone; may be given several times
+    #[arg(long = "case", value_name = "CASE")]
+    pub cases: Vec<String>,
+    /// Instead: compare configurations with themselves, so many times
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "40", conflicts_with_all = ["full", "cases"],
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub aa: Option<u32>,
+    /// How often every configuration is measured; intervals from 8
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub rounds: u32,
+    /// Measured seconds per configuration and round
+    #[arg(long, default_value = "0.6", value_name = "S", value_parser = seconds)]
+    pub duration: Duration,
+    /// Folder for the runs and truth.json
+    #[arg(long, default_value = "virtax-truth", value_name = "DIR")]
+    pub out: PathBuf,
+    /// Replace an earlier result in --out
+    #[arg(long)]
+    pub force: bool,
+}
+
+impl TruthOptions {
+    pub fn options(&self) -> truth::Options {
+        truth::Options {
+            full: self.full,
+            cases: self.cases.clone(),
+            rounds: self.rounds,
+            duration: self.duration,
+            out: self.out.clone(),
+            force: self.force,
+        }
+    }
+}
+
+#[derive(Args)]
 pub struct BenchOptions {
     /// A bpftrace script to compare with; processes named "rr" in it become the workload's
     #[arg(long)]
@@ -116,8 +253,9 @@ pub struct BenchOptions {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.trim_end_matches('s').parse().map_err(|_| "not a number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+    let seconds = text.trim_end_matches('s').parse::<f64>().ok();
+    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    duration.ok_or_else(|| "not a number of seconds, such as 1.5".to_owned())
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -135,12 +273,61 @@ fn half_width(text: &str) -> Result<f64, String> {
     }
 }
 
-impl RunOptions {
-    pub fn request(&self) -> Request {
-        Request {
-            workload: self.workload.clone(),
-            configurations: self.configurations.clone(),
-            baseline: self.baseline.clone(),
+/// Completions of the whole command line for a shell.
+pub fn completions(shell: Shell) -> Vec<u8> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "virtax", &mut text);
+    text
+}
+
+/// Manual pages, `virtax` and one for each command, by name.
+pub fn manual() -> error::Result<BTreeMap<String, Vec<u8>>> {
+    let mut whole = Arguments::command();
+    whole.build();
+    let page = |command: &clap::Command, name: &str| {
+        let mut text = Vec::new();
+        clap_mangen::Man::new(command.clone().display_name(name.to_owned()))
+            .render(&mut text)
+            .map_err(|failure| error::Error::file("write", Path::new(name), failure))?;
+        Ok((name.to_owned(), text))
+    };
+    let commands = whole.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help");
+    std::iter::once(page(&whole, "virtax"))
+        .chain(commands.map(|command| page(command, &format!("virtax-{}", command.get_name()))))
+        .collect()
+}
+
+impl Arguments {
+    /// Reads the command line; a mistake ends the process, with the nearest command if there is one.
+    pub fn read() -> Self {
+        Self::try_parse().unwrap_or_else(|mut error| {
+            let wrong = match error.get(ContextKind::InvalidSubcommand) {
+                Some(ContextValue::String(wrong)) => wrong.clone(),
+                _ => error.exit(),
+            };
+            let command = Self::command();
+            let near = error::nearest(&wrong, command.get_subcommands().map(clap::Command::get_name));
+            if let (Some(near), None) = (near, error.get(ContextKind::SuggestedSubcommand)) {
+                error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![near.to_owned()]));
+            }
+            error.exit()
+        })
+    }
+}
+
+impl CommonOptions {
+    fn preference(&self) -> Preference {
+        let kind = self.probes.as_ref().and_then(|wanted| KINDS.into_iter().find(|kind| kind == wanted));
+        kind.map_or(Preference::Best, Preference::Kind)
+    }
+
+    fn request(&self, workload: &str, configurations: &str, baseline: Option<&str>) -> error::Result<Request> {
+        let mut limits = Limits::default();
+        self.starve.iter().try_for_each(|pair| limits.set(pair))?;
+        Ok(Request {
+            workload: workload.to_owned(),
+            configurations: configurations.to_owned(),
+            baseline: baseline.map(str::to_owned),
             rounds: self.rounds,
             duration: self.duration,
             placement: self.placement,
@@ -151,17 +338,14 @@ impl RunOptions {
             seed: self.seed,
             sample_rate_hz: self.sample_rate,
             samples_until: self.samples_until,
-            probes: ProbeOptions {
-                preference: if self.raw_probes { Preference::Raw } else { Preference::Best },
-                debug: self.debug_probes,
-            },
-        }
+            probes: probes::Options { preference: self.preference(), debug: self.debug_probes, limits },
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -176,6 +360,30 @@ mod tests {
         assert_eq!(seconds("2s").unwrap(), Duration::from_secs(2));
         for bad in ["", "x", "-1", "nan", "1e400"] {
             assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// Words of which command lines are made, and others.
+    fn word() -> impl Strategy<Value = String> {
+        let known = Arguments::command()
+            .get_subcommands()
+            .flat_map(|command| command.get_arguments().filter_map(|argument| argument.get_long()).collect::<Vec<_>>())
+            .map(|long| format!("--{long}"))
+            .chain(
+                ["run", "bench", "report", "tcp-rr", "native", "docker:net=nat", "0", "-1", "1e9", "connections=3"]
+                    .map(str::to_owned),
+            )
+            .collect::<Vec<_>>();
+        prop_oneof![4 => proptest::sample::select(known), 1 => ".{0,12}"]
+    }
+
+    proptest! {
+        #[test]
+        fn no_command_line_panics(words in proptest::collection::vec(word(), 0..12)) {
+            let line = std::iter::once("virtax".to_owned()).chain(words);
+            if let Ok(Arguments { command: Command::Run(options) }) = Arguments::try_parse_from(line) {
+                let _ = options.request().and_then(|request| profiler::run::plan(&request).map(drop));
+            }
         }
     }
 }

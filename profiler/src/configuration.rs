@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engine::{self, Engine, Key},
     error::{Error, Result, did_you_mean},
+    injection::{Injection, Kind},
 };
 
 /// How a server is run: an engine and the values of all its keys.
@@ -16,17 +17,20 @@ pub struct Configuration {
     pub engine: String,
     /// The value of every key that the engine declares.
     pub keys: BTreeMap<String, String>,
+    /// A known cost that is put in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub injection: Option<Injection>,
 }
 
 impl fmt::Display for Configuration {
-    /// The canonical name: keys in order, all spelled out.
+    /// The canonical name: the engine's first key, and those of the others that do not follow from what is given.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.engine)?;
-        for (index, (key, value)) in self.keys.iter().enumerate() {
+        for (index, (key, value)) in self.telling_keys().into_iter().enumerate() {
             let separator = if index == 0 { ':' } else { ',' };
             write!(formatter, "{separator}{key}={value}")?;
         }
-        Ok(())
+        self.injection.map_or(Ok(()), |injection| injection.fmt(formatter))
     }
 }
 
@@ -35,6 +39,23 @@ impl Configuration {
     #[must_use]
     pub fn key(&self, name: &str) -> &str {
         self.keys.get(name).map_or("", String::as_str)
+    }
+
+    /// The keys that its name consists of, in the order of the engine's own list.
+    fn telling_keys(&self) -> Vec<(&str, &str)> {
+        let Some(engine) = engine::by_name(&self.engine) else {
+            return self.keys.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        };
+        let mut telling = self.keys.clone();
+        for key in engine.keys().iter().skip(1) {
+            let value = telling.remove(key.name);
+            let (filled, _) = fill_in(engine, telling.clone());
+            if filled != self.keys {
+                telling.extend(value.map(|value| (key.name.to_owned(), value)));
+            }
+        }
+        let in_order = engine.keys().iter().filter(|key| telling.contains_key(key.name));
+        in_order.map(|key| (key.name, self.key(key.name))).collect()
     }
 
     /// A file name made of its name.
@@ -67,7 +88,7 @@ pub struct Parsed {
 pub fn parse_list(text: &str) -> Result<Parsed> {
     let mut pieces: Vec<String> = Vec::new();
     for piece in text.split(',') {
-        let continues = piece.split_once('=').is_some_and(|(key, _)| !key.contains(':'));
+        let continues = piece.split_once('=').is_some_and(|(key, _)| !key.contains([':', '+']));
         match pieces.last_mut() {
             Some(last) if continues => {
                 last.push(',');
@@ -78,16 +99,26 @@ pub fn parse_list(text: &str) -> Result<Parsed> {
     }
     let mut parsed = Parsed { configurations: Vec::new(), notes: Vec::new() };
     for piece in &pieces {
-        let (configuration, note) = parse(piece)?;
+        let (mut configuration, note) = parse(piece)?;
+        parsed.notes.extend(note);
         if parsed.configurations.contains(&configuration) {
-            return Err(Error::Usage(format!(
-                "configuration `{configuration}` is given twice; comparing a configuration with itself is not built yet"
-            )));
+            configuration = copy_of(configuration, &parsed.configurations)?;
+            parsed.notes.push(format!("`{piece}` is given again: compared with itself, as `{configuration}`"));
         }
         parsed.configurations.push(configuration);
-        parsed.notes.extend(note);
     }
     Ok(parsed)
+}
+
+/// The same configuration under a name that is not taken.
+fn copy_of(configuration: Configuration, taken: &[Configuration]) -> Result<Configuration> {
+    if configuration.injection.is_some() {
+        return Err(Error::Usage(format!("configuration `{configuration}` is given twice")));
+    }
+    (2..=999)
+        .map(|value| Configuration { injection: Some(Injection { kind: Kind::Copy, value }), ..configuration.clone() })
+        .find(|copy| !taken.contains(copy))
+        .ok_or_else(|| Error::Usage(format!("configuration `{configuration}` is given too often")))
 }
 
 /// Parses one configuration; the second value says which defaults were filled in, if any.
@@ -95,9 +126,16 @@ pub fn parse_list(text: &str) -> Result<Parsed> {
 /// # Errors
 /// As [`parse_list`].
 pub fn parse(text: &str) -> Result<(Configuration, Option<String>)> {
-    let (name, rest) = match text.split_once(':') {
-        Some((name, rest)) => (name, Some(rest)),
+    if text.is_empty() {
+        return Err(Error::Usage("an empty configuration: is there a comma too many?".to_owned()));
+    }
+    let (plain, injection) = match split_injection(text) {
+        Some((plain, injection)) => (plain, Some(Injection::parse(injection)?)),
         None => (text, None),
+    };
+    let (name, rest) = match plain.split_once(':') {
+        Some((name, rest)) => (name, Some(rest)),
+        None => (plain, None),
     };
     let engine = engine::by_name(name).ok_or_else(|| {
         let known: Vec<_> = engine::all().iter().map(|engine| engine.name()).collect();
@@ -114,16 +152,33 @@ pub fn parse(text: &str) -> Result<(Configuration, Option<String>)> {
             return Err(Error::Usage(format!("key `{}` is given twice in configuration `{text}`", key.name)));
         }
     }
-    let mut filled = false;
-    for key in engine.keys() {
-        keys.entry(key.name.to_owned()).or_insert_with(|| {
-            filled = true;
-            key.default.to_owned()
-        });
+    let (keys, filled) = fill_in(engine, keys);
+    if let Some(injection) = injection.filter(|injection| !engine.accepts(injection.kind)) {
+        let known = injection.kind.name();
+        return Err(Error::Usage(format!("engine `{name}` cannot put in the known cost `{known}`; engine `ns` can")));
     }
-    let configuration = Configuration { engine: name.to_owned(), keys };
-    let note = filled.then(|| format!("`{text}` means `{configuration}`"));
+    let configuration = Configuration { engine: name.to_owned(), keys, injection };
+    engine.check(&configuration)?;
+    let note = (filled && configuration.to_string() != text).then(|| format!("`{text}` means `{configuration}`"));
     Ok((configuration, note))
+}
+
+/// A configuration and the known cost behind it. Paths may have a `+` of their own.
+fn split_injection(text: &str) -> Option<(&str, &str)> {
+    if !text.contains('/') {
+        return text.split_once('+');
+    }
+    text.rsplit_once('+').filter(|(_, injection)| injection.contains('=') && !injection.contains('/'))
+}
+
+/// The keys that are given and, one after another, what follows from them for the others; and whether there were any.
+fn fill_in(engine: &dyn Engine, mut keys: BTreeMap<String, String>) -> (BTreeMap<String, String>, bool) {
+    let missing: Vec<&Key> = engine.keys().iter().filter(|key| !keys.contains_key(key.name)).collect();
+    for key in &missing {
+        let value = engine.default_of(key, &keys).to_owned();
+        keys.insert(key.name.to_owned(), value);
+    }
+    (keys, !missing.is_empty())
 }
 
 fn parse_pair<'a>(engine: &dyn Engine, text: &str, pair: &'a str) -> Result<(&'static Key, &'a str)> {
@@ -140,12 +195,12 @@ fn parse_pair<'a>(engine: &dyn Engine, text: &str, pair: &'a str) -> Result<(&'s
             did_you_mean(name, known.iter().copied())
         ))
     })?;
-    if !key.values.contains(&value) {
+    if !key.accepts(value) {
         return Err(Error::Usage(format!(
             "key `{name}` of engine `{}` cannot be `{value}`{}; values: {}",
             engine.name(),
-            did_you_mean(value, key.values.iter().copied()),
-            key.values.join(", ")
+            key.near(value),
+            key.range(", ")
         )));
     }
     Ok((key, value))
@@ -156,6 +211,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::engine::Values;
 
     fn names(text: &str) -> Vec<String> {
         parse_list(text).unwrap().configurations.iter().map(ToString::to_string).collect()
@@ -178,14 +234,23 @@ mod tests {
     }
 
     #[test]
+    fn given_again_it_is_compared_with_itself() {
+        assert_eq!(
+            names("native,docker,native,native"),
+            ["native", "docker:net=nat", "native+copy=2", "native+copy=3"]
+        );
+        assert_eq!(names("native,native+spin-us=20"), ["native", "native+spin-us=20"]);
+        assert!(parse_list("docker,docker:net=nat").unwrap().notes[1].contains("compared with itself"));
+    }
+
+    #[test]
     fn refusals() {
         insta::assert_snapshot!(
             [
                 "nativ",
                 "",
                 "native,",
-                "native,native",
-                "docker,docker:net=nat",
+                "native+copy=2,native+copy=2",
                 "docker:net=hots",
                 "docker:nett=host",
                 "docker:net",
@@ -207,8 +272,17 @@ mod tests {
         }
 
         #[test]
-        fn canonical_names_parse_to_themselves(net in prop::sample::select(vec!["host", "nat", "bridge"])) {
-            let (configuration, _) = parse(&format!("docker:net={net}")).unwrap();
+        fn canonical_names_parse_to_themselves(keys in prop::collection::vec((0..9usize, 0..5usize), 0..9)) {
+            let known = engine::by_name("ns").unwrap().keys();
+            let mut given = BTreeMap::new();
+            for (key, value) in keys {
+                let Values::Words(words) = known[key].values else { continue };
+                given.insert(known[key].name, words[value % words.len()]);
+            }
+            let pairs: Vec<String> = given.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let text = if pairs.is_empty() { "ns".to_owned() } else { format!("ns:{}", pairs.join(",")) };
+            // What cannot be is refused.
+            let Ok((configuration, _)) = parse(&text) else { return Ok(()) };
             let (again, note) = parse(&configuration.to_string()).unwrap();
             prop_assert_eq!(&again, &configuration);
             prop_assert_eq!(note, None);

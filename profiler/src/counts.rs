@@ -21,6 +21,19 @@ pub enum PhaseKind {
     Sampled,
 }
 
+impl PhaseKind {
+    /// As shown to a person.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Detached => "detached",
+            Self::Traced => "traced",
+            Self::Detailed => "detailed",
+            Self::Sampled => "sampled",
+        }
+    }
+}
+
 /// Which side holds a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -29,6 +42,10 @@ pub enum Role {
     Client,
     /// The workload's server.
     Server,
+    /// A proxy between them: requests that it has, and its threads.
+    ProxyIn,
+    /// The same proxy: responses that it has.
+    ProxyOut,
 }
 
 impl Role {
@@ -38,12 +55,26 @@ impl Role {
         match self {
             Self::Client => profiler_common::CLIENT,
             Self::Server => profiler_common::SERVER,
+            Self::ProxyIn => profiler_common::PROXY_IN,
+            Self::ProxyOut => profiler_common::PROXY_OUT,
         }
     }
-    /// The role with this number; what is not the client's is the server's.
+    /// The role with this number; a number that is none is the server's.
     #[must_use]
     pub const fn from_number(number: u8) -> Self {
-        if number == profiler_common::CLIENT { Self::Client } else { Self::Server }
+        match number {
+            profiler_common::CLIENT => Self::Client,
+            profiler_common::PROXY_IN => Self::ProxyIn,
+            profiler_common::PROXY_OUT => Self::ProxyOut,
+            _ => Self::Server,
+        }
+    }
+    /// Roles that threads can have.
+    pub const OF_THREADS: [Self; 3] = [Self::Client, Self::Server, Self::ProxyIn];
+    /// Whether it is a proxy's.
+    #[must_use]
+    pub const fn is_proxy(self) -> bool {
+        matches!(self, Self::ProxyIn | Self::ProxyOut)
     }
     /// As shown to a person.
     #[must_use]
@@ -51,6 +82,7 @@ impl Role {
         match self {
             Self::Client => "client",
             Self::Server => "server",
+            Self::ProxyIn | Self::ProxyOut => "proxy",
         }
     }
 }
@@ -178,6 +210,9 @@ pub struct Phase {
     /// What the probes saw, if any were attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probes: Option<ProbeCounts>,
+    /// What the configuration's known cost amounted to, if it has one that is accounted for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<AccountTotal>,
 }
 
 /// What one probe costs, by the kernel's run-time statistics less their own floor.
@@ -194,7 +229,7 @@ pub struct ProbeCost {
 /// Costs of all probes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Costs {
-    /// One entry a core probe.
+    /// One entry a probe that is attached in the kind of phase that they are of.
     pub probes: Vec<ProbeCost>,
     /// Getting into a program and out again, which the statistics do not see, ns per run.
     pub dispatch_ns: f64,
@@ -244,4 +279,15 @@ pub struct Repetition {
     pub agent_cpu_ns: u64,
     /// Length of the interval to which `agent_cpu_ns` belongs, ns.
     pub agent_wall_ns: u64,
+}
+
+/// A known cost over one phase, its lead-in included, by an account that is not virtax's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountTotal {
+    /// How often.
+    pub events: u64,
+    /// Together, ns.
+    pub ns: u64,
+    /// Length of the interval, ns.
+    pub wall_ns: u64,
 }

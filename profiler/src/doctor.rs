@@ -3,10 +3,14 @@
 use std::{fmt::Write, path::Path};
 
 use crate::{
-    engine::docker,
+    engine::{
+        docker,
+        vm::{QEMU, TUN},
+    },
     environment::{Environment, hooks_of},
     error::Result,
     experiment::plan::allowed_cpus,
+    guest::Kernel,
     pack,
     points::Hook,
     probes::{Support, support},
@@ -23,17 +27,6 @@ struct Finding {
 
 fn finding(good: bool, text: impl Into<String>, remedy: &'static str) -> Finding {
     Finding { good, text: text.into(), remedy: (!good).then_some(remedy) }
-}
-
-fn hook_name(hook: Hook) -> &'static str {
-    match hook {
-        Hook::TypedTracepoint(_) => "tp_btf",
-        Hook::RawTracepoint(_) => "raw_tp",
-        Hook::Fentry(_) => "fentry",
-        Hook::Fexit(_) => "fexit",
-        Hook::Kprobe(_) => "kprobe",
-        Hook::KretprobePair { .. } => "kretprobe",
-    }
 }
 
 /// The findings as text, and whether `native` runs can work here.
@@ -70,19 +63,17 @@ fn describe(support: &Support, text: &mut String) -> bool {
     let all: Vec<String> = support
         .tried
         .iter()
-        .map(|(alternative, result)| {
-            format!("{}{}", if result.is_ok() { "" } else { "no " }, hook_name(alternative.hook))
-        })
+        .map(|(alternative, result)| format!("{}{}", if result.is_ok() { "" } else { "no " }, alternative.hook.kind()))
         .collect();
     let mark = if used.is_some() { "ok  " } else { "lack" };
     let _ =
-        writeln!(text, "  {mark} {:<12} {:<12} ({})", support.probe.name, used.map_or("", hook_name), all.join(", "));
+        writeln!(text, "  {mark} {:<12} {:<12} ({})", support.probe.name, used.map_or("", Hook::kind), all.join(", "));
     if used.is_some() {
         return true;
     }
     for (alternative, result) in &support.tried {
         if let Err(why) = result {
-            let _ = writeln!(text, "       {}: {why}", hook_name(alternative.hook));
+            let _ = writeln!(text, "       {}: {why}", alternative.hook.kind());
         }
     }
     let consequence = support.probe.without.unwrap_or("nothing can be traced");
@@ -102,6 +93,8 @@ fn machine() -> Vec<Finding> {
     let symbols = symbols::check_kernel_symbols(Path::new(symbols::KALLSYMS));
     let redis = pack::find_program("redis-server", "redis-server")
         .and_then(|_| pack::find_program(REDIS_BENCHMARK.0, REDIS_BENCHMARK.1));
+    let qemu = pack::find_program(QEMU.0, QEMU.1);
+    let kernel = Kernel::find();
     let clock = environment.clocksource.clone().unwrap_or_default();
     vec![
         finding(cpus >= 2, format!("{cpus} CPUs"), "`--placement split` needs two"),
@@ -135,6 +128,24 @@ fn machine() -> Vec<Finding> {
             redis.is_ok(),
             if redis.is_ok() { "redis-server, redis-benchmark" } else { "no redis-server or redis-benchmark" },
             "apt-get install --no-install-recommends redis-server, for the Redis workloads",
+        ),
+        finding(
+            qemu.is_ok(),
+            if qemu.is_ok() { "QEMU" } else { "no QEMU" },
+            "apt-get install --no-install-recommends qemu-system-x86, for `tcg:` configurations",
+        ),
+        finding(
+            kernel.is_ok(),
+            match &kernel {
+                Ok(kernel) => format!("a kernel for guests, {}", kernel.release),
+                Err(_) => "no kernel for guests".to_owned(),
+            },
+            "let VIRTAX_GUEST_KERNEL name a folder with boot/vmlinuz-* and lib/modules, for `tcg:` configurations",
+        ),
+        finding(
+            Path::new(TUN).exists(),
+            if Path::new(TUN).exists() { "taps" } else { "no taps (/dev/net/tun)" },
+            "modprobe tun; without, `tcg:net=user`",
         ),
         finding(
             matches!(clock.as_str(), "tsc" | "kvm-clock" | "arch_sys_counter"),

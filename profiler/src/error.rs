@@ -89,15 +89,22 @@ impl Error {
     }
 }
 
-/// " (did you mean `x`?)" if one of the words is near, else nothing.
+/// " (did you mean `x`?)" if one of the words is near, or begins with what was given; else nothing.
 #[must_use]
 pub fn did_you_mean<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(word, words).map_or(String::new(), |known| format!(" (did you mean `{known}`?)"))
+}
+
+/// The nearest of the words, if one is near: a few letters wrong, or the rest left out.
+#[must_use]
+pub fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let is_start = |known: &str| word.chars().count() >= 3 && known.starts_with(word);
     words
         .into_iter()
-        .map(|known| (strsim::damerau_levenshtein(word, known), known))
+        .map(|known| (if is_start(known) { 0 } else { strsim::damerau_levenshtein(word, known) }, known))
         .filter(|(distance, known)| *distance <= 1 + known.len() / 4)
         .min()
-        .map_or(String::new(), |(_, known)| format!(" (did you mean `{known}`?)"))
+        .map(|(_, known)| known)
 }
 
 #[cfg(test)]
@@ -108,5 +115,8 @@ mod tests {
     fn near_words_are_suggested_and_far_ones_are_not() {
         assert_eq!(did_you_mean("natve", ["native", "docker"]), " (did you mean `native`?)");
         assert_eq!(did_you_mean("zebra", ["native", "docker"]), "");
+        assert_eq!(did_you_mean("redis", ["tcp-rr", "redis-set", "redis-get"]), " (did you mean `redis-get`?)");
+        assert_eq!(nearest("rnu", ["run", "report"]), Some("run"));
+        assert_eq!(nearest("", ["run", "report"]), None);
     }
 }

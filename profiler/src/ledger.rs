@@ -13,6 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    cgroup,
     engine::docker,
     error::{Error, Result},
     net, process,
@@ -65,6 +66,11 @@ pub enum Item {
         /// What it held.
         before: String,
     },
+    /// A control group.
+    Cgroup {
+        /// Its folder, below [`cgroup::CGROUPS`].
+        path: PathBuf,
+    },
     /// A folder for files that must be executable: `/run` often is not.
     Folder {
         /// Its path, below [`PROGRAMS`].
@@ -95,6 +101,7 @@ impl Item {
             Self::Sysctl { path, before } => {
                 fs::write(path, before).map_err(|error| Error::file("restore", path, error))
             }
+            Self::Cgroup { path } => cgroup::delete(path),
             Self::Folder { path } => remove_folder(path),
             Self::Process { pid, started } => process::kill(*pid, *started),
         }
@@ -111,6 +118,7 @@ impl std::fmt::Display for Item {
             Self::Image { name } => write!(formatter, "image {name}"),
             Self::Rule { arguments } => write!(formatter, "firewall rule {}", arguments.join(" ")),
             Self::Sysctl { path, before } => write!(formatter, "{} (back to {})", path.display(), before.trim()),
+            Self::Cgroup { path } => write!(formatter, "control group {}", path.display()),
             Self::Folder { path } => write!(formatter, "folder {}", path.display()),
             Self::Process { pid, .. } => write!(formatter, "process {pid}"),
         }

@@ -2,21 +2,23 @@
 
 mod cli;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
 
-use clap::Parser;
 use profiler::{
     clean, doctor, engine,
-    error::{Error, Result},
-    interrupt,
+    error::{Error, Result, did_you_mean},
+    injection, interrupt, ladder, render,
     render::terminal::{self, Look},
     result::RunResult,
-    run, workload,
+    run, truth, workload,
 };
 
 fn main() -> ExitCode {
     log::set_logger(&Stderr).map(|()| log::set_max_level(log::LevelFilter::Info)).ok();
-    let arguments = cli::Arguments::parse();
+    let arguments = cli::Arguments::read();
     match execute(&arguments) {
         Ok(code) => code,
         Err(error) => {
@@ -32,19 +34,34 @@ fn execute(arguments: &cli::Arguments) -> Result<ExitCode> {
             interrupt::install()?;
             run_command(options)
         }
+        cli::Command::Ladder(options) => {
+            interrupt::install()?;
+            ladder_command(options)
+        }
         cli::Command::Report(options) => {
             let (result, pictures) = run::report(&options.folder)?;
             show(&result, options.json)?;
+            let ladder = ladder::again(&options.folder, &result)?;
             if !options.json {
                 list_pictures(&pictures);
+                if let Some((ladder, chart)) = ladder {
+                    println!("\n{}\nchart: {}", render::ladder::table(&ladder, look()), chart.display());
+                }
             }
             Ok(ExitCode::SUCCESS)
         }
+        cli::Command::Completions { shell } => print_bytes(&cli::completions(*shell)),
+        cli::Command::Manual { page, list } => manual_command(page, *list),
         cli::Command::List => {
             print!("{}", listing());
             Ok(ExitCode::SUCCESS)
         }
+        cli::Command::Enter { specification } => engine::ns::enter(specification).map(ExitCode::from),
         cli::Command::Clean => clean_command(),
+        cli::Command::Truth(options) => {
+            interrupt::install()?;
+            truth_command(options)
+        }
         cli::Command::Bench(options) => {
             interrupt::install()?;
             bench_command(options)
@@ -58,17 +75,24 @@ fn execute(arguments: &cli::Arguments) -> Result<ExitCode> {
 }
 
 fn run_command(options: &cli::RunOptions) -> Result<ExitCode> {
-    let request = options.request();
+    if options.common.verbose {
+        log::set_max_level(log::LevelFilter::Debug);
+    }
+    let request = options.request()?;
     let (plan, notes) = run::plan(&request)?;
     for note in notes {
         eprintln!("virtax: {note}");
     }
     let outcome = run::run(&request, &plan)?;
-    show(&outcome.result, options.json)?;
-    if !options.json {
+    show(&outcome.result, options.common.json)?;
+    if !options.common.json {
         list_pictures(&outcome.pictures);
         println!("result: {}", outcome.folder.display());
     }
+    end_of(outcome)
+}
+
+fn end_of(outcome: run::Outcome) -> Result<ExitCode> {
     match outcome.ended_by {
         None => Ok(ExitCode::SUCCESS),
         Some(error) => {
@@ -78,8 +102,23 @@ fn run_command(options: &cli::RunOptions) -> Result<ExitCode> {
     }
 }
 
+fn ladder_command(options: &cli::LadderOptions) -> Result<ExitCode> {
+    if options.common.verbose {
+        log::set_max_level(log::LevelFilter::Debug);
+    }
+    let climbed = ladder::climb(&options.request()?, &options.options())?;
+    if options.common.json {
+        print_json(&climbed.ladder)?;
+    } else {
+        print!("{}", render::ladder::table(&climbed.ladder, look()));
+        println!("\nchart: {}", climbed.chart.display());
+        println!("result: {} (`virtax report` shows the waterfalls)", climbed.outcome.folder.display());
+    }
+    end_of(climbed.outcome)
+}
+
 fn bench_command(options: &cli::BenchOptions) -> Result<ExitCode> {
-    let request = options.run.request();
+    let request = options.run.request()?;
     let (plan, _) = run::plan(&request)?;
     let script = match &options.script {
         Some(path) => {
@@ -93,6 +132,27 @@ fn bench_command(options: &cli::BenchOptions) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn truth_command(options: &cli::TruthOptions) -> Result<ExitCode> {
+    let wanted = options.options();
+    let truth = if let Some(count) = options.aa {
+        wanted.make_folder()?;
+        let mut truth = truth::Truth::new(&wanted);
+        let again = truth::run_again(&wanted, count as usize)?;
+        print!("{}", terminal::truth::again(&again));
+        truth.again = Some(again);
+        truth.save(&wanted.out)?;
+        truth
+    } else {
+        truth::run_cases(&wanted, &mut |judged| println!("{}", terminal::truth::case(judged, look())))?
+    };
+    print!("{}", terminal::truth::summary(&truth));
+    println!("result: {}", wanted.out.join("truth.json").display());
+    Ok(if truth.holds() { ExitCode::SUCCESS } else { ExitCode::from(NOT_TRUE) })
+}
+
+/// A known cost was not found, or a configuration differs from itself.
+const NOT_TRUE: u8 = 1;
+
 fn look() -> Look {
     let terminal = std::io::stdout().is_terminal();
     Look { width: (!terminal).then_some(160), styled: terminal && std::env::var_os("NO_COLOR").is_none() }
@@ -100,12 +160,17 @@ fn look() -> Look {
 
 fn show(result: &RunResult, json: bool) -> Result<()> {
     if json {
-        let text = serde_json::to_string_pretty(result)
-            .map_err(|error| Error::Files { what: "cannot write the result".to_owned(), why: error.to_string() })?;
-        println!("{text}");
+        print_json(result)?;
     } else {
         print!("{}", terminal::report(result, look()));
     }
+    Ok(())
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Error::Files { what: "cannot write the result".to_owned(), why: error.to_string() })?;
+    println!("{text}");
     Ok(())
 }
 
@@ -114,6 +179,25 @@ fn list_pictures(pictures: &[std::path::PathBuf]) {
     for picture in pictures {
         println!("flame graph: {}", picture.display());
     }
+}
+
+/// Whoever reads it may stop early: that is no failure.
+fn print_bytes(bytes: &[u8]) -> Result<ExitCode> {
+    let _ = std::io::stdout().write_all(bytes);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn manual_command(page: &str, list: bool) -> Result<ExitCode> {
+    let pages = cli::manual()?;
+    if list {
+        let names: String = pages.keys().map(|name| format!("{name}\n")).collect();
+        return print_bytes(names.as_bytes());
+    }
+    let text = pages.get(page).ok_or_else(|| {
+        let near = did_you_mean(page, pages.keys().map(String::as_str));
+        Error::Usage(format!("no manual page `{page}`{near}; `virtax manual --list` has them all"))
+    })?;
+    print_bytes(text)
 }
 
 fn clean_command() -> Result<ExitCode> {
@@ -147,9 +231,12 @@ fn listing() -> String {
     for engine in engine::all() {
         text += &format!("  {:<10} {}\n", engine.name(), engine.summary());
         for key in engine.keys() {
-            text +=
-                &format!("    {}={} (default {})\n      {}\n", key.name, key.values.join("|"), key.default, key.help);
+            text += &format!("    {}={} (default {})\n      {}\n", key.name, key.range("|"), key.default, key.help);
         }
+    }
+    text += "known costs, to see whether they are found: CONFIG+NAME=VALUE\n";
+    for (name, help) in injection::all() {
+        text += &format!("  {name:<24} {help}\n");
     }
     text
 }

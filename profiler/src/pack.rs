@@ -33,6 +33,15 @@ enum Content {
     Link(PathBuf),
 }
 
+/// A file of a pack, read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Packed {
+    /// Its bytes.
+    File(Vec<u8>),
+    /// A symbolic link to this path.
+    Link(PathBuf),
+}
+
 /// A program with its dependencies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pack {
@@ -177,33 +186,46 @@ impl Pack {
         Ok(())
     }
 
+    /// Shows every file, in order of their paths, with its permissions.
+    ///
+    /// # Errors
+    /// If one cannot be read, and the function's.
+    pub fn visit(&self, mut function: impl FnMut(&Path, Packed, u32) -> std::io::Result<()>) -> Result<()> {
+        for (inside, (content, mode)) in &self.files {
+            let packed = match content {
+                Content::Copy(source) => fs::read(source).map(Packed::File),
+                Content::Bytes(bytes) => Ok(Packed::File(bytes.clone())),
+                Content::Link(target) => Ok(Packed::Link(target.clone())),
+            };
+            packed
+                .and_then(|packed| function(inside, packed, *mode))
+                .map_err(|error| Error::file("pack", inside, error))?;
+        }
+        Ok(())
+    }
+
     /// Writes all files as a tar: owned by root, dated 1970, so that the same files make the same bytes.
     ///
     /// # Errors
     /// If a file cannot be read, or the archive not be written.
     pub fn write_tar(&self, into: impl Write) -> Result<()> {
         let mut archive = tar::Builder::new(into);
-        for (inside, (content, mode)) in &self.files {
-            let fail = |error: std::io::Error| Error::file("pack", inside, error);
-            let bytes = match content {
-                Content::Copy(source) => fs::read(source).map_err(fail)?,
-                Content::Bytes(bytes) => bytes.clone(),
-                Content::Link(target) => {
-                    let mut header = tar::Header::new_gnu();
+        self.visit(|inside, packed, mode| {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(mode);
+            header.set_mtime(0);
+            match packed {
+                Packed::File(bytes) => {
+                    header.set_size(bytes.len() as u64);
+                    archive.append_data(&mut header, relative(inside), bytes.as_slice())
+                }
+                Packed::Link(target) => {
                     header.set_entry_type(tar::EntryType::Symlink);
                     header.set_size(0);
-                    header.set_mode(*mode);
-                    header.set_mtime(0);
-                    archive.append_link(&mut header, relative(inside), target).map_err(fail)?;
-                    continue;
+                    archive.append_link(&mut header, relative(inside), target)
                 }
-            };
-            let mut header = tar::Header::new_gnu();
-            header.set_size(bytes.len() as u64);
-            header.set_mode(*mode);
-            header.set_mtime(0);
-            archive.append_data(&mut header, relative(inside), bytes.as_slice()).map_err(fail)?;
-        }
+            }
+        })?;
         archive.finish().map_err(|error| Error::file("pack", &self.program, error))
     }
 }

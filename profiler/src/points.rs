@@ -35,6 +35,13 @@ pub enum Hook {
     TypedTracepoint(&'static str),
     /// A raw tracepoint: fields through a helper.
     RawTracepoint(&'static str),
+    /// A tracepoint by its record, laid out as the running kernel's `format` file says.
+    Tracepoint {
+        /// `category/name`.
+        event: &'static str,
+        /// What the program wants of the record: the symbol of its offset, the field, its bytes.
+        fields: &'static [(&'static str, &'static str, u32)],
+    },
     /// A function's entry, by trampoline.
     Fentry(&'static str),
     /// A function's return, by trampoline.
@@ -55,6 +62,8 @@ pub enum Hook {
 pub struct Alternative {
     /// Name of the program in the probes' object.
     pub program: &'static str,
+    /// Name of the program that is attached in its place where nothing but totals and records is kept.
+    pub plain: Option<&'static str>,
     /// Where it is attached.
     pub hook: Hook,
 }
@@ -98,14 +107,56 @@ pub struct Probe {
     pub points: &'static [Point],
 }
 
+/// The alternatives of a probe, by its programs' common name; with `plain`, each has its plain program as well.
 macro_rules! hooks {
-    ($typed:literal, $raw:literal, $tracepoint:literal $(, $program:literal $hook:expr)*) => {
+    ($name:literal, plain, $tracepoint:literal $(, $program:literal $hook:expr)*) => {
+        hooks!(@ concat!($name, "_typed"), Some(concat!($name, "_plain_typed")),
+            concat!($name, "_raw"), Some(concat!($name, "_plain_raw")), $tracepoint $(, $program $hook)*)
+    };
+    ($name:literal, $tracepoint:literal $(, $program:literal $hook:expr)*) => {
+        hooks!(@ concat!($name, "_typed"), None, concat!($name, "_raw"), None, $tracepoint $(, $program $hook)*)
+    };
+    (@ $typed:expr, $plain_typed:expr, $raw:expr, $plain_raw:expr, $tracepoint:literal $(, $program:literal $hook:expr)*) => {
         &[
-            Alternative { program: $typed, hook: Hook::TypedTracepoint($tracepoint) },
-            Alternative { program: $raw, hook: Hook::RawTracepoint($tracepoint) },
-            $(Alternative { program: $program, hook: $hook },)*
+            Alternative { program: $typed, plain: $plain_typed, hook: Hook::TypedTracepoint($tracepoint) },
+            Alternative { program: $raw, plain: $plain_raw, hook: Hook::RawTracepoint($tracepoint) },
+            $(Alternative { program: $program, plain: None, hook: $hook },)*
         ]
     };
+}
+
+/// A hook at a tracepoint's record.
+macro_rules! record {
+    ($event:literal $(, $symbol:literal: $field:literal[$size:literal])*) => {
+        Hook::Tracepoint { event: $event, fields: &[$(($symbol, $field, $size)),*] }
+    };
+}
+
+impl Hook {
+    /// The kind of program, as `virtax doctor` shows it.
+    #[must_use]
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::TypedTracepoint(_) => "tp_btf",
+            Self::RawTracepoint(_) => "raw_tp",
+            Self::Tracepoint { .. } => "tracepoint",
+            Self::Fentry(_) => "fentry",
+            Self::Fexit(_) => "fexit",
+            Self::Kprobe(_) => "kprobe",
+            Self::KretprobePair { .. } => "kretprobe",
+        }
+    }
+}
+
+impl Alternative {
+    /// The program that is attached in phases of a kind.
+    #[must_use]
+    pub fn program_in(&self, kind: PhaseKind) -> &'static str {
+        match (kind, self.plain) {
+            (PhaseKind::Traced, Some(plain)) => plain,
+            _ => self.program,
+        }
+    }
 }
 
 const fn point(number: Number, name: &'static str, passes: &'static str, successors: &'static [&'static str]) -> Point {
@@ -124,7 +175,7 @@ pub const PROBES: &[Probe] = &[
         name: "send",
         set: Set::Core,
         without: None,
-        alternatives: hooks!("send_typed", "send_raw", "tcp_sendmsg_locked",
+        alternatives: hooks!("send", plain, "tcp_sendmsg_locked",
             "send_fentry" Hook::Fentry("tcp_sendmsg_locked"), "send_kprobe" Hook::Kprobe("tcp_sendmsg_locked")),
         points: &[point(Number::Fixed(number::SEND), "send", "socket → socket", &["queue", "xmit"])],
     },
@@ -132,21 +183,23 @@ pub const PROBES: &[Probe] = &[
         name: "xmit",
         set: Set::Core,
         without: None,
-        alternatives: hooks!("xmit_typed", "xmit_raw", "net_dev_start_xmit"),
+        alternatives: hooks!("xmit", plain, "net_dev_start_xmit",
+            "xmit_record" record!("net/net_dev_start_xmit", "XMIT_SKBADDR": "skbaddr"[8])),
         points: &[point(Number::Device(number::AT_XMIT), "xmit", "socket or skb → skb", ON_THE_WAY)],
     },
     Probe {
         name: "receive",
         set: Set::Core,
         without: None,
-        alternatives: hooks!("receive_typed", "receive_raw", "netif_receive_skb"),
+        alternatives: hooks!("receive", plain, "netif_receive_skb",
+            "receive_record" record!("net/netif_receive_skb", "RECEIVE_SKBADDR": "skbaddr"[8])),
         points: &[point(Number::Device(number::AT_RECEIVE), "receive", "skb → skb", ON_THE_WAY)],
     },
     Probe {
         name: "delivered",
         set: Set::Core,
         without: None,
-        alternatives: hooks!("delivered_typed", "delivered_raw", "tcp_probe"),
+        alternatives: hooks!("delivered", plain, "tcp_probe"),
         points: &[
             point(Number::Fixed(number::DELIVERED), "delivered", "skb → socket", &["ready", "received"]),
             point(Number::Fixed(number::BACKLOG), "backlog", "skb → socket", &["ready", "received"]),
@@ -156,7 +209,8 @@ pub const PROBES: &[Probe] = &[
         name: "ready",
         set: Set::Core,
         without: None,
-        alternatives: hooks!("ready_typed", "ready_raw", "sk_data_ready",
+        alternatives: hooks!("ready", plain, "sk_data_ready",
+            "ready_record" record!("sock/sk_data_ready", "READY_SKADDR": "skaddr"[8]),
             "ready_fentry" Hook::Fentry("sock_def_readable"), "ready_kprobe" Hook::Kprobe("sock_def_readable")),
         points: &[point(Number::Fixed(number::READY), "ready", "socket → socket", GROUP)],
     },
@@ -164,7 +218,9 @@ pub const PROBES: &[Probe] = &[
         name: "received",
         set: Set::Core,
         without: None,
-        alternatives: hooks!("received_typed", "received_raw", "sock_recv_length",
+        alternatives: hooks!("received", plain, "sock_recv_length",
+            "received_record" record!("sock/sock_recv_length", "RECEIVED_SK": "sk"[8], "RECEIVED_RET": "ret"[4],
+                "RECEIVED_FLAGS": "flags"[4]),
             "received_fexit" Hook::Fexit("tcp_recvmsg"),
             "received_kretprobe" Hook::KretprobePair { function: "tcp_recvmsg", entry: "receiving_kprobe" }),
         points: &[point(
@@ -178,63 +234,69 @@ pub const PROBES: &[Probe] = &[
         name: "waking",
         set: Set::Schedule,
         without: Some("the group ready → received is not split"),
-        alternatives: hooks!("waking_typed", "waking_raw", "sched_waking"),
+        alternatives: hooks!("waking", "sched_waking",
+            "waking_record" record!("sched/sched_waking", "WAKING_PID": "pid"[4])),
         points: &[part(Number::Fixed(number::WAKING), "waking", "socket → socket", GROUP)],
     },
     Probe {
         name: "wakeup",
         set: Set::Schedule,
         without: Some("the group ready → received is not split"),
-        alternatives: hooks!("wakeup_typed", "wakeup_raw", "sched_wakeup"),
+        alternatives: hooks!("wakeup", "sched_wakeup",
+            "wakeup_record" record!("sched/sched_wakeup", "WAKEUP_PID": "pid"[4])),
         points: &[part(Number::Fixed(number::WAKEUP), "wakeup", "socket → socket", GROUP)],
     },
     Probe {
         name: "switch",
         set: Set::Schedule,
         without: Some("run-queue latency is not told from the rest of the group ready → received"),
-        alternatives: hooks!("switch_typed", "switch_raw", "sched_switch"),
+        alternatives: hooks!("switch", "sched_switch"),
         points: &[part(Number::Fixed(number::SWITCH_IN), "switch-in", "socket → socket", GROUP)],
     },
     Probe {
         name: "dropped",
         set: Set::Core,
         without: Some("a dropped segment's request is lost"),
-        alternatives: hooks!("dropped_typed", "dropped_raw", "kfree_skb"),
+        alternatives: hooks!("dropped", "kfree_skb",
+            "dropped_record" record!("skb/kfree_skb", "DROPPED_SKBADDR": "skbaddr"[8])),
         points: &[point(Number::Fixed(number::DROPPED), "dropped", "skb → socket", &["queue", "xmit"])],
     },
     Probe {
         name: "freed",
         set: Set::Core,
         without: Some("an skb freed without delivery is noticed late"),
-        alternatives: hooks!("freed_typed", "freed_raw", "consume_skb"),
+        alternatives: hooks!("freed", "consume_skb",
+            "freed_record" record!("skb/consume_skb", "FREED_SKBADDR": "skbaddr"[8])),
         points: &[],
     },
     Probe {
         name: "state",
         set: Set::Core,
         without: Some("a closed socket is noticed late"),
-        alternatives: hooks!("state_typed", "state_raw", "inet_sock_set_state"),
+        alternatives: hooks!("state", "inet_sock_set_state",
+            "state_record" record!("sock/inet_sock_set_state", "STATE_SKADDR": "skaddr"[8], "STATE_NEWSTATE": "newstate"[4])),
         points: &[],
     },
     Probe {
         name: "fork",
         set: Set::Core,
         without: Some("processes that the server starts later are not followed"),
-        alternatives: hooks!("fork_typed", "fork_raw", "sched_process_fork"),
+        alternatives: hooks!("fork", "sched_process_fork"),
         points: &[],
     },
     Probe {
         name: "exit",
         set: Set::Core,
         without: Some("a process id that is used again may be taken for the server's"),
-        alternatives: hooks!("exit_typed", "exit_raw", "sched_process_exit"),
+        alternatives: hooks!("exit", "sched_process_exit"),
         points: &[],
     },
     Probe {
         name: "call",
         set: Set::Detail,
         without: Some("the rows call → send and received → return cannot be told apart"),
-        alternatives: hooks!("call_typed", "call_raw", "sys_enter"),
+        alternatives: hooks!("call", "sys_enter",
+            "call_record" record!("raw_syscalls/sys_enter", "CALL_ID": "id"[8])),
         points: &[
             part(Number::Fixed(number::CALL), "call", "socket → socket", &["send"]),
             part(Number::Fixed(number::RECEIVE_CALL), "receive-call", "socket → socket", &["received"]),
@@ -244,7 +306,8 @@ pub const PROBES: &[Probe] = &[
         name: "return",
         set: Set::Detail,
         without: Some("the rows call → send and received → return cannot be told apart"),
-        alternatives: hooks!("return_typed", "return_raw", "sys_exit"),
+        alternatives: hooks!("return", "sys_exit",
+            "return_record" record!("raw_syscalls/sys_exit")),
         points: &[
             part(Number::Fixed(number::RETURN), "return", "socket → socket", &["call", "send"]),
             part(Number::Fixed(number::POLL_RETURN), "poll-return", "socket → socket", &["receive-call", "received"]),
@@ -254,28 +317,32 @@ pub const PROBES: &[Probe] = &[
         name: "softirq",
         set: Set::Schedule,
         without: Some("waiting for the softirq is not told from its work"),
-        alternatives: hooks!("softirq_typed", "softirq_raw", "softirq_entry"),
+        alternatives: hooks!("softirq", "softirq_entry",
+            "softirq_record" record!("irq/softirq_entry", "SOFTIRQ_VEC": "vec"[4])),
         points: &[part(Number::Device(number::AT_SOFTIRQ), "softirq", "skb → skb", &["receive"])],
     },
     Probe {
         name: "softirq-end",
         set: Set::Schedule,
         without: Some("waiting for the softirq is not told from its work"),
-        alternatives: hooks!("softirq_end_typed", "softirq_end_raw", "softirq_exit"),
+        alternatives: hooks!("softirq_end", "softirq_exit",
+            "softirq_end_record" record!("irq/softirq_exit", "SOFTIRQ_END_VEC": "vec"[4])),
         points: &[],
     },
     Probe {
         name: "queue",
         set: Set::Detail,
         without: Some("time in a queueing discipline is not told from the stack above it"),
-        alternatives: hooks!("queue_typed", "queue_raw", "net_dev_queue"),
+        alternatives: hooks!("queue", "net_dev_queue",
+            "queue_record" record!("net/net_dev_queue", "QUEUE_SKBADDR": "skbaddr"[8])),
         points: &[part(Number::Device(number::AT_QUEUE), "queue", "socket or skb → the same", &["xmit"])],
     },
     Probe {
         name: "sent",
         set: Set::Detail,
         without: Some("the number of sends is not checked by a second count"),
-        alternatives: hooks!("sent_typed", "sent_raw", "sock_send_length"),
+        alternatives: hooks!("sent", "sock_send_length",
+            "sent_record" record!("sock/sock_send_length", "SENT_SK": "sk"[8], "SENT_RET": "ret"[4])),
         points: &[],
     },
 ];

@@ -12,16 +12,16 @@ use crate::{
     environment::Environment,
     error::{Error, Result, did_you_mean},
     experiment::{
-        Lab, Placement, Plan, bench,
-        lab::ProbeOptions,
+        Lab, Placement, Plan, bench, lab,
         plan::{allowed_cpus, new_run_id, phases},
         profiles, records, schedule,
         store::{self, Header, SCHEMA_VERSION, Store},
     },
+    interrupt,
     ledger::{Ledger, RUNS},
-    pack,
+    pack, privileges, probes,
     render::flame,
-    result::{Inputs, RunResult, build},
+    result::{Built, Inputs, RunResult, build},
     symbols,
     workload::{self, ClientProgram, REDIS_BENCHMARK, ServerProgram},
 };
@@ -56,7 +56,7 @@ pub struct Request {
     /// Half width of the layers' shares, as a share, until which sampled phases go on.
     pub samples_until: Option<f64>,
     /// How the probes are loaded.
-    pub probes: ProbeOptions,
+    pub probes: probes::Options,
 }
 
 /// What a run brought.
@@ -80,6 +80,7 @@ pub fn plan(request: &Request) -> Result<(Plan, Vec<String>)> {
     let workload = workload::by_name(&request.workload)?;
     let settings = workload::parse_settings(workload, &request.settings)?;
     let parsed = configuration::parse_list(&request.configurations)?;
+    check_injections(workload, &parsed.configurations)?;
     let baseline = baseline(request.baseline.as_deref(), &parsed.configurations)?;
     phases(request.duration, request.sample_rate_hz > 0)?;
     if request.sample_rate_hz == 0 && request.samples_until.is_some() {
@@ -102,6 +103,21 @@ pub fn plan(request: &Request) -> Result<(Plan, Vec<String>)> {
         samples_until: request.samples_until,
     };
     Ok((plan, parsed.notes))
+}
+
+/// Refuses known costs that only our own server, or its messages of known size, can have.
+fn check_injections(workload: &dyn workload::Workload, configurations: &[Configuration]) -> Result<()> {
+    let own = workload.server_program() == ServerProgram::Own;
+    let needs_own = |configuration: &&Configuration| {
+        configuration.injection.is_some_and(|injection| injection.kind.is_servers() || injection.kind.is_queue())
+    };
+    match configurations.iter().find(needs_own).filter(|_| !own) {
+        None => Ok(()),
+        Some(configuration) => Err(Error::Usage(format!(
+            "`{configuration}` needs a server of virtax's own, which workload `{}` has not; tcp-rr has",
+            workload.name()
+        ))),
+    }
 }
 
 /// Index of the baseline: the first, unless another is named.
@@ -168,6 +184,25 @@ fn command(request: &Request, plan: &Plan, names: &[String]) -> String {
 /// # Errors
 /// If nothing could be measured.
 pub fn run(request: &Request, plan: &Plan) -> Result<Outcome> {
+    run_until(request, plan, &mut |_| Ok(false))
+}
+
+/// Starts and ends a server of every configuration of a plan, and measures nothing: why each of them cannot be, if it cannot.
+///
+/// # Errors
+/// If none can be, for a reason that is not their own.
+pub fn try_out(plan: &Plan) -> Result<Vec<Option<Error>>> {
+    check_needs(plan)?;
+    let run_id = new_run_id();
+    let ledger = Ledger::create(Path::new(RUNS), &run_id)?;
+    lab::try_out(plan, ledger, &run_id)
+}
+
+/// As [`run`], with further rounds for as long as `goes_on` says so of the run's folder.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_until(request: &Request, plan: &Plan, goes_on: &mut dyn FnMut(&Path) -> Result<bool>) -> Result<Outcome> {
     check_needs(plan)?;
     let run_id = new_run_id();
     let header = header(request, plan, &run_id)?;
@@ -175,12 +210,18 @@ pub fn run(request: &Request, plan: &Plan) -> Result<Outcome> {
         request.out.clone().unwrap_or_else(|| PathBuf::from(format!("virtax-{}-{run_id}", plan.workload.name())));
     Store::check(&folder, request.force)?;
     let ledger = Ledger::create(Path::new(RUNS), &run_id)?;
+    log::debug!("step: set-up of run {run_id}");
     let mut lab = Lab::new(plan, ledger, &run_id, request.probes)?;
     let mut store = Store::create(&folder, request.force)?;
     store.begin(&header)?;
-    let ended_by = schedule::run(plan, &mut lab, &mut store);
+    let ended_by = schedule::run(plan, &mut lab, &mut store, goes_on);
+    log::debug!("step: removal");
     drop(lab);
     match (report(&folder), ended_by) {
+        (Err(Error::Interrupted), None) => {
+            log::warn!("what was measured is in {folder}: virtax report {folder}", folder = folder.display());
+            Err(Error::Interrupted)
+        }
         (Ok((result, pictures)), ended_by) if !result.configurations.is_empty() => {
             Ok(Outcome { result, folder, pictures, ended_by })
         }
@@ -191,13 +232,7 @@ pub fn run(request: &Request, plan: &Plan) -> Result<Outcome> {
 
 /// Says what is missing before anything is changed.
 fn check_needs(plan: &Plan) -> Result<()> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(Error::unsupported(
-            "a run loads probes, makes network namespaces and starts containers",
-            "this user may not",
-            "run as root (sudo virtax run …)",
-        ));
-    }
+    privileges::check(plan.sample_rate_hz > 0, plan.placement != Placement::Free)?;
     if plan.sample_rate_hz > 0 {
         symbols::check_kernel_symbols(Path::new(symbols::KALLSYMS))?;
     }
@@ -223,19 +258,40 @@ pub fn benchmark(request: &Request, plan: &Plan, rounds: u32, script: Option<&st
     bench::run(&mut lab, rounds, script)
 }
 
+/// Computes the result of what a run's directory holds so far, and writes nothing.
+///
+/// # Errors
+/// If the directory holds no run.
+pub fn compute(folder: &Path) -> Result<RunResult> {
+    built(folder, interrupt::arrived()).map(|built| built.result)
+}
+
+/// `before`: signals that had arrived and are no reason to stop.
+fn built(folder: &Path, before: usize) -> Result<Built> {
+    let (header, repetitions) = store::load(folder)?;
+    interrupt::check_since(before)?;
+    if repetitions.is_empty() {
+        return Err(Error::file("report", folder, "no repetition of it was finished"));
+    }
+    build(&Inputs {
+        header: &header,
+        repetitions: &repetitions,
+        records: &|name| records::read(&store::records_path(folder, name)),
+        profiles: &|name| profiles::read(&store::profiles_path(folder, name)),
+    })
+}
+
 /// Computes the result of a run's directory anew from its raw counts, saves it, and draws its pictures.
 ///
 /// # Errors
 /// If the directory holds no run, or cannot be written.
 pub fn report(folder: &Path) -> Result<(RunResult, Vec<PathBuf>)> {
-    let (header, repetitions) = store::load(folder)?;
-    let built = build(&Inputs {
-        header: &header,
-        repetitions: &repetitions,
-        records: &|name| records::read(&store::records_path(folder, name)),
-        profiles: &|name| profiles::read(&store::profiles_path(folder, name)),
-    })?;
+    let before = interrupt::arrived();
+    log::debug!("step: report");
+    let built = built(folder, before)?;
     built.result.save(folder)?;
-    let pictures = flame::write_all(&built, folder)?;
+    log::debug!("step: pictures");
+    // The result is saved: a signal now costs the pictures.
+    let pictures = flame::write_all(&built, folder, &|| interrupt::check_since(before))?;
     Ok((built.result, pictures))
 }

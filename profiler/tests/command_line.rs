@@ -25,7 +25,6 @@ fn wrong_usage_ends_with_2_before_anything_happens() {
     let cases: &[&[&str]] = &[
         &["run", "tcp-r", "--in", "native"],
         &["run", "tcp-rr", "--in", "natve"],
-        &["run", "tcp-rr", "--in", "native,native"],
         &["run", "tcp-rr", "--in", "native", "--baseline", "docker:net=host"],
         &["run", "tcp-rr", "--in", "native", "--set", "connections=0"],
         &["run", "tcp-rr", "--in", "native", "--duration", "0.1"],
@@ -79,4 +78,25 @@ fn without_root_a_run_says_what_it_needs() {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("run as root"), "{said}");
+}
+
+#[test]
+fn every_command_has_a_manual_page_and_completions() {
+    let says = |arguments: &[&str]| {
+        let output = virtax().args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let pages = says(&["manual", "--list"]);
+    assert!(pages.lines().count() >= 6 && pages.contains("virtax-run\n") && !pages.contains("bench"), "{pages}");
+    for page in pages.lines() {
+        let text = says(&["manual", page]);
+        assert!(text.contains(".TH") && text.contains("SH NAME"), "{page}: {text}");
+    }
+    // Hyphens are escaped in roff.
+    assert!(says(&["manual", "virtax-run"]).contains("\\-\\-placement"));
+    for shell in ["bash", "zsh", "fish"] {
+        let text = says(&["completions", shell]);
+        assert!(text.contains("placement") && text.contains("doctor"), "{shell}: {text}");
+    }
 }

@@ -9,8 +9,9 @@ use std::{
     time::Duration,
 };
 
-use common::{Feature, Out, Traces, alone, child_with, has, repetitions, text, virtax, wait_until};
+use common::{Feature, Out, Running, Traces, alone, child_with, has, repetitions, text, virtax, wait_until};
 use profiler::result::RunResult;
+use rand::{RngExt, SeedableRng};
 
 const BOTH: &str = "native,docker:net=nat";
 
@@ -45,42 +46,69 @@ fn ctrl_c_keeps_what_was_measured_and_leaves_nothing() {
     assert!(result.warnings.iter().any(|warning| warning.name == "rounds-missing"));
 }
 
+/// Every step of a run, from the first to the last.
+const STEPS: &[&str] = &[
+    "step: set-up",
+    "step: engine native",
+    "step: engine docker",
+    "step: probes",
+    "step: server",
+    "step: client",
+    "step: warm-up",
+    "step: costs",
+    "step: detached phase",
+    "step: traced phase",
+    "step: detailed phase",
+    "step: sampled phase",
+    "step: saving",
+    "step: removal",
+    "step: report",
+    "step: pictures",
+];
+
 #[test]
-fn signals_during_set_up_leave_nothing() {
+fn signals_at_every_step_leave_nothing() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Docker) {
         return;
     }
     let before = Traces::now();
-    for (milliseconds, number) in
-        [(150, libc::SIGINT), (600, libc::SIGTERM), (1100, libc::SIGHUP), (1700, libc::SIGTERM)]
-    {
-        let run = start(&Out::new(), &["--in", BOTH, "--rounds", "50"]);
-        sleep(Duration::from_millis(milliseconds));
-        signal(&run, number);
-        let output = run.wait_with_output().unwrap();
-        // Before the handlers stand, a signal ends the process as usual: then there is nothing to remove yet.
-        assert!(matches!(output.status.code(), Some(130) | None), "{}", text(&output.stderr));
-        assert_eq!(before, Traces::now(), "after {milliseconds} ms");
+    for (number, step) in STEPS.iter().enumerate() {
+        let out = Out::new();
+        let mut command = virtax();
+        command.args(["run", "tcp-rr", "--verbose", "--in", BOTH, "--rounds", "1", "--duration", "0.4", "--out"]);
+        command.arg(out.path());
+        let mut run = Running::start(command);
+        run.wait_for(step);
+        run.signal([libc::SIGINT, libc::SIGTERM, libc::SIGHUP][number % 3]);
+        let (code, said) = run.end();
+        assert_eq!(before, Traces::now(), "after `{step}`");
+        // Once all is measured, a signal is too late to stop anything but the pictures; the last may be drawn before it comes.
+        let too_late = ["step: removal", "step: pictures"].contains(step) && code == Some(0);
+        assert!(code == Some(130) || too_late, "after `{step}`: {code:?}\n{said}");
+        assert!(!said.contains("left behind"), "{said}");
+        if number >= 13 {
+            assert_eq!(repetitions(&out), 2, "after `{step}`");
+        }
     }
 }
 
+/// Kills runs at random moments of their lives, and cleans up after each.
 #[test]
 fn clean_removes_what_a_killed_run_left_and_nothing_else() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Docker) {
         return;
     }
-    let moments: &[u64] = if std::env::var_os("VIRTAX_FULL").is_some() {
-        &[50, 200, 300, 400, 500, 600, 700, 800, 900, 1000, 1200, 1400, 1600, 1800, 2200, 2700, 3300, 4000, 5000, 6000]
-    } else {
-        &[300, 700, 1500, 2600]
-    };
+    let (times, seed) = (if std::env::var_os("VIRTAX_FULL").is_some() { 100 } else { 10 }, rand::random::<u64>());
+    let mut random = rand_pcg::Pcg64::seed_from_u64(seed);
     let before = Traces::now();
-    for milliseconds in moments {
+    for number in 0..times {
+        let milliseconds = random.random_range(1..5000);
         let out = Out::new();
-        let mut run = start(&out, &["--in", "native,docker:net=nat,docker:net=bridge", "--rounds", "50"]);
-        sleep(Duration::from_millis(*milliseconds));
+        let all = "native,docker:net=nat,docker:net=bridge,ns:net=nat,cgroup=on,pid=on,user=on,fs=overlay,ns:net=veth,proxy=on";
+        let mut run = start(&out, &["--in", all, "--rounds", "50"]);
+        sleep(Duration::from_millis(milliseconds));
         signal(&run, libc::SIGKILL);
         run.wait().unwrap();
         let cleaned = common::succeed({
@@ -88,10 +116,38 @@ fn clean_removes_what_a_killed_run_left_and_nothing_else() {
             command.arg("clean");
             command
         });
-        assert_eq!(before, Traces::now(), "after {milliseconds} ms: {}", text(&cleaned.stdout));
+        let moment = format!("kill {number} (seed {seed}) after {milliseconds} ms");
+        assert_eq!(before, Traces::now(), "{moment}: {}", text(&cleaned.stdout));
     }
     let again = virtax().arg("clean").output().unwrap();
     assert_eq!(text(&again.stdout), "nothing to remove\n");
+}
+
+/// Kills runs while the daemon makes an image, a network or a container for them: it goes on, and there is something new
+/// after its asker's end.
+#[test]
+fn clean_waits_for_what_a_daemon_is_still_making() {
+    let _alone = alone();
+    if !has(Feature::Probes) || !has(Feature::Docker) {
+        return;
+    }
+    let times = if std::env::var_os("VIRTAX_FULL").is_some() { 40 } else { 6 };
+    let before = Traces::now();
+    for number in 0..times {
+        let out = Out::new();
+        let mut command = virtax();
+        command.args(["run", "tcp-rr", "--verbose", "--in", "docker:net=nat", "--rounds", "1", "--out"]);
+        command.arg(out.path());
+        let mut run = Running::start(command);
+        run.wait_for(if number % 3 == 2 { "step: server" } else { "step: engine docker" });
+        let milliseconds = rand::random_range(0..250);
+        sleep(Duration::from_millis(milliseconds));
+        run.signal(libc::SIGKILL);
+        run.end();
+        let cleaned = virtax().arg("clean").output().unwrap();
+        let moment = format!("kill {number} after {milliseconds} ms: {}", text(&cleaned.stdout));
+        assert_eq!(before, Traces::now(), "{moment}");
+    }
 }
 
 #[test]
@@ -186,7 +242,8 @@ fn a_folder_with_content_is_refused_and_forced_only_where_it_is_ours() {
     assert_eq!(RunResult::load(&out.path()).unwrap().configurations.len(), 1);
 }
 
-/// A rule that drops one packet in 400 on its way to the server, for as long as it lives.
+/// A rule that drops one packet in 2000 on its way to the server, for as long as it lives: at any instant a few of eight
+/// connections wait for a retransmission.
 struct Dropper;
 
 impl Dropper {
@@ -203,7 +260,7 @@ impl Dropper {
         "--mode",
         "nth",
         "--every",
-        "400",
+        "2000",
         "--packet",
         "0",
     ];

@@ -3,7 +3,10 @@
 mod common;
 
 use common::{Feature, Traces, alone, check, has, of, run_tcp_rr};
-use profiler::result::{ConfigurationResult, RunResult};
+use profiler::{
+    probes,
+    result::{ConfigurationResult, RunResult},
+};
 
 fn stage_ids(configuration: &ConfigurationResult) -> Vec<&str> {
     configuration.stages.iter().filter(|stage| stage.count_per_op > 0.5).map(|stage| stage.id.as_str()).collect()
@@ -113,17 +116,39 @@ fn a_server_with_a_thread_per_connection() {
     check(of(&result, "native"));
 }
 
-/// Raw tracepoints, as older kernels have them, see the same path.
+/// Every alternative that this kernel takes is forced, kind by kind, and sees the same path with the same counts.
 #[test]
-fn untyped_probes_see_the_same() {
+fn every_alternative_that_loads_sees_the_same() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
     }
-    let typed = run_tcp_rr(&["--in", "native", "--rounds", "1", "--duration", "0.5"]);
-    let raw = run_tcp_rr(&["--in", "native", "--rounds", "1", "--duration", "0.5", "--raw-probes"]);
-    check(of(&raw, "native"));
-    assert_eq!(stage_ids(of(&typed, "native")), stage_ids(of(&raw, "native")));
+    let supported = probes::support().unwrap();
+    let loads = |kind: &str| -> Vec<&str> {
+        let of_kind = |support: &&probes::Support| {
+            support.tried.iter().any(|(alternative, tried)| alternative.hook.kind() == kind && tried.is_ok())
+        };
+        supported.iter().filter(of_kind).map(|support| support.probe.name).collect()
+    };
+    let best = run_tcp_rr(&["--in", "native", "--rounds", "1", "--duration", "0.6"]);
+    let mut forced = 0;
+    for kind in probes::KINDS {
+        let names = loads(kind);
+        if names.is_empty() {
+            eprintln!("this kernel takes no {kind} program of ours");
+            continue;
+        }
+        forced += 1;
+        let result = run_tcp_rr(&["--in", "native", "--rounds", "1", "--duration", "0.6", "--probes", kind]);
+        let native = of(&result, "native");
+        check(native);
+        assert_eq!(stage_ids(of(&best, "native")), stage_ids(native), "{kind}");
+        for name in ["tp_btf", "raw_tp"] {
+            // Every probe has these two.
+            assert!(kind != name || names.len() == profiler::points::PROBES.len(), "{kind}: {names:?}");
+        }
+    }
+    assert!(forced >= 3, "typed, raw and recorded tracepoints load wherever the probes do");
 }
 
 /// Slow requests: acknowledgements go out alone, and must not move a token; latency counts from the intended time.

@@ -130,6 +130,23 @@ fn check_files(out: &Out) {
     }
 }
 
+/// A server with threads of its own and libraries, under everything that engine `ns` has, and through a proxy.
+#[test]
+fn bare_mechanisms_hold_a_real_server() {
+    let _alone = alone();
+    if !has(Feature::Probes) || !has(Feature::Redis) {
+        return;
+    }
+    let before = Traces::now();
+    let out = Out::new();
+    let all = "ns:net=nat,fs=overlay,pid=on,user=on,cgroup=on,seccomp=docker,ns:net=bridge,fs=bind,proxy=on";
+    let arguments = ["--in", all, "--rounds", "1", "--duration", "1", "--set", "clients=10"];
+    let result = run_workload("redis-set", &out, &arguments);
+    assert_eq!(before, Traces::now());
+    assert_eq!(result.configurations.len(), 2);
+    result.configurations.iter().for_each(check);
+}
+
 #[test]
 fn few_and_many_clients_in_both_placements() {
     let _alone = alone();

@@ -1,10 +1,15 @@
 //! Clients and servers that virtax drives, and [`protocol`], by which a client learns when a phase begins and ends
 //! and says what it saw in it.
 
+pub mod account;
 pub mod clock;
 pub mod connect;
 pub mod epoll;
+pub mod hog;
+pub mod init;
 pub mod phases;
+pub mod priority;
 pub mod protocol;
 pub mod redis;
+pub mod relay;
 pub mod tcp_rr;

@@ -3,6 +3,8 @@
 mod bench;
 mod build;
 mod daemon;
+mod kernel;
+mod package;
 mod setup;
 mod shell;
 
@@ -11,7 +13,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 
-use crate::{daemon::Docker, shell::run};
+use crate::{daemon::Docker, setup::Purpose, shell::run};
 
 #[derive(Parser)]
 #[command(about)]
@@ -43,8 +45,34 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Set everything up, build, and see whether known costs are found where they are put
+    Truth {
+        /// Install nothing: say what is missing and how it is brought
+        #[arg(long)]
+        no_install: bool,
+        /// All cases, not only the half chosen for speed
+        #[arg(long)]
+        full: bool,
+        /// Instead: compare configurations with themselves, forty times
+        #[arg(long)]
+        aa: bool,
+        /// Where the result goes
+        #[arg(long, default_value = "target/truth")]
+        out: PathBuf,
+    },
     /// Compile the probes, the workloads' static binary, and target/release/virtax
     Build,
+    /// Build a Debian package, target/package/virtax_VERSION_ARCHITECTURE.deb
+    Package {
+        /// Install nothing: say what is missing and how it is brought
+        #[arg(long)]
+        no_install: bool,
+        /// Install it on a minimal Debian in a folder, and run it there
+        #[arg(long = "try")]
+        try_out: bool,
+    },
+    /// Fetch Debian's kernel for virtual machines, and print the folder that VIRTAX_GUEST_KERNEL is to name
+    GuestKernel,
     /// Measure what watching costs, against the same work under a bpftrace script
     Bench {
         /// Install nothing: say what is missing and how it is brought
@@ -70,10 +98,29 @@ fn execute(task: Task) -> Result<()> {
     shell::enter_project()?;
     match task {
         Task::Build => build::all(),
+        Task::GuestKernel => kernel::fetched().map(|folder| println!("{}", folder.display())),
         Task::Demo { no_install, out } => demo(no_install, &out),
         Task::Test { no_install, full, arguments } => test(no_install, full, &arguments),
+        Task::Package { no_install, try_out } => {
+            setup::all(no_install, if try_out { Purpose::Test } else { Purpose::Run })?;
+            build::all()?;
+            let package = package::build()?;
+            if try_out {
+                package::try_out(&package)?;
+            }
+            println!("package: {}", package.display());
+            Ok(())
+        }
+        Task::Truth { no_install, full, aa, out } => {
+            setup::all(no_install, Purpose::Test)?;
+            build::all()?;
+            let mut command = shell::command("target/release/virtax");
+            command.args(["truth", "--force", "--out"]).arg(out);
+            command.args(full.then_some("--full")).args(aa.then_some("--aa"));
+            run(command)
+        }
         Task::Bench { no_install, rounds } => {
-            setup::all(no_install, setup::BENCH)?;
+            setup::all(no_install, Purpose::Bench)?;
             build::all()?;
             bench::run_all(rounds)
         }
@@ -81,27 +128,35 @@ fn execute(task: Task) -> Result<()> {
 }
 
 fn demo(no_install: bool, out: &std::path::Path) -> Result<()> {
-    setup::all(no_install, setup::RUN)?;
+    setup::all(no_install, Purpose::Run)?;
     build::all()?;
-    let _docker = Docker::ensure()?;
+    let docker = Docker::ensure();
+    let (configurations, baseline) = match &docker {
+        Ok(_) => ("native,docker:net=host,docker:net=nat", "docker:net=host"),
+        Err(error) => {
+            println!("no Docker daemon ({error:#}): bare namespaces stand in for its containers");
+            ("native,ns:net=own,ns:net=nat", "ns:net=own")
+        }
+    };
     let mut command = shell::command("target/release/virtax");
     command
-        .args(["run", "tcp-rr", "--in", "native,docker:net=host,docker:net=nat"])
+        .args(["run", "tcp-rr", "--in", configurations])
         // Long enough for the layers to have error bars that tell something.
         .args(["--samples-until", "4%"])
-        .args(["--baseline", "docker:net=host", "--force", "--out"])
+        .args(["--baseline", baseline, "--force", "--out"])
         .arg(out);
     run(command)
 }
 
 fn test(no_install: bool, full: bool, arguments: &[String]) -> Result<()> {
-    setup::all(no_install, setup::RUN)?;
+    setup::all(no_install, Purpose::Test)?;
     build::all()?;
+    let guest_kernel = kernel::fetched()?;
     let _docker = Docker::ensure()?;
     let mut command = shell::command("cargo");
     command.args(["test", "--release", "--workspace", "--no-fail-fast"]).args(arguments);
     // Everything is set up: a test that finds something missing now fails instead of skipping.
-    command.env("VIRTAX_NO_SKIP", "1");
+    command.env("VIRTAX_NO_SKIP", "1").env("VIRTAX_GUEST_KERNEL", guest_kernel);
     if full {
         command.env("VIRTAX_FULL", "1");
     }
@@ -109,6 +164,10 @@ fn test(no_install: bool, full: bool, arguments: &[String]) -> Result<()> {
     println!("tests: {} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.ignored);
     if counts.failed > 0 || counts.passed == 0 || !counts.success {
         bail!("tests failed");
+    }
+    if arguments.is_empty() {
+        package::try_out(&package::build()?)?;
+        println!("package: installs, runs, and is removed");
     }
     Ok(())
 }

@@ -19,52 +19,84 @@ struct Package {
     name: &'static str,
     why: &'static str,
     present: fn() -> bool,
-    /// Only benchmarks need it.
-    for_bench: bool,
+    /// The one task that needs it; `None`: all do.
+    only_for: Option<Purpose>,
 }
+
+const DOCKER: &str = "docker.io";
 
 const PACKAGES: &[Package] = &[
     Package {
         name: "rustc-web",
         why: "compiles the probes for the kernel's BPF machine",
         present: has_bpf_compiler,
-        for_bench: false,
+        only_for: None,
     },
     Package {
         name: "libstd-rust-web-dev-bpf",
         why: "Rust's core library for BPF",
         present: has_bpf_compiler,
-        for_bench: false,
+        only_for: None,
     },
     Package {
-        name: "docker.io",
+        name: DOCKER,
         why: "runs the container configurations",
         present: || find("dockerd").is_some(),
-        for_bench: false,
+        only_for: None,
     },
     Package {
         name: "iptables",
         why: "Docker's NAT, and the rule that lets the wire through to a bridge",
         present: || find("iptables").is_some(),
-        for_bench: false,
+        only_for: None,
     },
     Package {
         name: "nftables",
         why: "lists the netfilter hooks on the path",
         present: || find("nft").is_some(),
-        for_bench: false,
+        only_for: None,
     },
     Package {
         name: "redis-server",
         why: "the server of the Redis workloads, and redis-benchmark; it is not run as a service",
         present: || find("redis-server").is_some() && find("redis-benchmark").is_some(),
-        for_bench: false,
+        only_for: None,
+    },
+    Package {
+        name: "iproute2",
+        why: "shapes queues (tc), a known cost of `virtax truth`",
+        present: || find("tc").is_some(),
+        only_for: Some(Purpose::Test),
+    },
+    Package {
+        name: "qemu-system-x86",
+        why: "runs the virtual machines",
+        present: || find("qemu-system-x86_64").is_some(),
+        only_for: Some(Purpose::Test),
+    },
+    Package {
+        name: "strace",
+        why: "counts system calls, to be held against virtax's counts",
+        present: || find("strace").is_some(),
+        only_for: Some(Purpose::Test),
+    },
+    Package {
+        name: "debootstrap",
+        why: "makes the minimal Debian that the package is tried on",
+        present: || find("debootstrap").is_some(),
+        only_for: Some(Purpose::Test),
     },
     Package {
         name: "bpftrace",
         why: "runs the script that virtax's cost is compared with",
         present: || find("bpftrace").is_some(),
-        for_bench: true,
+        only_for: Some(Purpose::Bench),
+    },
+    Package {
+        name: "bpftrace",
+        why: "measures stages by another tool's script, to be held against virtax's",
+        present: || find("bpftrace").is_some(),
+        only_for: Some(Purpose::Test),
     },
 ];
 
@@ -72,15 +104,21 @@ fn has_bpf_compiler() -> bool {
     build::bpf_compiler().is_some()
 }
 
-/// Everything that running needs.
-pub const RUN: bool = false;
-/// That, and what benchmarks need.
-pub const BENCH: bool = true;
+/// What the machine is set up for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Building and running.
+    Run,
+    /// Tests, the package's trial among them.
+    Test,
+    /// Benchmarks.
+    Bench,
+}
 
 /// Brings what is missing, or, with `no_install`, says what that is and fails.
-pub fn all(no_install: bool, for_bench: bool) -> Result<()> {
-    let missing: Vec<&Package> =
-        PACKAGES.iter().filter(|package| (for_bench || !package.for_bench) && !(package.present)()).collect();
+pub fn all(no_install: bool, purpose: Purpose) -> Result<()> {
+    let wanted = |package: &&Package| package.only_for.is_none_or(|only| only == purpose);
+    let missing: Vec<&Package> = PACKAGES.iter().filter(wanted).filter(|package| !(package.present)()).collect();
     let linker_missing = !matches!(linker(), Ok(path) if path.is_file());
     if missing.is_empty() && !linker_missing {
         return Ok(());
@@ -103,8 +141,16 @@ pub fn all(no_install: bool, for_bench: bool) -> Result<()> {
         }
         bail!("not everything is installed");
     }
-    if !names.is_empty() {
-        install(&names)?;
+    // A demonstration goes without Docker where there is none to be had.
+    let (spared, needed): (Vec<&str>, Vec<&str>) =
+        names.into_iter().partition(|name| *name == DOCKER && purpose == Purpose::Run);
+    if !needed.is_empty() {
+        install(&needed)?;
+    }
+    if !spared.is_empty()
+        && let Err(error) = install(&spared)
+    {
+        println!("Docker cannot be installed ({error:#}): bare namespaces stand in for it");
     }
     if linker_missing {
         build_linker()?;

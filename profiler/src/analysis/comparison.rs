@@ -54,6 +54,8 @@ pub struct Comparison {
     pub rows: Vec<RowDelta>,
     /// Sum of the corrected rows, with its interval.
     pub corrected_sum: Estimate,
+    /// That less the difference of mean latencies without probes: what the attribution is off by.
+    pub gap: Estimate,
     /// What can be said.
     pub verdict: Verdict,
     /// Where no difference can be told: the interval's far end, % of the baseline's latency.
@@ -63,7 +65,9 @@ pub struct Comparison {
 /// Identifies a stage across configurations.
 #[must_use]
 pub fn stage_id(key: &StageKey) -> String {
-    format!("{}/{}→{}", direction(key.role, &key.from.point), key.from, key.to)
+    // A message is received and sent by the proxy as by whom it is for.
+    let at = if key.role.is_proxy() { "proxy/" } else { "" };
+    format!("{}/{at}{}→{}", direction(key.role, &key.from.point), key.from, key.to)
 }
 
 /// Compares two waterfalls of one run; `complete`: both results are.
@@ -89,8 +93,10 @@ pub fn compare(baseline: &Waterfall, candidate: &Waterfall, complete: bool) -> C
         .map(|round| deltas.iter().zip(&probes).map(|(row, probes)| row[round] - probes[round]).sum())
         .collect();
 
+    let gap = corrected.iter().zip(&latency).map(|(attributed, measured)| attributed - measured).collect();
     let mut rows = estimate(&deltas);
-    let mut heads = estimate(&[latency, traced, effect, residual, corrected]);
+    let mut heads = estimate(&[latency, traced, effect, residual, corrected, gap]);
+    let gap = heads.remove(5);
     let corrected_sum = heads.remove(4);
     let rows = keys
         .into_iter()
@@ -115,6 +121,7 @@ pub fn compare(baseline: &Waterfall, candidate: &Waterfall, complete: bool) -> C
         residual,
         rows,
         corrected_sum,
+        gap,
     }
 }
 
@@ -137,10 +144,11 @@ fn row_deltas(baseline: &Waterfall, candidate: &Waterfall, pairs: &[(usize, usiz
 }
 
 fn verdict(latency: &Estimate, probe_effect: &Estimate, complete: bool) -> Verdict {
-    let Some([low, high]) = latency.ci95 else { return Verdict::TooFewRounds };
     if !complete {
-        Verdict::Incomplete
-    } else if low <= 0.0 && high >= 0.0 {
+        return Verdict::Incomplete;
+    }
+    let Some([low, high]) = latency.ci95 else { return Verdict::TooFewRounds };
+    if low <= 0.0 && high >= 0.0 {
         Verdict::NotTold
     } else if latency.mean.abs() <= probe_effect.mean.abs() {
         Verdict::WithinProbeEffect
@@ -183,5 +191,6 @@ mod tests {
         assert_eq!(verdict(&sure(700.0), &sure(50.0), false), Verdict::Incomplete);
         let few = Estimate { mean: 700.0, ci95: None, simultaneous: None };
         assert_eq!(verdict(&few, &few, true), Verdict::TooFewRounds);
+        assert_eq!(verdict(&few, &few, false), Verdict::Incomplete);
     }
 }

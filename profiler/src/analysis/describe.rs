@@ -7,8 +7,8 @@ use crate::counts::{Place, Role};
 pub fn direction(role: Role, from: &str) -> &'static str {
     let waiting_or_reading = matches!(from, "delivered" | "backlog" | "ready" | "received" | "return");
     match (role, waiting_or_reading) {
-        (Role::Client, false) | (Role::Server, true) => "request",
-        (Role::Client, true) | (Role::Server, false) => "response",
+        (Role::ProxyIn, _) | (Role::Client, false) | (Role::Server, true) => "request",
+        (Role::ProxyOut, _) | (Role::Client, true) | (Role::Server, false) => "response",
     }
 }
 
@@ -30,6 +30,9 @@ pub fn what(role: Role, from: &Place, to: &Place) -> String {
             "ip receive, conntrack, reverse NAT, routing, forward".to_owned()
         }
         ("receive", "xmit") => "ip receive, routing, forward".to_owned(),
+        ("xmit", "receive") if from_device == "tap" && to_device == "tap" => {
+            "the virtual machine: tap's queue, waking QEMU, virtio, the guest, and back".to_owned()
+        }
         ("xmit", "receive") if from_device == "wire" || to_device == "wire" => {
             "veth wire, softirq raise to run".to_owned()
         }
@@ -62,6 +65,8 @@ mod tests {
         assert_eq!(direction(Role::Client, "delivered"), "response");
         assert_eq!(direction(Role::Client, "received"), "response");
         assert_eq!(direction(Role::Client, "call"), "request");
+        assert_eq!(direction(Role::ProxyIn, "send"), "request");
+        assert_eq!(direction(Role::ProxyOut, "ready"), "response");
     }
 
     #[test]

@@ -13,11 +13,13 @@ pub struct StageKey {
     pub to: Place,
 }
 
-/// Role of the holder after a point: delivery hands over to the other side.
-fn role_after(key: &StageKey) -> Role {
+/// Role of the holder after a point: delivery hands over to the other side, or to a proxy on the way there.
+fn role_after(key: &StageKey, has_proxy: bool) -> Role {
     match (key.to.point.as_str(), key.role) {
-        ("delivered" | "backlog", Role::Client) => Role::Server,
-        ("delivered" | "backlog", Role::Server) => Role::Client,
+        ("delivered" | "backlog", Role::Client) if has_proxy => Role::ProxyIn,
+        ("delivered" | "backlog", Role::Client | Role::ProxyIn) => Role::Server,
+        ("delivered" | "backlog", Role::Server) if has_proxy => Role::ProxyOut,
+        ("delivered" | "backlog", Role::Server | Role::ProxyOut) => Role::Client,
         (_, role) => role,
     }
 }
@@ -26,23 +28,29 @@ fn role_after(key: &StageKey) -> Role {
 /// behind the place where they leave it.
 #[must_use]
 pub fn order(stages: &[(StageKey, u64)]) -> Vec<usize> {
+    let has_proxy = stages.iter().any(|(key, _)| key.role.is_proxy());
     let mut left: Vec<usize> = (0..stages.len()).collect();
     let mut ordered = Vec::with_capacity(stages.len());
     let mut at = (Role::Client, Place::fixed("send"));
     while !left.is_empty() {
-        let next = left
-            .iter()
-            .enumerate()
-            .filter(|(_, index)| {
-                let key = &stages[**index].0;
-                key.role == at.0 && key.from == at.1
-            })
-            .max_by_key(|(_, index)| stages[**index].1)
-            .map(|(position, _)| position);
-        let Some(position) = next else { break };
+        let begins_at = |role: Role| {
+            left.iter()
+                .enumerate()
+                .filter(|(_, index)| {
+                    let key = &stages[**index].0;
+                    key.role == role && key.from == at.1
+                })
+                .max_by_key(|(_, index)| stages[**index].1)
+                .map(|(position, _)| position)
+        };
+        // What a virtual machine was handed as a request comes back at the same device as a response.
+        let Some(position) = begins_at(at.0).or_else(|| begins_at(Role::Server).filter(|_| at.1.point == "receive"))
+        else {
+            break;
+        };
         let index = left.remove(position);
         let key = &stages[index].0;
-        at = (role_after(key), key.to.clone());
+        at = (role_after(key, has_proxy), key.to.clone());
         ordered.push(index);
         if at == (Role::Client, Place::fixed("send")) {
             break;
@@ -87,5 +95,43 @@ mod tests {
             (key(Role::Server, fixed("backlog"), fixed("received")), 1),
         ];
         assert_eq!(order(&stages), [2, 3, 4, 1, 6, 5, 7, 8, 0, 9]);
+    }
+
+    #[test]
+    fn into_a_virtual_machine_and_out_of_it() {
+        let (fixed, at) = (Place::fixed, Place::at);
+        let way = [
+            key(Role::Client, fixed("send"), at("xmit", "wire@client")),
+            key(Role::Client, at("xmit", "wire@client"), at("receive", "wire@host")),
+            key(Role::Client, at("receive", "wire@host"), at("xmit", "tap@host")),
+            key(Role::Client, at("xmit", "tap@host"), at("receive", "tap@host")),
+            key(Role::Server, at("receive", "tap@host"), at("xmit", "wire@host")),
+            key(Role::Server, at("xmit", "wire@host"), fixed("delivered")),
+            key(Role::Client, fixed("delivered"), fixed("received")),
+            key(Role::Client, fixed("received"), fixed("send")),
+        ];
+        let backwards: Vec<(StageKey, u64)> = way.iter().rev().map(|key| (key.clone(), 100)).collect();
+        assert_eq!(order(&backwards), (0..way.len()).rev().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn through_a_proxy_and_back() {
+        let fixed = Place::fixed;
+        let way = [
+            key(Role::Client, fixed("send"), fixed("delivered")),
+            key(Role::ProxyIn, fixed("delivered"), fixed("received")),
+            key(Role::ProxyIn, fixed("received"), fixed("send")),
+            key(Role::ProxyIn, fixed("send"), fixed("delivered")),
+            key(Role::Server, fixed("delivered"), fixed("received")),
+            key(Role::Server, fixed("received"), fixed("send")),
+            key(Role::Server, fixed("send"), fixed("delivered")),
+            key(Role::ProxyOut, fixed("delivered"), fixed("received")),
+            key(Role::ProxyOut, fixed("received"), fixed("send")),
+            key(Role::ProxyOut, fixed("send"), fixed("delivered")),
+            key(Role::Client, fixed("delivered"), fixed("received")),
+            key(Role::Client, fixed("received"), fixed("send")),
+        ];
+        let backwards: Vec<(StageKey, u64)> = way.iter().rev().map(|key| (key.clone(), 100)).collect();
+        assert_eq!(order(&backwards), (0..way.len()).rev().collect::<Vec<_>>());
     }
 }

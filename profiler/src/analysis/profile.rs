@@ -214,11 +214,10 @@ pub fn scales(profile: &Profile) -> impl Fn(&Sample) -> f64 + use<> {
         let ran = state_ns(profile, role, "running");
         if sampled > 0.0 && ran > 0.0 { ran / sampled } else { 1.0 }
     };
-    let (client, server) = (scale(Role::Client), scale(Role::Server));
-    move |sample| match sample.thread {
-        Some(Role::Client) => client,
-        Some(Role::Server) => server,
-        None => 1.0,
+    let of_roles = Role::OF_THREADS.map(scale);
+    move |sample| {
+        let index = Role::OF_THREADS.iter().position(|role| Some(*role) == sample.thread);
+        index.map_or(1.0, |index| of_roles[index])
     }
 }
 
@@ -309,7 +308,7 @@ fn add_cpu(found: &mut Profiled, profiles: &[&Profile], cpu: BTreeMap<(String, S
             CpuLayer { role, layer, ns_per_op: ns / operations, ci95 }
         })
         .collect();
-    for role in [Role::Client, Role::Server] {
+    for role in Role::OF_THREADS {
         let ns_per_op = profiles.iter().map(|profile| state_ns(profile, role, SWITCHING)).sum::<f64>() / operations;
         if ns_per_op > 0.0 {
             let (role, layer) = (role.name().to_owned(), SWITCHING.to_owned());
@@ -317,7 +316,8 @@ fn add_cpu(found: &mut Profiled, profiles: &[&Profile], cpu: BTreeMap<(String, S
         }
     }
     found.cpu.sort_by(|a, b| b.ns_per_op.total_cmp(&a.ns_per_op));
-    found.roles = [Role::Client, Role::Server].map(|role| role_time(role, profiles, operations)).to_vec();
+    let times = Role::OF_THREADS.map(|role| role_time(role, profiles, operations));
+    found.roles = times.into_iter().filter(|time| !time.role.is_proxy() || time.running_ns > 0.0).collect();
     // An idle CPU may stop the timer: what idles is what is left.
     let timers = |profile: &Profile| profile.timers.max(profile.cpus.len() as u32);
     let whole: f64 = profiles.iter().map(|profile| profile.length_ns as f64 * f64::from(timers(profile))).sum();

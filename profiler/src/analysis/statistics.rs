@@ -142,6 +142,31 @@ fn can_be_told(deviations: &[Option<f64>]) -> bool {
     deviations.iter().filter(|deviation| deviation.is_none()).count() * 40 <= RESAMPLES
 }
 
+/// Slope of a line through the origin by least squares over the rounds' means, and its 95 % interval by a bootstrap over the
+/// rounds (percentiles), the same rounds for all sizes; `sizes`: for each, x and y of every round.
+#[must_use]
+pub fn slope(sizes: &[(&[f64], &[f64])]) -> (f64, Option<[f64; 2]>) {
+    let rounds = sizes.iter().map(|(x, y)| x.len().min(y.len())).min().unwrap_or(0);
+    let of = |chosen: &[usize]| {
+        let at = |values: &[f64]| chosen.iter().map(|round| values[*round]).sum::<f64>();
+        let (mut over, mut under) = (0.0, 0.0);
+        for (x, y) in sizes {
+            over += at(x) * at(y);
+            under += at(x) * at(x);
+        }
+        if under > 0.0 { over / under } else { 0.0 }
+    };
+    let all: Vec<usize> = (0..rounds).collect();
+    if rounds < ROUNDS_FOR_VERDICTS {
+        return (of(&all), None);
+    }
+    let mut random = Pcg64::seed_from_u64(SEED);
+    let mut resampled: Vec<f64> =
+        (0..RESAMPLES).map(|_| of(&(0..rounds).map(|_| random.random_range(0..rounds)).collect::<Vec<_>>())).collect();
+    resampled.sort_by(f64::total_cmp);
+    (of(&all), Some([quantile(&resampled, 0.025), quantile(&resampled, 0.975)]))
+}
+
 /// The estimate of one row.
 #[must_use]
 pub fn estimate_one(row: Vec<f64>) -> Estimate {
@@ -159,6 +184,21 @@ mod tests {
         let estimate = estimate_one(vec![1.0, 2.0, 3.0]);
         assert_eq!(estimate, Estimate { mean: 2.0, ci95: None, simultaneous: None });
         assert!(!estimate.differs_from_zero());
+    }
+
+    #[test]
+    fn slopes() {
+        let x: Vec<Vec<f64>> = (1..=4).map(|size| vec![f64::from(size) * 100.0; 8]).collect();
+        let y: Vec<Vec<f64>> = x
+            .iter()
+            .map(|of_size| of_size.iter().enumerate().map(|(round, x)| 0.98 * x + round as f64 - 3.5).collect())
+            .collect();
+        let sizes: Vec<(&[f64], &[f64])> = x.iter().zip(&y).map(|(x, y)| (x.as_slice(), y.as_slice())).collect();
+        let (value, interval) = slope(&sizes);
+        let [low, high] = interval.unwrap();
+        assert!((value - 0.98).abs() < 1e-9 && low < 0.98 && 0.98 < high && high - low < 0.02, "{low} {high}");
+        assert_eq!(slope(&[(&x[0][..3], &y[0][..3])]).1, None);
+        assert_eq!(slope(&[]), (0.0, None));
     }
 
     #[test]

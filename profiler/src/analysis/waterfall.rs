@@ -127,6 +127,8 @@ pub const LOSSES: &[Counter] = &[
     Counter::LostDropped,
     Counter::LostResynchronised,
     Counter::LostStageTable,
+    Counter::LostConnectionTable,
+    Counter::LostUnanswered,
 ];
 
 /// Sums of the phases of one kind in one repetition.

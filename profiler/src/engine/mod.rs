@@ -1,17 +1,24 @@
 //! Engines: how a server is run. A new one is a file here and a line in [`all`].
 
 pub mod docker;
+mod key;
 mod native;
+pub mod ns;
+pub mod vm;
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     net::SocketAddrV4,
     path::{Path, PathBuf},
 };
 
+pub use key::{Key, Values};
+
 use crate::{
     configuration::Configuration,
     error::{Error, Result},
+    injection::{Injection, Kind},
     ledger::Ledger,
     net::Wire,
     pack::{self, Pack},
@@ -19,19 +26,6 @@ use crate::{
     process,
     workload::{ServerProgram, Settings, Start, Workload},
 };
-
-/// A key that an engine understands.
-#[derive(Debug, Clone, Copy)]
-pub struct Key {
-    /// Its name.
-    pub name: &'static str,
-    /// The values it can have, and what each means.
-    pub values: &'static [&'static str],
-    /// The value if it is not given.
-    pub default: &'static str,
-    /// One line for `virtax list`.
-    pub help: &'static str,
-}
 
 /// What every configuration of a run shares.
 pub struct Bench {
@@ -45,6 +39,17 @@ pub struct Bench {
     pub binary: PathBuf,
     /// What every server is started from.
     pub server: ServerFiles,
+    /// How many of the run's small networks ([`crate::net::Subnets::segment`]) have been given away.
+    pub segments_taken: Cell<u8>,
+}
+
+impl Bench {
+    /// The number of a small network that nobody has.
+    fn next_segment(&self) -> u8 {
+        let next = self.segments_taken.get();
+        self.segments_taken.set(next.saturating_add(1));
+        next
+    }
 }
 
 /// What to do where a server's or an engine's words say that the port is taken; nothing otherwise.
@@ -53,6 +58,9 @@ pub(crate) fn port_remedy(words: &str, port: u16) -> String {
     let taken = ["already in use", "already allocated"].iter().any(|sign| words.contains(sign));
     if taken { format!("; another program listens on port {port}: stop it") } else { String::new() }
 }
+
+/// The file in which our own server notes what it did before its answers.
+const ACCOUNT: &str = "account";
 
 /// Where a server's files lie in a container.
 const INSIDE: &str = "/virtax";
@@ -91,26 +99,51 @@ impl ServerFiles {
         for note in &pack.notes {
             log::warn!("{note}");
         }
+        if workload.server_program() == ServerProgram::Own {
+            let path = folder.join(ACCOUNT);
+            workloads::account::create(&path).map_err(|error| Error::file("write", &path, error))?;
+        }
         for (name, content) in workload.server_files(settings) {
             pack.add_file(&Path::new(INSIDE).join(name), content.as_bytes(), 0o644);
             let path = folder.join(name);
-            std::fs::write(&path, content).map_err(|error| Error::file("write", &path, error))?;
+            std::fs::write(&path, content)
+                .and_then(|()| std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)))
+                .map_err(|error| Error::file("write", &path, error))?;
         }
         Ok(Self { port, pack, program, folder: folder.to_owned(), workload, settings: settings.clone() })
     }
 
     /// Program and arguments natively.
     #[must_use]
-    pub fn native(&self, listen: SocketAddrV4) -> (PathBuf, Vec<String>) {
+    pub fn native(&self, listen: SocketAddrV4, injection: Option<Injection>) -> (PathBuf, Vec<String>) {
         let start = Start { listen, folder: &self.folder };
-        (self.program.clone(), self.workload.server_arguments(&self.settings, start))
+        let mut arguments = self.workload.server_arguments(&self.settings, start);
+        if let Some(injection) = injection.filter(|injection| injection.kind.is_servers()) {
+            arguments.extend(injection.server_arguments());
+            arguments.extend(["--account".to_owned(), self.folder.join(ACCOUNT).display().to_string()]);
+        }
+        (self.program.clone(), arguments)
     }
 
     /// Program and arguments in a container made of the pack.
     #[must_use]
-    pub fn packed(&self, listen: SocketAddrV4) -> (PathBuf, Vec<String>) {
+    pub fn packed(&self, listen: SocketAddrV4, injection: Option<Injection>) -> (PathBuf, Vec<String>) {
         let start = Start { listen, folder: Path::new(INSIDE) };
-        (self.pack.program.clone(), self.workload.server_arguments(&self.settings, start))
+        let mut arguments = self.workload.server_arguments(&self.settings, start);
+        arguments.extend(injection.into_iter().flat_map(Injection::server_arguments));
+        (self.pack.program.clone(), arguments)
+    }
+
+    /// The file in which our own server notes what it did before its answers; `None`: it is not our own.
+    #[must_use]
+    pub fn account_file(&self) -> Option<PathBuf> {
+        (self.workload.server_program() == ServerProgram::Own).then(|| self.folder.join(ACCOUNT))
+    }
+
+    /// Bytes of a request and of a response, where the workload says so; else 0.
+    #[must_use]
+    pub fn message_bytes(&self) -> [u64; 2] {
+        ["request", "response"].map(|name| self.settings.get(name).and_then(|text| text.parse().ok()).unwrap_or(0))
     }
 }
 
@@ -122,6 +155,21 @@ pub trait Engine: Sync {
     fn summary(&self) -> &'static str;
     /// The keys it understands.
     fn keys(&self) -> &'static [Key];
+    /// The value of a key that is not given: of those that are, it may follow.
+    fn default_of(&self, key: &Key, _given: &BTreeMap<String, String>) -> &'static str {
+        key.default
+    }
+    /// Refuses keys that do not go together.
+    ///
+    /// # Errors
+    /// [`Error::Usage`], by their names.
+    fn check(&self, _configuration: &Configuration) -> Result<()> {
+        Ok(())
+    }
+    /// Whether it can put a known cost of this kind in.
+    fn accepts(&self, kind: Kind) -> bool {
+        kind.is_everywhere()
+    }
     /// What a person would call a configuration, within a sentence.
     fn phrase(&self, configuration: &Configuration) -> String;
     /// Makes what all its configurations in this run share: images, networks.
@@ -140,12 +188,82 @@ pub trait Host {
     fn start(&mut self, bench: &Bench, configuration: &Configuration) -> Result<Box<dyn Server>>;
 }
 
+/// A known cost, by the kernel's or the server's own account: not by virtax's probes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Account {
+    /// How often.
+    pub events: u64,
+    /// Together, ns.
+    pub ns: u64,
+}
+
+/// What our own server has noted of what it did before its answers, natively or in namespaces that see the file.
+///
+/// # Errors
+/// If the file cannot be read.
+pub(crate) fn servers_account(file: Option<&Path>) -> Result<Option<Account>> {
+    let Some(path) = file else { return Ok(None) };
+    let account = workloads::account::read(path).map_err(|error| Error::file("read", path, error))?;
+    Ok(Some(Account { events: account.0, ns: account.1 }))
+}
+
+/// Lines of a server's log that a message shows.
+const LAST_LINES: usize = 3;
+
+/// The end of a server's log.
+pub(crate) fn last_lines(log: &Path) -> String {
+    last_lines_of(log, LAST_LINES)
+}
+
+/// The end of a log: so many lines at most.
+fn last_lines_of(log: &Path, most: usize) -> String {
+    let words = std::fs::read(log).unwrap_or_default();
+    let words = String::from_utf8_lossy(&words);
+    // What a terminal would take for commands is not for an error message.
+    let plain = |line: &str| line.chars().filter(|letter| !letter.is_control()).collect::<String>().trim().to_owned();
+    let lines: Vec<String> = words.lines().map(plain).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(most)..].join("; ")
+}
+
+/// A device of the host behind which a virtual machine answers: what is handed to it, only the machine can hand back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Boundary {
+    /// Its interface number.
+    pub ifindex: u32,
+    /// Inode number of its network namespace.
+    pub namespace: u32,
+}
+
 /// A running server; dropping it ends it and removes what was made for it.
 pub trait Server {
     /// Where the client reaches it.
     fn address(&self) -> SocketAddrV4;
     /// Its first process, by the host's numbers.
     fn pid(&self) -> u32;
+    /// The proxy between it and the client, if there is one.
+    fn relay(&self) -> Option<u32> {
+        None
+    }
+    /// The device behind which it answers from a virtual machine, if it does.
+    fn boundary(&self) -> Option<Boundary> {
+        None
+    }
+    /// Processes that belong beside it, on its CPUs.
+    fn companions(&self) -> Vec<u32> {
+        Vec::new()
+    }
+    /// What else is known of what it runs in: names and values.
+    fn facts(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+    /// What its known cost amounted to so far; `None` where nobody but the client can tell. `client`: the client's process, whose
+    /// waits on a shared CPU count too.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn account(&mut self, _client: u32) -> Result<Option<Account>> {
+        Ok(None)
+    }
     /// Labels for the namespaces and devices that it brought.
     ///
     /// # Errors
@@ -158,7 +276,8 @@ pub trait Server {
 /// All engines.
 #[must_use]
 pub fn all() -> &'static [&'static dyn Engine] {
-    &[&native::Native, &docker::Docker]
+    static ALL: [&dyn Engine; 4] = [&native::Native, &docker::Docker, &ns::Ns, &vm::TCG];
+    &ALL
 }
 
 /// The engine with this name.
@@ -185,9 +304,14 @@ pub fn verified_settings(pid: u32) -> Result<BTreeMap<String, String>> {
         .find_map(|line| Some(line.strip_prefix("0::")?.to_owned()))
         .unwrap_or_default();
     let cpus = process::status_field(pid, "Cpus_allowed_list").unwrap_or_default();
+    let filters = process::status_field(pid, "Seccomp_filters").unwrap_or_default();
+    let namespaces = process::own_namespaces(pid);
     Ok([
         ("network_namespace", namespace.to_owned()),
+        ("namespaces", namespaces.join(",")),
+        ("root", process::root_file_system(pid).unwrap_or_default()),
         ("seccomp", seccomp.to_owned()),
+        ("seccomp_filters", filters),
         ("cgroup", cgroup),
         ("cpus_allowed", cpus),
     ]

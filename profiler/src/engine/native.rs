@@ -1,22 +1,14 @@
 //! The server as an ordinary process of the host.
 
-use std::{
-    fs::{self, File},
-    net::SocketAddrV4,
-    path::PathBuf,
-    process::Child,
-};
+use std::{fs::File, net::SocketAddrV4, path::PathBuf, process::Child};
 
-use super::{Bench, Engine, Host, Key, Server, port_remedy};
+use super::{Account, Bench, Engine, Host, Key, Server, last_lines, port_remedy, servers_account};
 use crate::{
     child::{self, ChildLease},
     configuration::Configuration,
     error::{Error, Result},
     probes::Names,
 };
-
-/// Lines of a server's log that a message shows.
-const LAST_LINES: usize = 3;
 
 /// See the module.
 pub struct Native;
@@ -40,9 +32,9 @@ impl Engine for Native {
 }
 
 impl Host for Native {
-    fn start(&mut self, bench: &Bench, _configuration: &Configuration) -> Result<Box<dyn Server>> {
+    fn start(&mut self, bench: &Bench, configuration: &Configuration) -> Result<Box<dyn Server>> {
         let address = SocketAddrV4::new(bench.wire.subnets.host(), bench.server.port);
-        let (program, arguments) = bench.server.native(address);
+        let (program, arguments) = bench.server.native(address, configuration.injection);
         // A file, because a pipe that nobody reads would stop a server that says much.
         let log = bench.ledger.folder().join("server.log");
         let output = File::create(&log)
@@ -50,9 +42,12 @@ impl Host for Native {
             .map_err(|error| Error::file("write", &log, error))?;
         let mut command = child::command(&program);
         command.args(arguments).stdout(output.0).stderr(output.1);
+        child::unprivileged(&mut command);
         let (child, lease) =
             child::spawn(&bench.ledger, command).map_err(|error| Error::workload("cannot start the server", error))?;
-        Ok(Box::new(Process { child, address, log, _lease: lease }))
+        let injected = configuration.injection.filter(|injection| injection.kind.is_servers());
+        let account = injected.and_then(|_| bench.server.account_file());
+        Ok(Box::new(Process { child, address, log, account, _lease: lease }))
     }
 }
 
@@ -60,6 +55,7 @@ struct Process {
     child: Child,
     address: SocketAddrV4,
     log: PathBuf,
+    account: Option<PathBuf>,
     _lease: ChildLease,
 }
 
@@ -73,14 +69,14 @@ impl Server for Process {
     fn label(&self, _names: &mut Names) -> Result<()> {
         Ok(())
     }
+    fn account(&mut self, _client: u32) -> Result<Option<Account>> {
+        servers_account(self.account.as_deref())
+    }
     fn failure(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok()??;
-        let words = fs::read(&self.log).unwrap_or_default();
-        let words = String::from_utf8_lossy(&words);
-        let lines: Vec<&str> = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+        let words = last_lines(&self.log);
         let remedy = port_remedy(&words, self.address.port());
-        Some(format!("it ended ({status}): {}{remedy}", last.join("; ")))
+        Some(format!("it ended ({status}): {words}{remedy}"))
     }
 }
 

@@ -20,18 +20,28 @@ use crate::{
 
 /// Length of a measurement.
 const LENGTH: Duration = Duration::from_millis(300);
+/// `linux/bpf.h`.
+const BPF_PROG_TYPE_TRACEPOINT: u32 = 5;
+/// bpftrace sometimes gives up at its start for want of a right to lock memory, which kernels since 5.11 do not ask for.
+const STARTS: u32 = 4;
 /// How long the script's programs may take to be loaded.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What was attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variant {
+    /// The core probes, told to do nothing: what getting into them and out again costs.
+    Idle,
     /// The core probes, with records.
     Traced,
     /// The core probes, without records.
     TracedNoRecords,
     /// All probes, with records.
     Detailed,
+    /// The core probes, those of threads and softirqs, and the sampler.
+    Sampled,
+    /// The phases of a run, one after another, with the time between them.
+    Run,
     /// The script.
     Script,
 }
@@ -41,9 +51,12 @@ impl Variant {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Idle => "core probes, returning at once",
             Self::Traced => "core probes, totals and records",
             Self::TracedNoRecords => "core probes, totals only",
-            Self::Detailed => "all probes, totals and records",
+            Self::Detailed => "all probes, totals, records and parts",
+            Self::Sampled => "core and schedule probes, stacks",
+            Self::Run => "a run's phases, averaged",
             Self::Script => "the bpftrace script",
         }
     }
@@ -63,8 +76,8 @@ pub struct BenchRound {
 pub struct Benchmark {
     /// Round by round.
     pub rounds: Vec<BenchRound>,
-    /// ns per hit.
-    pub costs: Costs,
+    /// ns per hit, of what is attached in traced and in detailed phases.
+    pub costs: [Costs; 2],
 }
 
 impl Benchmark {
@@ -107,7 +120,9 @@ fn see_tracepoints() -> std::io::Result<()> {
 impl Script {
     /// Starts it, and waits until its programs are there.
     fn start(ledger: &Ledger, text: &str) -> Result<Self> {
-        let programs = || aya::programs::loaded_programs().filter(std::result::Result::is_ok).count();
+        // Programs of other types come and go with containers.
+        let is_tracepoint = |info: &aya::programs::ProgramInfo| info.program_type() as u32 == BPF_PROG_TYPE_TRACEPOINT;
+        let programs = || aya::programs::loaded_programs().flatten().filter(is_tracepoint).count();
         let before = programs();
         let wanted = text.matches("tracepoint:").count();
         let path = ledger.folder().join("script.bt");
@@ -147,14 +162,37 @@ impl Drop for Script {
     }
 }
 
-fn mean_ns(measurement: &mut Measurement<'_>, variant: Variant) -> Result<f64> {
-    let client = match variant {
-        Variant::Script => measurement.detached(LENGTH)?.client,
-        Variant::Detailed => measurement.probed(PhaseKind::Detailed, LENGTH)?.client(),
-        Variant::Traced | Variant::TracedNoRecords => measurement.probed(PhaseKind::Traced, LENGTH)?.client(),
+/// Mean latency of a phase of a kind, ns.
+fn mean_ns(measurement: &mut Measurement<'_>, kind: PhaseKind, length: Duration) -> Result<f64> {
+    let client = match kind {
+        PhaseKind::Detached => measurement.detached(length)?.client,
+        probed => measurement.probed(probed, length)?.client(),
     };
     Ok(client.latency_sum_ns as f64 / client.operations.max(1) as f64)
 }
+
+/// Mean latency over the phases of a repetition, ns: a phase's own for as long as its probes are attached, with the lead-in; that
+/// of the detached phases for the rest of the time.
+fn mean_of_run_ns(measurement: &mut Measurement<'_>, plan: &[(PhaseKind, Duration)]) -> Result<f64> {
+    let start = Instant::now();
+    let (mut detached, mut probed) = (Vec::new(), Vec::new());
+    for (kind, length) in plan {
+        let before = measurement.attached();
+        let mean = mean_ns(measurement, *kind, *length)?;
+        if *kind == PhaseKind::Detached {
+            detached.push(mean);
+        } else {
+            probed.push(((measurement.attached() - before).as_secs_f64(), mean));
+        }
+    }
+    let whole = start.elapsed().as_secs_f64();
+    let base = detached.iter().sum::<f64>() / detached.len().max(1) as f64;
+    let slowed: f64 = probed.iter().map(|(time, mean)| time * (mean - base)).sum();
+    Ok(base + slowed / whole)
+}
+
+const OWN: [Variant; 6] =
+    [Variant::Idle, Variant::Traced, Variant::TracedNoRecords, Variant::Detailed, Variant::Sampled, Variant::Run];
 
 /// Runs the first configuration of the lab's plan; `script`: bpftrace, with the workload's processes named.
 ///
@@ -162,35 +200,49 @@ fn mean_ns(measurement: &mut Measurement<'_>, variant: Variant) -> Result<f64> {
 /// If client, server, probes or script fail.
 pub fn run(lab: &mut Lab<'_>, rounds: u32, script: Option<&str>) -> Result<Benchmark> {
     let ledger = lab.ledger();
+    let phases = lab.phases().to_vec();
     lab.with_measurement(|measurement, dispatch_ns| {
-        let costs = measurement.costs(dispatch_ns)?;
+        let costs =
+            [measurement.costs(PhaseKind::Traced, dispatch_ns)?, measurement.costs(PhaseKind::Detailed, dispatch_ns)?];
         let mut done = Vec::new();
         for number in 0..rounds {
             let mut round = BenchRound { detached_ns: 0.0, variants: Vec::new() };
             let mut detached = Vec::new();
-            let mut own = vec![Variant::Traced, Variant::TracedNoRecords, Variant::Detailed];
-            own.rotate_left(number as usize % 3);
+            let mut own = OWN;
+            own.rotate_left(number as usize % OWN.len());
             for variant in own {
-                detached.push(mean_ns_detached(measurement)?);
+                detached.push(mean_ns(measurement, PhaseKind::Detached, LENGTH)?);
                 let rate = if variant == Variant::TracedNoRecords { 0.0 } else { 2000.0 };
                 measurement.aim_at(rate, 1e9 / detached[0]);
-                round.variants.push((variant, mean_ns(measurement, variant)?));
+                let mean = match variant {
+                    Variant::Idle => {
+                        let client = measurement.idle(PhaseKind::Traced, LENGTH)?.client;
+                        client.latency_sum_ns as f64 / client.operations.max(1) as f64
+                    }
+                    Variant::Run => mean_of_run_ns(measurement, &phases)?,
+                    Variant::Detailed => mean_ns(measurement, PhaseKind::Detailed, LENGTH)?,
+                    Variant::Sampled => mean_ns(measurement, PhaseKind::Sampled, LENGTH)?,
+                    _ => mean_ns(measurement, PhaseKind::Traced, LENGTH)?,
+                };
+                round.variants.push((variant, mean));
             }
-            detached.push(mean_ns_detached(measurement)?);
+            detached.push(mean_ns(measurement, PhaseKind::Detached, LENGTH)?);
             if let Some(text) = script {
-                let running = Script::start(&ledger, text)?;
-                round.variants.push((Variant::Script, mean_ns(measurement, Variant::Script)?));
+                let mut running = Script::start(&ledger, text);
+                for _ in 1..STARTS {
+                    if running.is_ok() {
+                        break;
+                    }
+                    running = Script::start(&ledger, text);
+                }
+                let running = running?;
+                round.variants.push((Variant::Script, mean_ns(measurement, PhaseKind::Detached, LENGTH)?));
                 drop(running);
-                detached.push(mean_ns_detached(measurement)?);
+                detached.push(mean_ns(measurement, PhaseKind::Detached, LENGTH)?);
             }
             round.detached_ns = detached.iter().sum::<f64>() / detached.len() as f64;
             done.push(round);
         }
         Ok(Benchmark { rounds: done, costs })
     })
-}
-
-fn mean_ns_detached(measurement: &mut Measurement<'_>) -> Result<f64> {
-    let client = measurement.detached(LENGTH)?.client;
-    Ok(client.latency_sum_ns as f64 / client.operations.max(1) as f64)
 }

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use super::{
     client::{self, Client},
-    measure::{Measurement, Parties, RawPhase},
+    measure::{Measurement, RawPhase},
+    parties::Parties,
     plan::{Cpus, LARGER_STAGE, Plan, allowed_cpus, phases},
     sampling::{self, Sampling},
     schedule::{Brought, Repeater},
@@ -13,8 +14,8 @@ use crate::{
     analysis::statistics::samples_needed,
     artifact,
     configuration::Configuration,
-    counts::{Phase, PhaseKind, Place, Repetition, Role},
-    engine::{self, Bench, Host, Server, ServerFiles},
+    counts::{AccountTotal, Phase, PhaseKind, Place, Repetition, Role},
+    engine::{self, Account, Bench, Host, Server, ServerFiles},
     environment::{
         hooks_in, hooks_of,
         load::{Load, Watched},
@@ -23,21 +24,12 @@ use crate::{
     interrupt,
     ledger::{Item, Lease, Ledger, PROGRAMS},
     net::Wire,
-    probes::{Dispatch, Labels, Loaded, Names, Offsets, Preference},
+    probes::{Dispatch, Labels, Loaded, Names, Offsets, Options},
     process,
 };
 
 const PORT: u16 = 7000;
 const WARM_UP: Duration = Duration::from_millis(200);
-
-/// How the probes are to be loaded.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ProbeOptions {
-    /// Which alternatives may be used.
-    pub preference: Preference,
-    /// Whether their faults go to the terminal.
-    pub debug: bool,
-}
 
 /// Everything that a run's repetitions share.
 pub struct Lab<'a> {
@@ -47,12 +39,26 @@ pub struct Lab<'a> {
     bench: Bench,
     _programs: Lease,
     cpus: Cpus,
+    /// Those that virtax itself might use before.
+    allowed: Vec<usize>,
     offsets: Offsets,
-    options: ProbeOptions,
+    options: Options,
+    /// Loaded once, because the verifier takes a second for them; `None` while they are lent out, or after a failure.
+    probes: Option<Loaded>,
     phases: Vec<(PhaseKind, Duration)>,
     sampling: Sampling,
     /// Samples of work so far, by configuration and by the role and place where the stage begins.
     sampled: BTreeMap<String, Stages>,
+}
+
+impl Drop for Lab<'_> {
+    fn drop(&mut self) {
+        // What comes after the measurements is ordinary work, anywhere.
+        process::go_ordinarily();
+        if !self.allowed.is_empty() {
+            let _ = process::pin(std::process::id(), &self.allowed);
+        }
+    }
 }
 
 type Stages = BTreeMap<(Role, Place), u64>;
@@ -62,38 +68,53 @@ impl<'a> Lab<'a> {
     ///
     /// # Errors
     /// If anything of it is impossible here; what was made is removed again.
-    pub fn new(plan: &'a Plan, ledger: Ledger, run_id: &str, options: ProbeOptions) -> Result<Self> {
+    pub fn new(plan: &'a Plan, ledger: Ledger, run_id: &str, options: Options) -> Result<Self> {
         let phases = phases(plan.duration, plan.sample_rate_hz > 0)?;
-        let cpus = plan.placement.divide(&allowed_cpus()?)?;
+        let allowed = allowed_cpus()?;
+        let cpus = plan.placement.divide(&allowed)?;
         let sampling = sampling_of(plan, &cpus)?;
         // First what needs no trace to be left: a machine without probes ends here.
         let offsets = Offsets::of_running_kernel()?;
-        drop(Loaded::new(&offsets, options.preference, options.debug)?);
+        let probes = Loaded::new(&offsets, &options)?;
         if !cpus.agent.is_empty() {
             process::pin(std::process::id(), &cpus.agent)?;
         }
-        let workload = artifact::workload()?;
-        let folder = Path::new(PROGRAMS).join(run_id);
-        let programs = ledger.note(Item::Folder { path: folder.clone() })?;
-        let binary = folder.join("virtax-workload");
-        std::fs::create_dir_all(&folder)
-            .and_then(|()| std::fs::write(&binary, workload))
-            .and_then(|()| std::fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(0o755)))
-            .map_err(|error| Error::file("write", &binary, error))?;
-        let wire = Wire::create(&ledger, run_id)?;
-        let server = ServerFiles::new(plan.workload, &plan.settings, PORT, &folder, &binary)?;
-        let bench = Bench { run_id: run_id.to_owned(), ledger, wire, binary, server };
+        if cpus.agent.iter().any(|cpu| cpus.client.contains(cpu) || cpus.server.contains(cpu)) {
+            process::go_first();
+        }
+        let (bench, programs) = build_bench(plan, ledger, run_id)?;
         let mut hosts = BTreeMap::new();
         for engine in engine::all() {
             let wanted: Vec<Configuration> =
                 plan.configurations.iter().filter(|found| found.engine == engine.name()).cloned().collect();
             if !wanted.is_empty() {
                 interrupt::check()?;
+                log::debug!("step: engine {}", engine.name());
                 hosts.insert(engine.name().to_owned(), engine.prepare(&bench, &wanted)?);
             }
         }
-        let sampled = BTreeMap::new();
-        Ok(Self { plan, hosts, bench, _programs: programs, cpus, offsets, options, phases, sampling, sampled })
+        Ok(Self {
+            plan,
+            hosts,
+            bench,
+            _programs: programs,
+            cpus,
+            allowed,
+            offsets,
+            options,
+            probes: Some(probes),
+            phases,
+            sampling,
+            sampled: BTreeMap::new(),
+        })
+    }
+
+    /// The probes, knowing nobody.
+    fn take_probes(&mut self) -> Result<Loaded> {
+        match self.probes.take() {
+            Some(mut probes) => probes.forget_all().map(|()| probes),
+            None => Loaded::new(&self.offsets, &self.options),
+        }
     }
 
     /// What getting into a probe costs, on the CPU where the server will run: CPUs of a shared machine differ.
@@ -115,7 +136,7 @@ impl<'a> Lab<'a> {
             .ok_or_else(|| Error::Usage(format!("engine `{}` was not prepared", configuration.engine)))?;
         let server = host.start(&self.bench, configuration)?;
         if !self.cpus.server.is_empty() {
-            for pid in process::family(server.pid()) {
+            for pid in process::family(server.pid()).into_iter().chain(server.companions()) {
                 process::pin(pid, &self.cpus.server)?;
             }
         }
@@ -132,7 +153,9 @@ impl<'a> Lab<'a> {
     fn who_and_where(&self, server: &dyn Server, client: &dyn Client) -> Result<(Names, Parties)> {
         let mut names = self.bench.wire.names()?;
         server.label(&mut names)?;
-        Ok((names, Parties { client: client.pid(), server: server.pid() }))
+        let (proxy, port) = (server.relay(), server.address().port());
+        let boundary = server.boundary();
+        Ok((names, Parties { client: client.pid(), server: server.pid(), proxy, boundary, port }))
     }
 }
 
@@ -143,12 +166,18 @@ impl Lab<'_> {
         self.bench.ledger.clone()
     }
 
+    /// A repetition's phases.
+    #[must_use]
+    pub fn phases(&self) -> &[(PhaseKind, Duration)] {
+        &self.phases
+    }
+
     /// Starts client and server of the first configuration, and hands over the measurement and the cost of dispatch.
     ///
     /// # Errors
     /// The function's, or if client, server or probes fail.
     pub fn with_measurement<T>(&mut self, function: impl FnOnce(&mut Measurement<'_>, f64) -> Result<T>) -> Result<T> {
-        let mut probes = Loaded::new(&self.offsets, self.options.preference, self.options.debug)?;
+        let mut probes = self.take_probes()?;
         let dispatch_ns = self.dispatch_ns(&mut probes)?;
         let configuration = self.plan.configurations[0].clone();
         let mut server = self.start_server(&configuration)?;
@@ -160,6 +189,52 @@ impl Lab<'_> {
             Measurement::new(&mut probes, client.as_mut(), &names, parties, connections, &self.sampling);
         function(&mut measurement, dispatch_ns)
     }
+}
+
+/// The wire and the programs of a run.
+fn build_bench(plan: &Plan, ledger: Ledger, run_id: &str) -> Result<(Bench, Lease)> {
+    let workload = artifact::workload()?;
+    let folder = Path::new(PROGRAMS).join(run_id);
+    let programs = ledger.note(Item::Folder { path: folder.clone() })?;
+    let binary = folder.join("virtax-workload");
+    // Servers and clients are nobody: whatever the user's umask, they have to get there.
+    let opened = |path: &Path| std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755));
+    std::fs::create_dir_all(&folder)
+        .and_then(|()| std::fs::write(&binary, workload))
+        .and_then(|()| [Path::new(PROGRAMS), &folder, &binary].into_iter().try_for_each(opened))
+        .map_err(|error| Error::file("write", &binary, error))?;
+    let wire = Wire::create(&ledger, run_id)?;
+    let server = ServerFiles::new(plan.workload, &plan.settings, PORT, &folder, &binary)?;
+    let segments_taken = std::cell::Cell::new(0);
+    Ok((Bench { run_id: run_id.to_owned(), ledger, wire, binary, server, segments_taken }, programs))
+}
+
+/// Starts and ends a server of every configuration, one after another: why each of them cannot be, if it cannot.
+///
+/// # Errors
+/// If there is no wire, or on a signal.
+pub fn try_out(plan: &Plan, ledger: Ledger, run_id: &str) -> Result<Vec<Option<Error>>> {
+    let (bench, _programs) = build_bench(plan, ledger, run_id)?;
+    let try_one = |configuration: &Configuration| -> Result<()> {
+        interrupt::check()?;
+        let engine = engine::by_name(&configuration.engine)
+            .ok_or_else(|| Error::Usage(format!("there is no engine `{}`", configuration.engine)))?;
+        let mut host = engine.prepare(&bench, std::slice::from_ref(configuration))?;
+        let mut server = host.start(&bench, configuration)?;
+        // A client that has had its first answers: what is in the way shows here.
+        let name = configuration.to_string();
+        client::start(&bench, plan.workload, &plan.settings, &[], &name, server.as_mut())
+            .map(drop)
+            .map_err(|error| explain_unreachable(configuration, error))
+    };
+    let mut found = Vec::new();
+    for configuration in &plan.configurations {
+        match try_one(configuration) {
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            tried => found.push(tried.err()),
+        }
+    }
+    Ok(found)
 }
 
 /// What most likely stands between a client and a container that it cannot reach.
@@ -178,30 +253,36 @@ fn explain_unreachable(configuration: &Configuration, error: Error) -> Error {
 
 impl Repeater for Lab<'_> {
     fn repeat(&mut self, configuration: &Configuration, round: u32, position: u32) -> Result<Brought> {
-        let mut probes = Loaded::new(&self.offsets, self.options.preference, self.options.debug)?;
+        log::debug!("step: probes for `{configuration}`, round {}", round + 1);
+        let mut probes = self.take_probes()?;
         let dispatch_ns = self.dispatch_ns(&mut probes)?;
+        log::debug!("step: server");
         let mut server = self.start_server(configuration)?;
+        log::debug!("step: client");
         let mut client = self.start_client(configuration, server.as_mut())?;
         let (names, parties) = self.who_and_where(server.as_ref(), client.as_ref())?;
+        log::debug!("step: warm-up");
         interrupt::sleep(WARM_UP)?;
         process::check_placement(client.pid(), &self.cpus.client)?;
         process::check_placement(server.pid(), &self.cpus.server)?;
         let connections = self.plan.workload.connections(&self.plan.settings);
-        let watched = Watched { families: parties.roles().keys().copied().collect(), cpus: self.cpus.clone() };
+        let families = parties.roles().keys().copied().chain(server.companions()).collect();
+        let watched = Watched { families, cpus: self.cpus.clone() };
         let mut measurement =
             Measurement::new(&mut probes, client.as_mut(), &names, parties, connections, &self.sampling);
-        let costs = measurement.costs(dispatch_ns)?;
+        let costs = measurement.costs(PhaseKind::Traced, dispatch_ns)?;
         let before = Load::now(&watched);
         let (agent_before, clock_before) = (process::own_cpu_ns(), workloads::clock::now_ns());
         let rounds = f64::from(self.plan.rounds);
         let so_far = self.sampled.entry(configuration.to_string()).or_default();
         let quota = SampleQuota { so_far, needed: self.sampling.until.map(|until| needed(until, round, rounds)) };
-        let raw = run_phases(&mut measurement, &self.phases, self.plan.records_per_s, quota);
+        let account = &mut || server.account(parties.client);
+        let raw = run_phases(&mut measurement, &self.phases, self.plan.records_per_s, quota, account);
         let (agent_after, clock_after) = (process::own_cpu_ns(), workloads::clock::now_ns());
         let raw = match (raw, server.failure()) {
             (Ok(raw), None) => raw,
             (_, Some(why)) => return Err(Error::workload(format!("the server of `{configuration}` failed"), why)),
-            (Err(error), None) => return Err(error),
+            (Err(error), None) => return Err(self.bench.wire.explain(error)),
         };
         let disturbances = Load::now(&watched).disturbances_since(&before);
         let labels = probes.labels(&names);
@@ -224,7 +305,7 @@ impl Repeater for Lab<'_> {
             configuration: configuration.to_string(),
             position,
             connections,
-            settings: engine::verified_settings(server.pid())?,
+            settings: engine::verified_settings(server.pid())?.into_iter().chain(server.facts()).collect(),
             devices: labels.devices().cloned().collect(),
             server_hooks: hooks_of(server.pid()),
             client_hooks: hooks_in(self.bench.wire.namespace.path()),
@@ -234,13 +315,30 @@ impl Repeater for Lab<'_> {
             agent_cpu_ns: agent_after - agent_before,
             agent_wall_ns: clock_after - clock_before,
         };
+        self.probes = Some(probes);
         Ok(Brought { repetition, records, profile })
     }
+}
+
+/// What a known cost amounted to in between.
+fn account_since(before: Option<Account>, after: Option<Account>, wall_ns: u64) -> Option<AccountTotal> {
+    let (before, after) = (before?, after?);
+    let (events, ns) = (after.events.saturating_sub(before.events), after.ns.saturating_sub(before.ns));
+    Some(AccountTotal { events, ns, wall_ns })
 }
 
 enum Either {
     Detached(Phase),
     Probed(RawPhase),
+}
+
+impl Either {
+    fn set_account(&mut self, account: Option<AccountTotal>) {
+        match self {
+            Self::Detached(phase) => phase.account = account,
+            Self::Probed(raw) => raw.phase.account = account,
+        }
+    }
 }
 
 /// How many samples the larger stages are to have.
@@ -249,8 +347,9 @@ struct SampleQuota<'a> {
     needed: Option<u64>,
 }
 
-/// Most phases that a repetition is prolonged by.
+/// Most phases that a repetition is prolonged by, and their length.
 const MOST_PHASES: usize = 100;
+const PROLONGED: Duration = Duration::from_millis(200);
 
 /// Samples of a stage until the end of a round for its layers' shares to be known to ± `until` at the end of the run.
 fn needed(until: f64, round: u32, rounds: f64) -> u64 {
@@ -277,10 +376,12 @@ fn run_phases(
     phases: &[(PhaseKind, Duration)],
     records_per_s: f64,
     mut quota: SampleQuota<'_>,
+    account: &mut dyn FnMut() -> Result<Option<Account>>,
 ) -> Result<Vec<Either>> {
     let mut done = Vec::with_capacity(phases.len());
     for (kind, length) in phases {
-        done.push(if *kind == PhaseKind::Detached {
+        let (before, began_ns) = (account()?, workloads::clock::now_ns());
+        let mut phase = if *kind == PhaseKind::Detached {
             let phase = measurement.detached(*length)?;
             let operations_per_s = phase.client.operations as f64 / length.as_secs_f64();
             measurement.aim_at(records_per_s, operations_per_s);
@@ -289,12 +390,17 @@ fn run_phases(
             let phase = measurement.probed(*kind, *length)?;
             quota.add(&phase, &measurement.labels());
             Either::Probed(phase)
-        });
+        };
+        let wall_ns = workloads::clock::now_ns() - began_ns;
+        phase.set_account(account_since(before, account()?, wall_ns));
+        done.push(phase);
     }
-    let sampled = phases.iter().find(|(kind, _)| *kind == PhaseKind::Sampled);
+    let has_sampled = phases.iter().any(|(kind, _)| *kind == PhaseKind::Sampled);
     for _ in 0..MOST_PHASES {
-        let Some((kind, length)) = sampled.filter(|_| !quota.is_met()) else { break };
-        let phase = measurement.probed(*kind, *length)?;
+        if !has_sampled || quota.is_met() {
+            break;
+        }
+        let phase = measurement.probed(PhaseKind::Sampled, PROLONGED)?;
         quota.add(&phase, &measurement.labels());
         done.push(Either::Probed(phase));
     }

@@ -9,10 +9,11 @@ use profiler_common::{
     Control, Counter, ON, PARTS, STACKS, TOTALS, event,
     point::{READY, RECEIVED},
 };
-use workloads::clock::now_ns;
+use workloads::{clock::now_ns, protocol::PhaseReport};
 
 use super::{
     client::Client,
+    parties::{Parties, schedstat_ns},
     records::{Pass, Record},
     sampling::{self, RawSampled, Sampling},
 };
@@ -20,7 +21,6 @@ use crate::{
     counts::{Costs, Phase, PhaseKind, Place, ProbeCost, Role},
     error::{Error, Result},
     interrupt,
-    points::Set,
     probes::{Attached, Labels, Loaded, Names, RawEvent, RawRecord, ns_per_run},
     process,
 };
@@ -28,7 +28,7 @@ use crate::{
 /// Requests are followed at least this long before anything is recorded, and until every connection's token was seen.
 const LEAD_IN: Duration = Duration::from_millis(20);
 /// A token that was not seen by then is missing for good: that shows in the conservation.
-const LONGEST_LEAD_IN: Duration = Duration::from_secs(3);
+const LONGEST_LEAD_IN: Duration = Duration::from_secs(2);
 /// Long enough for the client to hear of a phase before it begins; twice as long with every try.
 const ANNOUNCEMENT: Duration = Duration::from_millis(5);
 /// How long the probes go on after a phase, so that what crosses its end is clipped there.
@@ -41,43 +41,17 @@ const COST_FLOORS: u32 = 20;
 const COST_FLOOR: Duration = Duration::from_millis(20);
 const COST_RUN: Duration = Duration::from_millis(60);
 
+/// How long no operation may end.
+const STALL: Duration = Duration::from_secs(5);
+
 /// Waits per second that leave their stacks in sampled phases.
 const WAITS_PER_S: f64 = 1000.0;
 
 /// A phase as the probes left it; names come later, when all devices are known.
 pub struct RawPhase {
-    phase: Phase,
+    pub(super) phase: Phase,
     records: Vec<RawRecord>,
     sampled: Option<RawSampled>,
-}
-
-/// The first processes of client and server, whose children are followed as well.
-#[derive(Debug, Clone, Copy)]
-pub struct Parties {
-    /// The client's.
-    pub client: u32,
-    /// The server's.
-    pub server: u32,
-}
-
-impl Parties {
-    /// All their processes, with their roles.
-    #[must_use]
-    pub fn roles(self) -> BTreeMap<u32, Role> {
-        let mut roles = BTreeMap::new();
-        roles.extend(process::family(self.client).into_iter().map(|pid| (pid, Role::Client)));
-        roles.extend(process::family(self.server).into_iter().map(|pid| (pid, Role::Server)));
-        roles
-    }
-}
-
-/// CPU time by role, by the scheduler's account.
-fn schedstat_ns(roles: &BTreeMap<u32, Role>) -> BTreeMap<Role, u64> {
-    let mut times = BTreeMap::new();
-    for (pid, role) in roles {
-        *times.entry(*role).or_default() += process::schedstat_ns(*pid);
-    }
-    times
 }
 
 /// Measures phases, with the probes of one repetition.
@@ -95,6 +69,7 @@ pub struct Measurement<'a> {
     epoch: u32,
     record_every: u32,
     wait_every: u32,
+    attached: Duration,
 }
 
 impl<'a> Measurement<'a> {
@@ -108,7 +83,18 @@ impl<'a> Measurement<'a> {
         sampling: &Sampling,
     ) -> Self {
         let sampling = sampling.clone();
-        Self { probes, client, names, parties, sampling, connections, epoch: 0, record_every: 0, wait_every: 1 }
+        Self {
+            probes,
+            client,
+            names,
+            parties,
+            sampling,
+            connections,
+            epoch: 0,
+            record_every: 0,
+            wait_every: 1,
+            attached: Duration::ZERO,
+        }
     }
 
     /// Sets how many requests go between two records, and about how many waits between two that leave their stacks, from
@@ -118,6 +104,12 @@ impl<'a> Measurement<'a> {
         self.wait_every = (2.0 * operations_per_s / WAITS_PER_S).ceil().clamp(1.0, 1e9) as u32;
         self.record_every =
             if records_per_s > 0.0 { (operations_per_s / records_per_s).ceil().clamp(1.0, 1e9) as u32 } else { 0 };
+    }
+
+    /// How long any probes of phases have been attached so far.
+    #[must_use]
+    pub const fn attached(&self) -> Duration {
+        self.attached
     }
 
     /// Labels of the devices that the probes have met.
@@ -134,26 +126,66 @@ impl<'a> Measurement<'a> {
         Ok((open_ns, close_ns))
     }
 
+    /// What the client saw of the last phase.
+    fn report(&mut self) -> Result<PhaseReport> {
+        let report = self.client.report()?;
+        if waits_only(&report) {
+            self.wait_for_progress()?;
+        }
+        Ok(report)
+    }
+
+    /// All connections waited through a whole phase: for retransmissions, perhaps; if it goes on, something hangs.
+    fn wait_for_progress(&mut self) -> Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < STALL {
+            let (_, close_ns) = self.window(STALL / 50, 0)?;
+            sleep_until(close_ns, || ())?;
+            if !waits_only(&self.client.report()?) {
+                return Ok(());
+            }
+        }
+        Err(Error::workload(
+            format!("no operation ended within {} s", STALL.as_secs()),
+            format!(
+                "the server {}, the client {}",
+                process::doing(self.parties.server),
+                process::doing(self.parties.client)
+            ),
+        ))
+    }
+
     /// A phase with nothing attached.
     ///
     /// # Errors
     /// If the client fails, or the user interrupts.
     pub fn detached(&mut self, length: Duration) -> Result<Phase> {
+        log::debug!("step: detached phase of {} ms", length.as_millis());
         in_time(|tried| {
             self.client.prepare(length)?;
             let (open_ns, close_ns) = self.window(length, tried)?;
             sleep_until(close_ns, || ())?;
             let length_ns = length.as_nanos() as u64;
-            let client = self.client.report()?;
-            Ok((open_ns, Phase { kind: PhaseKind::Detached, length_ns, client, probes: None }))
+            let client = self.report()?;
+            Ok((open_ns, Phase { kind: PhaseKind::Detached, length_ns, client, probes: None, account: None }))
         })
     }
 
+    /// A phase with probes attached that return at once.
+    ///
+    /// # Errors
+    /// As [`Measurement::detached`], and if the probes cannot be attached.
+    pub fn idle(&mut self, kind: PhaseKind, length: Duration) -> Result<Phase> {
+        self.probes.stop();
+        let _attached = self.attach(kind)?;
+        self.detached(length)
+    }
     /// A phase with probes attached.
     ///
     /// # Errors
     /// As [`Measurement::detached`], and if the probes cannot be attached or read.
     pub fn probed(&mut self, kind: PhaseKind, length: Duration) -> Result<RawPhase> {
+        log::debug!("step: {} phase of {} ms", kind.name(), length.as_millis());
         in_time(|tried| self.try_probed(kind, length, tried))
     }
 
@@ -162,11 +194,13 @@ impl<'a> Measurement<'a> {
             // Its connections are new in every phase, and may lie at old ones' addresses.
             self.probes.forget_sockets();
         }
+        // Nothing counts while nothing is attached: what is read now is not read on the workload's time.
+        let before = self.probes.totals()?;
         // In this order: a run of its own is to be under the probes as a whole.
+        let attached_at = Instant::now();
         let attached = self.attach(kind)?;
         self.client.prepare(length)?;
         let roles = self.follow(kind)?;
-        let before = self.probes.totals()?;
         let (open_ns, close_ns) = self.window(length, tried)?;
         self.probes.record(open_ns, close_ns);
         // Late ourselves: the phase counts as one of which the client heard too late.
@@ -177,14 +211,14 @@ impl<'a> Measurement<'a> {
         let waited = sleep_until(open_ns, || ())
             .and_then(|()| {
                 cpu_ns = schedstat_ns(&roles);
-                sleep_until(close_ns, || taken.take(self.probes))
+                sleep_until(close_ns, || taken.take_meanwhile(self.probes))
             })
             .and_then(|()| {
                 for (role, ns) in schedstat_ns(&roles) {
                     let before = cpu_ns.entry(role).or_default();
                     *before = ns.saturating_sub(*before);
                 }
-                sleep_until(close_ns + LEAD_OUT.as_nanos() as u64, || taken.take(self.probes))
+                sleep_until(close_ns + LEAD_OUT.as_nanos() as u64, || taken.take_meanwhile(self.probes))
             });
         // While the processes live.
         let users = if kind == PhaseKind::Sampled && self.client.reports_whole_runs() {
@@ -198,6 +232,7 @@ impl<'a> Measurement<'a> {
         };
         self.probes.stop();
         drop(attached);
+        self.attached += attached_at.elapsed();
         waited?;
         taken.take(self.probes);
         if taken.unreadable > 0 {
@@ -218,8 +253,8 @@ impl<'a> Measurement<'a> {
             states: counts.states.clone(),
             noted: (counts.counter(Counter::Events), counts.counter(Counter::EventsRingFull)),
         });
-        let client = whole_run.unwrap_or_else(|| self.client.report())?;
-        let phase = Phase { kind, length_ns, client, probes: Some(counts) };
+        let client = whole_run.unwrap_or_else(|| self.report())?;
+        let phase = Phase { kind, length_ns, client, probes: Some(counts), account: None };
         Ok((open_ns, RawPhase { phase, records, sampled }))
     }
 
@@ -253,49 +288,62 @@ impl<'a> Measurement<'a> {
             record_every: if mode == STACKS { 0 } else { self.record_every },
             mode,
             wait_every: if mode == STACKS { self.wait_every } else { 0 },
-            reserved: 0,
+            proxy_port: self.parties.proxy.map_or(0, |_| u32::from(self.parties.port)),
+            boundary_ifindex: self.parties.boundary.map_or(0, |boundary| boundary.ifindex),
+            boundary_namespace: self.parties.boundary.map_or(0, |boundary| boundary.namespace),
         });
         let start = Instant::now();
         loop {
             interrupt::sleep(LEAD_IN)?;
-            let all_seen = self.probes.tokens_seen(self.epoch) >= self.connections as usize;
+            // The token of a socket that is not known yet would be lost at its delivery.
+            let connections = self.connections as usize;
+            let all_seen = self.probes.tokens_seen(self.epoch) >= connections
+                && self.probes.sockets_seen(self.epoch) >= connections;
             if all_seen || start.elapsed() > LONGEST_LEAD_IN {
                 return Ok(roles);
             }
         }
     }
 
-    /// What each core probe costs and how often it runs, by the kernel's statistics: first with the probes told to do
-    /// nothing, for the statistics' own cost, then at work.
+    /// What each probe of a kind of phase costs and how often it runs, by the kernel's statistics: first with the probes told to
+    /// do nothing, for the statistics' own cost, then at work.
     ///
     /// # Errors
     /// As [`Measurement::probed`].
-    pub fn costs(&mut self, dispatch_ns: f64) -> Result<Costs> {
+    pub fn costs(&mut self, kind: PhaseKind, dispatch_ns: f64) -> Result<Costs> {
+        log::debug!("step: costs of the probes");
+        in_time(|tried| self.try_costs(kind, dispatch_ns, tried)).map(|timed| timed.costs)
+    }
+
+    fn try_costs(&mut self, kind: PhaseKind, dispatch_ns: f64, tried: u32) -> Result<(u64, TimedCosts)> {
         if self.client.reports_whole_runs() {
             self.probes.forget_sockets();
         }
-        let attached = self.probes.attach(PhaseKind::Traced)?;
+        let attached = self.probes.attach(kind)?;
         self.client.prepare(COST_FLOOR * COST_FLOORS + LEAD_IN + COST_RUN)?;
         let _statistics = Loaded::keep_run_times()?;
-        let start = self.probes.run_times();
+        let start = self.probes.run_times(kind);
         let mut idle = start.clone();
         for _ in 0..COST_FLOORS {
             interrupt::sleep(COST_FLOOR)?;
-            idle = self.probes.run_times();
+            idle = self.probes.run_times(kind);
             if ns_per_run(&start, &idle).values().map(|(runs, _)| runs).sum::<u64>() >= FLOOR_RUNS {
                 break;
             }
         }
-        self.follow(PhaseKind::Traced)?;
-        let (open_ns, close_ns) = self.window(COST_RUN, 0)?;
+        self.follow(kind)?;
+        let (open_ns, close_ns) = self.window(COST_RUN, tried)?;
         self.probes.record(open_ns, close_ns);
         sleep_until(open_ns, || ())?;
-        let opened = self.probes.run_times();
+        let opened = self.probes.run_times(kind);
         sleep_until(close_ns, || ())?;
-        let closed = self.probes.run_times();
+        let closed = self.probes.run_times(kind);
         self.probes.stop();
         drop(attached);
-        let operations = self.client.report()?.operations.max(1) as f64;
+        let report = self.report()?;
+        // A phase in which nothing ended tells nothing of the costs of an operation: as if the client had heard of it too late.
+        let heard_ns = if report.operations == 0 { u64::MAX } else { report.heard_ns };
+        let operations = report.operations.max(1) as f64;
         let floors = ns_per_run(&start, &idle);
         let hits: u64 = floors.values().map(|(runs, _)| runs).sum();
         let floor_ns = floors.values().map(|(runs, ns)| *runs as f64 * ns).sum::<f64>() / hits.max(1) as f64;
@@ -303,7 +351,7 @@ impl<'a> Measurement<'a> {
         let probes = self
             .probes
             .chosen()
-            .filter(|(probe, _)| probe.set == Set::Core)
+            .filter(|(probe, _)| probe.set.is_attached_in(kind))
             .map(|(probe, _)| {
                 let (runs, ns) = runs.get(probe.name).copied().unwrap_or_default();
                 ProbeCost {
@@ -313,8 +361,24 @@ impl<'a> Measurement<'a> {
                 }
             })
             .collect();
-        Ok(Costs { probes, dispatch_ns, floor_ns })
+        Ok((open_ns, TimedCosts { costs: Costs { probes, dispatch_ns, floor_ns }, heard_ns }))
     }
+}
+
+/// Costs, and when the client heard of the phase that they are from.
+struct TimedCosts {
+    costs: Costs,
+    heard_ns: u64,
+}
+impl Reported for TimedCosts {
+    fn heard_ns(&self) -> u64 {
+        self.heard_ns
+    }
+}
+
+/// Whether all connections waited for an answer from end to end of a phase.
+fn waits_only(report: &PhaseReport) -> bool {
+    report.operations == 0 && report.turnaround_sum_ns == 0 && !report.whole_run
 }
 
 /// What came through the ring buffers.
@@ -325,6 +389,12 @@ struct Taken {
     unreadable: u64,
 }
 impl Taken {
+    fn take_meanwhile(&mut self, probes: &mut Loaded) {
+        if probes.reads_meanwhile() {
+            self.take(probes);
+        }
+    }
+
     fn take(&mut self, probes: &mut Loaded) {
         self.unreadable += probes.take_records(&mut self.records);
         self.unreadable += probes.take_events(&mut self.events);
@@ -361,7 +431,7 @@ fn in_time<T: Reported>(mut phase: impl FnMut(u32) -> Result<(u64, T)>) -> Resul
 impl RawPhase {
     /// What the client saw.
     #[must_use]
-    pub fn client(&self) -> workloads::protocol::PhaseReport {
+    pub fn client(&self) -> PhaseReport {
         self.phase.client.clone()
     }
 

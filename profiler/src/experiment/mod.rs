@@ -4,6 +4,7 @@ pub mod bench;
 mod client;
 pub mod lab;
 mod measure;
+mod parties;
 pub mod plan;
 pub mod profiles;
 pub mod records;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{BufRead, BufReader, Read, Write},
+    io::Write,
     path::Path,
 };
 
@@ -10,11 +10,9 @@ use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 
 use crate::{
     error::{Error, Result},
+    input::{self, Lines},
     profile::Profile,
 };
-
-/// Largest line that is read: no repetition comes near it, and a hostile file must not fill the memory.
-const LARGEST_LINE: u64 = 256 << 20;
 
 /// Appends a repetition's stacks.
 ///
@@ -26,8 +24,7 @@ pub fn append(path: &Path, profile: &Profile) -> Result<()> {
     let mut member = GzEncoder::new(file, Compression::fast());
     serde_json::to_writer(&mut member, profile).map_err(|error| fail(error.into()))?;
     member.write_all(b"\n").map_err(fail)?;
-    member.finish().map_err(fail)?;
-    Ok(())
+    member.finish().and_then(|file| file.sync_data()).map_err(fail)
 }
 
 /// Reads all repetitions' stacks; none if there is no such file. What was cut off at the end is left out.
@@ -40,22 +37,17 @@ pub fn read(path: &Path) -> Result<Vec<Profile>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::file("read", path, error)),
     };
-    let mut reader = BufReader::new(MultiGzDecoder::new(file));
+    let mut lines = Lines::new(path, MultiGzDecoder::new(file));
     let mut profiles = Vec::new();
-    loop {
-        let mut line = String::new();
-        match reader.by_ref().take(LARGEST_LINE).read_line(&mut line) {
-            Ok(0) => return Ok(profiles),
-            Ok(_) => {}
-            // A member that its process did not finish.
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(profiles),
-            Err(error) => return Err(Error::file("understand", path, error)),
+    while let Some((number, line, ended)) = lines.next_line()? {
+        let profile = input::parse(line).and_then(|profile: Profile| check(&profile).map(|()| profile));
+        match profile {
+            Ok(profile) => profiles.push(profile),
+            Err(_) if !ended => {}
+            Err(why) => return Err(Error::file("understand", path, format!("line {number}: {why}"))),
         }
-        let profile: Profile =
-            serde_json::from_str(&line).map_err(|error| Error::file("understand", path, error.to_string()))?;
-        check(&profile).map_err(|why| Error::file("understand", path, why))?;
-        profiles.push(profile);
     }
+    Ok(profiles)
 }
 
 fn check(profile: &Profile) -> std::result::Result<(), String> {
@@ -68,7 +60,8 @@ fn check(profile: &Profile) -> std::result::Result<(), String> {
     if stacks.flatten().any(|frame| *frame >= known) {
         return Err(format!("round {}: a stack names a function that is not in the table", profile.round));
     }
-    if profile.samples.iter().any(|sample| !sample.ns.is_finite() || sample.ns < 0.0) {
+    let is_time = |ns: f64| (0.0..=input::LARGEST_NUMBER).contains(&ns);
+    if !profile.samples.iter().all(|sample| is_time(sample.ns)) {
         return Err(format!("round {}: a sample's time is no time", profile.round));
     }
     Ok(())

@@ -3,16 +3,18 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{BufRead, BufReader, Write},
+    io::Write,
     path::Path,
 };
 
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
+use profiler_common::RECORD_POINTS;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     counts::{PhaseKind, Place, Role},
     error::{Error, Result},
+    input::{self, Lines},
 };
 
 /// A point that a request passed.
@@ -97,11 +99,8 @@ pub fn append(path: &Path, round: u32, records: &[Record]) -> Result<()> {
         text.push(b'\n');
     }
     out.write_all(&text).map_err(fail)?;
-    out.finish().map(drop).map_err(fail)
+    out.finish().and_then(|file| file.sync_data()).map_err(fail)
 }
-
-/// Longest line that is read: a record has at most 128 points.
-const LONGEST_LINE: u64 = 1 << 16;
 
 /// Reads all records; a member that was cut off gives what it holds. A file that does not exist has none.
 ///
@@ -113,40 +112,54 @@ pub fn read(path: &Path) -> Result<Vec<Record>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::file("read", path, error)),
     };
-    let mut reader = BufReader::new(MultiGzDecoder::new(file));
+    let mut lines = Lines::new(path, MultiGzDecoder::new(file));
     let mut records = Vec::new();
     let mut header = Header { round: 0, places: Vec::new() };
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match std::io::Read::take(&mut reader, LONGEST_LINE).read_until(b'\n', &mut line) {
-            Ok(0) => return Ok(records),
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(records),
-            Err(error) => return Err(Error::file("read", path, error)),
-            Ok(_) => {}
-        }
-        if line.first() == Some(&b'{') {
-            header = serde_json::from_slice(&line).map_err(|error| Error::file("understand", path, error))?;
+    while let Some((number, line, ended)) = lines.next_line()? {
+        let read = if line.first() == Some(&b'{') {
+            input::parse(line).map(|found| header = found)
         } else {
-            let parsed = serde_json::from_slice(&line).map_err(|error| Error::file("understand", path, error))?;
-            records.push(
-                record(&header, parsed).ok_or_else(|| Error::file("understand", path, "it names unknown places"))?,
-            );
+            serde_json::from_slice(line)
+                .map_err(|error| error.to_string())
+                .and_then(|found| record(&header, found))
+                .map(|found| records.push(found))
+        };
+        if records.len() > MOST_RECORDS {
+            return Err(Error::file("read", path, format!("it holds more than {MOST_RECORDS} records")));
+        }
+        match read {
+            Err(why) if ended => return Err(Error::file("understand", path, format!("line {number}: {why}"))),
+            _ => {}
         }
     }
+    Ok(records)
 }
 
-fn record(header: &Header, Line(kind, start_ns, raw): Line) -> Option<Record> {
+/// Longest name of a place, bytes: names of devices have 15 at most.
+const LONGEST_NAME: usize = 128;
+/// Most records of one file: an hour at the highest rate that is sensible.
+const MOST_RECORDS: usize = 10_000_000;
+
+fn record(header: &Header, Line(kind, start_ns, raw): Line) -> std::result::Result<Record, String> {
+    if raw.len() > RECORD_POINTS {
+        return Err(format!("{} points; a record has {RECORD_POINTS} at most", raw.len()));
+    }
     let mut at_ns = start_ns;
+    if header.places.iter().any(|place| place.to_string().len() > LONGEST_NAME) {
+        return Err(format!("a place whose name is longer than {LONGEST_NAME} bytes"));
+    }
     let passes = raw
         .into_iter()
         .map(|(place, role, since, cpu, tid)| {
-            at_ns = at_ns.checked_add(since)?;
-            let place = header.places.get(usize::from(place))?.clone();
-            Some(Pass { place, role, at_ns, cpu, tid })
+            at_ns = at_ns.saturating_add(since);
+            if at_ns as f64 > input::LARGEST_NUMBER {
+                return Err(format!("{at_ns} ns is no possible time"));
+            }
+            let place = header.places.get(usize::from(place)).ok_or("it names a place that its header lacks")?.clone();
+            Ok(Pass { place, role, at_ns, cpu, tid })
         })
-        .collect::<Option<_>>()?;
-    Some(Record { round: header.round, kind, passes })
+        .collect::<std::result::Result<_, String>>()?;
+    Ok(Record { round: header.round, kind, passes })
 }
 
 #[cfg(test)]

@@ -146,7 +146,7 @@ pub fn profile(phases: &[RawSampled], labels: &Labels, round: u32, sampling: &Sa
         waits: merge_waits(waits),
         frames: names.frames,
         cpus,
-        cpu: [Role::Client, Role::Server]
+        cpu: Role::OF_THREADS
             .map(|role| RoleCpu {
                 role,
                 schedstat_ns: phases.iter().filter_map(|phase| phase.schedstat_ns.get(&role)).sum(),

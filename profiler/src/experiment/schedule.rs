@@ -1,5 +1,7 @@
 //! Rounds: every configuration once in each, in shuffled order, saved one by one.
 
+use std::path::Path;
+
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
@@ -34,20 +36,41 @@ pub struct Brought {
     pub profile: Option<Profile>,
 }
 
-/// Runs all rounds; an error ends them, and what was saved stays. Returns the error that did, if any.
-pub fn run(plan: &Plan, repeater: &mut dyn Repeater, store: &mut Store) -> Option<Error> {
+/// Most rounds of a run that goes on until something is told.
+pub const MOST_ROUNDS: u32 = 10_000;
+
+/// Runs all rounds, and more for as long as `goes_on` says so of the store's folder; an error ends them, and what was saved stays.
+/// Returns the error that did, if any.
+pub fn run(
+    plan: &Plan,
+    repeater: &mut dyn Repeater,
+    store: &mut Store,
+    goes_on: &mut dyn FnMut(&Path) -> Result<bool>,
+) -> Option<Error> {
     let count = plan.configurations.len();
     let bar = progress_bar(u64::from(plan.rounds) * count as u64);
-    for (round, order) in (0..plan.rounds).zip(orders(count, plan.rounds, plan.seed)) {
+    let failed = |error: Error| {
+        bar.finish_and_clear();
+        Some(error)
+    };
+    for (round, order) in (0..MOST_ROUNDS).zip(orders(count, plan.seed)) {
+        if round >= plan.rounds {
+            match goes_on(store.folder()) {
+                Ok(true) => bar.inc_length(count as u64),
+                Ok(false) => break,
+                Err(error) => return failed(error),
+            }
+        }
         for (position, index) in (0u32..).zip(order) {
             let configuration = &plan.configurations[index];
-            bar.set_message(format!("round {} of {}: {configuration}", round + 1, plan.rounds));
-            let saved = interrupt::check()
-                .and_then(|()| repeater.repeat(configuration, round, position))
-                .and_then(|brought| store.save(&brought));
+            bar.set_message(format!("round {} of {}: {configuration}", round + 1, plan.rounds.max(round + 1)));
+            let saved =
+                interrupt::check().and_then(|()| repeater.repeat(configuration, round, position)).and_then(|brought| {
+                    log::debug!("step: saving");
+                    store.save(&brought)
+                });
             if let Err(error) = saved {
-                bar.finish_and_clear();
-                return Some(error);
+                return failed(error);
             }
             bar.inc(1);
         }
@@ -91,7 +114,13 @@ mod tests {
                 return Err(Error::workload("the server failed", "on paper"));
             }
             self.called.push((round, position, configuration.to_string()));
-            let phase = Phase { kind: PhaseKind::Detached, length_ns: 1, client: Default::default(), probes: None };
+            let phase = Phase {
+                kind: PhaseKind::Detached,
+                length_ns: 1,
+                client: Default::default(),
+                probes: None,
+                account: None,
+            };
             let repetition = Repetition {
                 round,
                 configuration: configuration.to_string(),
@@ -137,7 +166,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut store = store::Store::create(folder.path(), false).unwrap();
         let mut paper = Paper { called: Vec::new(), fails_at: usize::MAX };
-        assert!(run(&plan(6), &mut paper, &mut store).is_none());
+        assert!(run(&plan(6), &mut paper, &mut store, &mut |_| Ok(false)).is_none());
         assert_eq!(saved(folder.path()), 18);
         let mut orders = std::collections::BTreeSet::new();
         for (round, of_round) in (0u32..).zip(paper.called.chunks(3)) {
@@ -156,7 +185,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut store = store::Store::create(folder.path(), false).unwrap();
         let mut paper = Paper { called: Vec::new(), fails_at: 4 };
-        let error = run(&plan(6), &mut paper, &mut store).unwrap();
+        let error = run(&plan(6), &mut paper, &mut store, &mut |_| Ok(false)).unwrap();
         assert_eq!(error.exit_code(), 5);
         assert_eq!(saved(folder.path()), 4);
     }

@@ -2,18 +2,20 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{BufRead, BufReader, Write},
+    io::Write,
     path::{Path, PathBuf},
 };
 
+use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
 use super::{plan::Placement, profiles, records, schedule::Brought};
 use crate::{
-    configuration::file_stem,
+    configuration::{self, file_stem},
     counts::Repetition,
     environment::Environment,
     error::{Error, Result},
+    input::{self, Lines},
     workload::Settings,
 };
 
@@ -67,6 +69,8 @@ pub struct Store {
 }
 
 const HEADER: &str = "run.json";
+/// Ends the name of a file that is being written.
+const NEW: &str = ".new";
 const REPETITIONS: &str = "repetitions.jsonl";
 
 impl Store {
@@ -93,8 +97,14 @@ impl Store {
     /// # Errors
     /// [`Error::Usage`] if it is not empty and may not be replaced.
     pub fn check(folder: &Path, force: bool) -> Result<()> {
-        let empty = fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
-        if empty || force {
+        let content = match fs::read_dir(folder) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return check_parent(folder),
+            Err(error) => return Err(Error::file("write to", folder, error)),
+        };
+        access(folder, AccessFlags::W_OK | AccessFlags::X_OK)
+            .map_err(|error| Error::file("write to", folder, error))?;
+        if !content || force {
             return Ok(());
         }
         Err(Error::Usage(format!(
@@ -137,8 +147,21 @@ impl Store {
     }
 }
 
+/// Tries to create a folder, and removes what it made: only the attempt tells for sure.
+fn check_parent(folder: &Path) -> Result<()> {
+    let missing: Vec<&Path> =
+        folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    let created = fs::create_dir_all(folder);
+    for path in missing {
+        // What could not be created is not there.
+        let _ = fs::remove_dir(path);
+    }
+    created.map_err(|error| Error::file("create", folder, error))
+}
+
 fn is_ours(name: &str) -> bool {
-    [HEADER, REPETITIONS, "result.json"].contains(&name)
+    let name = name.strip_suffix(NEW).unwrap_or(name);
+    [HEADER, REPETITIONS, "result.json", "ladder.json", "ladder.svg"].contains(&name)
         || name.starts_with("records.")
         || name.starts_with("stacks.")
         || (["latency.", "cpu.", "off-cpu."].iter().any(|kind| name.starts_with(kind))
@@ -164,49 +187,88 @@ pub fn profiles_path(folder: &Path, configuration: &str) -> PathBuf {
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let mut text = serde_json::to_vec_pretty(value).map_err(|error| Error::file("write", path, error))?;
     text.push(b'\n');
-    let temporary = path.with_extension("json.new");
-    fs::write(&temporary, text)
-        .and_then(|()| fs::rename(&temporary, path))
-        .map_err(|error| Error::file("write", path, error))
+    write_whole(path, &text)
+}
+
+/// Writes a file whole or not at all, and never through a link that stands in its place: folders may come from strangers.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(NEW);
+    let temporary = path.with_file_name(name);
+    let write = || {
+        // What an earlier end left; a link is removed itself.
+        let _ = fs::remove_file(&temporary);
+        File::create_new(&temporary)?.write_all(bytes)?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(|error| {
+        let _ = fs::remove_file(&temporary);
+        Error::file("write", path, error)
+    })
 }
 
 /// Reads what a run wrote.
 ///
 /// # Errors
-/// If the directory holds no run, or one of an unknown version. A last repetition that was cut off is left out.
+/// If the directory holds no run, one of an unknown version, or impossible values. A last repetition that was cut off is left out.
 pub fn load(folder: &Path) -> Result<(Header, Vec<Repetition>)> {
     let path = folder.join(HEADER);
-    let text = fs::read(&path).map_err(|error| Error::file("read", &path, error))?;
-    let header: Header = serde_json::from_slice(&text).map_err(|error| Error::file("understand", &path, error))?;
-    check_version(&path, header.schema_version)?;
+    let header: Header = input::document(&path, SCHEMA_VERSION)?;
+    header.check().map_err(|why| Error::file("understand", &path, why))?;
     let path = folder.join(REPETITIONS);
     let file = File::open(&path).map_err(|error| Error::file("read", &path, error))?;
-    let lines: Vec<String> = BufReader::new(file)
-        .lines()
-        .collect::<std::io::Result<_>>()
-        .map_err(|error| Error::file("read", &path, error))?;
-    let mut repetitions = Vec::with_capacity(lines.len());
-    for (number, line) in lines.iter().enumerate() {
-        match serde_json::from_str(line) {
+    let mut lines = Lines::new(&path, file);
+    let mut repetitions: Vec<Repetition> = Vec::new();
+    while let Some((number, line, ended)) = lines.next_line()? {
+        let repetition = input::parse(line).and_then(|found: Repetition| header.takes(&found).map(|()| found));
+        match repetition {
             Ok(repetition) => repetitions.push(repetition),
-            Err(_) if number + 1 == lines.len() => {}
-            Err(error) => return Err(Error::file("understand", &path, format!("line {}: {error}", number + 1))),
+            Err(_) if !ended => {}
+            Err(why) => return Err(Error::file("understand", &path, format!("line {number}: {why}"))),
         }
     }
     Ok((header, repetitions))
 }
 
-/// Refuses files of a newer virtax.
-///
-/// # Errors
-/// If the version is not [`SCHEMA_VERSION`].
-pub fn check_version(path: &Path, version: u32) -> Result<()> {
-    if version == SCHEMA_VERSION {
-        return Ok(());
+impl Header {
+    /// Whether its values can be a run's.
+    fn check(&self) -> std::result::Result<(), String> {
+        if !self.configurations.contains(&self.baseline) {
+            return Err(format!("its baseline `{}` is not among its configurations", self.baseline));
+        }
+        let known = |name: &String| configuration::parse(name).is_ok_and(|(found, _)| found.to_string() == *name);
+        if let Some(name) = self.configurations.iter().find(|name| !known(name)) {
+            return Err(format!("`{}` is no configuration", name.escape_debug()));
+        }
+        let positive = |value: f64| value > 0.0;
+        if !positive(self.residual_limit)
+            || !positive(self.duration_s)
+            || self.samples_until.is_some_and(|share| !positive(share))
+        {
+            return Err("a limit or duration is not above 0".to_owned());
+        }
+        Ok(())
     }
-    Err(Error::file(
-        "understand",
-        path,
-        format!("its schema version is {version}, this virtax knows {SCHEMA_VERSION}; use the virtax that wrote it"),
-    ))
+
+    /// Whether a repetition can be one of this run.
+    fn takes(&self, repetition: &Repetition) -> std::result::Result<(), String> {
+        if !self.configurations.contains(&repetition.configuration) {
+            return Err(format!(
+                "configuration `{}` is not one of this run's",
+                repetition.configuration.escape_debug()
+            ));
+        }
+        // A run that goes on until something is told has more rounds than were asked for.
+        let most = self.rounds.max(super::schedule::MOST_ROUNDS);
+        if repetition.round >= most {
+            return Err(format!("round {} of {most}", u64::from(repetition.round) + 1));
+        }
+        match repetition.phases.iter().find(|phase| phase.length_ns == 0) {
+            Some(phase) => Err(format!("a {} phase of no length", phase.kind.name())),
+            None => Ok(()),
+        }
+    }
 }

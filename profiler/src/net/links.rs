@@ -1,11 +1,12 @@
 //! Links and addresses, by rtnetlink.
 
-use std::{net::Ipv4Addr, os::fd::AsRawFd};
+use std::{fs::File, net::Ipv4Addr, os::fd::AsRawFd};
 
 use futures_util::TryStreamExt;
-use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection, packet_route::link::LinkAttribute};
+use rtnetlink::{
+    Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection, packet_route::link::LinkAttribute,
+};
 
-use super::Namespace;
 use crate::error::{Error, Result};
 
 const REMEDY: &str = "run as root, or with CAP_NET_ADMIN";
@@ -33,8 +34,8 @@ async fn index_of(handle: &Handle, name: &str) -> std::result::Result<u32, rtnet
 }
 
 /// Makes a pair of links, the second in another namespace.
-pub(super) fn create_veth(here: &str, there: &str, namespace: &Namespace) -> Result<()> {
-    let fd = namespace.file().as_raw_fd();
+pub(crate) fn create_veth(here: &str, there: &str, namespace: &File) -> Result<()> {
+    let fd = namespace.as_raw_fd();
     netlink(&format!("create links {here} and {there}"), async |handle| {
         handle.link().add(LinkVeth::new(here, there).build()).execute().await?;
         let index = index_of(&handle, there).await?;
@@ -43,8 +44,30 @@ pub(super) fn create_veth(here: &str, there: &str, namespace: &Namespace) -> Res
     })
 }
 
+/// Makes a pair of links in this namespace.
+pub(crate) fn create_veth_here(one: &str, other: &str) -> Result<()> {
+    netlink(&format!("create links {one} and {other}"), async |handle| {
+        handle.link().add(LinkVeth::new(one, other).build()).execute().await
+    })
+}
+
+/// Makes a bridge in this namespace, without the delay that a port usually waits before it forwards.
+pub(crate) fn create_bridge(name: &str) -> Result<()> {
+    netlink(&format!("create bridge {name}"), async |handle| {
+        handle.link().add(LinkBridge::new(name).forward_delay(0).build()).execute().await
+    })
+}
+
+/// Makes a link of this namespace a port of a bridge.
+pub(crate) fn add_port(bridge: &str, link: &str) -> Result<()> {
+    netlink(&format!("add link {link} to bridge {bridge}"), async |handle| {
+        let (bridge, link) = (index_of(&handle, bridge).await?, index_of(&handle, link).await?);
+        handle.link().set(LinkUnspec::new_with_index(link).controller(bridge).build()).execute().await
+    })
+}
+
 /// Gives a link of this namespace an address and takes it up.
-pub(super) fn bring_up(name: &str, address: Option<(Ipv4Addr, u8)>) -> Result<()> {
+pub(crate) fn bring_up(name: &str, address: Option<(Ipv4Addr, u8)>) -> Result<()> {
     netlink(&format!("bring up link {name}"), async |handle| {
         let index = index_of(&handle, name).await?;
         if let Some((address, prefix)) = address {
@@ -55,7 +78,7 @@ pub(super) fn bring_up(name: &str, address: Option<(Ipv4Addr, u8)>) -> Result<()
 }
 
 /// Routes a network through a gateway, in this namespace.
-pub(super) fn add_route(network: Ipv4Addr, prefix: u8, gateway: Ipv4Addr) -> Result<()> {
+pub(crate) fn add_route(network: Ipv4Addr, prefix: u8, gateway: Ipv4Addr) -> Result<()> {
     netlink(&format!("route {network}/{prefix} through {gateway}"), async |handle| {
         let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(network, prefix).gateway(gateway).build();
         handle.route().add(route).execute().await

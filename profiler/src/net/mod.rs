@@ -1,6 +1,6 @@
 //! Network namespaces, links, addresses and firewall rules of a run.
 
-mod links;
+pub(crate) mod links;
 mod namespace;
 mod rules;
 mod subnets;
@@ -9,5 +9,5 @@ mod wire;
 pub use links::{delete_link, links_here};
 pub use namespace::{Namespace, delete_namespace, enter_before_exec, namespaces_named};
 pub use rules::{add_rule, delete_rule};
-pub use subnets::Subnets;
+pub use subnets::{Segment, Subnets};
 pub use wire::Wire;

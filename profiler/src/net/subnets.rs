@@ -62,6 +62,41 @@ impl Subnets {
     pub const fn containers(self) -> Ipv4Addr {
         Ipv4Addr::new(198, 19, self.number, 0)
     }
+    /// Addresses of a small network beside the wire, of which a run can have [`Subnets::SEGMENTS`].
+    #[must_use]
+    pub fn segment(self, index: u8) -> Option<Segment> {
+        // The first sixteen addresses are the wire's own.
+        let first = (index < Self::SEGMENTS).then(|| (index + 1) * 16)?;
+        let at = |offset: u8| Ipv4Addr::new(198, 18, self.number, first + offset);
+        Some(Segment { router: at(1), client: at(2), inner: at(8), gateway: at(9), server: at(10) })
+    }
+    /// Addresses of a network that only QEMU knows, within itself: its router's, and the guest's.
+    #[must_use]
+    pub const fn inside_qemu(self) -> (Ipv4Addr, Ipv4Addr) {
+        (Ipv4Addr::new(198, 19, self.number, 2), Ipv4Addr::new(198, 19, self.number, 15))
+    }
+    /// Small networks of a run.
+    pub const SEGMENTS: u8 = 15;
+}
+
+/// A client's link to a router, and the network behind that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// The router's end of the client's link.
+    pub router: Ipv4Addr,
+    /// The client's end.
+    pub client: Ipv4Addr,
+    /// The network behind the router.
+    pub inner: Ipv4Addr,
+    /// The router's address there.
+    pub gateway: Ipv4Addr,
+    /// The server's.
+    pub server: Ipv4Addr,
+}
+
+impl Segment {
+    /// Prefix length of both networks.
+    pub const PREFIX: u8 = 29;
 }
 
 /// Destinations in `/proc/net/route`: hexadecimal, in the machine's byte order.
@@ -107,7 +142,9 @@ mod tests {
     fn every_address_lies_in_the_range_for_benchmarks() {
         for id in ["00000", "fffff", "a1b2c"] {
             let subnets = Subnets::choose_among(id, HEADER).unwrap();
-            for address in [subnets.host(), subnets.client(), subnets.containers()] {
+            let last = subnets.segment(Subnets::SEGMENTS - 1).unwrap();
+            assert_eq!((last.server.octets()[3], subnets.segment(Subnets::SEGMENTS)), (250, None));
+            for address in [subnets.host(), subnets.client(), subnets.containers(), last.router, last.server] {
                 assert_eq!(u32::from(address) >> 17, u32::from(RANGE.0) >> 17);
             }
         }

@@ -1,8 +1,10 @@
 //! The wire: the client sits in a namespace of its own, joined to the host by a pair of links, in every configuration.
 
+use std::rc::Rc;
+
 use super::{Namespace, Subnets, links, subnets};
 use crate::{
-    error::Result,
+    error::{Error, Result},
     ledger::{Item, Lease, Ledger},
     probes::Names,
     process,
@@ -13,7 +15,7 @@ pub struct Wire {
     // First, so removed first: a namespace takes its links along, but only some time later.
     _link: Lease,
     /// Where the client runs.
-    pub namespace: Namespace,
+    pub namespace: Rc<Namespace>,
     /// The networks.
     pub subnets: Subnets,
     host_link: String,
@@ -28,9 +30,9 @@ impl Wire {
     pub fn create(ledger: &Ledger, run_id: &str) -> Result<Self> {
         let subnets = Subnets::choose(run_id)?;
         let (host_link, client_link) = (format!("vx{run_id}w0"), format!("vx{run_id}w1"));
-        let namespace = Namespace::create(ledger, &format!("virtax-{run_id}-client"))?;
+        let namespace = Rc::new(Namespace::create(ledger, &format!("virtax-{run_id}-client"))?);
         let link = ledger.note(Item::Link { name: host_link.clone() })?;
-        links::create_veth(&host_link, &client_link, &namespace)?;
+        links::create_veth(&host_link, &client_link, namespace.file())?;
         links::bring_up(&host_link, Some((subnets.host(), Subnets::PREFIX)))?;
         namespace.run(|| {
             links::bring_up("lo", None)?;
@@ -39,6 +41,19 @@ impl Wire {
             links::add_route(range, prefix, subnets.host())
         })?;
         Ok(Self { namespace, subnets, host_link, client_link, _link: link })
+    }
+
+    /// An error of client or server, unless what lies between them is gone: then that.
+    #[must_use]
+    pub fn explain(&self, error: Error) -> Error {
+        match links::links_here() {
+            Ok(links) if !links.contains(&self.host_link) && !matches!(error, Error::Interrupted) => Error::engine(
+                format!("the link {} to the client's namespace has vanished", self.host_link),
+                error,
+                "find out what removes links on this machine (a network manager?), and run again",
+            ),
+            _ => error,
+        }
     }
 
     /// Name of the host's end.

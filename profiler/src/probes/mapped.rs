@@ -18,8 +18,8 @@ pub struct MappedArray<T> {
 
 impl<T: Copy> MappedArray<T> {
     /// # Errors
-    /// If the map is not an array of `len` `T` that can be mapped.
-    pub fn new(map: &Map, len: u32) -> Result<Self> {
+    /// If the map is not an array of `T`, `most` of them at most, that can be mapped.
+    pub fn new(map: &Map, most: u32) -> Result<Self> {
         let broken = |why: String| Error::unsupported("cannot map the probes' tables", why, "report this");
         let Map::Array(data) = map else {
             return Err(broken("not an array".to_owned()));
@@ -28,7 +28,8 @@ impl<T: Copy> MappedArray<T> {
         let info = data.info().map_err(|error| broken(error.to_string()))?;
         // The kernel rounds every value up to 8 bytes.
         let stride = size_of::<T>().next_multiple_of(8);
-        if info.max_entries() != len || info.value_size() as usize != size_of::<T>() {
+        let len = info.max_entries();
+        if len > most || info.value_size() as usize != size_of::<T>() {
             return Err(broken("it has another shape".to_owned()));
         }
         let bytes = (stride * len as usize).next_multiple_of(4096);
@@ -73,6 +74,12 @@ impl<T: Copy> MappedArray<T> {
         assert!(index < self.len, "index inside the array");
         // SAFETY: as in `get`.
         unsafe { self.memory.as_ptr().add(index * self.stride).cast::<T>().write_volatile(value) }
+    }
+
+    /// Makes all entries zero, as they were at first.
+    pub fn clear(&self) {
+        // SAFETY: the whole mapping, which is ours; any bytes are a value of the shared types.
+        unsafe { self.memory.as_ptr().write_bytes(0, self.bytes) }
     }
 
     /// Copies of all entries, in order.

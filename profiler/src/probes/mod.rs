@@ -2,15 +2,19 @@
 
 mod cost;
 mod events;
+pub mod format;
+mod limits;
 mod mapped;
 mod object;
 mod offsets;
 mod records;
 mod tables;
+mod tracefs;
 
 pub use cost::{Dispatch, RunTimes, ns_per_run};
 pub use events::RawEvent;
-pub use object::{Attached, Loaded, Preference, Support, support};
+pub use limits::Limits;
+pub use object::{Attached, KINDS, Loaded, Options, Preference, Support, support};
 pub use offsets::Offsets;
 pub use records::{RawRecord, RawSeen};
 pub use tables::{Labels, Names};

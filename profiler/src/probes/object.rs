@@ -1,6 +1,12 @@
 //! Loading the probes, choosing among their alternatives by trying, attaching and detaching them.
 
-use std::{any::Any, collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    os::fd::{AsFd, AsRawFd},
+    path::Path,
+    time::Duration,
+};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -10,7 +16,12 @@ use aya::{
 use aya_log::EbpfLogger;
 use profiler_common::{CALL_POLL, CALL_RECEIVE, CALL_SEND, Control, Counter};
 
-use super::{Offsets, mapped::MappedArray, tables::Tables};
+use super::{
+    Limits, Offsets,
+    mapped::MappedArray,
+    tables::Tables,
+    tracefs::{self, Tracefs},
+};
 use crate::{
     artifact,
     counts::{PhaseKind, Role},
@@ -24,8 +35,35 @@ pub enum Preference {
     /// The first that loads.
     #[default]
     Best,
-    /// Raw tracepoints only: tests force what older kernels would get.
-    Raw,
+    /// This kind of program wherever a probe has it and the kernel takes it, the best elsewhere: tests force what other kernels
+    /// would get.
+    Kind(&'static str),
+}
+
+/// Kinds of programs that may be asked for, see [`Hook::kind`].
+pub const KINDS: [&str; 7] = ["tp_btf", "raw_tp", "tracepoint", "fentry", "fexit", "kprobe", "kretprobe"];
+
+impl Preference {
+    /// A probe's alternatives in the order in which they are tried.
+    fn order(self, alternatives: &'static [Alternative]) -> Vec<&'static Alternative> {
+        let mut order: Vec<_> = alternatives.iter().collect();
+        if let Self::Kind(kind) = self {
+            // Stable: the rest stays in its order.
+            order.sort_by_key(|alternative| alternative.hook.kind() != kind);
+        }
+        order
+    }
+}
+
+/// How the probes are loaded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Which alternatives may be used.
+    pub preference: Preference,
+    /// Whether faults of the probes go to the terminal.
+    pub debug: bool,
+    /// Sizes of the tables.
+    pub limits: Limits,
 }
 
 /// A set of attached probes; dropping it detaches them and leaves them loaded.
@@ -41,6 +79,8 @@ pub struct Loaded {
     pub(super) ring: RingBuf<MapData>,
     pub(super) events: RingBuf<MapData>,
     logger: Option<EbpfLogger<FaultNames>>,
+    records: Records,
+    pub(super) limits: Limits,
 }
 
 /// System calls that send, receive, or wait for readiness, by the numbers of this architecture.
@@ -75,14 +115,21 @@ fn kernel_types() -> Result<Btf> {
     })
 }
 
-fn open_object(offsets: &Offsets, debug: bool, types: &Btf) -> Result<Ebpf> {
+fn open_object(offsets: &Offsets, records: &Records, options: &Options, types: &Btf) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
+    for (symbol, offset) in &records.offsets {
+        loader.override_global(symbol, offset, true);
+    }
     loader.btf(Some(types));
     for (symbol, offset) in offsets.iter() {
         loader.override_global(symbol, offset, true);
     }
-    let debug = u32::from(debug);
+    let debug = u32::from(options.debug);
     loader.override_global("DEBUG_PROBES", &debug, true);
+    loader.override_global("RECORD_LIMIT", &options.limits.record_points, true);
+    for (name, entries) in options.limits.maps() {
+        loader.map_max_entries(name, entries);
+    }
     loader.load(artifact::probes()?).map_err(|error| {
         Error::unsupported(
             "cannot create the probes' maps",
@@ -92,10 +139,43 @@ fn open_object(offsets: &Offsets, debug: bool, types: &Btf) -> Result<Ebpf> {
     })
 }
 
+/// Records of tracepoints, as this kernel lays them out.
+pub(super) struct Records {
+    /// By event: its number, or why it cannot be used.
+    events: BTreeMap<&'static str, std::result::Result<u32, String>>,
+    /// Symbols of the probes' settings, and the offsets of the fields that they stand for.
+    offsets: Vec<(&'static str, u32)>,
+}
+
+impl Records {
+    /// Of all events in the table of points.
+    fn of_running_kernel() -> Self {
+        let tracefs = Tracefs::open().map_err(|error| format!("no tracefs: {error}"));
+        let mut records = Self { events: BTreeMap::new(), offsets: Vec::new() };
+        for alternative in PROBES.iter().flat_map(|probe| probe.alternatives) {
+            let Hook::Tracepoint { event, fields } = alternative.hook else { continue };
+            let found = tracefs.as_ref().map_err(Clone::clone).and_then(|tracefs| tracefs.format(event));
+            let number = found.and_then(|format| {
+                for (symbol, field, size) in fields {
+                    records.offsets.push((symbol, format.offset_of(field, *size)?));
+                }
+                Ok(format.id)
+            });
+            records.events.insert(event, number);
+        }
+        records
+    }
+
+    fn number(&self, event: &str) -> std::result::Result<u32, String> {
+        self.events.get(event).cloned().unwrap_or_else(|| Err(format!("{event} is no event of the table")))
+    }
+}
+
 fn load_program(program: &mut Program, hook: Hook, types: &Btf) -> std::result::Result<(), ProgramError> {
     match (program, hook) {
         (Program::BtfTracePoint(program), Hook::TypedTracepoint(name)) => program.load(name, types),
         (Program::RawTracePoint(program), Hook::RawTracepoint(_)) => program.load(),
+        (Program::TracePoint(program), Hook::Tracepoint { .. }) => program.load(),
         (Program::FEntry(program), Hook::Fentry(function)) => program.load(function, types),
         (Program::FExit(program), Hook::Fexit(function)) => program.load(function, types),
         (Program::KProbe(program), Hook::Kprobe(_) | Hook::KretprobePair { .. }) => program.load(),
@@ -103,8 +183,16 @@ fn load_program(program: &mut Program, hook: Hook, types: &Btf) -> std::result::
     }
 }
 
-fn attach_program(program: &mut Program, hook: Hook) -> std::result::Result<Box<dyn Any>, ProgramError> {
+fn attach_program(
+    program: &mut Program,
+    hook: Hook,
+    records: &Records,
+) -> std::result::Result<Box<dyn Any>, Box<dyn std::error::Error>> {
     Ok(match (program, hook) {
+        (Program::TracePoint(program), Hook::Tracepoint { event, .. }) => {
+            // By its number: aya looks for the number where tracefs is mounted only.
+            Box::new(tracefs::attach(records.number(event)?, program.fd()?.as_fd().as_raw_fd())?)
+        }
         (Program::BtfTracePoint(program), _) => {
             let link = program.attach()?;
             Box::new(program.take_link(link)?)
@@ -125,17 +213,26 @@ fn attach_program(program: &mut Program, hook: Hook) -> std::result::Result<Box<
             let link = program.attach(function, 0)?;
             Box::new(program.take_link(link)?)
         }
-        _ => return Err(ProgramError::UnexpectedProgramType),
+        _ => return Err(ProgramError::UnexpectedProgramType.into()),
     })
 }
 
 /// Loads one alternative (and, of a kretprobe, the program at the entry).
-fn load_alternative(bpf: &mut Ebpf, alternative: &Alternative, types: &Btf) -> std::result::Result<(), String> {
+fn load_alternative(
+    bpf: &mut Ebpf,
+    alternative: &Alternative,
+    types: &Btf,
+    records: &Records,
+) -> std::result::Result<(), String> {
+    if let Hook::Tracepoint { event, .. } = alternative.hook {
+        records.number(event)?;
+    }
     if matches!(alternative.hook, Hook::Kprobe(_) | Hook::KretprobePair { .. }) && !Path::new(KPROBES).exists() {
         // Their programs load everywhere; what is missing shows only when they are attached.
         return Err(format!("the kernel has no kprobes ({KPROBES} is missing)"));
     }
     let mut names = vec![(alternative.program, alternative.hook)];
+    names.extend(alternative.plain.map(|plain| (plain, alternative.hook)));
     if let Hook::KretprobePair { function, entry } = alternative.hook {
         names.push((entry, Hook::Kprobe(function)));
     }
@@ -185,23 +282,17 @@ impl Loaded {
     ///
     /// # Errors
     /// If the kernel refuses a probe that nothing works without.
-    pub fn new(offsets: &Offsets, preference: Preference, debug: bool) -> Result<Self> {
+    pub fn new(offsets: &Offsets, options: &Options) -> Result<Self> {
         let types = kernel_types()?;
-        let mut bpf = open_object(offsets, debug, &types)?;
+        let records = Records::of_running_kernel();
+        let mut bpf = open_object(offsets, &records, options, &types)?;
         let mut chosen = Vec::new();
         for probe in PROBES {
             let mut refusals = Vec::new();
-            let found = probe.alternatives.iter().find(|alternative| {
-                if preference == Preference::Raw && matches!(alternative.hook, Hook::TypedTracepoint(_)) {
-                    return false;
-                }
-                match load_alternative(&mut bpf, alternative, &types) {
-                    Ok(()) => true,
-                    Err(why) => {
-                        refusals.push(format!("{}: {why}", alternative.program));
-                        false
-                    }
-                }
+            let found = options.preference.order(probe.alternatives).into_iter().find(|alternative| {
+                load_alternative(&mut bpf, alternative, &types, &records)
+                    .map_err(|why| refusals.push(format!("{}: {why}", alternative.program)))
+                    .is_ok()
             });
             match (found, probe.without) {
                 (Some(alternative), _) => chosen.push((probe, *alternative)),
@@ -220,9 +311,10 @@ impl Loaded {
         let tables = Tables::new(&bpf)?;
         let ring = typed(bpf.take_map("RECORD_RING"))?;
         let events = typed(bpf.take_map("EVENT_RING"))?;
-        let mut loaded = Self { bpf, chosen, control, tables, ring, events, logger: None };
+        let mut loaded =
+            Self { bpf, chosen, control, tables, ring, events, logger: None, records, limits: options.limits };
         loaded.name_calls()?;
-        if debug {
+        if options.debug {
             loaded.logger = EbpfLogger::init_with_logger(&mut loaded.bpf, FaultNames)
                 .map_err(|error| log::warn!("faults of the probes cannot be shown: {error}"))
                 .ok();
@@ -256,12 +348,12 @@ impl Loaded {
             if let Hook::KretprobePair { function, entry } = alternative.hook {
                 links.push(self.attach_one(entry, Hook::Kprobe(function))?);
             }
-            links.push(self.attach_one(alternative.program, alternative.hook)?);
+            links.push(self.attach_one(alternative.program_in(kind), alternative.hook)?);
         }
         Ok(Attached(links))
     }
 
-    /// Attaches one probe alone.
+    /// Attaches one probe alone, as in traced phases.
     ///
     /// # Errors
     /// If it did not load, or the kernel refuses it.
@@ -270,13 +362,13 @@ impl Loaded {
             *self.chosen.iter().find(|(probe, _)| probe.name == name).ok_or_else(|| {
                 Error::unsupported(format!("no probe {name}"), "it did not load", "see `virtax doctor`")
             })?;
-        Ok(Attached(vec![self.attach_one(alternative.program, alternative.hook)?]))
+        Ok(Attached(vec![self.attach_one(alternative.program_in(PhaseKind::Traced), alternative.hook)?]))
     }
 
     fn attach_one(&mut self, name: &str, hook: Hook) -> Result<Box<dyn Any>> {
         let refuse = |why: String| Error::unsupported(format!("cannot attach {name}"), why, "see `virtax doctor`");
         let program = self.bpf.program_mut(name).ok_or_else(|| refuse("no such program".to_owned()))?;
-        attach_program(program, hook).map_err(|error| refuse(reason(&error)))
+        attach_program(program, hook, &self.records).map_err(|error| refuse(reason(error.as_ref())))
     }
 
     /// Tells the probes what to do from now on.
@@ -316,6 +408,12 @@ impl Loaded {
         Ok(())
     }
 
+    /// Whether the ring buffers are read while a phase lasts.
+    #[must_use]
+    pub const fn reads_meanwhile(&self) -> bool {
+        self.limits.reader != 0
+    }
+
     /// Prints what the probes reported under `--debug-probes`.
     pub fn show_faults(&mut self) {
         if let Some(logger) = &mut self.logger {
@@ -323,14 +421,15 @@ impl Loaded {
         }
     }
 
-    /// Runs and time of every loaded program, by probe, while the kernel keeps run-time statistics.
-    pub fn run_times(&self) -> BTreeMap<&'static str, (u64, Duration)> {
+    /// Runs and time, by probe, of every program that is attached in phases of a kind, while the kernel keeps run-time statistics.
+    pub fn run_times(&self, kind: PhaseKind) -> BTreeMap<&'static str, (u64, Duration)> {
         self.chosen
             .iter()
             .filter_map(|(probe, alternative)| {
-                let info = match self.bpf.program(alternative.program)? {
+                let info = match self.bpf.program(alternative.program_in(kind))? {
                     Program::BtfTracePoint(program) => program.info(),
                     Program::RawTracePoint(program) => program.info(),
+                    Program::TracePoint(program) => program.info(),
                     Program::FEntry(program) => program.info(),
                     Program::FExit(program) => program.info(),
                     Program::KProbe(program) => program.info(),
@@ -372,7 +471,8 @@ pub struct Support {
 pub fn support() -> Result<Vec<Support>> {
     let offsets = Offsets::of_running_kernel()?;
     let types = kernel_types()?;
-    let mut bpf = open_object(&offsets, false, &types)?;
+    let records = Records::of_running_kernel();
+    let mut bpf = open_object(&offsets, &records, &Options::default(), &types)?;
     Ok(PROBES
         .iter()
         .map(|probe| Support {
@@ -380,7 +480,7 @@ pub fn support() -> Result<Vec<Support>> {
             tried: probe
                 .alternatives
                 .iter()
-                .map(|alternative| (alternative, load_alternative(&mut bpf, alternative, &types)))
+                .map(|alternative| (alternative, load_alternative(&mut bpf, alternative, &types, &records)))
                 .collect(),
         })
         .collect())

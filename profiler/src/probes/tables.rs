@@ -2,21 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use aya::maps::{MapData, PerCpuArray};
+use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use profiler_common::{
-    CALL_KEYS, CLIENT, COUNTERS, Counter, Device, EMPTY, PACKET_SLOTS, Packet, RECORD_SLOTS, Record, SLOTS, STAGES,
-    SYSTEM_CALLS, Socket, Stage, Thread,
+    CALL_KEYS, CLIENT, CONNECTION_SLOTS, COUNTERS, Connection, Counter, Device, EMPTY, PACKET_SLOTS, Packet,
+    RECORD_SLOTS, ROLES, Record, SLOTS, STAGES, SYSTEM_CALLS, Socket, Stage, Thread,
     point::{DEVICES, RECEIVED},
     state::{self, STATES},
 };
 
 use super::{
     mapped::MappedArray,
-    object::{Loaded, map, table},
+    object::{Loaded, map, table, typed},
 };
 use crate::{
     counts::{CallTotal, DeviceInfo, Place, ProbeCounts, Role, StageTotal, StateTotal},
-    error::Result,
+    error::{Error, Result},
     points,
 };
 
@@ -79,14 +79,14 @@ pub struct Totals {
     stages: BTreeMap<u32, (u64, u64, Vec<u32>)>,
     counters: Vec<u64>,
     /// By role and state: occurrences, ns.
-    states: [[[u64; 2]; STATES]; 2],
+    states: [[[u64; 2]; STATES]; ROLES],
 }
 
 /// The beginning of a record: the rest need not be read to count it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct RecordHead {
-    socket: u64,
+    taken: u64,
     epoch: u32,
     len: u32,
 }
@@ -96,11 +96,11 @@ const _: () = assert!(size_of::<RecordHead>() == profiler_common::RECORD_HEADER)
 pub(super) struct Tables {
     sockets: MappedArray<Socket>,
     packets: MappedArray<Packet>,
+    connections: MappedArray<Connection>,
     threads: MappedArray<Thread>,
     records: MappedArray<Record>,
     devices: MappedArray<Device>,
-    stage_next: MappedArray<u32>,
-    stage_keys: MappedArray<u32>,
+    stage_keys: MappedArray<u64>,
 }
 
 impl Tables {
@@ -108,11 +108,11 @@ impl Tables {
         Ok(Self {
             sockets: MappedArray::new(map(bpf, "SOCKETS")?, SLOTS)?,
             packets: MappedArray::new(map(bpf, "PACKETS")?, PACKET_SLOTS)?,
+            connections: MappedArray::new(map(bpf, "CONNECTIONS")?, CONNECTION_SLOTS)?,
             threads: MappedArray::new(map(bpf, "THREADS")?, SLOTS)?,
             records: MappedArray::new(map(bpf, "RECORDS")?, RECORD_SLOTS)?,
             devices: MappedArray::new(map(bpf, "DEVICE_TABLE")?, DEVICES)?,
-            stage_next: MappedArray::new(map(bpf, "STAGE_NEXT")?, 1)?,
-            stage_keys: MappedArray::new(map(bpf, "STAGE_OF_NUMBER")?, STAGES)?,
+            stage_keys: MappedArray::new(map(bpf, "STAGE_KEYS")?, STAGES)?,
         })
     }
 }
@@ -143,15 +143,13 @@ impl Loaded {
     /// # Errors
     /// If a table cannot be read.
     pub fn totals(&self) -> Result<Totals> {
-        let (next, keys) = (&self.tables.stage_next, &self.tables.stage_keys);
         let values: PerCpuArray<&MapData, Stage> =
             PerCpuArray::try_from(map(&self.bpf, "STAGE_TOTALS")?).map_err(table)?;
-        let used = next.get(0).unwrap_or(0).min(STAGES - 1);
         let mut stages: BTreeMap<u32, (u64, u64, Vec<u32>)> = BTreeMap::new();
-        for number in 1..=used {
-            let key = keys.get(number as usize).unwrap_or(0);
+        for (index, key) in (0u32..).zip(self.tables.stage_keys.iter()).filter(|(_, key)| *key != 0) {
+            let key = key as u32;
             let total = stages.entry(key).or_insert_with(|| (0, 0, vec![0; profiler_common::BUCKETS]));
-            for stage in values.get(&number, 0).map_err(table)?.iter() {
+            for stage in values.get(&index, 0).map_err(table)?.iter() {
                 total.0 += stage.count;
                 total.1 += stage.total_ns;
                 for (sum, bucket) in total.2.iter_mut().zip(stage.buckets) {
@@ -167,9 +165,9 @@ impl Loaded {
                 *sum += count;
             }
         }
-        let per_cpu: PerCpuArray<&MapData, [u64; 4 * STATES]> =
+        let per_cpu: PerCpuArray<&MapData, [u64; 2 * ROLES * STATES]> =
             PerCpuArray::try_from(map(&self.bpf, "STATE_TOTALS")?).map_err(table)?;
-        let mut states = [[[0; 2]; STATES]; 2];
+        let mut states = [[[0; 2]; STATES]; ROLES];
         for cpu in per_cpu.get(&0, 0).map_err(table)?.iter() {
             for (sum, value) in states.as_flattened_mut().as_flattened_mut().iter_mut().zip(cpu) {
                 *sum += value;
@@ -202,9 +200,51 @@ impl Loaded {
 
     /// All sockets count as never seen.
     pub fn forget_sockets(&self) {
-        for slot in 0..SLOTS as usize {
-            self.tables.sockets.set(slot, Socket::default());
+        self.tables.sockets.clear();
+    }
+
+    /// Makes everything as it was when they were loaded, but for counters, of which only differences are used: for another client and
+    /// server, whose sockets, threads and devices may lie at old ones' addresses. Only while nothing is attached.
+    ///
+    /// # Errors
+    /// If a table cannot be written.
+    pub fn forget_all(&mut self) -> Result<()> {
+        self.tables.sockets.clear();
+        self.tables.packets.clear();
+        self.tables.connections.clear();
+        self.tables.threads.clear();
+        self.tables.records.clear();
+        self.tables.devices.clear();
+        self.forget_stages()?;
+        self.forget_roles()?;
+        while self.ring.next().is_some() {}
+        while self.events.next().is_some() {}
+        Ok(())
+    }
+
+    /// The end of [`Loaded::follow`], of all processes.
+    fn forget_roles(&mut self) -> Result<()> {
+        let mut roles: aya::maps::HashMap<&mut MapData, u32, u32> = typed(self.bpf.map_mut("ROLES"))?;
+        let known: Vec<u32> = roles.keys().flatten().collect();
+        known.iter().try_for_each(|pid| roles.remove(pid).map_err(table))
+    }
+
+    /// A place that another stage takes later must not hold what this one left: a stage that is first seen within a phase counts from 0.
+    fn forget_stages(&mut self) -> Result<()> {
+        let refuse =
+            |why: &dyn std::fmt::Display| Error::unsupported("cannot empty the probes' tables", why, "report this");
+        let cpus = aya::util::nr_cpus().map_err(|(what, error)| refuse(&format!("{what}: {error}")))?;
+        // SAFETY: all zeroes are a value of it.
+        let nothing: Stage = unsafe { std::mem::zeroed() };
+        let taken: Vec<u32> =
+            (0u32..).zip(self.tables.stage_keys.iter()).filter(|(_, key)| *key != 0).map(|(index, _)| index).collect();
+        let mut totals: PerCpuArray<&mut MapData, Stage> = typed(self.bpf.map_mut("STAGE_TOTALS"))?;
+        for index in taken {
+            let zeroes = PerCpuValues::try_from(vec![nothing; cpus]).map_err(|error| refuse(&error))?;
+            totals.set(index, zeroes, 0).map_err(table)?;
         }
+        self.tables.stage_keys.clear();
+        Ok(())
     }
 
     /// Tokens of this phase that have been seen.
@@ -216,12 +256,30 @@ impl Loaded {
             .iter()
             .filter(|socket| socket.key != 0 && socket.state != EMPTY && socket.token.epoch == epoch);
         let in_packets = self.tables.packets.iter().filter(|packet| packet.live != 0 && packet.token.epoch == epoch);
-        in_sockets.count() + in_packets.count()
+        let in_machines = self.connections_of(epoch).filter(|connection| connection.state != EMPTY);
+        in_sockets.count() + in_packets.count() + in_machines.count()
+    }
+
+    /// Connections into a virtual machine that have been seen in this phase.
+    fn connections_of(&self, epoch: u32) -> impl Iterator<Item = Connection> {
+        let connections = self.tables.connections.iter();
+        connections.filter(move |connection| connection.key != 0 && connection.token.epoch == epoch)
+    }
+
+    /// Sockets of clients and of servers that have been seen in this phase: the fewer of the two. For sockets in a virtual machine
+    /// stand the connections to them.
+    #[must_use]
+    pub fn sockets_seen(&self, epoch: u32) -> usize {
+        let of_role = |role: u8| {
+            let sockets = self.tables.sockets.iter();
+            sockets.filter(|socket| socket.key != 0 && socket.token.epoch == epoch && socket.role == role).count()
+        };
+        of_role(CLIENT).min(of_role(profiler_common::SERVER) + self.connections_of(epoch).count())
     }
 
     /// Times of the states in which threads are at the end of a phase, by role and state.
-    fn states_unfinished(&self, phase: &profiler_common::Control) -> [[u64; STATES]; 2] {
-        let mut times = [[0; STATES]; 2];
+    fn states_unfinished(&self, phase: &profiler_common::Control) -> [[u64; STATES]; ROLES] {
+        let mut times = [[0; STATES]; ROLES];
         // Nearly all slots are free: their first word says so.
         let taken = |slot: &usize| self.tables.threads.head::<u32>(*slot).is_some_and(|tid| tid != 0);
         let threads = (0..SLOTS as usize).filter(taken).filter_map(|slot| self.tables.threads.get(slot));
@@ -231,7 +289,7 @@ impl Loaded {
                 continue;
             }
             let since_ns = phase.close_ns.saturating_sub(thread.since_ns.max(phase.open_ns));
-            times[thread.role as usize & 1][thread.state as usize % STATES] += since_ns;
+            times[thread.role as usize % ROLES][thread.state as usize % STATES] += since_ns;
         }
         times
     }
@@ -255,9 +313,12 @@ impl Loaded {
         for packet in self.tables.packets.iter().filter(|packet| packet.live != 0) {
             hold(packet.token, packet.counted);
         }
+        for connection in self.tables.connections.iter().filter(|connection| connection.state != EMPTY) {
+            hold(connection.token, connection.counted);
+        }
         counts.records_unfinished = (0..RECORD_SLOTS as usize)
             .filter_map(|slot| self.tables.records.head::<RecordHead>(slot))
-            .filter(|record| record.socket != 0 && record.epoch == phase.epoch)
+            .filter(|record| record.taken != 0 && record.epoch == phase.epoch)
             .count() as u64;
     }
 }
@@ -291,7 +352,7 @@ impl Totals {
                 let (count, total_ns, buckets) = difference(after, before.stages.get(key).unwrap_or(&none))?;
                 let number = key & (SYSTEM_CALLS - 1);
                 Some(CallTotal {
-                    role: Role::from_number((key >> 9 & 1) as u8),
+                    role: Role::from_number((key >> 9 & 3) as u8),
                     name: syscalls::Sysno::new(number as usize)
                         .map_or_else(|| format!("call {number}"), |call| call.name().to_owned()),
                     count,
@@ -303,7 +364,7 @@ impl Totals {
     }
 
     /// Times of threads in each state, those included in which they still are.
-    fn states_since(&self, before: &Self, unfinished: &[[u64; STATES]; 2]) -> Vec<StateTotal> {
+    fn states_since(&self, before: &Self, unfinished: &[[u64; STATES]; ROLES]) -> Vec<StateTotal> {
         const NAMES: &[(u32, &str)] = &[
             (state::RUNNING, "running"),
             (state::BLOCKED, "blocked"),
@@ -313,7 +374,7 @@ impl Totals {
             (state::SWITCHING, "switching"),
         ];
         let mut found = Vec::new();
-        for role in [Role::Client, Role::Server] {
+        for role in Role::OF_THREADS {
             for (number, name) in NAMES {
                 let (role_index, index) = (usize::from(role.number()), *number as usize);
                 let [count, ns] = self.states[role_index][index];

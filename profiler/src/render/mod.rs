@@ -1,5 +1,6 @@
 //! What is shown: pure functions of the result.
 
 pub mod flame;
+pub mod ladder;
 pub mod numbers;
 pub mod terminal;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod profiled;
+pub mod truth;
 
 pub use bench::benchmark;
 
@@ -28,7 +29,7 @@ pub struct Look {
 }
 
 impl Look {
-    fn table(self, header: &[&str]) -> Table {
+    pub(super) fn table(self, header: &[&str]) -> Table {
         let mut table = Table::new();
         table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
         if let Some(width) = self.width {
@@ -48,11 +49,11 @@ impl Look {
     }
 }
 
-fn number(text: impl ToString) -> Cell {
+pub(super) fn number(text: impl ToString) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
-fn lines(table: &Table) -> String {
+pub(super) fn lines(table: &Table) -> String {
     table.to_string().lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
@@ -83,6 +84,11 @@ pub fn report(result: &RunResult, look: Look) -> String {
     }
     text.push_str(&warnings(result));
     text
+}
+
+/// In parentheses, if there is one.
+pub(super) fn caveat(caveat: Option<&str>) -> String {
+    caveat.map_or(String::new(), |caveat| format!(" ({caveat})"))
 }
 
 fn stage_name(stage: &StageResult) -> String {
@@ -167,7 +173,7 @@ pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
         number(micros(configuration.latency.p50_ns)),
         number(micros(configuration.latency.p99_ns)),
     ]);
-    let mut text = format!("{}\n{}", configuration.name, lines(&table));
+    let mut text = format!("{}{}\n{}", configuration.name, caveat(configuration.caveat()), lines(&table));
     text.push_str(&tail(configuration, look));
     text.push_str(&profiled::tables(configuration, look));
     for reason in &configuration.incomplete {

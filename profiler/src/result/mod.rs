@@ -5,7 +5,7 @@ mod profiled;
 mod sentence;
 mod warnings;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,9 +14,11 @@ pub use warnings::Warning;
 
 use crate::{
     counts::{Costs, DeviceInfo, Place, Role},
+    engine::vm::EMULATED,
     environment::{Environment, Hooks},
-    error::{Error, Result},
+    error::Result,
     experiment::{Placement, store},
+    input,
     workload::Settings,
 };
 
@@ -363,6 +365,10 @@ pub struct ComparisonResult {
     pub corrected_sum_ns: f64,
     /// Its interval.
     pub corrected_sum_ci95_ns: Option<[f64; 2]>,
+    /// That sum less the detached delta, paired by round, ns: what the attribution is off by.
+    pub gap_ns: f64,
+    /// Its interval.
+    pub gap_ci95_ns: Option<[f64; 2]>,
     /// Rows, largest change first.
     pub stages: Vec<StageDelta>,
     /// The same by layer: with the residuals' difference they sum to the traced delta. Empty without samples.
@@ -415,16 +421,7 @@ impl RunResult {
     /// # Errors
     /// If there is none, it is broken, or of another version.
     pub fn load(folder: &Path) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Version {
-            schema_version: u32,
-        }
-        let path = folder.join(NAME);
-        let text = fs::read(&path).map_err(|error| Error::file("read", &path, error))?;
-        let understand = |error: serde_json::Error| Error::file("understand", &path, error);
-        let version: Version = serde_json::from_slice(&text).map_err(understand)?;
-        store::check_version(&path, version.schema_version)?;
-        serde_json::from_slice(&text).map_err(understand)
+        input::document(&folder.join(NAME), store::SCHEMA_VERSION)
     }
 
     /// The configuration with this name.
@@ -439,6 +436,12 @@ impl ConfigurationResult {
     #[must_use]
     pub fn residual_share(&self) -> f64 {
         self.residual_ns_per_op / (self.traced_latency.mean_ns - self.lateness_ns_per_op).max(1.0)
+    }
+
+    /// What stands beside it wherever it is shown: what it is no evidence of.
+    #[must_use]
+    pub fn caveat(&self) -> Option<&'static str> {
+        (self.settings.get("accelerator").map(String::as_str) == Some("tcg")).then_some(EMULATED)
     }
 }
 

@@ -13,10 +13,11 @@ const MOST_LAYERS: usize = 8;
 
 /// A configuration as a person would call it.
 fn phrase(name: &str) -> String {
-    configuration::parse(name)
-        .ok()
-        .and_then(|(found, _)| Some(engine::by_name(&found.engine)?.phrase(&found)))
-        .unwrap_or_else(|| name.to_owned())
+    let of = |found: configuration::Configuration| {
+        let phrase = engine::by_name(&found.engine)?.phrase(&found);
+        Some(found.injection.map_or(phrase.clone(), |injection| format!("{phrase} ({injection})")))
+    };
+    configuration::parse(name).ok().and_then(|(found, _)| of(found)).unwrap_or_else(|| name.to_owned())
 }
 
 fn micros(ns: f64) -> String {
@@ -119,6 +120,7 @@ mod tests {
             residual: sure(0.0),
             rows: Vec::new(),
             corrected_sum: sure(mean),
+            gap: sure(0.0),
             verdict,
             equal_within_percent: (verdict == Verdict::NotTold).then_some(2.25),
         }

@@ -34,6 +34,7 @@ pub fn of(header: &Header, configurations: &[ConfigurationResult], repetitions: 
     machine(&header.environment, &mut found);
     netfilter(&header.environment, configurations, &mut found);
     differences(configurations, &mut found);
+    machines(&header.environment, configurations, &mut found);
     amount(header, configurations, repetitions, &mut found);
     configurations.iter().for_each(|configuration| profile(configuration, &mut found));
     if let Some(until) = header.samples_until {
@@ -122,6 +123,27 @@ fn differences(configurations: &[ConfigurationResult], found: &mut Vec<Warning>)
                 "settings-differ",
                 format!("{setting} differs, and is part of what is compared: {}", values.join(", ")),
                 "read the difference as that of all mechanisms together",
+            ));
+        }
+    }
+}
+
+/// Virtual machines: what their results are no evidence of.
+fn machines(environment: &Environment, configurations: &[ConfigurationResult], found: &mut Vec<Warning>) {
+    for configuration in configurations {
+        let setting = |name: &str| configuration.settings.get(name).map(String::as_str);
+        if let Some(caveat) = configuration.caveat() {
+            found.push(warning(
+                "emulated",
+                format!("{}: {caveat}", configuration.name),
+                "take it for the path through tap and QEMU only, not for the guest's speed",
+            ));
+        }
+        if let Some(kernel) = setting("guest_kernel").filter(|kernel| *kernel != environment.kernel) {
+            found.push(warning(
+                "guest-kernel-differs",
+                format!("{}: the guest's kernel is {kernel}, the host's {}", configuration.name, environment.kernel),
+                "let VIRTAX_GUEST_KERNEL name a folder with the host's kernel and its modules",
             ));
         }
     }

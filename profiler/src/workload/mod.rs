@@ -148,7 +148,9 @@ impl Range {
                 _ => Err(format!("a number per second from 0 (as fast as responses come) to {to}")),
             },
             Self::Words(words) if words.contains(&text) => Ok(()),
-            Self::Words(words) => Err(format!("one of {}", words.join(", "))),
+            Self::Words(words) => {
+                Err(format!("one of {}{}", words.join(", "), did_you_mean(text, words.iter().copied())))
+            }
         }
     }
 }

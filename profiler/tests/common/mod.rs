@@ -2,11 +2,16 @@
 
 #![allow(dead_code, reason = "every test file uses its own share")]
 
+mod running;
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::{Mutex, MutexGuard, PoisonError},
 };
+
+#[allow(unused_imports, reason = "every test file uses its own share")]
+pub use running::Running;
 
 use profiler::{
     engine::docker,
@@ -36,6 +41,12 @@ pub enum Feature {
     Redis,
     /// A cgroup with a CPU quota can be made.
     CpuQuota,
+    /// strace is installed.
+    Strace,
+    /// bpftrace is installed.
+    Bpftrace,
+    /// QEMU is installed, and a kernel for its guest is there.
+    Vm,
 }
 
 /// A cgroup with half a CPU of this machine's, gone with it; `None` where the kernel has no quotas.
@@ -53,8 +64,15 @@ impl Quota {
         let path = parent.join(format!("virtax-test-{}", std::process::id()));
         std::fs::create_dir(&path).ok()?;
         let quota = Self(path);
-        let (file, value) = if is_second { ("cpu.max", "50000 100000") } else { ("cpu.cfs_quota_us", "50000") };
-        std::fs::write(quota.0.join(file), value).ok()?;
+        // Short periods: a phase of a tenth of a second meets several.
+        let files: &[(&str, &str)] = if is_second {
+            &[("cpu.max", "5000 10000")]
+        } else {
+            &[("cpu.cfs_period_us", "10000"), ("cpu.cfs_quota_us", "5000")]
+        };
+        for (file, value) in files {
+            std::fs::write(quota.0.join(file), value).ok()?;
+        }
         Some(quota)
     }
     pub fn add(&self, pid: u32) {
@@ -81,6 +99,12 @@ pub fn has(feature: Feature) -> bool {
         Feature::Probes => ("loading BPF programs", probes::support().map(drop)),
         Feature::Docker => ("a Docker daemon", docker::Client::connect().map(drop)),
         Feature::Redis => ("redis-server", pack::find_program("redis-server", "redis-server").map(drop)),
+        Feature::Strace => ("strace", pack::find_program("strace", "strace").map(drop)),
+        Feature::Vm => ("QEMU and a kernel for its guest", {
+            let qemu = pack::find_program("qemu-system-x86_64", "qemu-system-x86");
+            qemu.and_then(|_| profiler::guest::Kernel::find()).map(drop)
+        }),
+        Feature::Bpftrace => ("bpftrace", pack::find_program("bpftrace", "bpftrace").map(drop)),
         Feature::CpuQuota => {
             let missing =
                 || profiler::error::Error::unsupported("no CPU quotas", "no such cgroup", "CONFIG_CFS_BANDWIDTH");
@@ -95,6 +119,27 @@ pub fn has(feature: Feature) -> bool {
             false
         }
     }
+}
+
+/// A script of bpftrace's, running: with tracefs in a mount namespace of its own, because many machines have it not mounted. Retried,
+/// because bpftrace sometimes gives up at its start.
+pub fn bpftrace(script: &Path) -> std::process::Child {
+    const MOUNTED: &str = "mount -t tracefs tracefs /sys/kernel/tracing && \
+                           mount -t debugfs debugfs /sys/kernel/debug && exec bpftrace \"$0\"";
+    for _ in 0..5 {
+        let mut child = Command::new("unshare")
+            .args(["--mount", "sh", "-c", MOUNTED])
+            .arg(script)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("unshare");
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        if child.try_wait().expect("our child").is_none() {
+            return child;
+        }
+    }
+    panic!("bpftrace does not run {}", script.display());
 }
 
 /// What a command printed.
@@ -162,7 +207,9 @@ pub fn check(configuration: &ConfigurationResult) {
     assert_eq!(configuration.incomplete, Vec::<String>::new(), "{name}");
     assert!(configuration.conservation_percent.abs() <= 0.5, "{name}: {}", configuration.conservation_percent);
     let residual = configuration.residual_ns_per_op / configuration.traced_latency.mean_ns;
-    assert!(residual.abs() <= 0.03, "{name}: residual {residual}");
+    // A virtual machine's requests are few and long: one that crosses the end of a phase weighs much.
+    let limit = if configuration.settings.contains_key("accelerator") { 0.07 } else { 0.03 };
+    assert!(residual.abs() <= limit, "{name}: residual {residual}");
     let losses = &configuration.losses;
     assert!(losses.followed > 100, "{name}: {losses:?}");
     assert!(losses.lost_share() <= 0.001, "{name}: {losses:?}");
@@ -221,11 +268,12 @@ pub struct Traces {
     networks: String,
     images: String,
     rules: String,
-    forwarding: String,
-    runs: bool,
-    namespace_folder: bool,
+    settings: Vec<(PathBuf, String)>,
+    mounts: Vec<String>,
+    cgroups: Vec<PathBuf>,
+    files: Vec<PathBuf>,
     processes: Vec<String>,
-    programs: usize,
+    bpf: Bpf,
 }
 
 impl Traces {
@@ -247,13 +295,77 @@ impl Traces {
             networks: docker(&["network", "ls", "--quiet"]),
             images: docker(&["images", "--all", "--quiet"]),
             rules,
-            forwarding: std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").expect("ip_forward"),
-            runs: Path::new("/run/virtax").exists(),
-            namespace_folder: Path::new("/run/netns").exists(),
+            settings: settings(),
+            mounts: mounts(),
+            cgroups: folders_below(Path::new("/sys/fs/cgroup"), 3),
+            files: files(),
             processes: workload_processes(),
-            programs: settled_programs(),
+            bpf: settled_bpf(),
         }
     }
+}
+
+/// The kernel's settings of networks: those of links come and go with them.
+fn settings() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for family in ["ipv4", "bridge", "netfilter"] {
+        let folder = Path::new("/proc/sys/net").join(family);
+        let mut folders = vec![folder.clone(), folder.join("conf/all"), folder.join("conf/default")];
+        folders.retain(|folder| folder.is_dir());
+        for path in folders.iter().flat_map(|folder| std::fs::read_dir(folder).expect("/proc/sys")).flatten() {
+            let path = path.path();
+            // The kernel's own counts and random numbers change by themselves.
+            let moves = ["nf_conntrack_count", "nf_conntrack_buckets", "tcp_fastopen_key"];
+            if path.is_file() && !moves.iter().any(|name| path.ends_with(name)) {
+                // Some may only be written.
+                found.extend(std::fs::read_to_string(&path).ok().map(|value| (path, value)));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Mount points and what is mounted there; Docker mounts per network namespace, and removes it late.
+fn mounts() -> Vec<String> {
+    let text = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
+    let mut mounts: Vec<String> =
+        text.lines().map(|line| line.split(' ').take(3).collect::<Vec<_>>().join(" ")).collect();
+    // A daemon's first container takes mounts away and puts them back in another order.
+    mounts.sort();
+    mounts
+}
+
+/// Folders below this one, so many levels deep, but for Docker's own, which it removes when it likes.
+fn folders_below(folder: &Path, levels: usize) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !path.to_string_lossy().contains("docker") {
+            if levels > 1 {
+                found.extend(folders_below(&path, levels - 1));
+            }
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Files and folders where runs keep theirs.
+fn files() -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = ["/run/virtax", "/var/lib/virtax", "/run/netns"]
+        .into_iter()
+        .map(PathBuf::from)
+        .filter(|path| path.exists())
+        .collect();
+    for folder in ["/run/netns", "/var/lib/virtax", "/run/virtax", "/sys/fs/bpf"] {
+        found.extend(std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()));
+    }
+    let temporary = std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten().map(|entry| entry.path());
+    found.extend(temporary.filter(|path| path.to_string_lossy().contains("virtax-")));
+    found.sort();
+    found
 }
 
 /// Command lines of living workload processes.
@@ -271,17 +383,40 @@ fn workload_processes() -> Vec<String> {
         .collect()
 }
 
-/// BPF programs, once the kernel has freed what nobody holds any more.
-fn settled_programs() -> usize {
-    let count = || aya::programs::loaded_programs().count();
-    let mut last = count();
+/// Numbers of BPF programs, maps and links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bpf {
+    programs: usize,
+    maps: usize,
+    links: usize,
+}
+
+impl Bpf {
+    fn now() -> Self {
+        Self {
+            programs: aya::programs::loaded_programs().count(),
+            maps: aya::maps::loaded_maps().count(),
+            links: aya::programs::loaded_links().count(),
+        }
+    }
+}
+
+/// What there is of BPF, once the kernel has freed what nobody holds any more.
+fn settled_bpf() -> Bpf {
+    let mut last = Bpf::now();
     for _ in 0..20 {
         std::thread::sleep(std::time::Duration::from_millis(50));
-        let now = count();
+        let now = Bpf::now();
         if now == last {
             return now;
         }
         last = now;
     }
     last
+}
+
+/// A signal to a process that this test, or a run of it, has started.
+pub fn send(pid: u32, signal: libc::c_int) {
+    // SAFETY: no pointers; the process is ours, and still in the table of processes.
+    unsafe { libc::kill(pid as libc::pid_t, signal) };
 }

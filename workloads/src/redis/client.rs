@@ -65,6 +65,7 @@ pub fn drive(options: &Options) -> io::Result<()> {
     let worker = Arc::new(Worker::new(options.clients));
     let (theirs, mine, options) = (shared.clone(), worker.clone(), *options);
     std::thread::spawn(move || {
+        crate::priority::usual();
         if let Err(reason) = work(&options, streams, &theirs, &mine) {
             theirs.fail(reason);
         }

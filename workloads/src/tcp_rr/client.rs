@@ -63,6 +63,7 @@ pub fn drive(options: &Options) -> io::Result<()> {
             let worker = Arc::new(Worker::new(1));
             let (shared, mine, options) = (shared.clone(), worker.clone(), *options);
             std::thread::spawn(move || {
+                crate::priority::usual();
                 if let Err(error) = work(&options, index, stream, &shared, &mine) {
                     shared.fail(format!("connection {index} failed: {error}"));
                 }

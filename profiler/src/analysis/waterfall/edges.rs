@@ -34,9 +34,8 @@ pub(super) fn replace_turnaround(
         .map(|(ns, sums)| ns + per(sums.idle_ns, sums.operations) - per(sums.turnaround_ns, sums.operations))
         .collect();
     let (entry, exit) = (key("call", "send"), key("received", "return"));
-    let total = |part: &StageKey| -> f64 {
-        detailed.iter().filter_map(|sums| sums.parts.get(part)).map(|sum| sum.1 as f64).sum()
-    };
+    let of_round = |sums: &Sums, part: &StageKey| sums.parts.get(part).map_or(0.0, |sum| sum.1 as f64);
+    let total = |part: &StageKey| -> f64 { detailed.iter().map(|sums| of_round(sums, part)).sum() };
     let (entry_ns, exit_ns) = (total(&entry), total(&exit));
     if entry_ns + exit_ns == 0.0 {
         // No system-call points here: one row for both ends.
@@ -44,14 +43,20 @@ pub(super) fn replace_turnaround(
         rows.push(whole.end(both, ends_ns, whole.probes_ns.clone()));
         return None;
     }
-    let share = entry_ns / (entry_ns + exit_ns);
-    let scaled = |share: f64| ends_ns.iter().map(|ns| ns * share).collect::<Vec<f64>>();
+    // Round by round: with one share for all, the rounds would agree on what is an estimate, and intervals be too narrow.
+    let shares: Vec<f64> = (0..ends_ns.len())
+        .map(|round| match detailed.get(round).map(|sums| (of_round(sums, &entry), of_round(sums, &exit))) {
+            Some((entry_ns, exit_ns)) if entry_ns + exit_ns > 0.0 => entry_ns / (entry_ns + exit_ns),
+            _ => entry_ns / (entry_ns + exit_ns),
+        })
+        .collect();
+    let entries: Vec<f64> = ends_ns.iter().zip(&shares).map(|(ns, share)| ns * share).collect();
+    let exits: Vec<f64> = ends_ns.iter().zip(&shares).map(|(ns, share)| ns * (1.0 - share)).collect();
     let histogram = |part: &StageKey| histogram_of(repetitions, PhaseKind::Detailed, true, part);
     let none = vec![0.0; ends_ns.len()];
-    let entry_row = Row { histogram: histogram(&entry), ..whole.end(entry.clone(), scaled(share), none) };
+    let entry_row = Row { histogram: histogram(&entry), ..whole.end(entry.clone(), entries, none) };
     // The programs at `received` run before the return, those at `send` after its clock is read.
-    let exit_row =
-        Row { histogram: histogram(&exit), ..whole.end(exit.clone(), scaled(1.0 - share), whole.probes_ns.clone()) };
+    let exit_row = Row { histogram: histogram(&exit), ..whole.end(exit.clone(), exits, whole.probes_ns.clone()) };
     rows.insert(0, entry_row);
     rows.push(exit_row);
     None

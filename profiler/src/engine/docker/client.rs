@@ -18,7 +18,8 @@ use crate::{
     ledger::Item,
 };
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest wait for an answer: an image takes a second, a container's start a few.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A connection to the daemon.
 #[derive(Clone)]

@@ -7,7 +7,7 @@ mod server;
 
 pub use client::Client;
 
-use super::{Bench, Engine, Host, Key, Server};
+use super::{Bench, Engine, Host, Key, Server, Values};
 use crate::{configuration::Configuration, error::Result};
 
 /// Label that every object of a run carries, with the run's id as its value.
@@ -26,7 +26,7 @@ impl Engine for Docker {
     fn keys(&self) -> &'static [Key] {
         &[Key {
             name: "net",
-            values: &["host", "bridge", "nat"],
+            values: Values::Words(&["host", "bridge", "nat"]),
             default: "nat",
             help: "host: the host's network; bridge: the container's own address, no NAT; nat: a published port",
         }]
@@ -60,7 +60,7 @@ struct Prepared {
 
 impl Host for Prepared {
     fn start(&mut self, bench: &Bench, configuration: &Configuration) -> Result<Box<dyn Server>> {
-        server::start(&self.client, bench, &self.image, self.network.as_ref(), configuration.key("net"))
+        server::start(&self.client, bench, &self.image, self.network.as_ref(), configuration)
     }
 }
 

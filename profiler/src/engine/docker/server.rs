@@ -13,6 +13,8 @@ use futures_util::TryStreamExt;
 
 use super::{Client, LABEL, image, network::Network};
 use crate::{
+    child::NOBODY,
+    configuration::Configuration,
     engine::{Bench, Server, port_remedy},
     error::{Error, Result},
     ledger::{Item, Lease},
@@ -35,11 +37,12 @@ pub(super) fn start(
     bench: &Bench,
     image: &image::Image,
     network: Option<&Network>,
-    mode: &str,
+    configuration: &Configuration,
 ) -> Result<Box<dyn Server>> {
+    let mode = configuration.key("net");
     let name = format!("virtax-{}-server", bench.run_id);
     let lease = bench.ledger.note(Item::Container { name: name.clone() })?;
-    let body = body(bench, image, network, mode);
+    let body = body(bench, image, network, configuration);
     let options = CreateContainerOptionsBuilder::default().name(&name).build();
     client.ask("cannot create the container", client.api.create_container(Some(options), body))?;
     client
@@ -87,12 +90,18 @@ pub(super) fn start(
     Ok(Box::new(container))
 }
 
-fn body(bench: &Bench, image: &image::Image, network: Option<&Network>, mode: &str) -> ContainerCreateBody {
+fn body(
+    bench: &Bench,
+    image: &image::Image,
+    network: Option<&Network>,
+    configuration: &Configuration,
+) -> ContainerCreateBody {
+    let mode = configuration.key("net");
     let host = bench.wire.subnets.host();
     let listen = if mode == "host" { host } else { Ipv4Addr::UNSPECIFIED };
     let number = bench.server.port;
     let port = format!("{number}/tcp");
-    let (program, arguments) = bench.server.packed(SocketAddrV4::new(listen, number));
+    let (program, arguments) = bench.server.packed(SocketAddrV4::new(listen, number), configuration.injection);
     let mut command = vec![program.display().to_string()];
     command.extend(arguments);
     let network_name = match network {
@@ -106,6 +115,7 @@ fn body(bench: &Bench, image: &image::Image, network: Option<&Network>, mode: &s
     ContainerCreateBody {
         image: Some(image.name.clone()),
         cmd: Some(command),
+        user: Some(format!("{NOBODY}:{NOBODY}")),
         exposed_ports: (mode == "nat").then(|| vec![port]),
         labels: Some(HashMap::from([(LABEL.to_owned(), bench.run_id.clone())])),
         host_config: Some(HostConfig {

@@ -6,7 +6,6 @@ mod tree;
 
 use std::{
     collections::BTreeSet,
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -16,11 +15,15 @@ use inferno::flamegraph::{
 };
 
 use self::tree::{Node, Side};
-use super::numbers::{micros, signed_micros};
+use super::{
+    numbers::{micros, signed_micros},
+    terminal::caveat,
+};
 use crate::{
     analysis::stacks::{Stacks, Weighted},
     configuration::file_stem,
     error::{Error, Result},
+    experiment::store::write_whole,
     result::{Built, ComparisonResult, ConfigurationResult, RunResult},
 };
 
@@ -190,7 +193,7 @@ impl Drawing {
         flamegraph::from_lines(&mut options, self.lines.iter().rev().map(String::as_str), &mut svg)
             .map_err(|error| Error::file("draw", path, error))?;
         let svg = palette::with_legend(&String::from_utf8_lossy(&svg), &self.legend);
-        fs::write(path, svg).map_err(|error| Error::file("write", path, error))
+        write_whole(path, svg.as_bytes())
     }
 }
 
@@ -236,17 +239,19 @@ fn align(before: &[Weighted], after: &[Weighted]) -> Vec<Weighted> {
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn write_all(built: &Built, folder: &Path) -> Result<Vec<PathBuf>> {
+pub fn write_all(built: &Built, folder: &Path, go_on: &dyn Fn() -> Result<()>) -> Result<Vec<PathBuf>> {
     let result = &built.result;
     let mut pictures = Vec::new();
     for kind in KINDS {
         for (configuration, stacks) in result.configurations.iter().zip(&built.stacks) {
+            go_on()?;
             pictures.extend(write_single(result, kind, configuration, (kind.stacks)(stacks), folder)?);
         }
         let against_baseline = |comparison: &&ComparisonResult| {
             comparison.baseline == result.baseline || comparison.candidate == result.baseline
         };
         for comparison in result.comparisons.iter().filter(against_baseline) {
+            go_on()?;
             pictures.extend(write_difference(built, kind, comparison, folder)?);
         }
     }
@@ -280,14 +285,19 @@ fn write_single(
     }
     let stem = format!("{}.{}", kind.name, file_stem(&configuration.name));
     let path = folder.join(format!("{stem}.folded"));
-    fs::write(&path, lines.join("\n") + "\n").map_err(|error| Error::file("write", &path, error))?;
+    write_whole(&path, (lines.join("\n") + "\n").as_bytes())?;
     let path = folder.join(format!("{stem}.svg"));
     let residual = match kind.name {
         "latency" => format!(" (residual {} µs)", micros(configuration.residual_ns_per_op)),
         _ => String::new(),
     };
-    let title =
-        format!("{} of {}: {} µs per operation{residual}", kind.what, configuration.name, micros(width(stacks)));
+    let caveat = caveat(configuration.caveat());
+    let title = format!(
+        "{} of {}: {} µs per operation{residual}{caveat}",
+        kind.what,
+        configuration.name,
+        micros(width(stacks))
+    );
     Drawing::single(&configuration.name, stacks).draw(&title, &subtitle(result), &path)?;
     Ok(Some(path))
 }
@@ -316,6 +326,8 @@ fn write_difference(
         kind.what,
         signed_micros(width(after) - width(&before))
     );
+    let either = [baseline, candidate].map(|name| built.result.configurations.iter().find(|found| found.name == *name));
+    let title = title + &caveat(either.into_iter().flatten().find_map(ConfigurationResult::caveat));
     drawing.draw(&title, &subtitle(&built.result), &path)?;
     Ok(Some(path))
 }
@@ -359,7 +371,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("picture.svg");
         drawing.draw("title", "subtitle", &path).unwrap();
-        let svg = fs::read_to_string(path).unwrap();
+        let svg = std::fs::read_to_string(path).unwrap();
         for layer in ["tcp", "irqs-off"] {
             let colour = parse_hex_color(palette::of_layer(Some(layer))).unwrap();
             let fill = format!("fill=\"rgb({},{},{})\"", colour.r, colour.g, colour.b);

@@ -5,7 +5,20 @@ use std::fmt::Write;
 use comfy_table::Cell;
 
 use super::{Look, lines, micros, number, percent};
-use crate::experiment::bench::{Benchmark, Variant};
+use crate::{
+    counts::Costs,
+    experiment::bench::{Benchmark, Variant},
+};
+
+const VARIANTS: [Variant; 7] = [
+    Variant::Idle,
+    Variant::TracedNoRecords,
+    Variant::Traced,
+    Variant::Detailed,
+    Variant::Sampled,
+    Variant::Run,
+    Variant::Script,
+];
 
 /// What watching costs: effect by set of probes, and ns per hit by program.
 #[must_use]
@@ -20,7 +33,7 @@ pub fn benchmark(benchmark: &Benchmark, look: Look) -> String {
     let base = middle(&detached, 0.5).unwrap_or(0.0);
     let mut table =
         look.table(&["effect on the latency", "ns, median", "quartiles", "of the latency", "of the script's"]);
-    for variant in [Variant::TracedNoRecords, Variant::Traced, Variant::Detailed, Variant::Script] {
+    for variant in VARIANTS {
         let effects = benchmark.effects_ns(variant);
         let Some(median) = middle(&effects, 0.5) else { continue };
         let quartile = |share| middle(&effects, share).unwrap_or(0.0);
@@ -38,21 +51,31 @@ pub fn benchmark(benchmark: &Benchmark, look: Look) -> String {
         benchmark.rounds.len(),
         lines(&table)
     );
-    let mut table = look.table(&["program", "hits/op", "ns/hit"]);
+    for (set, costs) in ["totals and records", "and parts"].into_iter().zip(&benchmark.costs) {
+        text.push_str(&programs(set, costs, look));
+    }
+    text
+}
+
+/// ns per hit by program, of one kind of phase.
+fn programs(set: &str, costs: &Costs, look: Look) -> String {
+    let mut table = look.table(&[&format!("program ({set})"), "hits/op", "ns/hit", "ns/op with dispatch"]);
     let mut total = 0.0;
-    for cost in &benchmark.costs.probes {
-        total += cost.hits_per_op * (cost.ns_per_hit + benchmark.costs.dispatch_ns);
+    for cost in costs.probes.iter().filter(|cost| cost.hits_per_op > 0.0) {
+        let ns_per_op = cost.hits_per_op * (cost.ns_per_hit + costs.dispatch_ns);
+        total += ns_per_op;
         table.add_row(vec![
             Cell::new(&cost.probe),
             number(format!("{:.2}", cost.hits_per_op)),
             number(format!("{:.0}", cost.ns_per_hit)),
+            number(format!("{ns_per_op:.0}")),
         ]);
     }
-    text.push_str(&lines(&table));
+    let mut text = format!("\n{}", lines(&table));
     let _ = writeln!(
         text,
         "dispatch: {:.0} ns per hit; floor of the statistics, subtracted: {:.0} ns; hits × (ns + dispatch): {total:.0} ns per operation",
-        benchmark.costs.dispatch_ns, benchmark.costs.floor_ns
+        costs.dispatch_ns, costs.floor_ns
     );
     text
 }

@@ -1,0 +1,153 @@
+//! The boundary of a virtual machine: a request's skb ends at the device that leads there, and the response comes back in another
+//! one. In between, the machine holds the token, and its connection tells whose it is.
+
+use profiler_common::{Counter, EMPTY, Packet, READ, SERVER, Token, point::AT_RECEIVE};
+
+use crate::{
+    kernel::{Kernel, read},
+    loss::drop_entry,
+    maps::{count_inside, device, is_boundary, now},
+    path::{Fault, pass_device, tag_of_packet},
+    phase::Phase,
+    settings,
+    slots::{Carried, connection_in, find_connection, packet, place_of_connection, put_packet, socket},
+    thread::work_on,
+    token::{lose, pass},
+};
+
+const IPPROTO_TCP: u8 = 6;
+
+/// The connection of the message at this IPv4 header, as seen from outside: the other side's address and port, and the machine's
+/// port, as they stand in the headers (RFC 791, 3.1; RFC 9293, 3.1). 0: it is no TCP segment with payload, or not the first
+/// fragment.
+#[cold]
+#[inline(never)]
+fn connection_key(header: u64, outwards: u32) -> u64 {
+    let ip: [u8; 20] = read(header, 0);
+    let words = u32::from(ip[0] & 15);
+    let fragment = u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff;
+    if ip[0] >> 4 != 4 || words < 5 || ip[9] != IPPROTO_TCP || fragment != 0 {
+        return 0;
+    }
+    let tcp: [u8; 16] = read(header, words * 4);
+    let length = u32::from(u16::from_be_bytes([ip[2], ip[3]]));
+    if length <= (words + u32::from(tcp[12] >> 4)) * 4 {
+        return 0;
+    }
+    let source = u32::from_be_bytes([ip[12], ip[13], ip[14], ip[15]]);
+    let destination = u32::from_be_bytes([ip[16], ip[17], ip[18], ip[19]]);
+    let from = u16::from_be_bytes([tcp[0], tcp[1]]);
+    let to = u16::from_be_bytes([tcp[2], tcp[3]]);
+    let (address, outside, inside) = if outwards != 0 { (destination, to, from) } else { (source, from, to) };
+    u64::from(address) << 32 | u64::from(outside) << 16 | u64::from(inside)
+}
+
+/// The token of an skb that has just been handed to the device with this index goes over to its connection, if that is the machine's.
+#[inline(always)]
+pub fn leaves<K: Kernel, const D: bool>(control: Phase<D>, packet: &mut Packet, skb: u64, index: u8) -> Fault {
+    if control.boundary_ifindex == 0 || !is_boundary(&control, index) {
+        return None;
+    }
+    let head: u64 = K::load(skb, settings::skb_head());
+    let network: u16 = K::load(skb, settings::skb_network());
+    let key = connection_key(head + u64::from(network), 0);
+    if key == 0 {
+        // Not understood: it stays with the skb, and is lost where that is freed, which is counted.
+        return None;
+    }
+    let index = place_of_connection(key, control.epoch);
+    let Some(connection) = (if index == 0 { None } else { connection_in(index - 1) }) else {
+        return drop_entry(packet, Counter::LostConnectionTable);
+    };
+    if connection.state != EMPTY && connection.token.epoch == control.epoch {
+        lose(&connection.token, connection.counted, Counter::LostUnanswered);
+    }
+    connection.token = packet.token;
+    connection.socket = packet.socket;
+    connection.counted = packet.counted;
+    connection.state = READ;
+    packet.connection = index;
+    packet.live = 0;
+    None
+}
+
+/// An skb that carries no token has been received: from the machine, it may be an answer.
+#[inline(always)]
+pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
+    if control.boundary_ifindex == 0 {
+        return None;
+    }
+    let dev: u64 = K::load(skb, settings::skb_dev());
+    if !is_boundary(&control, device(dev)?) {
+        return None;
+    }
+    let data: u64 = K::load(skb, settings::skb_data());
+    let key = connection_key(data, 1);
+    let index = if key == 0 { 0 } else { find_connection(key) };
+    if index == 0 {
+        return None;
+    }
+    let connection = connection_in(index - 1)?;
+    if connection.state == EMPTY || connection.token.epoch != control.epoch {
+        count_inside(&control, now(), Counter::Segments);
+        return None;
+    }
+    connection.state = EMPTY;
+    let counted = core::mem::replace(&mut connection.counted, 0);
+    if let Err(cause) = pass_device(control, &mut connection.token, AT_RECEIVE, dev, 0, 0) {
+        return Some(lose(&connection.token, counted, cause));
+    }
+    let token = Token { role: SERVER, ..connection.token };
+    // The sender as the skb has it: whoever looks at it next compares it with that.
+    let sender: u64 = K::load(skb, settings::skb_sk());
+    let carried = Carried { key: skb, socket: sender, token: &token, queued_ns: 0, live: 1, counted };
+    if !put_packet(&carried) {
+        return Some(lose(&token, counted, Counter::LostPacketTable));
+    }
+    if control.tags() {
+        if let Some(packet) = packet(skb) {
+            work_on(tag_of_packet(packet), false);
+        }
+    }
+    None
+}
+
+/// An skb is dropped whose token the machine seems to hold: before it was taken from the device's queue. The token goes back to its
+/// sender, as [`crate::loss::dropped`] does.
+#[inline(always)]
+pub fn dropped_before(control: Phase<true>, skb: u64) -> Fault {
+    if control.boundary_ifindex == 0 {
+        return None;
+    }
+    let packet = packet(skb).filter(|packet| packet.connection != 0 && packet.token.epoch == control.epoch)?;
+    let connection = connection_in(packet.connection - 1)?;
+    packet.connection = 0;
+    let token = &mut connection.token;
+    if connection.state == EMPTY || token.epoch != control.epoch || token.at_ns != packet.token.at_ns {
+        return None;
+    }
+    let at_ns = now();
+    count_inside(&control, at_ns, Counter::Drops);
+    connection.state = EMPTY;
+    if let Err(cause) = pass(&control, token, profiler_common::point::DROPPED, at_ns) {
+        return Some(lose(token, connection.counted, cause));
+    }
+    let sender = socket(connection.socket).filter(|sender| sender.state == EMPTY && sender.token.epoch == control.epoch);
+    let Some(sender) = sender else {
+        return Some(lose(token, connection.counted, Counter::LostDropped));
+    };
+    sender.token = *token;
+    sender.counted = connection.counted;
+    sender.state = READ;
+    Some(Counter::Drops)
+}
+
+/// An skb is freed in good order: the machine has taken what was in it. Another skb at its address that is dropped is none of it.
+#[inline(always)]
+pub fn taken(control: Phase<true>, skb: u64) {
+    if control.boundary_ifindex != 0 {
+        if let Some(packet) = packet(skb) {
+            packet.connection = 0;
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! A proxy's thread joins two sockets, which nothing else does: what it received from one, it sends on the other.
+
+use profiler_common::{Counter, EMPTY, PROXY_IN, PROXY_OUT, READ, Socket, Token, point::{RECEIVED, SEND}};
+
+use crate::{
+    kernel::read,
+    loss::{forget, give_up},
+    maps::{current, now},
+    path::{Fault, follow_socket, tag_of},
+    phase::Phase,
+    settings,
+    slots::{socket, socket_in},
+    thread::{answered, work_on},
+    token::{lose, pass},
+};
+
+/// The direction of which a proxy's socket receives the messages: those to its own port are requests.
+#[inline(always)]
+pub fn proxy_role<const D: bool>(control: Phase<D>, address: u64) -> u8 {
+    let port: u16 = read(address, settings::sock_port());
+    if u32::from(port) == control.proxy_port { PROXY_IN } else { PROXY_OUT }
+}
+
+/// A proxy's thread sends on one socket what it has received from another: the token goes from that to this. Bound by the thread,
+/// which handles a message at a time.
+#[cold]
+#[inline(always)]
+pub fn proxy_send<const D: bool>(control: Phase<D>, address: u64, known: Option<&'static mut Socket>) -> Fault {
+    let thread = current()?;
+    if thread.role < u32::from(PROXY_IN) || thread.proxied_slot == 0 {
+        return None;
+    }
+    let from = socket_in(thread.proxied_slot - 1)?;
+    let token = from.token;
+    let held = from.state == READ && token.epoch == control.epoch && token.point == RECEIVED;
+    if !held || from.key == address {
+        return None;
+    }
+    let to = match known {
+        Some(to) => to,
+        None => {
+            let role = proxy_role(control, address);
+            follow_socket(address, Token { role, ..Token::default() }, 0);
+            socket(address)?
+        }
+    };
+    if to.token.epoch == control.epoch && to.state != EMPTY {
+        forget(&control, to);
+        lose(&to.token, to.counted, Counter::LostResynchronised);
+    }
+    to.token = token;
+    to.counted = from.counted;
+    to.state = READ;
+    from.state = EMPTY;
+    from.counted = 0;
+    thread.proxied_slot = 0;
+    if let Err(cause) = pass(&control, &mut to.token, SEND, now()) {
+        return give_up(&control, to, cause);
+    }
+    if control.tags() {
+        work_on(tag_of(to), false);
+        answered(&control, thread);
+    }
+    None
+}

@@ -1,0 +1,278 @@
+//! The places of sockets, skbs and connections: found by their address, taken under a lock.
+//!
+//! Functions that are not inlined are `#[cold]`, all of the probes' crate: that puts them into one section. With two, aya links a call to
+//! the function at the same offset of the other one, silently.
+
+use profiler_common::{
+    CONNECTION_SLOTS, Connection, Counter, EMPTY, PACKET_SLOTS, Packet, SLOTS, Socket, Token,
+};
+
+use crate::{
+    kernel::low,
+    maps::{CONNECTIONS, PACKETS, SOCKETS, SPREAD},
+    token::lose,
+};
+
+#[inline(always)]
+fn mix(address: u64) -> u32 {
+    low(address).wrapping_mul(SPREAD) >> 16
+}
+
+/// Slots looked at for one socket, which stays long: with four, a few of two thousand would clash for good. All but the first are
+/// looked at by a function of their own.
+const SOCKET_WAYS: u32 = 16;
+/// Slots looked at for one skb: few travel at once.
+const PACKET_WAYS: u32 = 4;
+
+/// The followed socket at this address.
+#[inline(always)]
+pub fn socket(address: u64) -> Option<&'static mut Socket> {
+    let first = mix(address);
+    let slot = unsafe { &mut *SOCKETS.get_ptr_mut(first & (SLOTS - 1))? };
+    if slot.key == address {
+        return Some(slot);
+    }
+    let index = find_socket(address, first);
+    if index == 0 {
+        return None;
+    }
+    SOCKETS.get_ptr_mut((index - 1) & (SLOTS - 1)).map(|slot| unsafe { &mut *slot })
+}
+
+/// The socket in this place.
+#[inline(always)]
+pub fn socket_in(slot: u32) -> Option<&'static mut Socket> {
+    SOCKETS.get_ptr_mut(slot & (SLOTS - 1)).map(|slot| unsafe { &mut *slot })
+}
+
+/// 1 + the place of a socket that is not at its first; 0: it is at none.
+#[cold]
+#[inline(never)]
+fn find_socket(address: u64, first: u32) -> u32 {
+    for way in 1..SOCKET_WAYS {
+        let index = (first + way) & (SLOTS - 1);
+        if SOCKETS.get_ptr(index).is_some_and(|slot| unsafe { (*slot).key } == address) {
+            return index + 1;
+        }
+    }
+    0
+}
+
+/// Compare-and-swap, which Rust does not have for BPF: writes `value` where `expected` stands; what stood there.
+#[inline(always)]
+pub fn swap_if(place: &mut u64, expected: u64, value: u64) -> u64 {
+    let mut before = expected;
+    unsafe {
+        core::arch::asm!(
+            "r0 = cmpxchg_64({place} + 0, r0, {value})",
+            place = in(reg) place,
+            value = in(reg) value,
+            inout("r0") before,
+        );
+    }
+    before
+}
+
+/// Takes a slot's lock; false: another CPU has it. Without it, two CPUs that find the same slot free would both write it, and
+/// one's token would vanish uncounted.
+#[inline(always)]
+pub fn try_lock(lock: &mut u64) -> bool {
+    swap_if(lock, 0, 1) == 0
+}
+
+/// Gives it back.
+#[inline(always)]
+fn unlock(lock: &mut u64) {
+    unsafe { core::ptr::write_volatile(lock, 0) }
+}
+
+/// Starts to follow a socket: in a free slot or its own of before, else in one that no phase has used since `epoch` began.
+#[inline(always)]
+pub fn put_socket(value: &Socket) -> bool {
+    let first = mix(value.key);
+    for way in 0..SOCKET_WAYS {
+        if take_socket((first + way) & (SLOTS - 1), value, false) {
+            return true;
+        }
+    }
+    for way in 0..SOCKET_WAYS {
+        if take_socket((first + way) & (SLOTS - 1), value, true) {
+            return true;
+        }
+    }
+    false
+}
+
+/// The slot takes the socket, if it is free, of the same address, or (with `stale`) of an earlier phase.
+#[inline(always)]
+fn take_socket(index: u32, value: &Socket, stale: bool) -> bool {
+    let Some(slot) = SOCKETS.get_ptr_mut(index) else {
+        return false;
+    };
+    let slot = unsafe { &mut *slot };
+    if !try_lock(&mut slot.lock) {
+        return false;
+    }
+    let free = slot.key == 0 || slot.key == value.key || (stale && slot.token.epoch != value.token.epoch);
+    if free {
+        *slot = *value;
+        slot.slot = index;
+    }
+    unlock(&mut slot.lock);
+    free
+}
+
+/// What is known of the skb at this address.
+#[inline(always)]
+pub fn packet(address: u64) -> Option<&'static mut Packet> {
+    let first = mix(address);
+    let slot = unsafe { &mut *PACKETS.get_ptr_mut(first & (PACKET_SLOTS - 1))? };
+    if slot.key == address {
+        return Some(slot);
+    }
+    let index = find_packet(address, first);
+    if index == 0 {
+        return None;
+    }
+    PACKETS.get_ptr_mut((index - 1) & (PACKET_SLOTS - 1)).map(|slot| unsafe { &mut *slot })
+}
+
+/// As [`find_socket`].
+#[cold]
+#[inline(never)]
+fn find_packet(address: u64, first: u32) -> u32 {
+    for way in 1..PACKET_WAYS {
+        let index = (first + way) & (PACKET_SLOTS - 1);
+        if PACKETS.get_ptr(index).is_some_and(|slot| unsafe { (*slot).key } == address) {
+            return index + 1;
+        }
+    }
+    0
+}
+
+/// Starts to follow an skb. What still stands at its address was freed without notice: that token is lost.
+#[inline(always)]
+pub fn put_packet(value: &Carried) -> bool {
+    let first = mix(value.key);
+    // Nearly always its first place is its own of before; one of it further on would be a second.
+    if let Some(slot) = PACKETS.get_ptr_mut(first & (PACKET_SLOTS - 1)) {
+        let slot = unsafe { &mut *slot };
+        if slot.key == value.key && take_packet(slot, value) {
+            return true;
+        }
+    }
+    put_packet_further(value, first)
+}
+
+/// What an skb that is put into the table carries, if it is live already.
+pub struct Carried<'a> {
+    pub key: u64,
+    pub socket: u64,
+    pub token: &'a Token,
+    pub queued_ns: u64,
+    pub live: u8,
+    pub counted: u8,
+}
+
+/// The slot takes the packet, if it is free or of the same address.
+#[inline(always)]
+fn take_packet(slot: &mut Packet, value: &Carried) -> bool {
+    if !try_lock(&mut slot.lock) {
+        return false;
+    }
+    let stands = slot.live != 0 && slot.token.epoch == value.token.epoch;
+    // A slot of this address may have been taken for another one meanwhile.
+    let ours = slot.key == value.key;
+    if stands && ours {
+        lose(&slot.token, slot.counted, Counter::LostRecycled);
+    }
+    let taken = ours || !stands;
+    if taken {
+        slot.key = value.key;
+        slot.socket = value.socket;
+        slot.token = *value.token;
+        slot.queued_ns = value.queued_ns;
+        slot.counted = value.counted;
+        slot.connection = 0;
+        slot.live = value.live;
+    }
+    unlock(&mut slot.lock);
+    taken
+}
+
+/// Its own address first, wherever it stands: an entry of it further on must not survive a free slot before it.
+#[cold]
+#[inline(never)]
+fn put_packet_further(value: &Carried, first: u32) -> bool {
+    if let Some(slot) = packet(value.key) {
+        if take_packet(slot, value) {
+            return true;
+        }
+    }
+    for way in 0..PACKET_WAYS {
+        let Some(slot) = PACKETS.get_ptr_mut((first + way) & (PACKET_SLOTS - 1)) else {
+            return false;
+        };
+        if take_packet(unsafe { &mut *slot }, value) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Slots looked at for one connection, which stays as long as a socket.
+const CONNECTION_WAYS: u32 = 8;
+
+#[inline(always)]
+fn first_of_connection(key: u64) -> u32 {
+    ((key >> 32) as u32 ^ key as u32).wrapping_mul(SPREAD) >> 16
+}
+
+/// The connection in this place.
+#[inline(always)]
+pub fn connection_in(slot: u32) -> Option<&'static mut Connection> {
+    CONNECTIONS.get_ptr_mut(slot & (CONNECTION_SLOTS - 1)).map(|slot| unsafe { &mut *slot })
+}
+
+/// 1 + the place of a connection; 0: it has none.
+#[cold]
+#[inline(never)]
+pub fn find_connection(key: u64) -> u32 {
+    let first = first_of_connection(key);
+    for way in 0..CONNECTION_WAYS {
+        let index = (first + way) & (CONNECTION_SLOTS - 1);
+        if connection_in(index).is_some_and(|slot| slot.key == key) {
+            return index + 1;
+        }
+    }
+    0
+}
+
+/// The same, and if it has none, a free one, or one that no phase has used since `epoch` began.
+#[cold]
+#[inline(never)]
+pub fn place_of_connection(key: u64, epoch: u32) -> u32 {
+    let found = find_connection(key);
+    if found != 0 {
+        return found;
+    }
+    let first = first_of_connection(key);
+    for way in 0..CONNECTION_WAYS {
+        let index = (first + way) & (CONNECTION_SLOTS - 1);
+        let Some(slot) = connection_in(index) else { continue };
+        if (slot.key != 0 && slot.token.epoch == epoch) || !try_lock(&mut slot.lock) {
+            continue;
+        }
+        let free = slot.key == 0 || slot.token.epoch != epoch;
+        if free {
+            slot.state = EMPTY;
+            slot.token.epoch = epoch;
+            slot.key = key;
+        }
+        unlock(&mut slot.lock);
+        if free {
+            return index + 1;
+        }
+    }
+    0
+}

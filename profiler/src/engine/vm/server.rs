@@ -1,0 +1,197 @@
+//! A guest, from power on to power off.
+
+use std::{
+    fs::{self, File},
+    io,
+    net::SocketAddrV4,
+    os::{fd::AsRawFd, unix::process::CommandExt},
+    path::PathBuf,
+    process::Child,
+    rc::Rc,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use workloads::init::{FAILED, Guest as GuestSpec, READY};
+
+use super::{
+    Files,
+    machine::{Card, MACHINE, Machine},
+    tap,
+};
+use crate::{
+    child::{self, ChildLease},
+    configuration::Configuration,
+    engine::{Bench, Boundary, Server, last_lines_of, ns::network::Network},
+    error::{Error, Result},
+    guest::{Kernel, write_initial},
+    interrupt,
+    net::{Namespace, Segment, Subnets},
+    probes::Names,
+};
+
+/// How long a guest may take until its server answers: ten times as long as it takes on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Lines of its console that a message shows.
+const CONSOLE_LINES: usize = 12;
+
+struct Guest {
+    child: Child,
+    _lease: ChildLease,
+    address: SocketAddrV4,
+    console: PathBuf,
+    initial: PathBuf,
+    boundary: Option<Boundary>,
+    network: Option<Rc<Network>>,
+    client: Rc<Namespace>,
+    facts: Vec<(String, String)>,
+}
+
+/// Where the guest sits, where the client reaches it, and its card; the file is the tap's, to be kept until QEMU has it.
+struct Place {
+    guest: GuestSpec,
+    address: SocketAddrV4,
+    card: Card,
+    tap: Option<(File, Boundary)>,
+}
+
+fn place(bench: &Bench, configuration: &Configuration, network: Option<&Network>) -> Result<Place> {
+    let (port, subnets) = (bench.server.port, bench.wire.subnets);
+    let at = |address| SocketAddrV4::new(address, port);
+    let told = |address, prefix, gateway| {
+        let (program, arguments) = bench.server.packed(at(address), None);
+        GuestSpec { address, prefix, gateway, drivers: Vec::new(), port, program, arguments }
+    };
+    let Some(network) = network else {
+        let (gateway, address) = subnets.inside_qemu();
+        let card = Card::User { from: at(subnets.host()), to: at(address), gateway };
+        let guest = told(address, Subnets::PREFIX, gateway);
+        return Ok(Place { guest, address: at(subnets.host()), card, tap: None });
+    };
+    let (tap, boundary) = tap::create(network)?;
+    let segment = network.segment;
+    let address = if configuration.key("net") == "nat" { segment.router } else { segment.server };
+    Ok(Place {
+        guest: told(segment.server, Segment::PREFIX, segment.gateway),
+        address: at(address),
+        card: Card::Tap(tap.as_raw_fd()),
+        tap: Some((tap, boundary)),
+    })
+}
+
+pub(super) fn start(
+    bench: &Bench,
+    configuration: &Configuration,
+    machine: &Machine,
+    kernel: &Kernel,
+    network: Option<&Rc<Network>>,
+) -> Result<Box<dyn Server>> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let place = place(bench, configuration, network.map(Rc::as_ref))?;
+    let files = Files {
+        kernel: kernel.image.clone(),
+        console: bench.ledger.folder().join("console.log"),
+        initial: machine.folder.join(format!("initial-{number}")),
+    };
+    write_initial(&files.initial, kernel, &bench.binary, &bench.server.pack, place.guest)?;
+    let output = File::create(&files.console)
+        .and_then(|file| Ok((file.try_clone()?, file)))
+        .map_err(|error| Error::file("write", &files.console, error))?;
+    let mut command = child::command(&machine.qemu);
+    command.args(machine.arguments(configuration, &files, &place.card)).stdout(output.0).stderr(output.1);
+    if let Some((tap, _)) = &place.tap {
+        let tap = tap.as_raw_fd();
+        // SAFETY: one async-signal-safe system call; the descriptor is open until the child has executed.
+        unsafe { command.pre_exec(move || keep_open(tap)) };
+    }
+    child::unprivileged(&mut command);
+    let (child, lease) = child::spawn(&bench.ledger, command)?;
+    let mut guest = Guest {
+        child,
+        _lease: lease,
+        address: place.address,
+        console: files.console,
+        initial: files.initial,
+        boundary: place.tap.as_ref().map(|(_, boundary)| *boundary),
+        network: network.cloned(),
+        client: bench.wire.namespace.clone(),
+        facts: Vec::new(),
+    };
+    let release = guest.await_server(configuration)?;
+    guest.facts =
+        [("accelerator", configuration.engine.clone()), ("machine", MACHINE.to_owned()), ("guest_kernel", release)]
+            .map(|(name, value)| (name.to_owned(), value))
+            .to_vec();
+    Ok(Box::new(guest))
+}
+
+fn keep_open(descriptor: i32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    if unsafe { libc::fcntl(descriptor, libc::F_SETFD, 0) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+impl Guest {
+    /// Waits until the console says that the server answers; the release of its kernel.
+    fn await_server(&mut self, configuration: &Configuration) -> Result<String> {
+        let deadline = Instant::now() + PATIENCE;
+        let fail = |guest: &Self, why: String| {
+            let words = last_lines_of(&guest.console, CONSOLE_LINES);
+            let words =
+                if words.is_empty() { "its console is empty".to_owned() } else { format!("its console: {words}") };
+            Error::engine(
+                format!("the guest of `{configuration}` does not start"),
+                format!("{why}; {words}"),
+                "try another kernel (kernel=PATH), or more memory (memory=1024)",
+            )
+        };
+        loop {
+            let console = fs::read(&self.console).unwrap_or_default();
+            let console = String::from_utf8_lossy(&console);
+            if let Some((_, rest)) = console.split_once(READY)
+                && let Some((release, _)) = rest.split_once(['\r', '\n'])
+            {
+                return Ok(release.trim().to_owned());
+            }
+            if console.contains(FAILED) && console.ends_with('\n') {
+                return Err(fail(self, "its first process gave up".to_owned()));
+            }
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(fail(self, format!("QEMU ended ({status})")));
+            }
+            if Instant::now() > deadline {
+                return Err(fail(self, format!("its server does not answer after {} s", PATIENCE.as_secs())));
+            }
+            interrupt::sleep(Duration::from_millis(5))?;
+        }
+    }
+}
+
+impl Server for Guest {
+    fn address(&self) -> SocketAddrV4 {
+        self.address
+    }
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+    fn boundary(&self) -> Option<Boundary> {
+        self.boundary
+    }
+    fn label(&self, names: &mut Names) -> Result<()> {
+        self.network.as_ref().map_or(Ok(()), |network| network.label(&self.client, names))
+    }
+    fn facts(&self) -> Vec<(String, String)> {
+        self.facts.clone()
+    }
+    fn failure(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok()??;
+        Some(format!("QEMU ended ({status}): {}", last_lines_of(&self.console, CONSOLE_LINES)))
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        child::end(&mut self.child);
+        let _ = fs::remove_file(&self.initial);
+    }
+}

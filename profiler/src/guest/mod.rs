@@ -1,0 +1,10 @@
+//! What a virtual machine boots: a kernel, and an initial file system with a first process, the drivers that it needs, and the
+//! same programs as everywhere else.
+
+mod archive;
+mod image;
+mod kernel;
+mod modules;
+
+pub use image::write_initial;
+pub use kernel::Kernel;

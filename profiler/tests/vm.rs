@@ -1,0 +1,212 @@
+//! Virtual machines, for real: QEMU with an emulated processor, a guest that virtax builds.
+
+mod common;
+
+use std::{fs, path::Path, process::Command, sync::mpsc, thread::JoinHandle, time::Duration};
+
+use common::{Feature, Out, Running, Traces, alone, check, has, of, run_workload, text, virtax, wait_until};
+use profiler::result::ConfigurationResult;
+
+/// Guests take long to boot: one repetition of each.
+const SHORT: [&str; 6] = ["--rounds", "1", "--duration", "1.2", "--placement", "split"];
+
+fn ready() -> bool {
+    has(Feature::Probes) && has(Feature::Vm)
+}
+
+/// ns per operation in the machine: from the request's hand-over to the tap until the answer comes from there.
+fn in_machine(configuration: &ConfigurationResult) -> f64 {
+    let stage = configuration.stages.iter().find(|stage| stage.id == "request/xmit(tap@host)→receive(tap@host)");
+    let stage = stage.unwrap_or_else(|| panic!("{:?}", configuration.stages));
+    assert!((stage.count_per_op - 1.0).abs() < 0.05, "{}: {}", stage.id, stage.count_per_op);
+    stage.ns_per_op
+}
+
+#[test]
+fn requests_are_followed_into_a_guest_and_out_of_it() {
+    let _alone = alone();
+    if !ready() {
+        return;
+    }
+    let before = Traces::now();
+    let out = Out::new();
+    let all = "native,ns:net=veth,tcg,tcg:net=nat,tcg:net=user";
+    let result = run_workload("tcp-rr", &out, &[&["--in", all], &SHORT[..]].concat());
+    assert_eq!(before, Traces::now());
+    for configuration in &result.configurations {
+        check(configuration);
+    }
+    let tap = of(&result, "tcg:net=tap");
+    assert!(in_machine(tap) > 0.5 * tap.traced_latency.mean_ns, "{}", in_machine(tap));
+    in_machine(of(&result, "tcg:net=nat"));
+    // QEMU itself is the server there.
+    let user = of(&result, "tcg:net=user");
+    assert!(user.stages.iter().any(|stage| stage.id == "request/received→send"), "{:?}", user.stages);
+    let setting = |name: &str| tap.settings.get(name).map_or("", String::as_str);
+    assert_eq!((setting("accelerator"), setting("machine")), ("tcg", "q35"));
+    // Wherever it is shown: tables, warnings, pictures.
+    let report = virtax().arg("report").arg(out.path()).output().unwrap();
+    assert!(text(&report.stdout).contains("\ntcg:net=tap (emulated: no evidence of KVM's cost)\n"));
+    let picture = fs::read_to_string(out.path().join("latency.tcg-net-tap.svg")).unwrap();
+    assert!(picture.contains("no evidence of KVM"));
+    let emulated: Vec<_> = result.warnings.iter().filter(|warning| warning.name == "emulated").collect();
+    assert_eq!(emulated.len(), 3);
+    assert!(emulated[0].text.contains("no evidence of KVM's cost"));
+}
+
+#[test]
+fn many_connections_into_a_guest_keep_their_own_tokens() {
+    let _alone = alone();
+    if !ready() || !has(Feature::Redis) {
+        return;
+    }
+    let connections = ["--in", "tcg", "--set", "connections=16", "--set", "request=300"];
+    check(&run_workload("tcp-rr", &Out::new(), &[&connections, &SHORT[..]].concat()).configurations[0]);
+    let clients = ["--in", "tcg:vcpus=2,memory=1024", "--set", "clients=10"];
+    let result = run_workload("redis-set", &Out::new(), &[&clients, &SHORT[..]].concat());
+    check(&result.configurations[0]);
+    in_machine(&result.configurations[0]);
+}
+
+/// Losses on the way into a guest are counted at their causes: a full table, and segments that the router drops, which come again.
+#[test]
+fn losses_on_the_way_into_a_guest_are_named() {
+    let _alone = alone();
+    if !ready() {
+        return;
+    }
+    let starved = ["--in", "tcg", "--set", "connections=16", "--starve", "connections=2056"];
+    let result = run_workload("tcp-rr", &Out::new(), &[&starved, &SHORT[..]].concat());
+    let losses = &result.configurations[0].losses;
+    let lost: u64 = losses.lost.values().sum();
+    assert!(losses.lost["connection_table_full"] > 0, "{losses:?}");
+    assert_eq!(lost, losses.lost["connection_table_full"], "{losses:?}");
+    assert_eq!(losses.followed, losses.completed + losses.unfinished + lost, "{losses:?}");
+}
+
+/// Does something in a run's router, as soon as that can be done; it goes with the router.
+struct InRouter(mpsc::Sender<()>, JoinHandle<bool>);
+
+impl InRouter {
+    fn once(program: &'static str, arguments: &'static str) -> Self {
+        let (sender, stop) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            while stop.recv_timeout(Duration::from_millis(20)).is_err() {
+                let namespaces = profiler::net::namespaces_named("virtax-");
+                let Some(router) = namespaces.iter().find(|name| name.contains("-router")) else { continue };
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{router}")).arg(program).args(arguments.split(' '));
+                if command.output().is_ok_and(|output| output.status.success()) {
+                    return true;
+                }
+            }
+            false
+        });
+        Self(sender, thread)
+    }
+
+    /// Whether it came to be done.
+    fn done(self) -> bool {
+        let _ = self.0.send(());
+        self.1.join().unwrap_or(false)
+    }
+}
+
+/// Segments that do not get into the guest come again, and their requests' tokens with them: dropped by the router, and by a tap whose
+/// queue is full.
+#[test]
+fn segments_that_are_dropped_before_the_guest_stay_in_the_books() {
+    let _alone = alone();
+    if !ready() {
+        return;
+    }
+    let rule = "--wait -I FORWARD -p tcp --dport 7000 -m statistic --mode nth --every 200 --packet 0 -j DROP";
+    let cases = [
+        ("iptables", rule, "request/receive(wire@host)→dropped"),
+        ("ip", "link set tap0 txqueuelen 4", "request/xmit(tap@host)→dropped"),
+    ];
+    for (program, arguments, row) in cases {
+        let doing = InRouter::once(program, arguments);
+        let arguments =
+            ["--in", "tcg", "--rounds", "1", "--duration", "3", "--placement", "split", "--set", "connections=16"];
+        let result = run_workload("tcp-rr", &Out::new(), &arguments);
+        assert!(doing.done(), "{program}");
+        let found = &result.configurations[0];
+        assert!(found.counters["drops"] > 0, "{:?}", found.counters);
+        assert_eq!(found.losses.lost.values().sum::<u64>(), 0, "{:?}", found.losses);
+        assert!(found.conservation_percent.abs() <= 0.5, "{}", found.conservation_percent);
+        let has_row = found.stages.iter().any(|stage| stage.id == row && stage.ns_per_op > 0.0);
+        assert!(has_row, "{row}: {:#?}", found.stages);
+    }
+}
+
+/// Ctrl-C, and `kill -9` with `virtax clean` after it, while the guest boots and while it is measured.
+#[test]
+fn guests_that_are_interrupted_or_killed_leave_nothing() {
+    let _alone = alone();
+    if !ready() {
+        return;
+    }
+    let before = Traces::now();
+    for step in ["step: server", "step: traced phase"] {
+        for signal in [libc::SIGINT, libc::SIGKILL] {
+            let out = Out::new();
+            let mut run = Running::of(&out, &["--in", "tcg,tcg:net=user", "--rounds", "1", "--duration", "0.6"]);
+            run.wait_for(step);
+            // Into the boot, too.
+            std::thread::sleep(Duration::from_millis(if signal == libc::SIGINT { 900 } else { 300 }));
+            run.signal(signal);
+            let (code, said) = run.end();
+            if signal == libc::SIGKILL {
+                assert_eq!(code, None, "{said}");
+                let output = virtax().arg("clean").output().unwrap();
+                assert!(output.status.success(), "{}", text(&output.stderr));
+            } else {
+                assert_eq!(code, Some(130), "{said}");
+            }
+            // The kernel lets go of a killed process's programs some time later.
+            wait_until(&format!("nothing left after {step}, signal {signal}"), || Traces::now() == before);
+        }
+    }
+}
+
+/// `virtax run tcp-rr --in tcg` with this kernel folder: its exit code, and what it said.
+fn refusal(kernel: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let out = Out::new();
+    let mut command = virtax();
+    command.args(["run", "tcp-rr", "--rounds", "1", "--duration", "0.4", "--out"]).arg(out.path());
+    let output = command.args(arguments).env("VIRTAX_GUEST_KERNEL", kernel).output().unwrap();
+    (output.status.code(), text(&output.stderr))
+}
+
+#[test]
+fn guests_that_do_not_start_are_explained() {
+    let _alone = alone();
+    if !ready() {
+        return;
+    }
+    let before = Traces::now();
+    let kernel = profiler::guest::Kernel::find().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (code, said) = refusal(folder.path(), &["--in", "tcg"]);
+    assert!(code == Some(3) && said.contains("without boot/vmlinuz-*"), "{code:?}: {said}");
+    fs::create_dir_all(folder.path().join("boot")).unwrap();
+    fs::write(folder.path().join("boot/vmlinuz-1"), "text").unwrap();
+    let (code, said) = refusal(folder.path(), &["--in", "tcg"]);
+    assert!(code == Some(3) && said.contains("is no Linux kernel"), "{code:?}: {said}");
+    let (code, said) = refusal(folder.path(), &["--in", "tcg:kernel=/nonexistent/vmlinuz"]);
+    assert!(code == Some(6) && said.contains("/nonexistent/vmlinuz"), "{code:?}: {said}");
+    // A kernel without its modules.
+    let image = folder.path().join("boot").join(kernel.image.file_name().unwrap());
+    fs::copy(&kernel.image, &image).unwrap();
+    let (code, said) = refusal(folder.path(), &["--in", "tcg"]);
+    assert!(code == Some(3) && said.contains("has no driver virtio"), "{code:?}: {said}");
+    // One whose modules are none: the first process says which.
+    let modules = folder.path().join("lib/modules").join(&kernel.release);
+    fs::create_dir_all(modules.join("kernel")).unwrap();
+    let builtin = "kernel/virtio_pci.ko\nkernel/virtio_net.ko\nkernel/virtio_rng.ko\n";
+    fs::write(modules.join("modules.builtin"), builtin).unwrap();
+    let (code, said) = refusal(folder.path(), &["--in", "tcg"]);
+    assert!(code == Some(4) && said.contains("virtax-failed: eth0: there is no such network card"), "{code:?}: {said}");
+    assert_eq!(before, Traces::now());
+}
