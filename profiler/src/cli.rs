@@ -78,6 +78,9 @@ pub enum Command {
         /// What to enter
         specification: String,
     },
+    /// Write the initial file system of a machine that executes a program (`cargo xtask lab`)
+    #[command(hide = true)]
+    GuestImage(GuestImageOptions),
     /// Put known costs in, and see whether they are found where they were put
     Truth(TruthOptions),
     /// Measure what watching costs (`cargo xtask bench`)
@@ -241,6 +244,40 @@ impl TruthOptions {
             force: self.force,
         }
     }
+}
+
+/// What a machine is made of that executes one program.
+#[derive(Args)]
+pub struct GuestImageOptions {
+    /// The file to write
+    #[arg(long)]
+    pub out: PathBuf,
+    /// The kernel that will boot it, with its modules in ../lib/modules
+    #[arg(long)]
+    pub kernel: PathBuf,
+    /// A kernel for guests of the machine
+    #[arg(long)]
+    pub guest_kernel: Option<PathBuf>,
+    /// A driver to load; may be given several times
+    #[arg(long = "driver")]
+    pub drivers: Vec<String>,
+    /// A program to put in with its libraries; may be given several times
+    #[arg(long = "program")]
+    pub programs: Vec<PathBuf>,
+    /// A file to put in at the same place; may be given several times
+    #[arg(long = "file")]
+    pub files: Vec<PathBuf>,
+    /// A variable of the environment; may be given several times
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
+    pub environment: Vec<(String, String)>,
+    /// The program to execute, with its arguments
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| "not NAME=VALUE".to_owned())?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 #[derive(Args)]

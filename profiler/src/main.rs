@@ -4,17 +4,23 @@ mod cli;
 
 use std::{
     io::{IsTerminal, Write},
+    os::unix::fs::PermissionsExt,
+    path::Path,
     process::ExitCode,
 };
 
 use profiler::{
-    clean, doctor, engine,
+    artifact, clean, doctor, engine,
     error::{Error, Result, did_you_mean},
-    injection, interrupt, ladder, render,
+    guest::{self, Image, Kernel},
+    injection, interrupt, ladder,
+    pack::Pack,
+    render,
     render::terminal::{self, Look},
     result::RunResult,
     run, truth, workload,
 };
+use workloads::init::{Execute, Task};
 
 fn main() -> ExitCode {
     log::set_logger(&Stderr).map(|()| log::set_max_level(log::LevelFilter::Info)).ok();
@@ -58,6 +64,7 @@ fn execute(arguments: &cli::Arguments) -> Result<ExitCode> {
         }
         cli::Command::Enter { specification } => engine::ns::enter(specification).map(ExitCode::from),
         cli::Command::Clean => clean_command(),
+        cli::Command::GuestImage(options) => guest_image(options),
         cli::Command::Truth(options) => {
             interrupt::install()?;
             truth_command(options)
@@ -198,6 +205,30 @@ fn manual_command(page: &str, list: bool) -> Result<ExitCode> {
         Error::Usage(format!("no manual page `{page}`{near}; `virtax manual --list` has them all"))
     })?;
     print_bytes(text)
+}
+
+fn guest_image(options: &cli::GuestImageOptions) -> Result<ExitCode> {
+    let [program, arguments @ ..] = options.command.as_slice() else {
+        return Err(Error::Usage("no program is given".to_owned()));
+    };
+    let kernel = Kernel::at(&options.kernel)?;
+    let program = std::path::absolute(program).map_err(|error| Error::file("find", Path::new(program), error))?;
+    let mut whole = Pack::of(&program)?;
+    for file in &options.files {
+        let mode = file.metadata().map_err(|error| Error::file("read", file, error))?.permissions().mode();
+        whole.add_copy(file, file, mode);
+    }
+    if let Some(image) = &options.guest_kernel {
+        guest::add_kernel(&mut whole, &Kernel::at(image)?)?;
+    }
+    let others = options.programs.iter().map(|program| Pack::of(program)).collect::<Result<Vec<_>>>()?;
+    let drivers: Vec<&str> = options.drivers.iter().map(String::as_str).collect();
+    let packs: Vec<&Pack> = std::iter::once(&whole).chain(&others).collect();
+    let (arguments, environment) = (arguments.to_vec(), options.environment.clone());
+    let task = Task::Execute(Execute { program, arguments, environment });
+    Image { kernel: &kernel, drivers: &drivers, binary: artifact::workload()?, packs: &packs, task }
+        .write(&options.out)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn clean_command() -> Result<ExitCode> {

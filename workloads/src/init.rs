@@ -1,4 +1,5 @@
-//! The first process of a guest: loads drivers, takes the network up, starts the server, and says that it is there.
+//! The first process of a guest: loads drivers and does what the guest is there for, then takes the power off. A server gets its
+//! network, and its being there is said; any other program gets what a distribution would have mounted.
 
 use std::{
     ffi::CString,
@@ -7,7 +8,7 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4, TcpStream},
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
-        unix::process::CommandExt,
+        unix::{fs::PermissionsExt, process::CommandExt},
     },
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
@@ -23,6 +24,10 @@ pub const GUEST: &str = "/guest.json";
 pub const READY: &str = "virtax-ready";
 /// What its console says of what went wrong.
 pub const FAILED: &str = "virtax-failed:";
+/// What it says when a program ([`Task::Execute`]) has ended, followed by the exit code.
+pub const ENDED: &str = "virtax-ended:";
+/// Where such a program's output goes: the second serial line.
+const OUTPUT: &str = "/dev/ttyS1";
 /// The guest's only network card.
 const CARD: &CStrName = b"eth0\0";
 /// User and group of the server: `nobody`.
@@ -33,14 +38,30 @@ type CStrName = [u8; 5];
 /// What a guest is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guest {
+    /// Files of its drivers, in the order in which they load.
+    pub drivers: Vec<PathBuf>,
+    /// What it is there for.
+    pub task: Task,
+}
+
+/// What a guest is there for; with the end of it, its power goes off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Task {
+    /// Being a server behind its network card.
+    Serve(Serve),
+    /// Executing a program, as root, in a machine set up as a distribution's would be.
+    Execute(Execute),
+}
+
+/// A server and its network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serve {
     /// Its address.
     pub address: Ipv4Addr,
     /// Length of its network's prefix.
     pub prefix: u8,
     /// Where all else is reached.
     pub gateway: Ipv4Addr,
-    /// Files of its drivers, in the order in which they load.
-    pub drivers: Vec<PathBuf>,
     /// Port that the server listens on.
     pub port: u16,
     /// The server's program.
@@ -49,11 +70,21 @@ pub struct Guest {
     pub arguments: Vec<String>,
 }
 
-/// Does all that, and never returns while the guest lives: its power goes off with the server.
+/// A program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Execute {
+    /// The program; what it prints goes to the second serial line.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Variables of its environment.
+    pub environment: Vec<(String, String)>,
+}
+
+/// Does all that, and never returns while the guest lives.
 pub fn run() -> ! {
-    let ended = start().map(|status| format!("the server ended ({status})"));
-    let why = ended.unwrap_or_else(|error| error.to_string());
-    println!("{FAILED} {why}");
+    let said = start().unwrap_or_else(|error| format!("{FAILED} {error}"));
+    println!("{said}");
     let _ = io::stdout().flush();
     // The console is slower than the power button.
     sleep(Duration::from_millis(50));
@@ -65,7 +96,8 @@ pub fn run() -> ! {
     std::process::exit(1)
 }
 
-fn start() -> io::Result<ExitStatus> {
+/// The guest's last words.
+fn start() -> io::Result<String> {
     for (kind, place) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/tmp")] {
         about(place, mount(kind, place))?;
     }
@@ -75,6 +107,13 @@ fn start() -> io::Result<ExitStatus> {
         about(&driver.display().to_string(), load(driver))?;
     }
     about("lo", take_up(b"lo\0\0\0", Ipv4Addr::LOCALHOST, 8))?;
+    match guest.task {
+        Task::Serve(task) => serve(&task).map(|status| format!("{FAILED} the server ended ({status})")),
+        Task::Execute(task) => execute(&task).map(|code| format!("{ENDED} {code}")),
+    }
+}
+
+fn serve(guest: &Serve) -> io::Result<ExitStatus> {
     about("eth0", await_card().and_then(|()| take_up(CARD, guest.address, guest.prefix)))?;
     about("route", route_through(guest.gateway))?;
     let mut command = Command::new(&guest.program);
@@ -88,6 +127,45 @@ fn start() -> io::Result<ExitStatus> {
     }
     println!("{READY} {}", fs::read_to_string("/proc/sys/kernel/osrelease")?.trim());
     server.wait()
+}
+
+/// Executes a program to its end; its exit code, 128 and more for a signal. Orphans that end meanwhile are laid to rest.
+fn execute(task: &Execute) -> io::Result<i32> {
+    for (kind, place) in [("cgroup2", "/sys/fs/cgroup"), ("tracefs", "/sys/kernel/tracing")] {
+        about(place, mount(kind, place))?;
+    }
+    for device in ["/dev/kvm", "/dev/vhost-net", "/dev/net/tun"] {
+        // As a distribution would: whoever is there may use them.
+        let _ = fs::set_permissions(device, fs::Permissions::from_mode(0o666));
+    }
+    let output = about(OUTPUT, fs::OpenOptions::new().write(true).open(OUTPUT).and_then(as_it_is))?;
+    let mut command = Command::new(&task.program);
+    command.args(&task.arguments).envs(task.environment.iter().map(|(name, value)| (name, value))).current_dir("/tmp");
+    command.stdout(output.try_clone()?).stderr(output).stdin(std::process::Stdio::null());
+    let program = about(&task.program.display().to_string(), command.spawn())?.id() as libc::pid_t;
+    loop {
+        let mut status = 0;
+        // SAFETY: the pointer is to a local.
+        let ended = done(unsafe { libc::waitpid(-1, &raw mut status, 0) }.into())?;
+        if ended == libc::c_long::from(program) {
+            return Ok(if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) });
+        }
+    }
+}
+
+/// A terminal that passes on every byte as it is (termios(3)).
+fn as_it_is(terminal: fs::File) -> io::Result<fs::File> {
+    // SAFETY: all zeroes are a value of it; the pointers are to a local.
+    unsafe {
+        let mut settings: libc::termios = std::mem::zeroed();
+        done(libc::tcgetattr(terminal.as_raw_fd(), &raw mut settings).into())?;
+        libc::cfmakeraw(&raw mut settings);
+        done(libc::tcsetattr(terminal.as_raw_fd(), libc::TCSANOW, &raw const settings).into())?;
+        // A serial line knows no size.
+        let size = libc::winsize { ws_row: 50, ws_col: 160, ws_xpixel: 0, ws_ypixel: 0 };
+        done(libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size).into())?;
+    }
+    Ok(terminal)
 }
 
 fn about<T>(what: &str, result: io::Result<T>) -> io::Result<T> {

@@ -1,6 +1,9 @@
 //! A kernel for guests: Debian's, as its package has it, unpacked into the cache and installed nowhere.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -26,12 +29,23 @@ pub fn fetched() -> Result<PathBuf> {
     moved.map(|()| folder)
 }
 
-fn has_kernel(folder: &std::path::Path) -> bool {
-    let images = fs::read_dir(folder.join("boot")).into_iter().flatten().flatten();
-    images.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("vmlinuz"))
+/// The image of the kernel in such a folder.
+pub fn image(folder: &Path) -> Result<PathBuf> {
+    let images = fs::read_dir(folder.join("boot")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut images: Vec<PathBuf> = images.filter(|path| is_image(path)).collect();
+    images.sort();
+    images.pop().with_context(|| format!("{} holds no kernel", folder.display()))
 }
 
-fn unpack(folder: &std::path::Path) -> Result<()> {
+fn is_image(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
+}
+
+fn has_kernel(folder: &Path) -> bool {
+    image(folder).is_ok()
+}
+
+fn unpack(folder: &Path) -> Result<()> {
     let mut depends = command("apt-cache");
     depends.args(["depends", NEWEST]);
     let list = output(depends)?;

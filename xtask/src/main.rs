@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod daemon;
 mod kernel;
+mod lab;
 mod package;
 mod setup;
 mod shell;
@@ -73,6 +74,18 @@ enum Task {
     },
     /// Fetch Debian's kernel for virtual machines, and print the folder that VIRTAX_GUEST_KERNEL is to name
     GuestKernel,
+    /// Boot an emulated machine in which KVM's exits are real, and execute a command in it, as root
+    Lab {
+        /// Install nothing: say what is missing and how it is brought
+        #[arg(long)]
+        no_install: bool,
+        /// The machine's kernel, with its modules in ../lib/modules [default: Debian's, as for guests]
+        #[arg(long)]
+        kernel: Option<PathBuf>,
+        /// `virtax`, or a program of this machine, with its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
     /// Measure what watching costs, against the same work under a bpftrace script
     Bench {
         /// Install nothing: say what is missing and how it is brought
@@ -118,6 +131,18 @@ fn execute(task: Task) -> Result<()> {
             command.args(["truth", "--force", "--out"]).arg(out);
             command.args(full.then_some("--full")).args(aa.then_some("--aa"));
             run(command)
+        }
+        Task::Lab { no_install, kernel, command } => {
+            setup::all(no_install, Purpose::Test)?;
+            build::all()?;
+            let mut machine = lab::Lab::new()?;
+            if let Some(kernel) = kernel {
+                machine.kernel = kernel;
+            }
+            match machine.execute(&command, std::io::stdout())? {
+                0 => Ok(()),
+                code => bail!("the command ended with exit code {code}"),
+            }
         }
         Task::Bench { no_install, rounds } => {
             setup::all(no_install, Purpose::Bench)?;

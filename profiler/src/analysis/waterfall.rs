@@ -91,8 +91,8 @@ pub struct Waterfall {
     /// Time since their last point of the requests that are on their way at the end of traced phases, ns per operation:
     /// the row `unfinished`.
     pub unfinished_ns_per_op: f64,
-    /// Phases whose counts contradict each other.
-    pub miscounted_phases: usize,
+    /// Phases whose counts contradict each other, each with what does.
+    pub contradictions: Vec<String>,
     /// Tokens: followed, completed, unfinished.
     pub tokens: Tokens,
     /// Whether the client reports whole runs around phases: then latencies and stages are not over the same operations.
@@ -231,7 +231,7 @@ pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
             traced.iter().map(|sums| sums.unfinished_ns).sum(),
             traced.iter().map(|sums| sums.operations).sum(),
         ),
-        miscounted_phases: miscounted_phases(repetitions),
+        contradictions: contradictions(repetitions),
         tokens,
         whole_runs: whole_runs.is_some(),
         counters,
@@ -248,26 +248,37 @@ fn saw_operations(repetition: &Repetition) -> bool {
     })
 }
 
-/// Phases whose counts do not fit together: followed = completed + unfinished + lost, one token a connection, and as
-/// many operations by the probes as by the client, but for those that cross an end.
-fn miscounted_phases(repetitions: &[&Repetition]) -> usize {
-    repetitions
+/// Phases whose counts do not fit together, each with what does not.
+fn contradictions(repetitions: &[&Repetition]) -> Vec<String> {
+    let phases = repetitions
         .iter()
-        .map(|repetition| repetition.phases.iter().filter(|phase| is_miscounted(repetition, phase)).count())
-        .sum()
+        .flat_map(|repetition| repetition.phases.iter().enumerate().map(move |(index, phase)| (repetition, index, phase)));
+    phases
+        .filter_map(|(repetition, index, phase)| {
+            let what = contradiction(repetition, phase)?;
+            Some(format!("round {}, phase {} ({}): {what}", repetition.round + 1, index + 1, phase.kind.name()))
+        })
+        .collect()
 }
 
-fn is_miscounted(repetition: &Repetition, phase: &Phase) -> bool {
-    let Some(probes) = &phase.probes else { return false };
+/// What does not fit together: followed = completed + unfinished + lost, one token a connection, and as many operations by the
+/// probes as by the client, but for those that cross an end.
+fn contradiction(repetition: &Repetition, phase: &Phase) -> Option<String> {
+    let probes = phase.probes.as_ref()?;
     let lost: u64 = LOSSES.iter().map(|cause| probes.counter(*cause)).sum();
     let ended = probes.counter(Counter::Completed) + probes.counter(Counter::Unfinished) + probes.unfinished + lost;
-    // A client that knows no phases cannot say how many there were in one.
-    let told = if phase.client.whole_run { probes.counter(Counter::Operations) } else { phase.client.operations };
-    let operations = probes.counter(Counter::Operations).abs_diff(told);
+    let (followed, operations) = (probes.counter(Counter::Followed), probes.counter(Counter::Operations));
     let connections = u64::from(repetition.connections);
-    probes.counter(Counter::Followed) != ended
-        || operations > connections
-        || (lost == 0 && !phase.client.whole_run && probes.tokens != connections)
+    // A client that knows no phases cannot say how many there were in one.
+    let told = (!phase.client.whole_run).then_some(phase.client.operations);
+    if followed != ended {
+        return Some(format!("{followed} requests followed, {ended} accounted for"));
+    }
+    if let Some(told) = told.filter(|told| operations.abs_diff(*told) > connections) {
+        return Some(format!("{operations} operations by the probes, {told} by the client, {connections} connections"));
+    }
+    (lost == 0 && told.is_some() && probes.tokens != connections)
+        .then(|| format!("{} tokens for {connections} connections", probes.tokens))
 }
 
 /// Rows for all stages seen in traced phases, in path order.

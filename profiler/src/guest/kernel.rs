@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// Where a kernel for guests is looked for before all others: a folder with `boot` and `lib/modules` in it.
 pub const FOLDER_VARIABLE: &str = "VIRTAX_GUEST_KERNEL";
 /// Where it lies if nothing is said.
-const FOLDER: &str = "/usr/share/virtax/guest-kernel";
+pub(super) const FOLDER: &str = "/usr/share/virtax/guest-kernel";
 
 /// A kernel that a guest can boot.
 #[derive(Debug, Clone, PartialEq, Eq)]

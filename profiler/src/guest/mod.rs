@@ -6,5 +6,5 @@ mod image;
 mod kernel;
 mod modules;
 
-pub use image::write_initial;
+pub use image::{DRIVERS, Image, add_kernel};
 pub use kernel::Kernel;

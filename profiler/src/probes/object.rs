@@ -239,6 +239,11 @@ fn load_alternative(
     for (name, hook) in names {
         let program = bpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
         load_program(program, hook, types).map_err(|error| reason(&error))?;
+        if let (Program::RawTracePoint(program), Hook::RawTracepoint(tracepoint)) = (program, hook) {
+            // It loads everywhere: whether the kernel has the tracepoint, also in a module, shows when it is attached.
+            let link = program.attach(tracepoint).map_err(|error| reason(&error))?;
+            program.detach(link).map_err(|error| reason(&error))?;
+        }
     }
     Ok(())
 }
@@ -275,6 +280,15 @@ fn name_fault(line: &str) -> String {
         Some(format!("{start}{}", counter.name()))
     });
     named.unwrap_or_else(|| line.to_owned())
+}
+
+/// Waits until no program runs that was begun before: programs run inside RCU's read sections, and this barrier waits for those
+/// (membarrier(2)). One that was interrupted half-way, by the hypervisor say, has taken a token from one holder and not given it to
+/// the next: who counts tokens then misses it.
+fn settle() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: no pointers. Where the kernel lacks it, the time that reading takes has to do.
+    unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
 }
 
 impl Loaded {
@@ -383,6 +397,7 @@ impl Loaded {
     pub fn stop(&self) {
         let control = self.control.get(0).unwrap_or_default();
         self.control.set(0, Control { state: profiler_common::OFF, ..control });
+        settle();
     }
 
     /// Sets the recorded interval of a phase that is followed already, without a moment in which it is not.

@@ -362,11 +362,12 @@ fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResu
     if stacks_lost > LOSS_LIMIT {
         reasons.push(format!("{:.2} % of the stacks were lost (limit {} %)", 100.0 * stacks_lost, 100.0 * LOSS_LIMIT));
     }
-    if waterfall.miscounted_phases > 0 {
-        reasons.push(format!(
-            "the counts of {} phases contradict each other (tokens, or operations of probes and client)",
-            waterfall.miscounted_phases
-        ));
+    if let Some(first) = waterfall.contradictions.first() {
+        let more = match waterfall.contradictions.len() {
+            1 => String::new(),
+            count => format!("; and {} more phases", count - 1),
+        };
+        reasons.push(format!("the counts of a phase contradict each other: {first}{more}"));
     }
     if waterfall.empty_rounds > 0 {
         reasons.push(format!(

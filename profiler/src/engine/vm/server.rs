@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use workloads::init::{FAILED, Guest as GuestSpec, READY};
+use workloads::init::{FAILED, READY, Serve, Task};
 
 use super::{
     Files,
@@ -20,11 +20,12 @@ use super::{
     tap,
 };
 use crate::{
+    artifact,
     child::{self, ChildLease},
     configuration::Configuration,
     engine::{Bench, Boundary, Server, last_lines_of, ns::network::Network},
     error::{Error, Result},
-    guest::{Kernel, write_initial},
+    guest::{DRIVERS, Image, Kernel},
     interrupt,
     net::{Namespace, Segment, Subnets},
     probes::Names,
@@ -49,7 +50,7 @@ struct Guest {
 
 /// Where the guest sits, where the client reaches it, and its card; the file is the tap's, to be kept until QEMU has it.
 struct Place {
-    guest: GuestSpec,
+    guest: Serve,
     address: SocketAddrV4,
     card: Card,
     tap: Option<(File, Boundary)>,
@@ -60,7 +61,7 @@ fn place(bench: &Bench, configuration: &Configuration, network: Option<&Network>
     let at = |address| SocketAddrV4::new(address, port);
     let told = |address, prefix, gateway| {
         let (program, arguments) = bench.server.packed(at(address), None);
-        GuestSpec { address, prefix, gateway, drivers: Vec::new(), port, program, arguments }
+        Serve { address, prefix, gateway, port, program, arguments }
     };
     let Some(network) = network else {
         let (gateway, address) = subnets.inside_qemu();
@@ -94,7 +95,14 @@ pub(super) fn start(
         console: bench.ledger.folder().join("console.log"),
         initial: machine.folder.join(format!("initial-{number}")),
     };
-    write_initial(&files.initial, kernel, &bench.binary, &bench.server.pack, place.guest)?;
+    let image = Image {
+        kernel,
+        drivers: DRIVERS,
+        binary: artifact::workload()?,
+        packs: &[&bench.server.pack],
+        task: Task::Serve(place.guest.clone()),
+    };
+    image.write(&files.initial)?;
     let output = File::create(&files.console)
         .and_then(|file| Ok((file.try_clone()?, file)))
         .map_err(|error| Error::file("write", &files.console, error))?;

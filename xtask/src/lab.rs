@@ -1,0 +1,193 @@
+//! `cargo xtask lab`: a machine of its own for a command, emulated, in which KVM's exits are real.
+//!
+//! QEMU's emulated processor has AMD's virtualization, so that in this machine `kvm-amd` loads and guests run under KVM, with its
+//! tracepoints. Its kernel is Debian's, with what the reference machine's lacks: kprobes, trampolines, modules.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::{
+    kernel,
+    shell::{command, find, run},
+};
+
+/// What is loaded before the command starts: the bus of the machine, links, rules, taps, and KVM.
+const DRIVERS: &[&str] = &[
+    "virtio_pci",
+    "virtio_rng",
+    "veth",
+    "bridge",
+    "tun",
+    "nf_tables",
+    "nft_ct",
+    "nft_chain_nat",
+    "nft_nat",
+    "overlay",
+    "vhost_net",
+    "kvm-amd",
+];
+/// Programs that runs of virtax's need, if this machine has them.
+const PROGRAMS: &[&str] = &["nft", "redis-server", "redis-benchmark"];
+/// What QEMU reads when it boots a kernel on a PC, and where Debian has it.
+const FIRMWARE: &[&str] = &[
+    "/usr/share/seabios/bios-256k.bin",
+    "/usr/share/qemu/bios-256k.bin",
+    "/usr/share/qemu/bios-microvm.bin",
+    "/usr/share/qemu/linuxboot_dma.bin",
+    "/usr/share/qemu/kvmvapic.bin",
+    "/usr/share/qemu/pvh.bin",
+];
+const QEMU: &str = "qemu-system-x86_64";
+/// Words to its kernel: its console, no second chance, panic rather than wait where a CPU hangs, and no doubt about its clock.
+const KERNEL_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 reboot=t softlockup_panic=1 random.trust_cpu=on tsc=reliable \
+                           net.ifnames=0 rdinit=/init";
+const VIRTAX: &str = "target/release/virtax";
+/// What the first process says at the end, followed by the exit code ([`workloads::init::ENDED`]).
+const ENDED: &str = "virtax-ended:";
+
+/// A machine of the lab.
+pub struct Lab {
+    /// Its kernel's image.
+    pub kernel: PathBuf,
+    /// Its memory, MiB.
+    pub memory: u32,
+    /// Its processors.
+    pub cpus: u32,
+    /// How long it may live.
+    pub patience: Duration,
+}
+
+impl Lab {
+    /// The machine with the kernel of Debian's that guests boot as well.
+    pub fn new() -> Result<Self> {
+        Ok(Self { kernel: kernel::image(&kernel::fetched()?)?, memory: 3072, cpus: 2, patience: Duration::from_secs(1200) })
+    }
+
+    /// Boots it, executes the command in it, and passes on what that prints. Returns its exit code.
+    pub fn execute(&self, words: &[String], output: impl Write) -> Result<i32> {
+        let folder = Path::new("target/lab");
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let (initial, console) = (folder.join("initial"), folder.join("console.log"));
+        self.write_image(&initial, words)?;
+        let code = self.boot(&initial, &console, output);
+        let _ = fs::remove_file(&initial);
+        code
+    }
+
+    fn write_image(&self, initial: &Path, words: &[String]) -> Result<()> {
+        let qemu = find(QEMU).with_context(|| format!("there is no {QEMU}"))?;
+        let mut image = command(VIRTAX);
+        image.arg("guest-image").arg("--out").arg(initial);
+        image.arg("--kernel").arg(&self.kernel).arg("--guest-kernel").arg(&self.kernel);
+        image.args(DRIVERS.iter().flat_map(|driver| ["--driver", driver]));
+        let virtax = fs::canonicalize(VIRTAX).context("virtax is not built")?;
+        for program in PROGRAMS.iter().filter_map(|name| find(name)).chain([qemu, virtax]) {
+            image.arg("--program").arg(program);
+        }
+        for file in FIRMWARE.iter().filter(|file| Path::new(file).is_file()) {
+            image.args(["--file", file]);
+        }
+        image.args(["--env", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "--env", "HOME=/tmp"]);
+        image.args(["--env", "VIRTAX_LAB=1", "--env", "VIRTAX_NO_SKIP=1", "--"]);
+        let program = words.first().context("no command is given")?;
+        image.arg(if program == "virtax" { PathBuf::from(VIRTAX) } else { found(program)? }).args(&words[1..]);
+        run(image)
+    }
+
+    fn boot(&self, initial: &Path, console: &Path, mut output: impl Write) -> Result<i32> {
+        let log = File::create(console).with_context(|| format!("cannot write {}", console.display()))?;
+        drop(log);
+        let mut qemu = command(QEMU);
+        qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
+            .args(["-machine", "q35", "-accel", "tcg,thread=single", "-cpu", "max"])
+            .args(["-smp", &self.cpus.to_string(), "-m", &self.memory.to_string()])
+            .arg("-kernel")
+            .arg(&self.kernel)
+            .arg("-initrd")
+            .arg(initial)
+            .args(["-append", KERNEL_LINE])
+            .args(["-serial", &format!("file:{}", console.display()), "-serial", "stdio"])
+            .args(["-device", "virtio-rng-pci"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut machine = Machine(qemu.spawn().with_context(|| format!("cannot execute {QEMU}"))?);
+        let deadline = Instant::now() + self.patience;
+        let stdout = machine.0.stdout.take().context("its output is a pipe")?;
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let reader = std::thread::spawn(move || copy(stdout, &sender));
+        loop {
+            match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(bytes) => output.write_all(&bytes).and_then(|()| output.flush()).context("cannot pass on its output")?,
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+                    bail!("the machine was not done after {} s{}", self.patience.as_secs(), last_words(console))
+                }
+            }
+        }
+        machine.0.wait().context("cannot wait for QEMU")?;
+        reader.join().map_err(|_| anyhow!("its output could not be read"))?.context("cannot read its output")?;
+        exit_code(&said(console)).with_context(|| format!("the machine ended without an exit code{}", last_words(console)))
+    }
+}
+
+/// QEMU, which does not outlive this.
+struct Machine(Child);
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn copy(mut from: impl Read, to: &std::sync::mpsc::Sender<Vec<u8>>) -> io::Result<()> {
+    let mut bytes = [0; 4096];
+    loop {
+        match from.read(&mut bytes)? {
+            0 => return Ok(()),
+            count if to.send(bytes[..count].to_vec()).is_err() => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
+/// A program by its path, or as a shell would find it.
+fn found(program: &str) -> Result<PathBuf> {
+    if program.contains('/') {
+        return fs::canonicalize(program).with_context(|| format!("there is no {program}"));
+    }
+    find(program).with_context(|| format!("there is no {program}"))
+}
+
+fn said(console: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(console).unwrap_or_default()).into_owned()
+}
+
+fn exit_code(console: &str) -> Option<i32> {
+    console.lines().rev().find_map(|line| line.trim().strip_prefix(ENDED)?.trim().parse().ok())
+}
+
+/// The end of the console, for a message.
+fn last_words(console: &Path) -> String {
+    let said = said(console);
+    let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+    format!("; its console ({}) ends with:\n{}", console.display(), lines[lines.len().saturating_sub(12)..].join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_is_the_last_that_was_said() {
+        assert_eq!(exit_code("kernel\nvirtax-ended: 3\r\n"), Some(3));
+        assert_eq!(exit_code("virtax-failed: virtax-ended\n"), None);
+        assert_eq!(exit_code(""), None);
+    }
+}
