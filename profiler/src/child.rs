@@ -51,13 +51,14 @@ pub fn at_highest_priority(command: &mut Command) {
 }
 
 /// The command runs as [`NOBODY`], without any privilege, for good. To be called after everything else that happens before it is
-/// executed: that may need privileges.
-pub fn unprivileged(command: &mut Command) {
+/// executed: that may need privileges. `group`: one that it belongs to besides.
+pub fn unprivileged(command: &mut Command, group: Option<libc::gid_t>) {
     let parent = own_pid();
     // SAFETY: async-signal-safe system calls.
     unsafe {
         command.pre_exec(move || {
-            check(libc::setgroups(0, std::ptr::null()))?;
+            let groups = group.unwrap_or(NOBODY);
+            check(libc::setgroups(usize::from(group.is_some()), &raw const groups))?;
             check(libc::setresgid(NOBODY, NOBODY, NOBODY))?;
             check(libc::setresuid(NOBODY, NOBODY, NOBODY))?;
             check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;

@@ -82,6 +82,9 @@ enum Task {
         /// The machine's kernel, with its modules in ../lib/modules [default: Debian's, as for guests]
         #[arg(long)]
         kernel: Option<PathBuf>,
+        /// Its processors: more than one are emulated less faithfully
+        #[arg(long, default_value_t = 1)]
+        cpus: u32,
         /// `virtax`, or a program of this machine, with its arguments
         #[arg(last = true, required = true)]
         command: Vec<String>,
@@ -132,10 +135,11 @@ fn execute(task: Task) -> Result<()> {
             command.args(full.then_some("--full")).args(aa.then_some("--aa"));
             run(command)
         }
-        Task::Lab { no_install, kernel, command } => {
+        Task::Lab { no_install, kernel, cpus, command } => {
             setup::all(no_install, Purpose::Test)?;
             build::all()?;
             let mut machine = lab::Lab::new()?;
+            machine.cpus = cpus;
             if let Some(kernel) = kernel {
                 machine.kernel = kernel;
             }

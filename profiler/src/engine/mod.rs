@@ -276,7 +276,7 @@ pub trait Server {
 /// All engines.
 #[must_use]
 pub fn all() -> &'static [&'static dyn Engine] {
-    static ALL: [&dyn Engine; 4] = [&native::Native, &docker::Docker, &ns::Ns, &vm::TCG];
+    static ALL: [&dyn Engine; 5] = [&native::Native, &docker::Docker, &ns::Ns, &vm::KVM, &vm::TCG];
     &ALL
 }
 

@@ -42,7 +42,7 @@ impl Host for Native {
             .map_err(|error| Error::file("write", &log, error))?;
         let mut command = child::command(&program);
         command.args(arguments).stdout(output.0).stderr(output.1);
-        child::unprivileged(&mut command);
+        child::unprivileged(&mut command, None);
         let (child, lease) =
             child::spawn(&bench.ledger, command).map_err(|error| Error::workload("cannot start the server", error))?;
         let injected = configuration.injection.filter(|injection| injection.kind.is_servers());

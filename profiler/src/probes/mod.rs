@@ -18,3 +18,4 @@ pub use object::{Attached, KINDS, Loaded, Options, Preference, Support, support}
 pub use offsets::Offsets;
 pub use records::{RawRecord, RawSeen};
 pub use tables::{Labels, Names};
+pub use tracefs::{Tracefs, count_tracepoint};

@@ -65,15 +65,36 @@ impl Tracefs {
     }
 }
 
+/// Word 5 of the attributes: threads and processes that a counted thread starts are counted as well.
+const INHERIT: u64 = 1 << 1;
+
+/// `struct perf_event_attr` of the first size that all kernels know: type, size, config, flags, and zeroes.
+fn attributes(id: u32, flags: u64) -> [u64; 8] {
+    let mut attributes = [0u64; 8];
+    attributes[0] = PERF_TYPE_TRACEPOINT | (size_of_val(&attributes) as u64) << 32;
+    attributes[1] = u64::from(id);
+    attributes[5] = flags;
+    attributes
+}
+
+/// Counts how often a thread, and all that it starts from now on, passes a tracepoint: the descriptor is read as one number.
+///
+/// # Errors
+/// The kernel's reason.
+pub fn count_tracepoint(id: u32, tid: u32) -> io::Result<OwnedFd> {
+    let attributes = attributes(id, INHERIT);
+    // SAFETY: the pointer is to a local of the size given in it; the kernel checks the rest.
+    descriptor(unsafe {
+        libc::syscall(libc::SYS_perf_event_open, attributes.as_ptr(), tid, -1, -1, PERF_FLAG_FD_CLOEXEC)
+    })
+}
+
 /// Attaches a program to a tracepoint by its number; the returned descriptor holds it there, on all CPUs.
 ///
 /// # Errors
 /// The kernel's reason.
 pub fn attach(id: u32, program: libc::c_int) -> io::Result<OwnedFd> {
-    // `struct perf_event_attr` of the first size that all kernels know: type, size, config, and zeroes.
-    let mut attributes = [0u64; 8];
-    attributes[0] = PERF_TYPE_TRACEPOINT | (size_of_val(&attributes) as u64) << 32;
-    attributes[1] = u64::from(id);
+    let attributes = attributes(id, 0);
     // SAFETY: the pointer is to a local of the size given in it; the kernel checks the rest.
     unsafe {
         let event =

@@ -178,7 +178,7 @@ pub(super) fn start(
     for _ in 0..Injection::of(configuration.injection, Kind::Hogs) {
         let mut command = child::command(&bench.binary);
         command.arg("hog");
-        child::unprivileged(&mut command);
+        child::unprivileged(&mut command, None);
         let (child, lease) = child::spawn(&bench.ledger, command)?;
         server.hogs.push(Companion { child, _lease: lease });
     }
@@ -236,7 +236,7 @@ impl Contained {
         command.args(["relay", "--listen", &self.address.to_string(), "--connect", &to.to_string()]);
         // SAFETY: one async-signal-safe system call.
         unsafe { command.pre_exec(network.router.enter_before_exec()) };
-        child::unprivileged(&mut command);
+        child::unprivileged(&mut command, None);
         let (child, lease) = child::spawn(&bench.ledger, command)?;
         Ok(Companion { child, _lease: lease })
     }

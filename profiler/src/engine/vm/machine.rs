@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Files;
+use super::{Files, Processor};
 use crate::configuration::Configuration;
 
 /// What every machine of a run is made of.
@@ -11,8 +11,8 @@ pub struct Machine {
     pub qemu: PathBuf,
     /// Where a guest's files lie.
     pub folder: PathBuf,
-    /// QEMU's words for what executes the guest.
-    pub accelerator: &'static str,
+    /// What executes the guest.
+    pub processor: Processor,
 }
 
 /// How a guest is joined to the rest.
@@ -31,8 +31,24 @@ pub enum Card {
     },
 }
 
-/// A PC with PCI Express.
-pub const MACHINE: &str = "q35";
+impl Processor {
+    /// QEMU's words for it: the accelerator, and the kind of processor that the guest sees.
+    const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Emulated => ("tcg,thread=multi", "max"),
+            Self::Kvm => ("kvm", "host"),
+        }
+    }
+}
+
+/// A kind of machine: QEMU's words for it, and the end of its devices' names.
+fn kind(name: &str) -> (&'static str, &'static str) {
+    match name {
+        // No bus but that of virtio's own: with PCI (`pcie=on`), guests of nested and emulated processors hang at its resources.
+        "microvm" => ("microvm,x-option-roms=off,isa-serial=on,rtc=off,auto-kernel-cmdline=on", "device"),
+        _ => ("q35", "pci"),
+    }
+}
 
 /// Words to the guest's kernel: its console, silence, no second chance, and no address by itself.
 const KERNEL_LINE: &str =
@@ -49,11 +65,15 @@ impl Machine {
                 format!("user,id=net0,restrict=on,ipv6=off,net={gateway}/24,host={gateway},hostfwd=tcp:{from}-{to}")
             }
         };
+        let (accelerator, cpu) = self.processor.words();
+        let (machine, bus) = kind(configuration.key("machine"));
+        // A card boots nothing here, and needs no program for that.
+        let card_words = if bus == "pci" { ",romfile=" } else { "" };
         let words = [
             ("-name", "guest=virtax,debug-threads=on".to_owned()),
-            ("-machine", MACHINE.to_owned()),
-            ("-accel", self.accelerator.to_owned()),
-            ("-cpu", "max".to_owned()),
+            ("-machine", machine.to_owned()),
+            ("-accel", accelerator.to_owned()),
+            ("-cpu", cpu.to_owned()),
             ("-smp", configuration.key("vcpus").to_owned()),
             ("-m", format!("{}M", configuration.key("memory"))),
             ("-kernel", shown(&files.kernel)),
@@ -61,8 +81,8 @@ impl Machine {
             ("-append", KERNEL_LINE.to_owned()),
             ("-serial", "stdio".to_owned()),
             ("-netdev", network),
-            ("-device", "virtio-net-pci,netdev=net0,romfile=".to_owned()),
-            ("-device", "virtio-rng-pci".to_owned()),
+            ("-device", format!("virtio-net-{bus},netdev=net0{card_words}")),
+            ("-device", format!("virtio-rng-{bus}")),
         ];
         let switches = ["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned);
         let display = ["-display", "none"].map(str::to_owned);
@@ -81,7 +101,7 @@ mod tests {
     #[test]
     fn command_lines() {
         let machine =
-            Machine { qemu: "qemu-system-x86_64".into(), folder: "/programs".into(), accelerator: "tcg,thread=multi" };
+            |processor| Machine { qemu: "qemu-system-x86_64".into(), folder: "/programs".into(), processor };
         let files = Files {
             kernel: "/programs/vmlinuz".into(),
             console: "/programs/console".into(),
@@ -89,9 +109,14 @@ mod tests {
         };
         let at = |last, port| SocketAddrV4::new(Ipv4Addr::new(198, 18, 1, last), port);
         let user = Card::User { from: at(1, 7000), to: at(18, 7000), gateway: Ipv4Addr::new(198, 18, 1, 17) };
-        let shown = [("tcg", Card::Tap(3)), ("tcg:net=user,vcpus=2", user)].map(|(name, card)| {
+        let rows = [
+            ("tcg", Card::Tap(3), Processor::Emulated),
+            ("tcg:net=user,vcpus=2", user, Processor::Emulated),
+            ("kvm:machine=microvm", Card::Tap(3), Processor::Kvm),
+        ];
+        let shown = rows.map(|(name, card, processor)| {
             let configuration = parse(name).unwrap().0;
-            machine.arguments(&configuration, &files, &card).join(" ").replace(" -", "\n  -")
+            machine(processor).arguments(&configuration, &files, &card).join(" ").replace(" -", "\n  -")
         });
         insta::assert_snapshot!(shown.join("\n\n"));
     }

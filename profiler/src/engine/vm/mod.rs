@@ -1,5 +1,6 @@
 //! Virtual machines: the server in a guest of QEMU's, booted anew for every repetition.
 
+mod gate;
 mod machine;
 mod server;
 mod tap;
@@ -26,15 +27,28 @@ use crate::{
 pub struct Vm {
     name: &'static str,
     summary: &'static str,
-    accelerator: &'static str,
+    processor: Processor,
 }
 
-/// Every instruction of the guest translated to one or more of the host's: a guest without any hypervisor.
+/// What executes a guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Processor {
+    /// QEMU translates every one to one or more of the host's: there is no hypervisor.
+    Emulated,
+    /// The processor itself, by the kernel's hypervisor.
+    Kvm,
+}
+
+/// With an emulated processor.
 pub static TCG: Vm = Vm {
     name: "tcg",
     summary: "a virtual machine of QEMU's with an emulated processor: no evidence of KVM's cost",
-    accelerator: "tcg,thread=multi",
+    processor: Processor::Emulated,
 };
+
+/// With the hardware's virtualization.
+pub static KVM: Vm =
+    Vm { name: "kvm", summary: "a virtual machine of QEMU's, by the kernel's KVM", processor: Processor::Kvm };
 
 /// QEMU, and Debian's package of it.
 pub const QEMU: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
@@ -42,13 +56,19 @@ pub const QEMU: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
 /// What stands beside every result of an emulated processor.
 pub const EMULATED: &str = "emulated: no evidence of KVM's cost";
 
-const KEYS: [Key; 4] = [
+const KEYS: [Key; 5] = [
     Key {
         name: "net",
         values: Values::Words(&["tap", "nat", "user"]),
         default: "tap",
         help: "tap: a tap behind a router; nat: with a published port; user: QEMU's own network in user space (the machine is \
                one row)",
+    },
+    Key {
+        name: "machine",
+        values: Values::Words(&["q35", "microvm"]),
+        default: "q35",
+        help: "q35: a PC; microvm: as little as boots Linux, its devices without a PCI bus",
     },
     Key { name: "vcpus", values: Values::Number { from: 1, to: 64 }, default: "1", help: "processors of the guest" },
     Key {
@@ -86,10 +106,16 @@ impl Engine for Vm {
             "nat" => "a tap and NAT",
             _ => "a tap",
         };
-        format!("a virtual machine behind {net} ({EMULATED})")
+        match self.processor {
+            Processor::Emulated => format!("a virtual machine behind {net} ({EMULATED})"),
+            Processor::Kvm => format!("a KVM machine behind {net}"),
+        }
     }
     fn prepare(&self, bench: &Bench, configurations: &[Configuration]) -> Result<Box<dyn Host>> {
         let qemu = pack::find_program(QEMU.0, QEMU.1)?;
+        if self.processor == Processor::Kvm {
+            gate::check_device()?;
+        }
         let folder = Path::new(PROGRAMS).join(&bench.run_id);
         let (mut networks, mut kernels) = (BTreeMap::new(), BTreeMap::new());
         for configuration in configurations {
@@ -103,7 +129,7 @@ impl Engine for Vm {
                 networks.insert(configuration.to_string(), Rc::new(network));
             }
         }
-        let machine = Machine { qemu, folder, accelerator: self.accelerator };
+        let machine = Machine { qemu, folder, processor: self.processor };
         Ok(Box::new(Prepared { machine, kernels, networks }))
     }
 }

@@ -16,7 +16,9 @@ use workloads::init::{FAILED, READY, Serve, Task};
 
 use super::{
     Files,
-    machine::{Card, MACHINE, Machine},
+    Processor,
+    gate::{self, Proof},
+    machine::{Card, Machine},
     tap,
 };
 use crate::{
@@ -113,8 +115,10 @@ pub(super) fn start(
         // SAFETY: one async-signal-safe system call; the descriptor is open until the child has executed.
         unsafe { command.pre_exec(move || keep_open(tap)) };
     }
-    child::unprivileged(&mut command);
+    let group = if machine.processor == Processor::Kvm { gate::group()? } else { None };
+    child::unprivileged(&mut command, group);
     let (child, lease) = child::spawn(&bench.ledger, command)?;
+    let proof = if machine.processor == Processor::Kvm { Some(Proof::of(child.id())?) } else { None };
     let mut guest = Guest {
         child,
         _lease: lease,
@@ -126,11 +130,11 @@ pub(super) fn start(
         client: bench.wire.namespace.clone(),
         facts: Vec::new(),
     };
-    let release = guest.await_server(configuration)?;
-    guest.facts =
-        [("accelerator", configuration.engine.clone()), ("machine", MACHINE.to_owned()), ("guest_kernel", release)]
-            .map(|(name, value)| (name.to_owned(), value))
-            .to_vec();
+    let release = guest.await_server(configuration, proof.as_ref())?;
+    let machine = configuration.key("machine").to_owned();
+    guest.facts = [("accelerator", configuration.engine.clone()), ("machine", machine), ("guest_kernel", release)]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec();
     Ok(Box::new(guest))
 }
 
@@ -140,8 +144,10 @@ fn keep_open(descriptor: i32) -> io::Result<()> {
 }
 
 impl Guest {
-    /// Waits until the console says that the server answers; the release of its kernel.
-    fn await_server(&mut self, configuration: &Configuration) -> Result<String> {
+    /// Waits until the console says that the server answers; the release of its kernel. With a proof, it must be there by then, and
+    /// a machine in which nothing shows for long is given up early.
+    fn await_server(&mut self, configuration: &Configuration, proof: Option<&Proof>) -> Result<String> {
+        let began = Instant::now();
         let deadline = Instant::now() + PATIENCE;
         let fail = |guest: &Self, why: String| {
             let words = last_lines_of(&guest.console, CONSOLE_LINES);
@@ -159,7 +165,12 @@ impl Guest {
             if let Some((_, rest)) = console.split_once(READY)
                 && let Some((release, _)) = rest.split_once(['\r', '\n'])
             {
-                return Ok(release.trim().to_owned());
+                return proof.map_or(Ok(()), Proof::check).map(|()| release.trim().to_owned());
+            }
+            if began.elapsed() > gate::FIRST_ENTRY
+                && let Some(proof) = proof
+            {
+                proof.check()?;
             }
             if console.contains(FAILED) && console.ends_with('\n') {
                 return Err(fail(self, "its first process gave up".to_owned()));

@@ -40,7 +40,7 @@ impl Own {
         // SAFETY: the closure makes one async-signal-safe system call.
         unsafe { command.pre_exec(bench.wire.namespace.enter_before_exec()) };
         child::at_highest_priority(&mut command);
-        child::unprivileged(&mut command);
+        child::unprivileged(&mut command, None);
         let (mut child, lease) = child::spawn(&bench.ledger, command)?;
         let (Some(requests), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Error::workload("cannot talk to the client", "it has no pipes"));

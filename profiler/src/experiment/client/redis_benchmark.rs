@@ -108,7 +108,7 @@ impl RedisBenchmark {
         command.args(arguments).args(["-n", &requests.to_string()]).stdout(output).stderr(errors);
         // SAFETY: the closure makes one async-signal-safe system call.
         unsafe { command.pre_exec(net::enter_before_exec(&self.namespace)) };
-        child::unprivileged(&mut command);
+        child::unprivileged(&mut command, None);
         let (child, lease) = child::spawn(&self.ledger, command)?;
         self.pid = child.id();
         // First, so that it is ended whatever comes.
