@@ -19,6 +19,7 @@ mod slots;
 mod stacks;
 mod thread;
 mod token;
+mod vcpu;
 
 use aya_ebpf::{
     EbpfContext,
@@ -91,7 +92,7 @@ tracepoints! {
     waking_typed, waking_raw: "sched_waking" => |ctx, control, K| thread::waking(&control, ctx.as_ptr(), K::load(ctx.arg(0), settings::task_pid()));
     wakeup_typed, wakeup_raw: "sched_wakeup" => |ctx, control, K| thread::wakeup(&control, K::load(ctx.arg(0), settings::task_pid()));
     switch_typed, switch_raw: "sched_switch" => |ctx, control, K| thread::switched::<K>(&control, ctx.as_ptr(), ctx.arg(0), ctx.arg(1), ctx.arg(2));
-    call_typed, call_raw: "sys_enter" => |ctx, _control, K| thread::called(ctx.arg(1));
+    call_typed, call_raw: "sys_enter" => |ctx, control, K| thread::called(&control, ctx.arg(1));
     return_typed, return_raw: "sys_exit" => |ctx, control, K| thread::returned(&control);
     softirq_typed, softirq_raw: "softirq_entry" => |ctx, control, K| thread::softirq_began(&control, ctx.arg(0));
     softirq_end_typed, softirq_end_raw: "softirq_exit" => |ctx, _control, K| thread::softirq_ended(ctx.arg(0));
@@ -143,7 +144,17 @@ records! {
     );
     waking_record: "sched_waking" => |ctx, control| thread::waking(&control, ctx.as_ptr(), field(&ctx, settings::waking_pid()));
     wakeup_record: "sched_wakeup" => |ctx, control| thread::wakeup(&control, field(&ctx, settings::wakeup_pid()));
-    call_record: "sys_enter" => |ctx, _control| thread::called(field(&ctx, settings::call_id()));
+    entry_record: "kvm_entry" => |ctx, control| vcpu::entered(&control, field(&ctx, settings::entry_vcpu()));
+    exit_record: "kvm_exit" => |ctx, control| vcpu::left(&control, field(&ctx, settings::exit_reason()));
+    user_record: "kvm_userspace_exit" => |ctx, control| vcpu::handed_to_user(&control);
+    halt_record: "kvm_vcpu_wakeup" => |ctx, control| vcpu::halted(
+        &control,
+        field(&ctx, settings::halt_ns()),
+        field(&ctx, settings::halt_waited()),
+    );
+    pio_record: "kvm_pio" => |ctx, _control| vcpu::accessed_port(field(&ctx, settings::pio_port()));
+    mmio_record: "kvm_mmio" => |ctx, _control| vcpu::accessed_memory(field(&ctx, settings::mmio_gpa()));
+    call_record: "sys_enter" => |ctx, control| thread::called(&control, field(&ctx, settings::call_id()));
     return_record: "sys_exit" => |ctx, control| thread::returned(&control);
     softirq_record: "softirq_entry" => |ctx, control| thread::softirq_began(&control, field(&ctx, settings::softirq_vec()));
     softirq_end_record: "softirq_exit" => |ctx, _control| thread::softirq_ended(field(&ctx, settings::softirq_end_vec()));

@@ -10,6 +10,7 @@ use profiler_common::{
     Thread, Wait,
     point::DEVICES,
     state::{RUNNING, STATES},
+    vcpu,
 };
 
 use crate::{
@@ -52,6 +53,9 @@ static CPUS: PerCpuArray<Cpu> = PerCpuArray::with_max_entries(1, 0);
 /// Occurrences and ns of each state of the threads of each role.
 #[map]
 static STATE_TOTALS: PerCpuArray<[[[u64; 2]; STATES]; ROLE_COUNT]> = PerCpuArray::with_max_entries(1, 0);
+/// Ports and pages that guests have accessed; 0: free.
+#[map]
+static VM_PLACES: Array<u64> = Array::with_max_entries(vcpu::PLACES, MMAPABLE);
 #[map]
 static RECORDS: Array<Record> = Array::with_max_entries(RECORD_SLOTS, MMAPABLE);
 #[map]
@@ -214,6 +218,23 @@ pub fn device(address: u64) -> Option<u8> {
         return Some(index as u8);
     }
     device_further(address, index)
+}
+
+/// 1 + index of a port or page (`vcpu::PORT`); 0: there is no room for it.
+#[cold]
+#[inline(never)]
+pub fn place_of_guest(place: u64) -> u32 {
+    let first = ((place >> 32) as u32 ^ place as u32).wrapping_mul(SPREAD) >> 24;
+    for way in 0..8 {
+        let index = (first + way) & (vcpu::PLACES - 1);
+        let Some(slot) = VM_PLACES.get_ptr_mut(index) else { continue };
+        let slot = unsafe { &mut *slot };
+        let known = swap_if(slot, 0, place);
+        if known == 0 || known == place {
+            return index + 1;
+        }
+    }
+    0
 }
 
 /// Whether a virtual machine answers behind the device with this index.

@@ -96,6 +96,18 @@ settings! {
     SOFTIRQ_VEC => softirq_vec;
     /// Offset of `vec` in the record of `softirq_exit`.
     SOFTIRQ_END_VEC => softirq_end_vec;
+    /// Offset of `vcpu_id` in the record of `kvm_entry`.
+    ENTRY_VCPU => entry_vcpu;
+    /// Offset of `exit_reason` in the record of `kvm_exit`.
+    EXIT_REASON => exit_reason;
+    /// Offset of `ns` in the record of `kvm_vcpu_wakeup`.
+    HALT_NS => halt_ns;
+    /// Offset of `waited` in the record of `kvm_vcpu_wakeup`.
+    HALT_WAITED => halt_waited;
+    /// Offset of `port` in the record of `kvm_pio`.
+    PIO_PORT => pio_port;
+    /// Offset of `gpa` in the record of `kvm_mmio`.
+    MMIO_GPA => mmio_gpa;
     /// Points that a record holds, at most `RECORD_POINTS`.
     RECORD_LIMIT => record_limit;
     /// 1: faults of the probes go to the terminal.

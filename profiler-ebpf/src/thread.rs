@@ -15,6 +15,7 @@ use crate::{
     settings::{self, NO_FIELD},
     stacks,
     token::spend_detail,
+    vcpu,
 };
 
 type Fault = Option<Counter>;
@@ -153,6 +154,7 @@ pub fn wakeup(control: &Control, tid: u32) -> Fault {
     if thread.epoch == control.epoch && (thread.state == WAKING || thread.state == BLOCKED) {
         turn_to(control, thread, RUNNABLE, at_ns);
     }
+    vcpu::wakes(control, thread, at_ns);
     None
 }
 
@@ -171,6 +173,7 @@ pub fn switched<K: Kernel>(control: &Control, context: *mut c_void, preempted: u
         thread.state = SWITCHING;
     }
     turn_to(control, thread, RUNNING, at_ns);
+    vcpu::gets_cpu(control, thread, at_ns);
     if thread.watched != 0 && control.mode == STACKS {
         thread.watched = 0;
         stacks::emit_head(&wait_event(control, thread, event::WAIT_END, at_ns));
@@ -214,6 +217,7 @@ fn leaves<K: Kernel>(
         RUNNABLE
     };
     turn_to(control, thread, state, at_ns);
+    vcpu::leaves_cpu(control, thread, state == BLOCKED, at_ns);
     if control.mode != STACKS || control.wait_every == 0 || at_ns < control.open_ns || at_ns >= control.close_ns {
         return;
     }
@@ -238,9 +242,10 @@ fn is_throttled<K: Kernel>(task: u64) -> bool {
 
 /// `raw_syscalls:sys_enter`
 #[inline(always)]
-pub fn called(number: u64) -> Fault {
+pub fn called(control: &Control, number: u64) -> Fault {
     let thread = current()?;
     let at_ns = now();
+    vcpu::called(control, thread, at_ns);
     thread.number = number as u32 + 1;
     thread.entered_ns = at_ns;
     let kind = call_kind(number);
@@ -255,6 +260,7 @@ pub fn called(number: u64) -> Fault {
 pub fn returned(control: &Control) -> Fault {
     let thread = current()?;
     let at_ns = now();
+    vcpu::returned(control, thread, at_ns);
     let number = thread.number.wrapping_sub(1);
     thread.number = 0;
     if number < SYSTEM_CALLS && at_ns < control.close_ns && thread.entered_ns >= control.open_ns {

@@ -167,6 +167,45 @@ pub struct StateTotal {
     pub total_ns: u64,
 }
 
+/// Time of one virtual processor in one state, in one detailed phase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VcpuTotal {
+    /// Its number in its machine.
+    pub vcpu: u8,
+    /// What it did.
+    pub state: VcpuState,
+    /// Why the guest had been left, by the kernel's own name; of an access, its place. Empty in the guest.
+    pub reason: String,
+    /// How often that ended in the phase.
+    pub count: u64,
+    /// Time in it, as far as it lies in the phase, ns.
+    pub total_ns: u64,
+    /// `(bucket, count)` of the durations.
+    pub buckets: Vec<(u16, u32)>,
+}
+
+/// What a virtual processor does. The first six divide its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VcpuState {
+    /// It executes the guest.
+    Guest,
+    /// The host's kernel handles an exit.
+    Kernel,
+    /// The machine's process does, its waits included.
+    User,
+    /// Its thread waits for a CPU.
+    ScheduledOut,
+    /// The kernel has put its thread to sleep: the guest is halted, or waits for what is not there yet.
+    Blocked,
+    /// The guest is halted, and the kernel polls for something to do.
+    Polled,
+    /// From exit to entry, all of the above together.
+    Exit,
+    /// The machine's process handles an access to a port or to memory: part of [`VcpuState::User`].
+    Access,
+}
+
 /// What the probes counted in one phase.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeCounts {
@@ -176,6 +215,9 @@ pub struct ProbeCounts {
     pub calls: Vec<CallTotal>,
     /// What threads did (detailed and sampled phases).
     pub states: Vec<StateTotal>,
+    /// What virtual processors did (detailed phases).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vcpus: Vec<VcpuTotal>,
     /// [`profiler_common::Counter`]s by name; zeros too.
     pub counters: BTreeMap<String, u64>,
     /// Requests started inside the phase and still under way at its end, found in the holders.
@@ -203,6 +245,9 @@ impl ProbeCounts {
 pub struct Phase {
     /// What was attached.
     pub kind: PhaseKind,
+    /// When it began, ns of `CLOCK_MONOTONIC`.
+    #[serde(default)]
+    pub open_ns: u64,
     /// Length, ns.
     pub length_ns: u64,
     /// What the client saw.

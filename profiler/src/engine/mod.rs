@@ -166,6 +166,10 @@ pub trait Engine: Sync {
     fn check(&self, _configuration: &Configuration) -> Result<()> {
         Ok(())
     }
+    /// Whether its servers run in virtual machines of the kernel's, whose exits can be seen.
+    fn is_kvm(&self) -> bool {
+        false
+    }
     /// Whether it can put a known cost of this kind in.
     fn accepts(&self, kind: Kind) -> bool {
         kind.is_everywhere()

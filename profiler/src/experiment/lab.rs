@@ -75,6 +75,8 @@ impl<'a> Lab<'a> {
         let sampling = sampling_of(plan, &cpus)?;
         // First what needs no trace to be left: a machine without probes ends here.
         let offsets = Offsets::of_running_kernel()?;
+        let has_machine = |found: &Configuration| engine::by_name(&found.engine).is_some_and(|engine| engine.is_kvm());
+        let options = Options { machines: plan.configurations.iter().any(has_machine), ..options };
         let probes = Loaded::new(&offsets, &options)?;
         if !cpus.agent.is_empty() {
             process::pin(std::process::id(), &cpus.agent)?;

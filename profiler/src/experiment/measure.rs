@@ -167,7 +167,7 @@ impl<'a> Measurement<'a> {
             sleep_until(close_ns, || ())?;
             let length_ns = length.as_nanos() as u64;
             let client = self.report()?;
-            Ok((open_ns, Phase { kind: PhaseKind::Detached, length_ns, client, probes: None, account: None }))
+            Ok((open_ns, Phase { kind: PhaseKind::Detached, open_ns, length_ns, client, probes: None, account: None }))
         })
     }
 
@@ -254,7 +254,7 @@ impl<'a> Measurement<'a> {
             noted: (counts.counter(Counter::Events), counts.counter(Counter::EventsRingFull)),
         });
         let client = whole_run.unwrap_or_else(|| self.report())?;
-        let phase = Phase { kind, length_ns, client, probes: Some(counts), account: None };
+        let phase = Phase { kind, open_ns, length_ns, client, probes: Some(counts), account: None };
         Ok((open_ns, RawPhase { phase, records, sampled }))
     }
 

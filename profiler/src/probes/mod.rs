@@ -10,6 +10,7 @@ mod offsets;
 mod records;
 mod tables;
 mod tracefs;
+mod vcpus;
 
 pub use cost::{Dispatch, RunTimes, ns_per_run};
 pub use events::RawEvent;

@@ -21,12 +21,13 @@ use super::{
     mapped::MappedArray,
     tables::Tables,
     tracefs::{self, Tracefs},
+    vcpus::Reasons,
 };
 use crate::{
     artifact,
     counts::{PhaseKind, Role},
     error::{Error, Result},
-    points::{Alternative, Hook, PROBES, Probe},
+    points::{Alternative, Hook, PROBES, Probe, Set},
 };
 
 /// Which alternatives may be used.
@@ -64,6 +65,8 @@ pub struct Options {
     pub debug: bool,
     /// Sizes of the tables.
     pub limits: Limits,
+    /// Whether there are virtual machines of the kernel's: without, nothing of them is loaded.
+    pub machines: bool,
 }
 
 /// A set of attached probes; dropping it detaches them and leaves them loaded.
@@ -81,6 +84,7 @@ pub struct Loaded {
     logger: Option<EbpfLogger<FaultNames>>,
     records: Records,
     pub(super) limits: Limits,
+    pub(super) reasons: Reasons,
 }
 
 /// System calls that send, receive, or wait for readiness, by the numbers of this architecture.
@@ -301,7 +305,7 @@ impl Loaded {
         let records = Records::of_running_kernel();
         let mut bpf = open_object(offsets, &records, options, &types)?;
         let mut chosen = Vec::new();
-        for probe in PROBES {
+        for probe in PROBES.iter().filter(|probe| probe.set != Set::Machine || options.machines) {
             let mut refusals = Vec::new();
             let found = options.preference.order(probe.alternatives).into_iter().find(|alternative| {
                 load_alternative(&mut bpf, alternative, &types, &records)
@@ -321,12 +325,13 @@ impl Loaded {
             }
         }
         Self::load_sampler(&mut bpf)?;
+        let reasons = if options.machines { Reasons::of_running_kernel() } else { Reasons::default() };
         let control = MappedArray::new(map(&bpf, "CONTROL")?, 1)?;
         let tables = Tables::new(&bpf)?;
         let ring = typed(bpf.take_map("RECORD_RING"))?;
         let events = typed(bpf.take_map("EVENT_RING"))?;
         let mut loaded =
-            Self { bpf, chosen, control, tables, ring, events, logger: None, records, limits: options.limits };
+            Self { bpf, chosen, control, tables, ring, events, logger: None, records, limits: options.limits, reasons };
         loaded.name_calls()?;
         if options.debug {
             loaded.logger = EbpfLogger::init_with_logger(&mut loaded.bpf, FaultNames)

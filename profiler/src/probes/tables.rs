@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use profiler_common::{
-    CALL_KEYS, CLIENT, CONNECTION_SLOTS, COUNTERS, Connection, Counter, Device, EMPTY, PACKET_SLOTS, Packet,
+    CALL_KEYS, CLIENT, CONNECTION_SLOTS, COUNTERS, Connection, Counter, Device, EMPTY, EXIT_KEYS, PACKET_SLOTS, Packet,
     RECORD_SLOTS, ROLES, Record, SLOTS, STAGES, SYSTEM_CALLS, Socket, Stage, Thread,
     point::{DEVICES, RECEIVED},
     state::{self, STATES},
@@ -13,6 +13,7 @@ use profiler_common::{
 use super::{
     mapped::MappedArray,
     object::{Loaded, map, table, typed},
+    vcpus,
 };
 use crate::{
     counts::{CallTotal, DeviceInfo, Place, ProbeCounts, Role, StageTotal, StateTotal},
@@ -101,6 +102,7 @@ pub(super) struct Tables {
     records: MappedArray<Record>,
     devices: MappedArray<Device>,
     stage_keys: MappedArray<u64>,
+    places: MappedArray<u64>,
 }
 
 impl Tables {
@@ -113,6 +115,7 @@ impl Tables {
             records: MappedArray::new(map(bpf, "RECORDS")?, RECORD_SLOTS)?,
             devices: MappedArray::new(map(bpf, "DEVICE_TABLE")?, DEVICES)?,
             stage_keys: MappedArray::new(map(bpf, "STAGE_KEYS")?, STAGES)?,
+            places: MappedArray::new(map(bpf, "VM_PLACES")?, profiler_common::vcpu::PLACES)?,
         })
     }
 }
@@ -191,6 +194,12 @@ impl Loaded {
             stages: after.stages_since(before, labels),
             calls: after.calls_since(before),
             states: after.states_since(before, &self.states_unfinished(phase)),
+            vcpus: vcpus::totals(
+                after.vcpus_since(before),
+                vcpus::unfinished(self.threads(), phase),
+                &self.reasons,
+                &self.tables.places.iter().collect::<Vec<_>>(),
+            ),
             counters: after.counters_since(before),
             ..ProbeCounts::default()
         };
@@ -215,6 +224,7 @@ impl Loaded {
         self.tables.threads.clear();
         self.tables.records.clear();
         self.tables.devices.clear();
+        self.tables.places.clear();
         self.forget_stages()?;
         self.forget_roles()?;
         while self.ring.next().is_some() {}
@@ -277,13 +287,17 @@ impl Loaded {
         of_role(CLIENT).min(of_role(profiler_common::SERVER) + self.connections_of(epoch).count())
     }
 
+    /// Threads that have been seen.
+    fn threads(&self) -> impl Iterator<Item = Thread> {
+        // Nearly all slots are free: their first word says so.
+        let taken = |slot: &usize| self.tables.threads.head::<u32>(*slot).is_some_and(|tid| tid != 0);
+        (0..SLOTS as usize).filter(taken).filter_map(|slot| self.tables.threads.get(slot))
+    }
+
     /// Times of the states in which threads are at the end of a phase, by role and state.
     fn states_unfinished(&self, phase: &profiler_common::Control) -> [[u64; STATES]; ROLES] {
         let mut times = [[0; STATES]; ROLES];
-        // Nearly all slots are free: their first word says so.
-        let taken = |slot: &usize| self.tables.threads.head::<u32>(*slot).is_some_and(|tid| tid != 0);
-        let threads = (0..SLOTS as usize).filter(taken).filter_map(|slot| self.tables.threads.get(slot));
-        for thread in threads.filter(|thread| thread.epoch == phase.epoch) {
+        for thread in self.threads().filter(|thread| thread.epoch == phase.epoch) {
             // A thread that sleeps from end to end has no part in the operations.
             if thread.state == state::BLOCKED && thread.since_ns <= phase.open_ns {
                 continue;
@@ -347,7 +361,7 @@ impl Totals {
     fn calls_since(&self, before: &Self) -> Vec<CallTotal> {
         let none = (0, 0, vec![0; profiler_common::BUCKETS]);
         self.stages
-            .range(CALL_KEYS..)
+            .range(CALL_KEYS..EXIT_KEYS)
             .filter_map(|(key, after)| {
                 let (count, total_ns, buckets) = difference(after, before.stages.get(key).unwrap_or(&none))?;
                 let number = key & (SYSTEM_CALLS - 1);
@@ -361,6 +375,16 @@ impl Totals {
                 })
             })
             .collect()
+    }
+
+    /// Keys of virtual processors, with counts, times and durations.
+    fn vcpus_since(&self, before: &Self) -> impl Iterator<Item = (u32, u64, u64, Vec<(u16, u32)>)> {
+        let none = (0, 0, vec![0; profiler_common::BUCKETS]);
+        let found = self.stages.range(EXIT_KEYS..);
+        found.filter_map(move |(key, after)| {
+            let (count, ns, buckets) = difference(after, before.stages.get(key).unwrap_or(&none))?;
+            Some((*key, count, ns, buckets))
+        })
     }
 
     /// Times of threads in each state, those included in which they still are.

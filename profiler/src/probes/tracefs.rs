@@ -54,14 +54,21 @@ impl Tracefs {
         Ok(Self { root: PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd())), _mount: Some(mount) })
     }
 
+    /// What the kernel says of an event, by `category/name`.
+    ///
+    /// # Errors
+    /// If this kernel lacks it.
+    pub fn text(&self, event: &str) -> Result<String, String> {
+        let path = self.root.join("events").join(event).join("format");
+        fs::read_to_string(path).map_err(|error| format!("tracepoint {event}: {error}"))
+    }
+
     /// The layout of an event's record, by `category/name`.
     ///
     /// # Errors
     /// If this kernel lacks it, or it cannot be understood.
     pub fn format(&self, event: &str) -> Result<Format, String> {
-        let path = self.root.join("events").join(event).join("format");
-        let text = fs::read_to_string(path).map_err(|error| format!("tracepoint {event}: {error}"))?;
-        Format::parse(&text).map_err(|why| format!("tracepoint {event}: {why}"))
+        Format::parse(&self.text(event)?).map_err(|why| format!("tracepoint {event}: {why}"))
     }
 }
 

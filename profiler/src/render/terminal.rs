@@ -3,6 +3,7 @@
 mod bench;
 mod profiled;
 pub mod truth;
+mod vcpus;
 
 pub use bench::benchmark;
 

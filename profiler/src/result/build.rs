@@ -167,7 +167,9 @@ fn configuration(
         cpu_times: super::profiled::cpu_times(profiled),
         samples: super::profiled::sample_counts(profiled, header.sample_rate_hz),
         syscalls: super::profiled::syscalls(repetitions),
-        exits: Vec::new(),
+        vcpus: super::vcpus::vcpus(repetitions),
+        exits: super::vcpus::exits(repetitions),
+        accesses: super::vcpus::accesses(repetitions),
         losses,
         counters: waterfall
             .counters

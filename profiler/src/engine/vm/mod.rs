@@ -96,6 +96,9 @@ impl Engine for Vm {
     fn keys(&self) -> &'static [Key] {
         &KEYS
     }
+    fn is_kvm(&self) -> bool {
+        self.processor == Processor::Kvm
+    }
     fn accepts(&self, kind: Kind) -> bool {
         // The guest keeps no account that the host could read.
         kind == Kind::Copy

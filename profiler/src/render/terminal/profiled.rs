@@ -16,8 +16,14 @@ const FEWEST_CALLS: f64 = 0.005;
 
 /// All of them; empty without samples and system calls.
 pub(super) fn tables(configuration: &ConfigurationResult, look: Look) -> String {
-    [layers(configuration, look), cpu(configuration, look), syscalls(configuration, look), samples(configuration)]
-        .concat()
+    [
+        layers(configuration, look),
+        cpu(configuration, look),
+        syscalls(configuration, look),
+        super::vcpus::tables(configuration, look),
+        samples(configuration),
+    ]
+    .concat()
 }
 
 fn layer(layer: &LayerResult) -> String {

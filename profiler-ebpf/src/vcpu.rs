@@ -1,0 +1,173 @@
+//! Virtual processors: when their guest is entered and left, and who handles what it was left for.
+//!
+//! A virtual processor is a thread of the machine's process. What it does changes at KVM's tracepoints, at its system calls, and where
+//! the scheduler takes it off its CPU; so its time is divided without gaps.
+
+use profiler_common::{
+    Control, Counter, Thread, exit_key,
+    vcpu::{BLOCKED, EXIT, GUEST, KERNEL, NUMBERS, OUT, PLACE, POLLED, PORT, UNKNOWN, USER},
+};
+
+use crate::{
+    maps::{current, now, place_of_guest},
+    token::spend_detail,
+};
+
+type Fault = Option<Counter>;
+
+/// Ends the time in the present state at `at_ns`.
+#[inline(always)]
+fn turn_to(control: &Control, thread: &mut Thread, state: u8, at_ns: u64) {
+    let vcpu = &mut thread.vcpu;
+    if vcpu.epoch != control.epoch {
+        // What happened between the phases was not seen.
+        vcpu.epoch = control.epoch;
+        vcpu.exit_ns = 0;
+        vcpu.state = UNKNOWN;
+    }
+    let (before, number) = (vcpu.state, vcpu.number.wrapping_sub(1));
+    if before != UNKNOWN {
+        let reason = if before == GUEST { 0 } else { vcpu.reason };
+        spend_detail(control, exit_key(before, number, reason), vcpu.since_ns, at_ns);
+        if before == USER && vcpu.place != 0 {
+            spend_detail(control, exit_key(PLACE, number, vcpu.place - 1), vcpu.since_ns, at_ns);
+        }
+    }
+    vcpu.state = state;
+    vcpu.since_ns = at_ns;
+}
+
+/// `kvm:kvm_entry`
+#[inline(always)]
+pub fn entered(control: &Control, number: u32) -> Fault {
+    let thread = current()?;
+    let at_ns = now();
+    thread.vcpu.number = 1 + number.min(u32::from(NUMBERS) - 1) as u8;
+    turn_to(control, thread, GUEST, at_ns);
+    let vcpu = &mut thread.vcpu;
+    if vcpu.exit_ns != 0 {
+        spend_detail(control, exit_key(EXIT, vcpu.number - 1, vcpu.reason), vcpu.exit_ns, at_ns);
+        vcpu.exit_ns = 0;
+    }
+    None
+}
+
+/// `kvm:kvm_exit`. The basic reason of VMX has 16 bits, with flags above; of SVM, all codes but one that stands for an error.
+#[inline(always)]
+pub fn left(control: &Control, reason: u32) -> Fault {
+    let thread = current()?;
+    if thread.vcpu.number == 0 {
+        return None;
+    }
+    let at_ns = now();
+    turn_to(control, thread, KERNEL, at_ns);
+    thread.vcpu.reason = reason as u16;
+    thread.vcpu.place = 0;
+    thread.vcpu.exit_ns = at_ns;
+    None
+}
+
+/// `kvm:kvm_userspace_exit`
+#[inline(always)]
+pub fn handed_to_user(control: &Control) -> Fault {
+    let thread = current()?;
+    if thread.vcpu.number != 0 {
+        turn_to(control, thread, USER, now());
+    }
+    None
+}
+
+/// The machine's process goes into the kernel: to enter the guest, or for something that the exit wants of it.
+#[inline(always)]
+pub fn called(control: &Control, thread: &mut Thread, at_ns: u64) {
+    if thread.vcpu.number != 0 && thread.vcpu.epoch == control.epoch && thread.vcpu.state == USER {
+        turn_to(control, thread, KERNEL, at_ns);
+    }
+}
+
+/// It is back.
+#[inline(always)]
+pub fn returned(control: &Control, thread: &mut Thread, at_ns: u64) {
+    if thread.vcpu.number != 0 && thread.vcpu.epoch == control.epoch && thread.vcpu.state == KERNEL {
+        turn_to(control, thread, USER, at_ns);
+    }
+}
+
+/// `kvm:kvm_vcpu_wakeup`: the guest has something to do again. Where the thread did not sleep, the kernel has looked for it all the
+/// time. (Looking that ended in sleep is part of the kernel's handling: the tracepoint does not tell the one from the other.)
+#[inline(always)]
+pub fn halted(control: &Control, ns: u64, waited: u8) -> Fault {
+    let thread = current()?;
+    let vcpu = &mut thread.vcpu;
+    if waited != 0 || vcpu.number == 0 || vcpu.epoch != control.epoch || vcpu.state != KERNEL {
+        return None;
+    }
+    let at_ns = now();
+    let began_ns = at_ns.saturating_sub(ns).max(vcpu.since_ns);
+    turn_to(control, thread, POLLED, began_ns);
+    turn_to(control, thread, KERNEL, at_ns);
+    None
+}
+
+/// `kvm:kvm_pio`
+#[inline(always)]
+pub fn accessed_port(port: u32) -> Fault {
+    accessed(PORT | u64::from(port))
+}
+
+/// `kvm:kvm_mmio`
+#[inline(always)]
+pub fn accessed_memory(address: u64) -> Fault {
+    accessed((address >> 12) & !PORT)
+}
+
+#[inline(always)]
+fn accessed(place: u64) -> Fault {
+    let thread = current()?;
+    if thread.vcpu.number != 0 {
+        thread.vcpu.place = place_of_guest(place) as u16;
+    }
+    None
+}
+
+/// The thread leaves its CPU. Asleep in the machine's process, it still handles the exit.
+#[inline(always)]
+pub fn leaves_cpu(control: &Control, thread: &mut Thread, sleeps: bool, at_ns: u64) {
+    let vcpu = &mut thread.vcpu;
+    if vcpu.number == 0 || vcpu.epoch != control.epoch || (sleeps && vcpu.state == USER) {
+        return;
+    }
+    if vcpu.state != OUT && vcpu.state != BLOCKED {
+        vcpu.before = vcpu.state;
+    }
+    turn_to(control, thread, if sleeps { BLOCKED } else { OUT }, at_ns);
+}
+
+/// It may run again.
+#[inline(always)]
+pub fn wakes(control: &Control, thread: &mut Thread, at_ns: u64) {
+    if thread.vcpu.number != 0 && thread.vcpu.epoch == control.epoch && thread.vcpu.state == BLOCKED {
+        turn_to(control, thread, OUT, at_ns);
+    }
+}
+
+/// It runs again.
+#[inline(always)]
+pub fn gets_cpu(control: &Control, thread: &mut Thread, at_ns: u64) {
+    let vcpu = &mut thread.vcpu;
+    if vcpu.number == 0 {
+        return;
+    }
+    if vcpu.epoch != control.epoch {
+        // The first that is seen of it in this phase: it has been away all the time.
+        vcpu.epoch = control.epoch;
+        vcpu.exit_ns = 0;
+        vcpu.since_ns = 0;
+        vcpu.state = BLOCKED;
+        vcpu.before = KERNEL;
+    }
+    if vcpu.state == OUT || vcpu.state == BLOCKED {
+        let before = vcpu.before;
+        turn_to(control, thread, before, at_ns);
+    }
+}

@@ -1,0 +1,141 @@
+//! What the detailed phases say of virtual processors, in the result's shapes.
+
+use std::collections::BTreeMap;
+
+use profiler_common::Counter;
+
+use super::{AccessResult, ExitResult, VcpuResult};
+use crate::{
+    analysis::{histogram::Histogram, waterfall::of_kind},
+    counts::{Phase, PhaseKind, Repetition, VcpuState, VcpuTotal},
+};
+
+fn phases<'a>(repetitions: &'a [&'a Repetition]) -> impl Iterator<Item = &'a Phase> {
+    repetitions
+        .iter()
+        .flat_map(|repetition| of_kind(repetition, PhaseKind::Detailed))
+        .filter(|phase| phase.probes.as_ref().is_some_and(|probes| !probes.vcpus.is_empty()))
+}
+
+fn totals<'a>(repetitions: &'a [&'a Repetition]) -> impl Iterator<Item = &'a VcpuTotal> {
+    phases(repetitions).filter_map(|phase| phase.probes.as_ref()).flat_map(|probes| &probes.vcpus)
+}
+
+fn operations(repetitions: &[&Repetition]) -> f64 {
+    let probes = phases(repetitions).filter_map(|phase| phase.probes.as_ref());
+    probes.map(|probes| probes.counter(Counter::Operations)).sum::<u64>().max(1) as f64
+}
+
+/// ns by state.
+#[derive(Default)]
+struct States(BTreeMap<VcpuState, u64>);
+
+impl States {
+    fn of<'a>(totals: impl Iterator<Item = &'a VcpuTotal>) -> Self {
+        let mut states = Self::default();
+        for total in totals {
+            *states.0.entry(total.state).or_default() += total.total_ns;
+        }
+        states
+    }
+    fn per(&self, state: VcpuState, operations: f64) -> f64 {
+        self.0.get(&state).copied().unwrap_or(0) as f64 / operations
+    }
+}
+
+/// Every virtual processor, and how its time divides.
+pub(super) fn vcpus(repetitions: &[&Repetition]) -> Vec<VcpuResult> {
+    let operations = operations(repetitions);
+    let mut numbers: Vec<u8> = totals(repetitions).map(|total| total.vcpu).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
+        .into_iter()
+        .map(|vcpu| {
+            // A phase in which it had not been seen yet says nothing of it.
+            let of_it = |phase: &&Phase| {
+                phase.probes.iter().flat_map(|probes| &probes.vcpus).any(|total| total.vcpu == vcpu)
+            };
+            let wall_ns: u64 = phases(repetitions).filter(of_it).map(|phase| phase.length_ns).sum();
+            let states = States::of(totals(repetitions).filter(|total| total.vcpu == vcpu));
+            let per = |state| states.per(state, operations);
+            let mut found = VcpuResult {
+                vcpu,
+                guest_ns_per_op: per(VcpuState::Guest),
+                kernel_ns_per_op: per(VcpuState::Kernel),
+                user_ns_per_op: per(VcpuState::User),
+                scheduled_out_ns_per_op: per(VcpuState::ScheduledOut),
+                blocked_ns_per_op: per(VcpuState::Blocked),
+                polled_ns_per_op: per(VcpuState::Polled),
+                deviation_percent: 0.0,
+            };
+            let sum = found.guest_ns_per_op
+                + found.kernel_ns_per_op
+                + found.user_ns_per_op
+                + found.scheduled_out_ns_per_op
+                + found.blocked_ns_per_op
+                + found.polled_ns_per_op;
+            found.deviation_percent = 100.0 * (sum * operations / wall_ns.max(1) as f64 - 1.0);
+            found
+        })
+        .collect()
+}
+
+/// Exits by reason, most time first.
+pub(super) fn exits(repetitions: &[&Repetition]) -> Vec<ExitResult> {
+    let operations = operations(repetitions);
+    let mut reasons: BTreeMap<(u8, &str), (u64, Histogram)> = BTreeMap::new();
+    let with_reason = || totals(repetitions).filter(|total| !matches!(total.state, VcpuState::Guest | VcpuState::Access));
+    for total in with_reason() {
+        let reason = reasons.entry((total.vcpu, &total.reason)).or_default();
+        if total.state == VcpuState::Exit {
+            reason.0 += total.count;
+            reason.1.add(&total.buckets);
+        }
+    }
+    let mut found: Vec<ExitResult> = reasons
+        .into_iter()
+        .map(|((vcpu, reason), (count, histogram))| {
+            let states = States::of(with_reason().filter(|total| total.vcpu == vcpu && total.reason == reason));
+            let per = |state| states.per(state, operations);
+            ExitResult {
+                vcpu,
+                reason: reason.to_owned(),
+                count,
+                count_per_op: count as f64 / operations,
+                ns_per_op: per(VcpuState::Exit),
+                kernel_ns_per_op: per(VcpuState::Kernel),
+                user_ns_per_op: per(VcpuState::User),
+                scheduled_out_ns_per_op: per(VcpuState::ScheduledOut),
+                blocked_ns_per_op: per(VcpuState::Blocked),
+                polled_ns_per_op: per(VcpuState::Polled),
+                p50_ns: histogram.quantile_ns(0.5),
+                p99_ns: histogram.quantile_ns(0.99),
+            }
+        })
+        .collect();
+    found.sort_by(|a, b| a.vcpu.cmp(&b.vcpu).then(b.ns_per_op.total_cmp(&a.ns_per_op)));
+    found
+}
+
+/// What the machine's process handled, by place.
+pub(super) fn accesses(repetitions: &[&Repetition]) -> Vec<AccessResult> {
+    let operations = operations(repetitions);
+    let mut places: BTreeMap<(u8, &str), (u64, u64)> = BTreeMap::new();
+    for total in totals(repetitions).filter(|total| total.state == VcpuState::Access) {
+        let place = places.entry((total.vcpu, &total.reason)).or_default();
+        place.0 += total.count;
+        place.1 += total.total_ns;
+    }
+    let mut found: Vec<AccessResult> = places
+        .into_iter()
+        .map(|((vcpu, place), (count, ns))| AccessResult {
+            vcpu,
+            place: place.to_owned(),
+            count_per_op: count as f64 / operations,
+            ns_per_op: ns as f64 / operations,
+        })
+        .collect();
+    found.sort_by(|a, b| a.vcpu.cmp(&b.vcpu).then(b.ns_per_op.total_cmp(&a.ns_per_op)));
+    found
+}
