@@ -9,8 +9,28 @@ pub const SERVER: u8 = 1;
 pub const PROXY_IN: u8 = 2;
 /// Role of a proxy's sockets to servers, and of responses that it has.
 pub const PROXY_OUT: u8 = 3;
-/// Roles.
-pub const ROLES: usize = 4;
+/// Role of threads that are virtual processors.
+pub const VCPU: u8 = 4;
+/// Role of a virtual machine's process: its main loop, and threads for its devices.
+pub const VMM: u8 = 5;
+/// Role of the kernel's workers for a virtual machine's devices.
+pub const VHOST: u8 = 6;
+/// Roles, rounded up to a power of two. Requests have those of client, server and proxy only.
+pub const ROLES: usize = 8;
+
+/// Whether a thread's role is a proxy's.
+#[inline(always)]
+#[must_use]
+pub const fn is_proxy(role: u32) -> bool {
+    role == PROXY_IN as u32 || role == PROXY_OUT as u32
+}
+
+/// The role in which a thread has requests: a virtual machine's process that has any is their server, behind a network of its own.
+#[inline(always)]
+#[must_use]
+pub const fn path_role(role: u32) -> u8 {
+    if role >= VCPU as u32 { SERVER } else { role as u8 }
+}
 
 /// Nothing is followed.
 pub const OFF: u32 = 0;
@@ -398,7 +418,7 @@ pub const SYSTEM_CALLS: u32 = 512;
 #[inline(always)]
 #[must_use]
 pub const fn call_key(role: u8, number: u32) -> u32 {
-    CALL_KEYS | ((role as u32 & 3) << 9) | (number & (SYSTEM_CALLS - 1))
+    CALL_KEYS | ((role as u32 & 7) << 9) | (number & (SYSTEM_CALLS - 1))
 }
 
 /// States of virtual processors have totals along with them, too: their keys begin here.

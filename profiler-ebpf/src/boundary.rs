@@ -132,7 +132,8 @@ pub fn dropped_before(control: Phase<true>, skb: u64) -> Fault {
     if let Err(cause) = pass(&control, token, profiler_common::point::DROPPED, at_ns) {
         return Some(lose(token, connection.counted, cause));
     }
-    let sender = socket(connection.socket).filter(|sender| sender.state == EMPTY && sender.token.epoch == control.epoch);
+    let sender =
+        socket(connection.socket).filter(|sender| sender.state == EMPTY && sender.token.epoch == control.epoch);
     let Some(sender) = sender else {
         return Some(lose(token, connection.counted, Counter::LostDropped));
     };

@@ -187,6 +187,11 @@ pub fn ready_fentry(ctx: FEntryContext) -> i32 {
 pub fn ready_kprobe(ctx: ProbeContext) -> u32 {
     follow!(ctx, "sock_def_readable", true, control => ctx.arg(0).and_then(|socket| path::ready(control, socket)))
 }
+// `tcp_sendmsg(sk, msg, size)`; the fourth word is what it returned.
+#[fexit(function = "tcp_sendmsg")]
+pub fn sent_fexit(ctx: FExitContext) -> i32 {
+    follow!(ctx, "tcp_sendmsg", true, control => path::sent(control, ctx.arg(0), ctx.arg(3)))
+}
 // `tcp_recvmsg(sk, msg, len, flags, addr_len)` (since 5.19); the sixth word is what it returned.
 #[fexit(function = "tcp_recvmsg")]
 pub fn received_fexit(ctx: FExitContext) -> i32 {

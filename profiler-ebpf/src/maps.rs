@@ -6,8 +6,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use profiler_common::{
-    CONNECTION_SLOTS, COUNTERS, Connection, Control, Counter, Cpu, Device, PACKET_SLOTS, Packet, RECORD_SLOTS, ROLES as ROLE_COUNT, Record, SLOTS, STAGES, Socket, Stage,
-    Thread, Wait,
+    CONNECTION_SLOTS, COUNTERS, Connection, Control, Counter, Cpu, Device, PACKET_SLOTS, Packet, RECORD_SLOTS,
+    ROLES as ROLE_COUNT, Record, SLOTS, STAGES, Socket, Stage, Thread, Wait,
     point::DEVICES,
     state::{RUNNING, STATES},
     vcpu,
@@ -141,7 +141,8 @@ pub fn current() -> Option<&'static mut Thread> {
     if slot.tid == tid {
         return Some(slot);
     }
-    let role = role((ids >> 32) as u32)?;
+    // A virtual processor is a thread among others of its process.
+    let role = role(tid).or_else(|| role((ids >> 32) as u32))?;
     if slot.tid != 0 {
         count(Counter::ThreadClash);
     }
@@ -181,7 +182,7 @@ pub fn wait(slot: u32) -> Option<&'static mut Wait> {
     WAITS.get_ptr_mut(slot & (SLOTS - 1)).map(|wait| unsafe { &mut *wait })
 }
 
-const _: () = assert!(ROLE_COUNT * STATES == 32);
+const _: () = assert!(ROLE_COUNT * STATES == 64);
 
 /// Adds the time that a thread of a role was in a state.
 #[inline(always)]
@@ -189,7 +190,7 @@ pub fn add_state(role: u32, state: u32, ns: u64) {
     if let Some(totals) = STATE_TOTALS.get_ptr_mut(0) {
         let mut index = u64::from(role) * STATES as u64 + u64::from(state);
         unsafe {
-            core::arch::asm!("{index} &= 31", index = inout(reg) index);
+            core::arch::asm!("{index} &= 63", index = inout(reg) index);
             let total = (*totals).as_flattened_mut().get_unchecked_mut(index as usize);
             total[0] += 1;
             total[1] += ns;

@@ -3,6 +3,7 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use profiler_common::{
     CALL_RECEIVE, CALL_SEND, CLIENT, Counter, EMPTY, PROXY_IN, Packet, READ, SERVER, Socket, Tag, Token, UNREAD,
+    is_proxy, path_role,
     point::{
         AT_QUEUE, AT_RECEIVE, AT_SOFTIRQ, AT_XMIT, BACKLOG, CALL, DELIVERED, DROPPED, POLL_RETURN, READY, RECEIVE_CALL,
         RECEIVED, RETURN, SEND, SWITCH_IN, WAKEUP, WAKING, at_device,
@@ -365,11 +366,11 @@ pub fn received<const D: bool>(control: Phase<D>, address: u64, result: i32, fla
         _ => {
             let thread = current()?;
             thread.return_ns = 0;
-            if thread.role >= u32::from(PROXY_IN) {
+            if is_proxy(thread.role) {
                 thread.proxied_slot = known.as_ref().map_or(0, |socket| socket.slot + 1);
                 proxy_role(control, address)
             } else {
-                thread.role as u8
+                path_role(thread.role)
             }
         }
     };

@@ -1,6 +1,9 @@
 //! A proxy's thread joins two sockets, which nothing else does: what it received from one, it sends on the other.
 
-use profiler_common::{Counter, EMPTY, PROXY_IN, PROXY_OUT, READ, Socket, Token, point::{RECEIVED, SEND}};
+use profiler_common::{
+    Counter, EMPTY, PROXY_IN, PROXY_OUT, READ, Socket, Token, is_proxy,
+    point::{RECEIVED, SEND},
+};
 
 use crate::{
     kernel::read,
@@ -27,7 +30,7 @@ pub fn proxy_role<const D: bool>(control: Phase<D>, address: u64) -> u8 {
 #[inline(always)]
 pub fn proxy_send<const D: bool>(control: Phase<D>, address: u64, known: Option<&'static mut Socket>) -> Fault {
     let thread = current()?;
-    if thread.role < u32::from(PROXY_IN) || thread.proxied_slot == 0 {
+    if !is_proxy(thread.role) || thread.proxied_slot == 0 {
         return None;
     }
     let from = socket_in(thread.proxied_slot - 1)?;

@@ -7,7 +7,7 @@ use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_get_stack},
 };
 use profiler_common::{
-    Control, Counter, EMPTY, Event, EventHead, FRAMES, STACKS, Tag, Thread, event,
+    Control, Counter, EMPTY, Event, EventHead, FRAMES, STACKS, Tag, Thread, event, path_role,
     point::{READY, RECEIVED},
 };
 
@@ -119,7 +119,7 @@ fn set_next_work(control: &Control, head: &mut EventHead, thread: &Thread) {
     }
     head.on_path = 1;
     head.point = if thread.read != 0 { RECEIVED } else { READY };
-    head.role = thread.role as u8;
+    head.role = path_role(thread.role);
     // A proxy's thread has messages of both directions: the last that it read says which.
     if thread.proxied_slot != 0 {
         if let Some(socket) = socket_in(thread.proxied_slot - 1) {

@@ -375,7 +375,12 @@ impl CommonOptions {
             seed: self.seed,
             sample_rate_hz: self.sample_rate,
             samples_until: self.samples_until,
-            probes: probes::Options { preference: self.preference(), debug: self.debug_probes, limits, machines: false },
+            probes: probes::Options {
+                preference: self.preference(),
+                debug: self.debug_probes,
+                limits,
+                machines: false,
+            },
         })
     }
 }

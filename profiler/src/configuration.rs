@@ -258,7 +258,7 @@ mod tests {
                 "native:net=host",
                 "net=host,native",
                 "docker:",
-                "kvm",
+                "xen",
             ]
             .map(|text| format!("{text:<24} {}", refusal(text)))
             .join("\n")

@@ -46,6 +46,12 @@ pub enum Role {
     ProxyIn,
     /// The same proxy: responses that it has.
     ProxyOut,
+    /// Threads that are virtual processors.
+    Vcpu,
+    /// A virtual machine's process: its main loop, and threads for its devices.
+    Vmm,
+    /// The kernel's workers for a virtual machine's devices.
+    Vhost,
 }
 
 impl Role {
@@ -57,6 +63,9 @@ impl Role {
             Self::Server => profiler_common::SERVER,
             Self::ProxyIn => profiler_common::PROXY_IN,
             Self::ProxyOut => profiler_common::PROXY_OUT,
+            Self::Vcpu => profiler_common::VCPU,
+            Self::Vmm => profiler_common::VMM,
+            Self::Vhost => profiler_common::VHOST,
         }
     }
     /// The role with this number; a number that is none is the server's.
@@ -66,11 +75,14 @@ impl Role {
             profiler_common::CLIENT => Self::Client,
             profiler_common::PROXY_IN => Self::ProxyIn,
             profiler_common::PROXY_OUT => Self::ProxyOut,
+            profiler_common::VCPU => Self::Vcpu,
+            profiler_common::VMM => Self::Vmm,
+            profiler_common::VHOST => Self::Vhost,
             _ => Self::Server,
         }
     }
     /// Roles that threads can have.
-    pub const OF_THREADS: [Self; 3] = [Self::Client, Self::Server, Self::ProxyIn];
+    pub const OF_THREADS: [Self; 6] = [Self::Client, Self::Server, Self::ProxyIn, Self::Vcpu, Self::Vmm, Self::Vhost];
     /// Whether it is a proxy's.
     #[must_use]
     pub const fn is_proxy(self) -> bool {
@@ -83,6 +95,9 @@ impl Role {
             Self::Client => "client",
             Self::Server => "server",
             Self::ProxyIn | Self::ProxyOut => "proxy",
+            Self::Vcpu => "vCPU",
+            Self::Vmm => "VMM",
+            Self::Vhost => "vhost",
         }
     }
 }

@@ -369,8 +369,10 @@ pub const PROBES: &[Probe] = &[
         name: "vm-halt",
         set: Set::Machine,
         without: Some("polling before an idle processor sleeps is not told from the kernel's work"),
-        alternatives: &[by_record("halt_record",
-            record!("kvm/kvm_vcpu_wakeup", "HALT_NS": "ns"[8], "HALT_WAITED": "waited"[1]))],
+        alternatives: &[by_record(
+            "halt_record",
+            record!("kvm/kvm_vcpu_wakeup", "HALT_NS": "ns"[8], "HALT_WAITED": "waited"[1]),
+        )],
         points: &[],
     },
     Probe {
@@ -392,7 +394,8 @@ pub const PROBES: &[Probe] = &[
         set: Set::Detail,
         without: Some("the number of sends is not checked by a second count"),
         alternatives: hooks!("sent", "sock_send_length",
-            "sent_record" record!("sock/sock_send_length", "SENT_SK": "sk"[8], "SENT_RET": "ret"[4])),
+            "sent_record" record!("sock/sock_send_length", "SENT_SK": "sk"[8], "SENT_RET": "ret"[4]),
+            "sent_fexit" Hook::Fexit("tcp_sendmsg")),
         points: &[],
     },
 ];

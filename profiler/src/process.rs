@@ -223,11 +223,38 @@ pub fn schedstat_ns(pid: u32) -> u64 {
 
 /// Sum of a column of `/proc/PID/task/*/schedstat`.
 fn schedstat(pid: u32, column: usize) -> u64 {
-    let of_thread = |thread: u32| {
-        let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).ok()?;
-        text.split_whitespace().nth(column)?.parse::<u64>().ok()
+    threads(pid).unwrap_or_default().into_iter().filter_map(|thread| schedstat_of(pid, thread, column)).sum()
+}
+
+fn schedstat_of(pid: u32, thread: u32, column: usize) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).ok()?;
+    text.split_whitespace().nth(column)?.parse::<u64>().ok()
+}
+
+/// CPU time of one thread so far, by the scheduler's account, ns.
+#[must_use]
+pub fn thread_schedstat_ns(pid: u32, thread: u32) -> u64 {
+    schedstat_of(pid, thread, 0).unwrap_or(0)
+}
+
+/// Threads of a process and their names.
+#[must_use]
+pub fn named_threads(pid: u32) -> Vec<(u32, String)> {
+    let name = |thread: u32| {
+        let name = fs::read_to_string(format!("/proc/{pid}/task/{thread}/comm")).ok()?;
+        Some((thread, name.trim_end().to_owned()))
     };
-    threads(pid).unwrap_or_default().into_iter().filter_map(of_thread).sum()
+    threads(pid).unwrap_or_default().into_iter().filter_map(name).collect()
+}
+
+/// Processes with exactly this name.
+#[must_use]
+pub fn processes_named(name: &str) -> Vec<u32> {
+    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
+    numbers
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|found| found.trim_end() == name))
+        .collect()
 }
 
 /// CPU time of this process so far, ns.

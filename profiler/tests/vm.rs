@@ -210,3 +210,51 @@ fn guests_that_do_not_start_are_explained() {
     assert!(code == Some(4) && said.contains("virtax-failed: eth0: there is no such network card"), "{code:?}: {said}");
     assert_eq!(before, Traces::now());
 }
+
+/// Anybody may use KVM while this lives.
+struct OpenKvm(Option<u32>);
+
+impl OpenKvm {
+    fn new() -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let before = fs::metadata("/dev/kvm").ok().map(|metadata| metadata.permissions().mode());
+        if before.is_some() {
+            fs::set_permissions("/dev/kvm", fs::Permissions::from_mode(0o666)).unwrap();
+        }
+        Self(before)
+    }
+}
+
+impl Drop for OpenKvm {
+    fn drop(&mut self) {
+        use std::os::unix::fs::PermissionsExt;
+        if let Some(mode) = self.0 {
+            let _ = fs::set_permissions("/dev/kvm", fs::Permissions::from_mode(mode));
+        }
+    }
+}
+
+/// A KVM is believed only where a guest was entered and left; else the reason is said, and what to take instead.
+#[test]
+fn kvm_is_proven_or_refused() {
+    let _alone = alone();
+    if !ready() {
+        return;
+    }
+    let before = Traces::now();
+    let _open = OpenKvm::new();
+    let out = Out::new();
+    let output =
+        virtax().args(["run", "tcp-rr", "--in", "kvm", "--json", "--out"]).arg(out.path()).args(SHORT).output();
+    let output = output.unwrap();
+    let said = text(&output.stderr);
+    if output.status.success() {
+        let result: profiler::result::RunResult = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(result.configurations[0].exits.iter().any(|exit| exit.count > 0), "{:?}", result.configurations[0]);
+    } else {
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        let reasons = ["there is no KVM here", "KVM executes no guest here", "nothing of what KVM does could be seen"];
+        assert!(reasons.iter().any(|reason| said.contains(reason)) && said.contains("take `tcg`"), "{said}");
+    }
+    assert_eq!(before, Traces::now());
+}

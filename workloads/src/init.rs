@@ -148,7 +148,11 @@ fn execute(task: &Execute) -> io::Result<i32> {
         // SAFETY: the pointer is to a local.
         let ended = done(unsafe { libc::waitpid(-1, &raw mut status, 0) }.into())?;
         if ended == libc::c_long::from(program) {
-            return Ok(if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) });
+            return Ok(if libc::WIFSIGNALED(status) {
+                128 + libc::WTERMSIG(status)
+            } else {
+                libc::WEXITSTATUS(status)
+            });
         }
     }
 }

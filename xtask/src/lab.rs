@@ -15,7 +15,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{
     kernel,
-    shell::{command, find, run},
+    shell::{TestCounts, TestOutput, command, find, output, run},
 };
 
 /// What is loaded before the command starts: the bus of the machine, links, rules, taps, and KVM.
@@ -34,7 +34,7 @@ const DRIVERS: &[&str] = &[
     "kvm-amd",
 ];
 /// Programs that runs of virtax's need, if this machine has them.
-const PROGRAMS: &[&str] = &["nft", "redis-server", "redis-benchmark"];
+const PROGRAMS: &[&str] = &["nft", "iptables", "iptables-save", "redis-server", "redis-benchmark"];
 /// What QEMU reads when it boots a kernel on a PC, and where Debian has it.
 const FIRMWARE: &[&str] = &[
     "/usr/share/seabios/bios-256k.bin",
@@ -67,7 +67,12 @@ pub struct Lab {
 impl Lab {
     /// The machine with the kernel of Debian's that guests boot as well.
     pub fn new() -> Result<Self> {
-        Ok(Self { kernel: kernel::image(&kernel::fetched()?)?, memory: 3072, cpus: 1, patience: Duration::from_secs(1200) })
+        Ok(Self {
+            kernel: kernel::image(&kernel::fetched()?)?,
+            memory: 3072,
+            cpus: 1,
+            patience: Duration::from_secs(1200),
+        })
     }
 
     /// Boots it, executes the command in it, and passes on what that prints. Returns its exit code.
@@ -79,6 +84,24 @@ impl Lab {
         let code = self.boot(&initial, &console, output);
         let _ = fs::remove_file(&initial);
         code
+    }
+
+    /// Builds the tests of `profiler/tests/lab.rs`, and executes them there.
+    pub fn test(&self, arguments: &[String]) -> Result<TestCounts> {
+        let mut build = command("cargo");
+        build.args(["test", "--release", "--package", "profiler", "--test", "lab", "--no-run", "--locked"]);
+        build.args(["--message-format", "json-render-diagnostics"]);
+        let messages = output(build)?;
+        let program = messages
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter(|message| message["target"]["name"] == "lab")
+            .find_map(|message| message["executable"].as_str().map(str::to_owned))
+            .context("cargo has built no test named lab")?;
+        let words: Vec<String> = std::iter::once(program).chain(arguments.iter().cloned()).collect();
+        let mut counts = TestOutput::default();
+        let code = self.execute(&words, &mut counts)?;
+        Ok(counts.finish(code == 0))
     }
 
     fn write_image(&self, initial: &Path, words: &[String]) -> Result<()> {
@@ -127,7 +150,9 @@ impl Lab {
         let reader = std::thread::spawn(move || copy(stdout, &sender));
         loop {
             match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(bytes) => output.write_all(&bytes).and_then(|()| output.flush()).context("cannot pass on its output")?,
+                Ok(bytes) => {
+                    output.write_all(&bytes).and_then(|()| output.flush()).context("cannot pass on its output")?
+                }
                 Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
                     bail!("the machine was not done after {} s{}", self.patience.as_secs(), last_words(console))
@@ -136,7 +161,8 @@ impl Lab {
         }
         machine.0.wait().context("cannot wait for QEMU")?;
         reader.join().map_err(|_| anyhow!("its output could not be read"))?.context("cannot read its output")?;
-        exit_code(&said(console)).with_context(|| format!("the machine ended without an exit code{}", last_words(console)))
+        exit_code(&said(console))
+            .with_context(|| format!("the machine ended without an exit code{}", last_words(console)))
     }
 }
 

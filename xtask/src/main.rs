@@ -85,8 +85,11 @@ enum Task {
         /// Its processors: more than one are emulated less faithfully
         #[arg(long, default_value_t = 1)]
         cpus: u32,
+        /// Execute the tests of profiler/tests/lab.rs; the command are their arguments
+        #[arg(long)]
+        test: bool,
         /// `virtax`, or a program of this machine, with its arguments
-        #[arg(last = true, required = true)]
+        #[arg(last = true, required_unless_present = "test")]
         command: Vec<String>,
     },
     /// Measure what watching costs, against the same work under a bpftrace script
@@ -135,13 +138,18 @@ fn execute(task: Task) -> Result<()> {
             command.args(full.then_some("--full")).args(aa.then_some("--aa"));
             run(command)
         }
-        Task::Lab { no_install, kernel, cpus, command } => {
+        Task::Lab { no_install, kernel, cpus, test, command } => {
             setup::all(no_install, Purpose::Test)?;
             build::all()?;
             let mut machine = lab::Lab::new()?;
             machine.cpus = cpus;
             if let Some(kernel) = kernel {
                 machine.kernel = kernel;
+            }
+            if test {
+                let counts = machine.test(&command)?;
+                println!("tests: {} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.ignored);
+                return if counts.success { Ok(()) } else { bail!("tests failed") };
             }
             match machine.execute(&command, std::io::stdout())? {
                 0 => Ok(()),
@@ -189,7 +197,11 @@ fn test(no_install: bool, full: bool, arguments: &[String]) -> Result<()> {
     if full {
         command.env("VIRTAX_FULL", "1");
     }
-    let counts = shell::run_tests(command)?;
+    let mut counts = shell::run_tests(command)?;
+    if arguments.is_empty() {
+        println!("\n     Running profiler/tests/lab.rs in the lab");
+        counts = counts.plus(&lab::Lab::new()?.test(&[])?);
+    }
     println!("tests: {} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.ignored);
     if counts.failed > 0 || counts.passed == 0 || !counts.success {
         bail!("tests failed");

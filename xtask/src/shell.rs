@@ -4,7 +4,7 @@ use std::{
     env,
     ffi::OsStr,
     fs,
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -50,6 +50,51 @@ pub fn run_tests(mut command: Command) -> Result<TestCounts> {
     }
     counts.success = child.wait()?.success();
     Ok(counts)
+}
+
+/// What tests print, passed on as it comes; it is text in lines.
+#[derive(Default)]
+pub struct TestOutput {
+    line: Vec<u8>,
+    counts: TestCounts,
+}
+
+impl TestOutput {
+    /// The results, once all is there.
+    pub fn finish(mut self, success: bool) -> TestCounts {
+        self.counts.success = success;
+        self.counts
+    }
+}
+
+impl io::Write for TestOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::stdout().write_all(bytes)?;
+        for byte in bytes {
+            if *byte == b'\n' {
+                add_result(&String::from_utf8_lossy(&self.line), &mut self.counts);
+                self.line.clear();
+            } else {
+                self.line.push(*byte);
+            }
+        }
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
+    }
+}
+
+impl TestCounts {
+    /// Both together.
+    pub fn plus(self, other: &Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+            ignored: self.ignored + other.ignored,
+            success: self.success && other.success,
+        }
+    }
 }
 
 /// `test result: ok. 65 passed; 0 failed; 0 ignored; …`

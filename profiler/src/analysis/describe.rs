@@ -9,6 +9,8 @@ pub fn direction(role: Role, from: &str) -> &'static str {
     match (role, waiting_or_reading) {
         (Role::ProxyIn, _) | (Role::Client, false) | (Role::Server, true) => "request",
         (Role::ProxyOut, _) | (Role::Client, true) | (Role::Server, false) => "response",
+        // Roles of threads, which never hold a request.
+        (Role::Vcpu | Role::Vmm | Role::Vhost, _) => "request",
     }
 }
 

@@ -250,9 +250,9 @@ fn saw_operations(repetition: &Repetition) -> bool {
 
 /// Phases whose counts do not fit together, each with what does not.
 fn contradictions(repetitions: &[&Repetition]) -> Vec<String> {
-    let phases = repetitions
-        .iter()
-        .flat_map(|repetition| repetition.phases.iter().enumerate().map(move |(index, phase)| (repetition, index, phase)));
+    let phases = repetitions.iter().flat_map(|repetition| {
+        repetition.phases.iter().enumerate().map(move |(index, phase)| (repetition, index, phase))
+    });
     phases
         .filter_map(|(repetition, index, phase)| {
             let what = contradiction(repetition, phase)?;

@@ -252,6 +252,10 @@ pub trait Server {
     fn boundary(&self) -> Option<Boundary> {
         None
     }
+    /// Whether its process is a virtual machine's.
+    fn is_machine(&self) -> bool {
+        false
+    }
     /// Processes that belong beside it, on its CPUs.
     fn companions(&self) -> Vec<u32> {
         Vec::new()

@@ -157,7 +157,17 @@ impl<'a> Lab<'a> {
         server.label(&mut names)?;
         let (proxy, port) = (server.relay(), server.address().port());
         let boundary = server.boundary();
-        Ok((names, Parties { client: client.pid(), server: server.pid(), proxy, boundary, port }))
+        Ok((
+            names,
+            Parties {
+                client: client.pid(),
+                server: server.pid(),
+                is_machine: server.is_machine(),
+                proxy,
+                boundary,
+                port,
+            },
+        ))
     }
 }
 
@@ -268,7 +278,7 @@ impl Repeater for Lab<'_> {
         process::check_placement(client.pid(), &self.cpus.client)?;
         process::check_placement(server.pid(), &self.cpus.server)?;
         let connections = self.plan.workload.connections(&self.plan.settings);
-        let families = parties.roles().keys().copied().chain(server.companions()).collect();
+        let families = parties.roles().processes().chain(server.companions()).collect();
         let watched = Watched { families, cpus: self.cpus.clone() };
         let mut measurement =
             Measurement::new(&mut probes, client.as_mut(), &names, parties, connections, &self.sampling);

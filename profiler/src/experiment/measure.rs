@@ -13,7 +13,7 @@ use workloads::{clock::now_ns, protocol::PhaseReport};
 
 use super::{
     client::Client,
-    parties::{Parties, schedstat_ns},
+    parties::{Parties, Roles},
     records::{Pass, Record},
     sampling::{self, RawSampled, Sampling},
 };
@@ -210,11 +210,11 @@ impl<'a> Measurement<'a> {
         let mut cpu_ns = BTreeMap::new();
         let waited = sleep_until(open_ns, || ())
             .and_then(|()| {
-                cpu_ns = schedstat_ns(&roles);
+                cpu_ns = roles.schedstat_ns();
                 sleep_until(close_ns, || taken.take_meanwhile(self.probes))
             })
             .and_then(|()| {
-                for (role, ns) in schedstat_ns(&roles) {
+                for (role, ns) in roles.schedstat_ns() {
                     let before = cpu_ns.entry(role).or_default();
                     *before = ns.saturating_sub(*before);
                 }
@@ -269,10 +269,10 @@ impl<'a> Measurement<'a> {
 
     /// Begins to follow requests, and waits until every connection's token has been seen. Returns whose processes are
     /// followed: children may have come since the phase before, in which nobody looked.
-    fn follow(&mut self, kind: PhaseKind) -> Result<BTreeMap<u32, Role>> {
+    fn follow(&mut self, kind: PhaseKind) -> Result<Roles> {
         self.parties.client = self.client.pid();
         let roles = self.parties.roles();
-        self.probes.follow(&roles)?;
+        self.probes.follow(roles.iter())?;
         self.epoch += 1;
         let mode = match kind {
             PhaseKind::Detailed => PARTS,

@@ -11,6 +11,8 @@ pub struct Parties {
     pub client: u32,
     /// The server's.
     pub server: u32,
+    /// Whether that is a virtual machine's.
+    pub is_machine: bool,
     /// That of a proxy between them.
     pub proxy: Option<u32>,
     /// The device behind which the server answers from a virtual machine.
@@ -19,23 +21,107 @@ pub struct Parties {
     pub port: u16,
 }
 
+/// Processes and threads of a run, with their roles.
+#[derive(Debug, Clone, Default)]
+pub struct Roles {
+    processes: BTreeMap<u32, Role>,
+    /// Threads that have another role than their process, and that process.
+    threads: BTreeMap<u32, (u32, Role)>,
+}
+
 impl Parties {
-    /// All their processes, with their roles.
+    /// All their processes and threads.
     #[must_use]
-    pub fn roles(self) -> BTreeMap<u32, Role> {
-        let mut roles = BTreeMap::new();
-        roles.extend(process::family(self.client).into_iter().map(|pid| (pid, Role::Client)));
-        roles.extend(process::family(self.server).into_iter().map(|pid| (pid, Role::Server)));
-        roles.extend(self.proxy.into_iter().flat_map(process::family).map(|pid| (pid, Role::ProxyIn)));
+    pub fn roles(self) -> Roles {
+        let mut roles = Roles::default();
+        let mut add = |pid: u32, role| roles.processes.extend(process::family(pid).into_iter().map(|pid| (pid, role)));
+        add(self.client, Role::Client);
+        add(self.server, if self.is_machine { Role::Vmm } else { Role::Server });
+        self.proxy.into_iter().for_each(|proxy| add(proxy, Role::ProxyIn));
+        if self.is_machine {
+            roles.add_machine(self.server);
+        }
         roles
     }
 }
 
-/// CPU time by role, by the scheduler's account.
-pub(super) fn schedstat_ns(roles: &BTreeMap<u32, Role>) -> BTreeMap<Role, u64> {
-    let mut times = BTreeMap::new();
-    for (pid, role) in roles {
-        *times.entry(*role).or_default() += process::schedstat_ns(*pid);
+impl Roles {
+    /// The threads of QEMU's that are something of their own, by the names that `debug-threads=on` and the kernel give them.
+    fn add_machine(&mut self, machine: u32) {
+        let worker = format!("vhost-{machine}");
+        for (thread, name) in process::named_threads(machine) {
+            if let Some(role) = role_of_thread(&name, &worker) {
+                self.threads.insert(thread, (machine, role));
+            }
+        }
+        // Before 6.4, the workers of vhost are threads of the kernel's own.
+        self.processes.extend(process::processes_named(&worker).into_iter().map(|pid| (pid, Role::Vhost)));
     }
-    times
+
+    /// Processes.
+    pub fn processes(&self) -> impl Iterator<Item = u32> {
+        self.processes.keys().copied()
+    }
+
+    /// Numbers of processes and threads, with their roles; a thread's goes before its process's.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, Role)> {
+        let processes = self.processes.iter().map(|(pid, role)| (*pid, *role));
+        processes.chain(self.threads.iter().map(|(tid, (_, role))| (*tid, *role)))
+    }
+
+    /// CPU time by role, by the scheduler's account, ns.
+    #[must_use]
+    pub fn schedstat_ns(&self) -> BTreeMap<Role, u64> {
+        let mut times: BTreeMap<Role, u64> = BTreeMap::new();
+        for (pid, role) in &self.processes {
+            *times.entry(*role).or_default() += process::schedstat_ns(*pid);
+        }
+        for (tid, (pid, role)) in &self.threads {
+            let ns = process::thread_schedstat_ns(*pid, *tid);
+            *times.entry(*role).or_default() += ns;
+            if let Some(of_process) = self.processes.get(pid).and_then(|role| times.get_mut(role)) {
+                *of_process = of_process.saturating_sub(ns);
+            }
+        }
+        times
+    }
+}
+
+/// `None`: the process's own.
+fn role_of_thread(name: &str, worker: &str) -> Option<Role> {
+    let is_vcpu = name
+        .strip_prefix("CPU ")
+        .and_then(|rest| rest.split_once('/'))
+        .is_some_and(|(number, _)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()));
+    match name {
+        _ if is_vcpu => Some(Role::Vcpu),
+        _ if name == worker => Some(Role::Vhost),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_of_a_machine_are_known_by_name() {
+        let role = |name| role_of_thread(name, "vhost-17");
+        assert_eq!(role("CPU 0/KVM"), Some(Role::Vcpu));
+        assert_eq!(role("CPU 11/TCG"), Some(Role::Vcpu));
+        assert_eq!(role("vhost-17"), Some(Role::Vhost));
+        for other in ["vhost-18", "qemu-system-x86", "IO mon_iothread", "CPU /KVM", "worker", "CPU 1"] {
+            assert_eq!(role(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn this_process_has_a_role_and_cpu_time() {
+        let own = std::process::id();
+        let parties =
+            Parties { client: own, server: u32::MAX, is_machine: false, proxy: None, boundary: None, port: 1 };
+        let roles = parties.roles();
+        assert!(roles.iter().any(|found| found == (own, Role::Client)));
+        assert!(roles.schedstat_ns()[&Role::Client] > 0);
+    }
 }

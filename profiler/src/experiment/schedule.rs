@@ -115,6 +115,7 @@ mod tests {
             }
             self.called.push((round, position, configuration.to_string()));
             let phase = Phase {
+                open_ns: 0,
                 kind: PhaseKind::Detached,
                 length_ns: 1,
                 client: Default::default(),

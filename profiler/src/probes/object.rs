@@ -416,13 +416,13 @@ impl Loaded {
         self.control.set(0, control);
     }
 
-    /// Processes to follow from now on, with their roles.
+    /// Processes, and threads that have a role of their own, to follow from now on.
     ///
     /// # Errors
     /// If the table is full.
-    pub fn follow(&mut self, processes: &BTreeMap<u32, Role>) -> Result<()> {
+    pub fn follow(&mut self, followed: impl Iterator<Item = (u32, Role)>) -> Result<()> {
         let mut roles: HashMap<&mut MapData, u32, u32> = typed(self.bpf.map_mut("ROLES"))?;
-        for (pid, role) in processes {
+        for (pid, role) in followed {
             roles.insert(pid, u32::from(role.number()), 0).map_err(table)?;
         }
         Ok(())

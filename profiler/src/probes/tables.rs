@@ -366,7 +366,7 @@ impl Totals {
                 let (count, total_ns, buckets) = difference(after, before.stages.get(key).unwrap_or(&none))?;
                 let number = key & (SYSTEM_CALLS - 1);
                 Some(CallTotal {
-                    role: Role::from_number((key >> 9 & 3) as u8),
+                    role: Role::from_number((key >> 9 & 7) as u8),
                     name: syscalls::Sysno::new(number as usize)
                         .map_or_else(|| format!("call {number}"), |call| call.name().to_owned()),
                     count,
@@ -378,13 +378,10 @@ impl Totals {
     }
 
     /// Keys of virtual processors, with counts, times and durations.
-    fn vcpus_since(&self, before: &Self) -> impl Iterator<Item = (u32, u64, u64, Vec<(u16, u32)>)> {
+    fn vcpus_since(&self, before: &Self) -> impl Iterator<Item = (u32, Difference)> {
         let none = (0, 0, vec![0; profiler_common::BUCKETS]);
         let found = self.stages.range(EXIT_KEYS..);
-        found.filter_map(move |(key, after)| {
-            let (count, ns, buckets) = difference(after, before.stages.get(key).unwrap_or(&none))?;
-            Some((*key, count, ns, buckets))
-        })
+        found.filter_map(move |(key, after)| Some((*key, difference(after, before.stages.get(key).unwrap_or(&none))?)))
     }
 
     /// Times of threads in each state, those included in which they still are.

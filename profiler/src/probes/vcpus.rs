@@ -78,16 +78,18 @@ fn place(place: u64) -> String {
     }
 }
 
-/// Totals of virtual processors from the table of stages: `(key, count, ns, buckets)`; what they are in the midst of at the end of the
+/// How often, how long together (ns), and how often each duration.
+type Sum = (u64, u64, Vec<(u16, u32)>);
+
+/// Totals of virtual processors from the table of stages, by key; what they are in the midst of at the end of the
 /// phase is added, and no durations for it.
 pub(super) fn totals(
-    found: impl Iterator<Item = (u32, u64, u64, Vec<(u16, u32)>)>,
+    found: impl Iterator<Item = (u32, Sum)>,
     unfinished: BTreeMap<u32, u64>,
     reasons: &Reasons,
     places: &[u64],
 ) -> Vec<VcpuTotal> {
-    let mut all: BTreeMap<u32, (u64, u64, Vec<(u16, u32)>)> =
-        found.map(|(key, count, ns, buckets)| (key, (count, ns, buckets))).collect();
+    let mut all: BTreeMap<u32, Sum> = found.collect();
     for (key, ns) in unfinished {
         all.entry(key).or_default().1 += ns;
     }

@@ -2,8 +2,8 @@
 
 mod build;
 mod profiled;
-mod vcpus;
 mod sentence;
+mod vcpus;
 mod warnings;
 
 use std::{collections::BTreeMap, path::Path};

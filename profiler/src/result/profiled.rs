@@ -57,6 +57,7 @@ pub(super) fn cpu_times(profiled: &Profiled) -> Vec<CpuTimeResult> {
     profiled
         .roles
         .iter()
+        .filter(|time| time.running_ns > 0.0 || time.sampled_ns > 0.0 || time.schedstat_ns > 0.0)
         .map(|time| CpuTimeResult {
             role: time.role.name().to_owned(),
             running_ns_per_op: time.running_ns,

@@ -53,9 +53,8 @@ pub(super) fn vcpus(repetitions: &[&Repetition]) -> Vec<VcpuResult> {
         .into_iter()
         .map(|vcpu| {
             // A phase in which it had not been seen yet says nothing of it.
-            let of_it = |phase: &&Phase| {
-                phase.probes.iter().flat_map(|probes| &probes.vcpus).any(|total| total.vcpu == vcpu)
-            };
+            let of_it =
+                |phase: &&Phase| phase.probes.iter().flat_map(|probes| &probes.vcpus).any(|total| total.vcpu == vcpu);
             let wall_ns: u64 = phases(repetitions).filter(of_it).map(|phase| phase.length_ns).sum();
             let states = States::of(totals(repetitions).filter(|total| total.vcpu == vcpu));
             let per = |state| states.per(state, operations);
@@ -85,7 +84,8 @@ pub(super) fn vcpus(repetitions: &[&Repetition]) -> Vec<VcpuResult> {
 pub(super) fn exits(repetitions: &[&Repetition]) -> Vec<ExitResult> {
     let operations = operations(repetitions);
     let mut reasons: BTreeMap<(u8, &str), (u64, Histogram)> = BTreeMap::new();
-    let with_reason = || totals(repetitions).filter(|total| !matches!(total.state, VcpuState::Guest | VcpuState::Access));
+    let with_reason =
+        || totals(repetitions).filter(|total| !matches!(total.state, VcpuState::Guest | VcpuState::Access));
     for total in with_reason() {
         let reason = reasons.entry((total.vcpu, &total.reason)).or_default();
         if total.state == VcpuState::Exit {

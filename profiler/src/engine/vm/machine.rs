@@ -100,8 +100,7 @@ mod tests {
 
     #[test]
     fn command_lines() {
-        let machine =
-            |processor| Machine { qemu: "qemu-system-x86_64".into(), folder: "/programs".into(), processor };
+        let machine = |processor| Machine { qemu: "qemu-system-x86_64".into(), folder: "/programs".into(), processor };
         let files = Files {
             kernel: "/programs/vmlinuz".into(),
             console: "/programs/console".into(),

@@ -15,8 +15,7 @@ use std::{
 use workloads::init::{FAILED, READY, Serve, Task};
 
 use super::{
-    Files,
-    Processor,
+    Files, Processor,
     gate::{self, Proof},
     machine::{Card, Machine},
     tap,
@@ -192,6 +191,9 @@ impl Server for Guest {
     }
     fn pid(&self) -> u32 {
         self.child.id()
+    }
+    fn is_machine(&self) -> bool {
+        true
     }
     fn boundary(&self) -> Option<Boundary> {
         self.boundary

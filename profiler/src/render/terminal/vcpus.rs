@@ -42,8 +42,18 @@ fn exits(configuration: &ConfigurationResult, look: Look) -> String {
     if shown.is_empty() {
         return String::new();
     }
-    let header =
-        ["exits by reason", "count/op", "µs/op", "kernel", "user space", "sched. out", "blocked", "polled", "p50", "p99"];
+    let header = [
+        "exits by reason",
+        "count/op",
+        "µs/op",
+        "kernel",
+        "user space",
+        "sched. out",
+        "blocked",
+        "polled",
+        "p50",
+        "p99",
+    ];
     let mut table = look.table(&header);
     for exit in shown {
         let optional = |value: Option<f64>| value.map_or("–".to_owned(), micros);

@@ -1,0 +1,189 @@
+//! In the lab (`cargo xtask lab`): another kernel, with kprobes and trampolines, and a KVM whose exits are real. `cargo xtask test`
+//! executes this there.
+
+mod common;
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use common::{Out, Traces, alone, check, of, run_workload, text, virtax};
+use profiler::{
+    counts::{PhaseKind, Repetition, VcpuState},
+    points::PROBES,
+    probes,
+    result::ConfigurationResult,
+};
+
+/// Everything shares one emulated processor.
+const SHORT: [&str; 6] = ["--rounds", "1", "--duration", "2", "--placement", "free"];
+
+fn only_in_lab() {
+    assert!(std::env::var_os("VIRTAX_LAB").is_some(), "run it by `cargo xtask test`, or `cargo xtask lab --test`");
+}
+
+#[test]
+fn this_kernel_shows_every_point() {
+    only_in_lab();
+    let support = probes::support().unwrap();
+    assert_eq!(support.len(), PROBES.len());
+    for found in support {
+        let refusals: Vec<_> = found.tried.iter().filter_map(|(_, result)| result.as_ref().err()).collect();
+        assert!(found.tried.iter().any(|(_, result)| result.is_ok()), "{}: {refusals:?}", found.probe.name);
+    }
+}
+
+/// Requests are followed by breakpoints and trampolines as by tracepoints: every hop once per operation, tokens conserved.
+#[test]
+fn kprobes_and_trampolines_see_what_tracepoints_see() {
+    let _alone = alone();
+    only_in_lab();
+    let before = Traces::now();
+    let mut stages = BTreeMap::new();
+    for kind in ["tp_btf", "fentry", "kprobe", "kretprobe"] {
+        let result = run_workload("tcp-rr", &Out::new(), &[&["--in", "native", "--probes", kind], &SHORT[..]].concat());
+        let native = of(&result, "native");
+        check(native);
+        let of_kind: Vec<_> = native.stages.iter().map(|stage| stage.id.clone()).collect();
+        stages.insert(kind, of_kind);
+    }
+    // The same stages, whichever way their points are seen.
+    assert!(stages.values().all(|found| *found == stages["tp_btf"]), "{stages:#?}");
+    assert_eq!(before, Traces::now());
+}
+
+/// The kernel's own record of entries and exits, by its own clock, beside a run.
+struct Trace(&'static Path);
+
+impl Trace {
+    fn start() -> Self {
+        let trace = Self(Path::new("/sys/kernel/tracing/instances/virtax-test"));
+        fs::create_dir(trace.0).unwrap();
+        for (file, value) in [
+            ("trace_clock", "mono"),
+            ("buffer_size_kb", "65536"),
+            ("events/kvm/kvm_entry/enable", "1"),
+            ("events/kvm/kvm_exit/enable", "1"),
+        ] {
+            fs::write(trace.0.join(file), value).unwrap();
+        }
+        trace
+    }
+
+    /// From exit to entry: reason, from, to, ns; the clock of the text has microseconds.
+    fn exits(&self) -> Vec<(String, u64, u64)> {
+        fs::write(self.0.join("tracing_on"), "0").unwrap();
+        let text = fs::read_to_string(self.0.join("trace")).unwrap();
+        let (mut left, mut found) = (None, Vec::new());
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let Some((head, event)) = line.split_once(": kvm_") else { continue };
+            let at = head.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
+            let at_ns = (at * 1e9).round() as u64;
+            if let Some(rest) = event.strip_prefix("exit: vcpu 0 reason ") {
+                left = Some((rest.split(" rip ").next().unwrap().to_owned(), at_ns));
+            } else if event.starts_with("entry: vcpu 0")
+                && let Some((reason, from)) = left.take()
+            {
+                found.push((reason, from, at_ns));
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0.join("events/enable"), "0");
+        let _ = fs::remove_dir(self.0);
+    }
+}
+
+/// Beginning and end of the detailed phases of a run, and exits by reason in each: count, ns.
+fn detailed(out: &Out) -> Vec<(u64, u64, BTreeMap<String, (u64, u64)>)> {
+    let text = fs::read_to_string(out.path().join("repetitions.jsonl")).unwrap();
+    let repetitions = text.lines().map(|line| serde_json::from_str::<Repetition>(line).unwrap());
+    let mut found = Vec::new();
+    for phase in repetitions.flat_map(|repetition| repetition.phases) {
+        if phase.kind != PhaseKind::Detailed {
+            continue;
+        }
+        let mut reasons = BTreeMap::<String, (u64, u64)>::new();
+        for total in phase.probes.iter().flat_map(|probes| &probes.vcpus) {
+            if total.state == VcpuState::Exit {
+                reasons.insert(total.reason.clone(), (total.count, total.total_ns));
+            }
+        }
+        found.push((phase.open_ns, phase.open_ns + phase.length_ns, reasons));
+    }
+    found
+}
+
+/// A virtual processor's time has no gaps, and its exits have the kernel's names.
+fn check_vcpus(configuration: &ConfigurationResult) {
+    assert_eq!(configuration.vcpus.len(), 1, "{:?}", configuration.vcpus);
+    for vcpu in &configuration.vcpus {
+        assert!(vcpu.deviation_percent.abs() <= 1.0, "{vcpu:?}");
+        assert!(vcpu.guest_ns_per_op > 0.0 && vcpu.kernel_ns_per_op > 0.0, "{vcpu:?}");
+    }
+    let reasons: Vec<&str> = configuration.exits.iter().map(|exit| exit.reason.as_str()).collect();
+    assert!(reasons.contains(&"npf") && reasons.contains(&"msr"), "{reasons:?}");
+    for exit in &configuration.exits {
+        let parts = exit.kernel_ns_per_op
+            + exit.user_ns_per_op
+            + exit.scheduled_out_ns_per_op
+            + exit.blocked_ns_per_op
+            + exit.polled_ns_per_op;
+        // What crosses an end of a phase is in the parts only.
+        assert!(exit.ns_per_op <= 1.05 * parts + 1.0, "{exit:?}");
+    }
+}
+
+#[test]
+fn exits_are_those_that_the_kernel_records() {
+    let _alone = alone();
+    only_in_lab();
+    let before = Traces::now();
+    let (trace, out) = (Trace::start(), Out::new());
+    let result = run_workload("tcp-rr", &out, &[&["--in", "native,kvm:machine=microvm"], &SHORT[..]].concat());
+    let exits = trace.exits();
+    drop(trace);
+    assert_eq!(before, Traces::now());
+    result.configurations.iter().for_each(check);
+    let kvm = of(&result, "kvm:net=tap,machine=microvm");
+    check_vcpus(kvm);
+    assert!(of(&result, "native").exits.is_empty());
+    let machine = kvm.stages.iter().find(|stage| stage.id == "request/xmit(tap@host)→receive(tap@host)").unwrap();
+    assert!(machine.ns_per_op > 0.5 * kvm.traced_latency.mean_ns, "{machine:?}");
+
+    let phases: Vec<_> = detailed(&out).into_iter().filter(|(.., reasons)| !reasons.is_empty()).collect();
+    assert!(!phases.is_empty());
+    let mut seen = 0;
+    for (open_ns, close_ns, reasons) in phases {
+        for (reason, (count, total_ns)) in reasons {
+            seen += count;
+            // The trace is rounded to a microsecond: what ends that near an end may lie on either side.
+            let within = |slack: i64| {
+                let (open_ns, close_ns) =
+                    (open_ns.saturating_add_signed(-slack), close_ns.saturating_add_signed(slack));
+                exits.iter().filter(|(found, _, to)| *found == reason && (open_ns..close_ns).contains(to)).count()
+                    as u64
+            };
+            assert!((within(-2000)..=within(2000)).contains(&count), "{reason}: {count}, by the kernel {}", within(0));
+            let theirs_ns: u64 = exits
+                .iter()
+                .filter(|(found, ..)| *found == reason)
+                .map(|(_, from, to)| to.min(&close_ns).saturating_sub(*from.max(&open_ns)))
+                .sum();
+            // Between the two clocks lie the kernel's record and the probe at either end: some microseconds on this processor.
+            let apart_ns = total_ns.abs_diff(theirs_ns) as f64;
+            assert!(
+                apart_ns <= 0.05 * total_ns as f64 + 5000.0 * count as f64,
+                "{reason}: {total_ns} ns, by the kernel {theirs_ns}"
+            );
+        }
+    }
+    assert!(seen > 100, "{seen} exits");
+    // And shown.
+    let report = text(&virtax().arg("report").arg(out.path()).output().unwrap().stdout);
+    for words in ["virtual CPU, detailed phases", "exits by reason", "vCPU 0 npf"] {
+        assert!(report.contains(words), "{report}");
+    }
+}
