@@ -49,7 +49,7 @@ const QEMU: &str = "qemu-system-x86_64";
 const KERNEL_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 reboot=t softlockup_panic=1 random.trust_cpu=on tsc=reliable \
                            net.ifnames=0 rdinit=/init";
 const VIRTAX: &str = "target/release/virtax";
-/// What the first process says at the end, followed by the exit code ([`workloads::init::ENDED`]).
+/// What the first process says at the end, followed by the exit code (`workloads::init::ENDED`).
 const ENDED: &str = "virtax-ended:";
 
 /// A machine of the lab.
