@@ -1,4 +1,4 @@
-//! Embeds what `cargo xtask build` compiled before: the probes and the workloads' static binary. Without them the
+//! Embeds what `cargo xtask build` compiled before: the probes, the workloads' static binary, and the agent for guests. Without them the
 //! crate still builds (for editors, lints and tests that need neither); the binary then says what it lacks.
 
 use std::{env, fs, path::PathBuf};
@@ -7,10 +7,16 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let artifacts =
         PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../target/artifacts");
-    for name in ["virtax-probes", "virtax-workload"] {
+    // The agent is made of the same library, and must not carry itself.
+    println!("cargo:rerun-if-env-changed=VIRTAX_ONLY_PROBES");
+    let only_probes = env::var_os("VIRTAX_ONLY_PROBES").is_some();
+    for name in ["virtax-probes", "virtax-workload", "virtax-agent"] {
         let source = artifacts.join(name);
-        println!("cargo:rerun-if-changed={}", source.display());
-        let bytes = fs::read(source).unwrap_or_default();
+        let wanted = !only_probes || name == "virtax-probes";
+        if wanted {
+            println!("cargo:rerun-if-changed={}", source.display());
+        }
+        let bytes = if wanted { fs::read(source).unwrap_or_default() } else { Vec::new() };
         fs::write(out.join(name), bytes).expect("cargo's output folder can be written");
     }
 }

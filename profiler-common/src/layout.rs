@@ -71,6 +71,10 @@ pub struct Control {
     pub boundary_ifindex: u32,
     /// Inode number of its network namespace.
     pub boundary_namespace: u32,
+    /// This is the virtual machine: the boundary is its card, and its server listens on this port. 0: it is not.
+    pub inside_port: u32,
+    /// Stops the compiler from inventing padding.
+    pub reserved: u32,
 }
 
 /// Nothing but the totals and records.
@@ -536,7 +540,7 @@ pub struct Event {
     pub user: [u64; FRAMES],
 }
 
-const _: () = assert!(size_of::<Control>() == 48);
+const _: () = assert!(size_of::<Control>() == 56);
 const _: () = assert!(size_of::<Token>() == 16);
 const _: () = assert!(size_of::<Socket>() == 64);
 const _: () = assert!(size_of::<Wait>() == 88);

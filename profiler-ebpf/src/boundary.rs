@@ -1,12 +1,15 @@
 //! The boundary of a virtual machine: a request's skb ends at the device that leads there, and the response comes back in another
 //! one. In between, the machine holds the token, and its connection tells whose it is.
 
-use profiler_common::{Counter, EMPTY, Packet, READ, SERVER, Token, point::AT_RECEIVE};
+use profiler_common::{
+    CLIENT, Counter, EMPTY, Packet, READ, SERVER, Socket, Token,
+    point::{AT_RECEIVE, at_device},
+};
 
 use crate::{
     kernel::{Kernel, read},
     loss::drop_entry,
-    maps::{count_inside, device, is_boundary, now},
+    maps::{count, count_inside, device, is_boundary, now},
     path::{Fault, pass_device, tag_of_packet},
     phase::Phase,
     settings,
@@ -78,8 +81,12 @@ pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
         return None;
     }
     let dev: u64 = K::load(skb, settings::skb_dev());
-    if !is_boundary(&control, device(dev)?) {
+    let place = device(dev)?;
+    if !is_boundary(&control, place) {
         return None;
+    }
+    if control.inside_port != 0 {
+        return arrives::<K, D>(control, skb, place);
     }
     let data: u64 = K::load(skb, settings::skb_data());
     let key = connection_key(data, 1);
@@ -110,6 +117,45 @@ pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
         }
     }
     None
+}
+
+/// In the machine: a request comes in at its card, and a token begins.
+#[inline(always)]
+fn arrives<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, place: u8) -> Fault {
+    let data: u64 = K::load(skb, settings::skb_data());
+    let key = connection_key(data, 0);
+    if key == 0 || key as u32 & 0xffff != control.inside_port {
+        return None;
+    }
+    let at_ns = now();
+    let token = Token { at_ns, epoch: control.epoch, record: 0, point: at_device(AT_RECEIVE, place), role: CLIENT };
+    let counted = (at_ns >= control.open_ns && at_ns < control.close_ns) as u8;
+    if counted != 0 {
+        count(Counter::Followed);
+    }
+    let sender: u64 = K::load(skb, settings::skb_sk());
+    let carried = Carried { key: skb, socket: sender, token: &token, queued_ns: 0, live: 1, counted };
+    if put_packet(&carried) { None } else { Some(lose(&token, counted, Counter::LostPacketTable)) }
+}
+
+/// In the machine: whether the response that a socket has just handed to the device with this index leaves by its card. Then its token
+/// ends here.
+#[inline(always)]
+pub fn departs<const D: bool>(control: Phase<D>, socket: &mut Socket, index: u8) -> bool {
+    if control.inside_port == 0 || !is_boundary(&control, index) {
+        return false;
+    }
+    let at_ns = socket.token.at_ns;
+    let inside = at_ns < control.close_ns;
+    if inside && at_ns >= control.open_ns {
+        count(Counter::Operations);
+    }
+    if socket.counted != 0 {
+        count(if inside { Counter::Completed } else { Counter::Unfinished });
+    }
+    socket.state = EMPTY;
+    socket.counted = 0;
+    true
 }
 
 /// An skb is dropped whose token the machine seems to hold: before it was taken from the device's queue. The token goes back to its

@@ -219,8 +219,10 @@ fn first_hop<K: Kernel, const D: bool>(control: Phase<D>, socket: &mut Socket, s
         return None;
     }
     let queued_ns = if control.splits() { left_in_queue(control, socket, skb) } else { 0 };
-    if let Err(cause) = pass_device(control, &mut socket.token, AT_XMIT, dev, queued_ns, AT_QUEUE) {
-        return give_up(&control, socket, cause);
+    match pass_device(control, &mut socket.token, AT_XMIT, dev, queued_ns, AT_QUEUE) {
+        Err(cause) => return give_up(&control, socket, cause),
+        Ok(index) if boundary::departs(control, socket, index) => return None,
+        Ok(_) => {}
     }
     let carried =
         Carried { key: skb, socket: socket.key, token: &socket.token, queued_ns: 0, live: 1, counted: socket.counted };

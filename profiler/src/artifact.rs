@@ -9,6 +9,8 @@ struct Aligned<T: ?Sized>(T);
 static PROBES: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/virtax-probes")));
 static WORKLOAD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/virtax-workload"));
 
+static AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/virtax-agent"));
+
 fn present(bytes: &'static [u8], what: &str) -> Result<&'static [u8]> {
     if bytes.is_empty() {
         return Err(Error::unsupported(
@@ -26,6 +28,14 @@ fn present(bytes: &'static [u8], what: &str) -> Result<&'static [u8]> {
 /// If this build has none.
 pub fn probes() -> Result<&'static [u8]> {
     present(&PROBES.0, "probes")
+}
+
+/// The agent for guests, a static binary.
+///
+/// # Errors
+/// If this build has none.
+pub fn agent() -> Result<&'static [u8]> {
+    present(AGENT, "agent")
 }
 
 /// The static binary of all clients and servers.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use workloads::protocol::PhaseReport;
 
-use crate::environment::Hooks;
+use crate::{agent::wire::GuestCounts, environment::Hooks};
 
 /// What is attached during a phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -270,6 +270,9 @@ pub struct Phase {
     /// What the probes saw, if any were attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probes: Option<ProbeCounts>,
+    /// What the agent in the server's virtual machine saw, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestCounts>,
     /// What the configuration's known cost amounted to, if it has one that is accounted for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<AccountTotal>,

@@ -3,6 +3,7 @@
 //! Data flows one way: a plan becomes repetitions ([`experiment`]), whose phases are raw [`counts`]; [`analysis`] turns
 //! them into waterfalls and comparisons, the [`result`]; [`render`] shows it.
 
+pub mod agent;
 pub mod analysis;
 pub mod artifact;
 pub mod cgroup;

@@ -68,6 +68,8 @@ pub struct Serve {
     pub program: PathBuf,
     /// The server's arguments.
     pub arguments: Vec<String>,
+    /// The program that follows requests in the guest, if it is to be there.
+    pub agent: Option<PathBuf>,
 }
 
 /// A program.
@@ -126,6 +128,13 @@ fn serve(guest: &Serve) -> io::Result<ExitStatus> {
         sleep(Duration::from_millis(5));
     }
     println!("{READY} {}", fs::read_to_string("/proc/sys/kernel/osrelease")?.trim());
+    if let Some(agent) = &guest.agent {
+        let arguments = [server.id().to_string(), guest.port.to_string()];
+        // Without it, the machine is one row: no reason to end.
+        if let Err(error) = Command::new(agent).args(arguments).spawn() {
+            println!("{}: {error}", agent.display());
+        }
+    }
     server.wait()
 }
 

@@ -1,4 +1,4 @@
-//! Compiling: the probes for the BPF virtual machine, the workloads as a static binary, then virtax with both inside.
+//! Compiling: the probes for the BPF virtual machine, workloads and agent as static binaries, then virtax with all of them inside.
 
 use std::path::{Path, PathBuf};
 
@@ -63,7 +63,8 @@ pub fn bpf_linker(llvm: u32) -> Result<PathBuf> {
 /// Compiles everything.
 pub fn all() -> Result<()> {
     probes()?;
-    workloads()?;
+    static_binary("workloads", "virtax-workload")?;
+    static_binary("profiler", "virtax-agent")?;
     let mut virtax = command("cargo");
     virtax.args(["build", "--release", "--package", "profiler", "--locked"]);
     run(virtax)
@@ -109,19 +110,22 @@ fn probes() -> Result<()> {
     )
 }
 
-fn workloads() -> Result<()> {
+/// A binary that needs nothing but a kernel.
+fn static_binary(package: &str, name: &str) -> Result<()> {
     let host = compiler_says(command("rustc"), "host:")?;
     let mut cargo = command("cargo");
     // Naming the target keeps the flag away from build scripts and procedural macros.
     cargo
-        .args(["build", "--release", "--package", "workloads", "--target", &host])
+        .args(["build", "--release", "--package", package, "--bin", name, "--target", &host])
         .args(["--target-dir", "target/static", "--locked"])
         .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
         // Function names stay: sampled stacks show them.
-        .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo");
+        .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo")
+        // Of what virtax carries, the agent needs the probes alone.
+        .env("VIRTAX_ONLY_PROBES", "1");
     run(cargo)?;
     copy_if_changed(
-        &Path::new("target/static").join(host).join("release/virtax-workload"),
-        Path::new("target/artifacts/virtax-workload"),
+        &Path::new("target/static").join(host).join("release").join(name),
+        &Path::new("target/artifacts").join(name),
     )
 }

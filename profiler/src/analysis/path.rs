@@ -29,7 +29,7 @@ fn role_after(key: &StageKey, has_proxy: bool) -> Role {
 #[must_use]
 pub fn order(stages: &[(StageKey, u64)]) -> Vec<usize> {
     let has_proxy = stages.iter().any(|(key, _)| key.role.is_proxy());
-    let mut left: Vec<usize> = (0..stages.len()).collect();
+    let (inside, mut left): (Vec<usize>, Vec<usize>) = divide(stages);
     let mut ordered = Vec::with_capacity(stages.len());
     let mut at = (Role::Client, Place::fixed("send"));
     while !left.is_empty() {
@@ -52,23 +52,54 @@ pub fn order(stages: &[(StageKey, u64)]) -> Vec<usize> {
         let key = &stages[index].0;
         at = (role_after(key, has_proxy), key.to.clone());
         ordered.push(index);
+        if key.from.point == "xmit" && key.from.device == key.to.device {
+            // What the guest saw lies within what the host saw of its machine.
+            ordered.extend(&inside);
+        }
         if at == (Role::Client, Place::fixed("send")) {
             break;
         }
     }
-    // The rest, heaviest first, each behind the last stage that begins where it begins.
+    // The rest, heaviest first, each behind the last stage that begins where it begins, or else that leads there.
     left.sort_by_key(|index| std::cmp::Reverse(stages[*index].1));
     for index in left {
         let key = &stages[index].0;
         let behind = ordered
             .iter()
-            .rposition(|other: &usize| stages[*other].0.role == key.role && stages[*other].0.from == key.from);
+            .rposition(|other: &usize| stages[*other].0.role == key.role && stages[*other].0.from == key.from)
+            .or_else(|| {
+                let leads_there = |other: &StageKey| other.to == key.from && role_after(other, has_proxy) == key.role;
+                ordered.iter().rposition(|other| leads_there(&stages[*other].0))
+            });
         match behind {
             Some(position) => ordered.insert(position + 1, index),
             None => ordered.push(index),
         }
     }
     ordered
+}
+
+/// Stages between a guest's card and back, in path order, and all others: a request comes in where no other stage ends.
+fn divide(stages: &[(StageKey, u64)]) -> (Vec<usize>, Vec<usize>) {
+    let ends = |role: Role, place: &Place| {
+        stages.iter().any(|(key, _)| key.to == *place && role_after(key, false) == role)
+    };
+    let is_first = |key: &StageKey| {
+        key.role == Role::Client && key.from.point == "receive" && !ends(Role::Client, &key.from)
+    };
+    let mut left: Vec<usize> = (0..stages.len()).collect();
+    let mut inside = Vec::new();
+    let first = left.iter().filter(|index| is_first(&stages[**index].0)).max_by_key(|index| stages[**index].1);
+    let mut next = first.copied();
+    while let Some(index) = next {
+        left.retain(|other| *other != index);
+        inside.push(index);
+        let key = &stages[index].0;
+        let at = (role_after(key, false), &key.to);
+        let onwards = left.iter().filter(|index| (stages[**index].0.role, &stages[**index].0.from) == at);
+        next = onwards.max_by_key(|index| stages[**index].1).copied();
+    }
+    (inside, left)
 }
 
 #[cfg(test)]
@@ -107,6 +138,24 @@ mod tests {
             key(Role::Client, at("xmit", "tap@host"), at("receive", "tap@host")),
             key(Role::Server, at("receive", "tap@host"), at("xmit", "wire@host")),
             key(Role::Server, at("xmit", "wire@host"), fixed("delivered")),
+            key(Role::Client, fixed("delivered"), fixed("received")),
+            key(Role::Client, fixed("received"), fixed("send")),
+        ];
+        let backwards: Vec<(StageKey, u64)> = way.iter().rev().map(|key| (key.clone(), 100)).collect();
+        assert_eq!(order(&backwards), (0..way.len()).rev().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_a_guest_saw_lies_within_its_machine() {
+        let (fixed, at) = (Place::fixed, Place::at);
+        let way = [
+            key(Role::Client, fixed("send"), at("xmit", "tap@host")),
+            key(Role::Client, at("xmit", "tap@host"), at("receive", "tap@host")),
+            key(Role::Client, at("receive", "eth0@guest"), fixed("delivered")),
+            key(Role::Server, fixed("delivered"), fixed("received")),
+            key(Role::Server, fixed("received"), fixed("send")),
+            key(Role::Server, fixed("send"), at("xmit", "eth0@guest")),
+            key(Role::Server, at("receive", "tap@host"), fixed("delivered")),
             key(Role::Client, fixed("delivered"), fixed("received")),
             key(Role::Client, fixed("received"), fixed("send")),
         ];

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::{
-    describe::{direction, what},
+    describe::direction,
     layers::{Lookup, Rules},
     profile::{SWITCHING, Side, cpu_role, row_of, scales},
     waterfall::{Row, Waterfall},
@@ -69,14 +69,17 @@ fn functions(frames: &[Frame], stack: &[u32], in_softirq: bool, layer: &str) -> 
 fn scene(row: &Row) -> String {
     let namespace = |place: &Place| Some(place.device.as_deref()?.rsplit_once('@')?.1.to_owned());
     let role = row.key.role.name();
+    if row.in_guest {
+        return format!("{role}@guest");
+    }
     let found = namespace(&row.key.from).or_else(|| namespace(&row.key.to)).unwrap_or_else(|| role.to_owned());
     format!("{role}@{found}")
 }
 
 /// The frames of a stage: what it holds comes first, so that it can be read where it is narrow.
-fn stage_frames(row: &Row) -> Vec<Named> {
+fn stage_frames(row: &Row, inside_known: bool) -> Vec<Named> {
     let points = format!("{} → {}", row.key.from, row.key.to);
-    let label = what(row.key.role, &row.key.from, &row.key.to);
+    let label = row.label(inside_known);
     let name = if label.is_empty() { points } else { format!("{label}: {points}") };
     vec![plain(direction(row.key.role, &row.key.from.point)), plain(scene(row)), plain(name)]
 }
@@ -116,7 +119,7 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Stac
         .rows
         .iter()
         .zip(own.iter().zip(&wakers))
-        .flat_map(|(row, (own, wakers))| latency_of(row, own, wakers))
+        .flat_map(|(row, (own, wakers))| latency_of(row, waterfall.has_inside(), own, wakers))
         .collect();
     for profile in profiles {
         for state in profile.states.iter().filter(|state| state.state == SWITCHING) {
@@ -151,9 +154,9 @@ fn divide(base: &[Named], below: &Below, ns: f64, into: &mut Vec<Weighted>) {
     }
 }
 
-fn latency_of(row: &Row, own: &Below, wakers: &Below) -> Vec<Weighted> {
+fn latency_of(row: &Row, inside_known: bool, own: &Below, wakers: &Below) -> Vec<Weighted> {
     let ns = crate::analysis::statistics::mean(&row.rounds_ns);
-    let base = stage_frames(row);
+    let base = stage_frames(row, inside_known);
     let mut stacks = Vec::new();
     let reader_parts = || row.parts.iter().filter(|part| points::reader(&part.to.point).is_some());
     let mut work = ns;

@@ -2,6 +2,7 @@
 //! be trusted.
 
 mod edges;
+mod inside;
 mod parts;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -10,12 +11,13 @@ use profiler_common::Counter;
 
 use super::{
     correction::probe_time,
+    describe::what,
     histogram::Histogram,
     path::{self, StageKey},
 };
 use crate::{
     analysis::statistics::mean,
-    counts::{Costs, Phase, PhaseKind, Place, ProbeCost, Repetition, Role},
+    counts::{Costs, Phase, PhaseKind, Place, ProbeCost, Repetition, Role, StageTotal},
 };
 
 /// A row.
@@ -33,6 +35,8 @@ pub struct Row {
     pub count_per_op: f64,
     /// Durations.
     pub histogram: Histogram,
+    /// Whether it was seen in a guest, by its agent.
+    pub in_guest: bool,
     /// Parts, as shares of the row's time.
     pub parts: Vec<Part>,
 }
@@ -164,15 +168,22 @@ fn sums(repetition: &Repetition, kind: PhaseKind) -> Sums {
         sums.operations += probes.counter(Counter::Operations);
         sums.idle_ns += probes.idle_ns;
         sums.unfinished_ns += probes.unfinished_ns.saturating_sub(probes.idle_ns);
-        for stage in &probes.stages {
-            let key = StageKey { role: stage.role, from: stage.from.clone(), to: stage.to.clone() };
+        let inside = inside::stages(phase);
+        for stage in probes.stages.iter().chain(&inside.stages) {
             let table = if stage.part { &mut sums.parts } else { &mut sums.stages };
-            let sum = table.entry(key).or_default();
+            let sum = table.entry(key_of(stage)).or_default();
             sum.0 += stage.count;
             sum.1 += stage.total_ns;
         }
+        if let Some(sum) = inside.boundary.and_then(|boundary| sums.stages.get_mut(&boundary)) {
+            sum.1 -= inside.residence_ns;
+        }
     }
     sums
+}
+
+fn key_of(stage: &StageTotal) -> StageKey {
+    StageKey { role: stage.role, from: stage.from.clone(), to: stage.to.clone() }
 }
 
 fn per(sum: u64, count: u64) -> f64 {
@@ -191,9 +202,13 @@ pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
 
     let mut rows = stage_rows(&traced, &full);
     for (round, repetition) in full.iter().enumerate() {
-        let stages: Vec<(StageKey, f64)> = rows.iter().map(|row| (row.key.clone(), row.rounds_count[round])).collect();
-        for (row, ns) in rows.iter_mut().zip(probe_time(&stages, &repetition.costs)) {
-            row.probes_ns.push(ns);
+        // What the probes in a guest cost is not known.
+        let outside = || rows.iter().enumerate().filter(|(_, row)| !row.in_guest);
+        let indices: Vec<usize> = outside().map(|(index, _)| index).collect();
+        let stages: Vec<(StageKey, f64)> = outside().map(|(_, row)| (row.key.clone(), row.rounds_count[round])).collect();
+        rows.iter_mut().for_each(|row| row.probes_ns.push(0.0));
+        for (index, ns) in indices.into_iter().zip(probe_time(&stages, &repetition.costs)) {
+            rows[index].probes_ns[round] = ns;
         }
     }
     parts::attach(&mut rows, &traced, &detailed);
@@ -284,6 +299,7 @@ fn contradiction(repetition: &Repetition, phase: &Phase) -> Option<String> {
 /// Rows for all stages seen in traced phases, in path order.
 fn stage_rows(traced: &[Sums], repetitions: &[&Repetition]) -> Vec<Row> {
     let keys: BTreeSet<&StageKey> = traced.iter().flat_map(|sums| sums.stages.keys()).collect();
+    let inside = inside::keys(repetitions);
     let stages: Vec<(StageKey, u64)> = keys
         .into_iter()
         .map(|key| (key.clone(), traced.iter().filter_map(|sums| sums.stages.get(key)).map(|sum| sum.0).sum()))
@@ -305,6 +321,7 @@ fn stage_rows(traced: &[Sums], repetitions: &[&Repetition]) -> Vec<Row> {
                     .collect(),
                 count_per_op: per(*count, operations),
                 histogram: histogram_of(repetitions, PhaseKind::Traced, false, key),
+                in_guest: inside.contains(key),
                 parts: Vec::new(),
                 key: key.clone(),
             }
@@ -315,7 +332,10 @@ fn stage_rows(traced: &[Sums], repetitions: &[&Repetition]) -> Vec<Row> {
 pub(super) fn histogram_of(repetitions: &[&Repetition], kind: PhaseKind, part: bool, key: &StageKey) -> Histogram {
     let mut histogram = Histogram::default();
     for phase in repetitions.iter().flat_map(|repetition| of_kind(repetition, kind)) {
-        for stage in phase.probes.iter().flat_map(|probes| &probes.stages) {
+        // Of a boundary whose inside is known, only the mean is: what is left of each request's time is not seen.
+        let whole = phase.guest.is_some() && inside::is_boundary(key);
+        let in_guest = phase.guest.iter().flat_map(|guest| &guest.probes.stages);
+        for stage in phase.probes.iter().filter(|_| !whole).flat_map(|probes| &probes.stages).chain(in_guest) {
             if stage.part == part && stage.role == key.role && stage.from == key.from && stage.to == key.to {
                 histogram.add(&stage.buckets);
             }
@@ -386,6 +406,12 @@ fn median_costs(repetitions: &[&Repetition]) -> Costs {
 }
 
 impl Waterfall {
+    /// Whether an agent saw the inside of the server's machine.
+    #[must_use]
+    pub fn has_inside(&self) -> bool {
+        self.rows.iter().any(|row| row.in_guest)
+    }
+
     /// Mean of a number over the rounds.
     #[must_use]
     pub fn mean_of(&self, value: fn(&Round) -> f64) -> f64 {
@@ -409,6 +435,17 @@ impl Waterfall {
 }
 
 impl Row {
+    /// What it holds, in words. `inside_known`: the guest's own time is in rows of its own.
+    #[must_use]
+    pub fn label(&self, inside_known: bool) -> String {
+        let key = &self.key;
+        if inside_known && inside::is_boundary(key) {
+            return "the boundary: tap's queue, notification, waking, exits, virtio, and back".to_owned();
+        }
+        let words = what(key.role, &key.from, &key.to);
+        if self.in_guest { format!("{words} (guest)") } else { words }
+    }
+
     /// Mean of the probes' own time, ns per operation.
     #[must_use]
     pub fn probes_mean_ns(&self) -> f64 {

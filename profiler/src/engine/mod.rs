@@ -256,6 +256,10 @@ pub trait Server {
     fn is_machine(&self) -> bool {
         false
     }
+    /// What follows requests inside of its machine, if something does.
+    fn take_agent(&mut self) -> Option<vm::Agent> {
+        None
+    }
     /// Processes that belong beside it, on its CPUs.
     fn companions(&self) -> Vec<u32> {
         Vec::new()

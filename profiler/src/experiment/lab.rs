@@ -278,10 +278,12 @@ impl Repeater for Lab<'_> {
         process::check_placement(client.pid(), &self.cpus.client)?;
         process::check_placement(server.pid(), &self.cpus.server)?;
         let connections = self.plan.workload.connections(&self.plan.settings);
+        let mut agent = server.take_agent();
         let families = parties.roles().processes().chain(server.companions()).collect();
         let watched = Watched { families, cpus: self.cpus.clone() };
         let mut measurement =
-            Measurement::new(&mut probes, client.as_mut(), &names, parties, connections, &self.sampling);
+            Measurement::new(&mut probes, client.as_mut(), &names, parties, connections, &self.sampling)
+                .with_agent(agent.as_mut());
         let costs = measurement.costs(PhaseKind::Traced, dispatch_ns)?;
         let before = Load::now(&watched);
         let (agent_before, clock_before) = (process::own_cpu_ns(), workloads::clock::now_ns());
@@ -312,13 +314,19 @@ impl Repeater for Lab<'_> {
             true => None,
             false => Some(sampling::profile(&sampled, &labels, round, &self.sampling)?),
         };
+        let guests = phases.iter().rev().filter_map(|phase| phase.guest.as_ref());
+        let guest_devices = guests.take(1).flat_map(|guest| guest.devices.clone()).collect::<Vec<_>>();
         let repetition = Repetition {
             round,
             configuration: configuration.to_string(),
             position,
             connections,
-            settings: engine::verified_settings(server.pid())?.into_iter().chain(server.facts()).collect(),
-            devices: labels.devices().cloned().collect(),
+            settings: engine::verified_settings(server.pid())?
+                .into_iter()
+                .chain(server.facts())
+                .chain(agent.map(|agent| ("guest_agent".to_owned(), agent.state())))
+                .collect(),
+            devices: labels.devices().cloned().chain(guest_devices).collect(),
             server_hooks: hooks_of(server.pid()),
             client_hooks: hooks_in(self.bench.wire.namespace.path()),
             phases,

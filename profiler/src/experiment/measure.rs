@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     counts::{Costs, Phase, PhaseKind, Place, ProbeCost, Role},
+    engine::vm::Agent,
     error::{Error, Result},
     interrupt,
     probes::{Attached, Labels, Loaded, Names, RawEvent, RawRecord, ns_per_run},
@@ -65,6 +66,7 @@ pub struct Measurement<'a> {
     /// Whose processes are followed.
     pub parties: Parties,
     sampling: Sampling,
+    agent: Option<&'a mut Agent>,
     connections: u32,
     epoch: u32,
     record_every: u32,
@@ -89,12 +91,20 @@ impl<'a> Measurement<'a> {
             names,
             parties,
             sampling,
+            agent: None,
             connections,
             epoch: 0,
             record_every: 0,
             wait_every: 1,
             attached: Duration::ZERO,
         }
+    }
+
+    /// Requests are followed in the server's machine as well.
+    #[must_use]
+    pub fn with_agent(mut self, agent: Option<&'a mut Agent>) -> Self {
+        self.agent = agent;
+        self
     }
 
     /// Sets how many requests go between two records, and about how many waits between two that leave their stacks, from
@@ -167,7 +177,7 @@ impl<'a> Measurement<'a> {
             sleep_until(close_ns, || ())?;
             let length_ns = length.as_nanos() as u64;
             let client = self.report()?;
-            Ok((open_ns, Phase { kind: PhaseKind::Detached, open_ns, length_ns, client, probes: None, account: None }))
+            Ok((open_ns, Phase { kind: PhaseKind::Detached, open_ns, length_ns, client, probes: None, guest: None, account: None }))
         })
     }
 
@@ -194,6 +204,10 @@ impl<'a> Measurement<'a> {
             // Its connections are new in every phase, and may lie at old ones' addresses.
             self.probes.forget_sockets();
         }
+        // First in the machine: that takes long.
+        if let Some(agent) = &mut self.agent {
+            agent.begin(kind, self.connections);
+        }
         // Nothing counts while nothing is attached: what is read now is not read on the workload's time.
         let before = self.probes.totals()?;
         // In this order: a run of its own is to be under the probes as a whole.
@@ -203,6 +217,9 @@ impl<'a> Measurement<'a> {
         let roles = self.follow(kind)?;
         let (open_ns, close_ns) = self.window(length, tried)?;
         self.probes.record(open_ns, close_ns);
+        if let Some(agent) = &mut self.agent {
+            agent.record(open_ns.saturating_sub(now_ns()), close_ns - open_ns);
+        }
         // Late ourselves: the phase counts as one of which the client heard too late.
         let open_ns = if now_ns() < open_ns { open_ns } else { 0 };
         let control = Control { epoch: self.epoch, open_ns, close_ns, ..Control::default() };
@@ -232,6 +249,7 @@ impl<'a> Measurement<'a> {
         };
         self.probes.stop();
         drop(attached);
+        let guest = self.agent.as_mut().filter(|_| waited.is_ok()).and_then(|agent| agent.end());
         self.attached += attached_at.elapsed();
         waited?;
         taken.take(self.probes);
@@ -254,7 +272,7 @@ impl<'a> Measurement<'a> {
             noted: (counts.counter(Counter::Events), counts.counter(Counter::EventsRingFull)),
         });
         let client = whole_run.unwrap_or_else(|| self.report())?;
-        let phase = Phase { kind, open_ns, length_ns, client, probes: Some(counts), account: None };
+        let phase = Phase { kind, open_ns, length_ns, client, probes: Some(counts), guest, account: None };
         Ok((open_ns, RawPhase { phase, records, sampled }))
     }
 
@@ -291,6 +309,8 @@ impl<'a> Measurement<'a> {
             proxy_port: self.parties.proxy.map_or(0, |_| u32::from(self.parties.port)),
             boundary_ifindex: self.parties.boundary.map_or(0, |boundary| boundary.ifindex),
             boundary_namespace: self.parties.boundary.map_or(0, |boundary| boundary.namespace),
+            inside_port: 0,
+            reserved: 0,
         });
         let start = Instant::now();
         loop {

@@ -120,6 +120,7 @@ mod tests {
                 length_ns: 1,
                 client: Default::default(),
                 probes: None,
+                guest: None,
                 account: None,
             };
             let repetition = Repetition {

@@ -20,8 +20,9 @@ use crate::{
     pack::{Pack, Packed},
 };
 
-/// Drivers of what a machine of virtax's has: its bus, of either kind, its network card, its source of randomness.
-pub const DRIVERS: &[&str] = &["virtio_pci", "virtio_mmio", "virtio_net", "virtio_rng"];
+/// Drivers of what a machine of virtax's has: its bus, of either kind, its network card, its source of
+/// randomness, the agent's port.
+pub const DRIVERS: &[&str] = &["virtio_pci", "virtio_mmio", "virtio_net", "virtio_rng", "virtio_console"];
 /// Where the static binary lies in a guest.
 const FIRST_PROCESS: &str = "/init";
 

@@ -18,5 +18,5 @@ pub use limits::Limits;
 pub use object::{Attached, KINDS, Loaded, Options, Preference, Support, support};
 pub use offsets::Offsets;
 pub use records::{RawRecord, RawSeen};
-pub use tables::{Labels, Names};
+pub use tables::{Labels, Names, Totals};
 pub use tracefs::{Tracefs, count_tracepoint};

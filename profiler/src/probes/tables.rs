@@ -294,6 +294,14 @@ impl Loaded {
         (0..SLOTS as usize).filter(taken).filter_map(|slot| self.tables.threads.get(slot))
     }
 
+    /// Sockets of servers that have been seen in this phase.
+    #[must_use]
+    pub fn server_sockets_seen(&self, epoch: u32) -> usize {
+        let sockets = self.tables.sockets.iter();
+        let of_server = |socket: &Socket| socket.role == profiler_common::SERVER && socket.token.epoch == epoch;
+        sockets.filter(|socket| socket.key != 0 && of_server(socket)).count()
+    }
+
     /// Times of the states in which threads are at the end of a phase, by role and state.
     fn states_unfinished(&self, phase: &profiler_common::Control) -> [[u64; STATES]; ROLES] {
         let mut times = [[0; STATES]; ROLES];

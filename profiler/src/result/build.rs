@@ -237,7 +237,7 @@ fn stages(waterfall: &Waterfall, profiled: &Profiled) -> Vec<StageResult> {
         .zip(&profiled.stages)
         .map(|((row, estimate), layers)| StageResult {
             id: stage_id(&row.key),
-            label: label(&row.key),
+            label: row.label(waterfall.has_inside()),
             direction: direction(row.key.role, &row.key.from.point).to_owned(),
             from: row.key.from.clone(),
             to: row.key.to.clone(),

@@ -66,6 +66,7 @@ impl Row {
     /// One end of a turn-around.
     fn end(&self, key: StageKey, rounds_ns: Vec<f64>, probes_ns: Vec<f64>) -> Self {
         Self {
+            in_guest: false,
             key,
             rounds_ns,
             probes_ns,

@@ -1,8 +1,11 @@
 //! QEMU's command line.
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
-use super::{Files, Processor};
+use super::{Files, Processor, agent};
 use crate::configuration::Configuration;
 
 /// What every machine of a run is made of.
@@ -57,7 +60,13 @@ const KERNEL_LINE: &str =
 impl Machine {
     /// QEMU's arguments for a guest.
     #[must_use]
-    pub fn arguments(&self, configuration: &Configuration, files: &Files, card: &Card) -> Vec<String> {
+    pub fn arguments(
+        &self,
+        configuration: &Configuration,
+        files: &Files,
+        card: &Card,
+        port: Option<&OwnedFd>,
+    ) -> Vec<String> {
         let shown = |path: &Path| path.display().to_string();
         let network = match card {
             Card::Tap(descriptor) => format!("tap,id=net0,fd={descriptor}"),
@@ -86,7 +95,8 @@ impl Machine {
         ];
         let switches = ["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned);
         let display = ["-display", "none"].map(str::to_owned);
-        let pairs = words.into_iter().flat_map(|(key, value)| [key.to_owned(), value]);
+        let port = port.into_iter().flat_map(|port| agent::arguments(port, bus));
+        let pairs = words.into_iter().chain(port).flat_map(|(key, value)| [key.to_owned(), value]);
         switches.into_iter().chain(display).chain(pairs).collect()
     }
 }
@@ -115,7 +125,7 @@ mod tests {
         ];
         let shown = rows.map(|(name, card, processor)| {
             let configuration = parse(name).unwrap().0;
-            machine(processor).arguments(&configuration, &files, &card).join(" ").replace(" -", "\n  -")
+            machine(processor).arguments(&configuration, &files, &card, None).join(" ").replace(" -", "\n  -")
         });
         insta::assert_snapshot!(shown.join("\n\n"));
     }

@@ -1,5 +1,6 @@
 //! Virtual machines: the server in a guest of QEMU's, booted anew for every repetition.
 
+mod agent;
 mod gate;
 mod machine;
 mod server;
@@ -7,7 +8,7 @@ mod tap;
 
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path, path::PathBuf, rc::Rc};
 
-pub use self::tap::TUN;
+pub use self::{agent::Agent, tap::TUN};
 
 use self::machine::Machine;
 use super::{
@@ -56,7 +57,7 @@ pub const QEMU: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
 /// What stands beside every result of an emulated processor.
 pub const EMULATED: &str = "emulated: no evidence of KVM's cost";
 
-const KEYS: [Key; 5] = [
+const KEYS: [Key; 6] = [
     Key {
         name: "net",
         values: Values::Words(&["tap", "nat", "user"]),
@@ -76,6 +77,12 @@ const KEYS: [Key; 5] = [
         values: Values::Number { from: 128, to: 1 << 20 },
         default: "512",
         help: "memory of the guest, MiB",
+    },
+    Key {
+        name: "agent",
+        values: Values::Words(&["on", "off"]),
+        default: "on",
+        help: "on: requests are followed in the guest, too; off: the machine is one row",
     },
     Key {
         name: "kernel",

@@ -5,7 +5,7 @@ use std::{
     io,
     net::SocketAddrV4,
     os::{fd::AsRawFd, unix::process::CommandExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Child,
     rc::Rc,
     sync::atomic::{AtomicU32, Ordering},
@@ -15,7 +15,7 @@ use std::{
 use workloads::init::{FAILED, READY, Serve, Task};
 
 use super::{
-    Files, Processor,
+    Agent, Files, Processor, agent,
     gate::{self, Proof},
     machine::{Card, Machine},
     tap,
@@ -34,6 +34,8 @@ use crate::{
 
 /// How long a guest may take until its server answers: ten times as long as it takes on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Where the agent lies in a guest.
+const AGENT: &str = "/virtax-agent";
 /// Lines of its console that a message shows.
 const CONSOLE_LINES: usize = 12;
 
@@ -47,6 +49,7 @@ struct Guest {
     network: Option<Rc<Network>>,
     client: Rc<Namespace>,
     facts: Vec<(String, String)>,
+    agent: Option<Agent>,
 }
 
 /// Where the guest sits, where the client reaches it, and its card; the file is the tap's, to be kept until QEMU has it.
@@ -62,7 +65,7 @@ fn place(bench: &Bench, configuration: &Configuration, network: Option<&Network>
     let at = |address| SocketAddrV4::new(address, port);
     let told = |address, prefix, gateway| {
         let (program, arguments) = bench.server.packed(at(address), None);
-        Serve { address, prefix, gateway, port, program, arguments }
+        Serve { address, prefix, gateway, port, program, arguments, agent: None }
     };
     let Some(network) = network else {
         let (gateway, address) = subnets.inside_qemu();
@@ -96,23 +99,35 @@ pub(super) fn start(
         console: bench.ledger.folder().join("console.log"),
         initial: machine.folder.join(format!("initial-{number}")),
     };
+    // With QEMU's own network, QEMU is the server, and nothing of the guest is on the path.
+    let has_agent = configuration.key("agent") == "on" && place.tap.is_some();
+    let mut files_of_guest = bench.server.pack.clone();
+    let mut task = place.guest.clone();
+    let port = if has_agent {
+        files_of_guest.add_file(Path::new(AGENT), artifact::agent()?, 0o755);
+        task.agent = Some(AGENT.into());
+        Some(agent::pair().map_err(|error| Error::workload("there is no way to the guest", error))?)
+    } else {
+        None
+    };
     let image = Image {
         kernel,
         drivers: DRIVERS,
         binary: artifact::workload()?,
-        packs: &[&bench.server.pack],
-        task: Task::Serve(place.guest.clone()),
+        packs: &[&files_of_guest],
+        task: Task::Serve(task),
     };
     image.write(&files.initial)?;
     let output = File::create(&files.console)
         .and_then(|file| Ok((file.try_clone()?, file)))
         .map_err(|error| Error::file("write", &files.console, error))?;
     let mut command = child::command(&machine.qemu);
-    command.args(machine.arguments(configuration, &files, &place.card)).stdout(output.0).stderr(output.1);
-    if let Some((tap, _)) = &place.tap {
-        let tap = tap.as_raw_fd();
+    let machines_end = port.as_ref().map(|(_, end)| end);
+    command.args(machine.arguments(configuration, &files, &place.card, machines_end)).stdout(output.0).stderr(output.1);
+    let inherited = place.tap.iter().map(|(tap, _)| tap.as_raw_fd()).chain(machines_end.map(AsRawFd::as_raw_fd));
+    for descriptor in inherited {
         // SAFETY: one async-signal-safe system call; the descriptor is open until the child has executed.
-        unsafe { command.pre_exec(move || keep_open(tap)) };
+        unsafe { command.pre_exec(move || keep_open(descriptor)) };
     }
     let group = if machine.processor == Processor::Kvm { gate::group()? } else { None };
     child::unprivileged(&mut command, group);
@@ -128,12 +143,19 @@ pub(super) fn start(
         network: network.cloned(),
         client: bench.wire.namespace.clone(),
         facts: Vec::new(),
+        agent: None,
     };
     let release = guest.await_server(configuration, proof.as_ref())?;
     let machine = configuration.key("machine").to_owned();
     guest.facts = [("accelerator", configuration.engine.clone()), ("machine", machine), ("guest_kernel", release)]
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec();
+    if let Some((host, machines_end)) = port {
+        // QEMU has it: the guest's end must be seen to be closed when QEMU ends.
+        drop(machines_end);
+        let greeted = Agent::greet(host).map_err(|error| Error::workload("there is no way to the guest", error))?;
+        guest.agent = Some(greeted);
+    }
     Ok(Box::new(guest))
 }
 
@@ -194,6 +216,9 @@ impl Server for Guest {
     }
     fn is_machine(&self) -> bool {
         true
+    }
+    fn take_agent(&mut self) -> Option<Agent> {
+        self.agent.take()
     }
     fn boundary(&self) -> Option<Boundary> {
         self.boundary

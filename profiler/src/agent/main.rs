@@ -1,0 +1,18 @@
+//! `virtax-agent`: what follows requests in a guest. Started by the guest's first process, never by a person.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let numbers: Vec<u32> = std::env::args().skip(1).filter_map(|word| word.parse().ok()).collect();
+    let [server, port] = numbers[..] else {
+        eprintln!("virtax-agent: SERVER-PID PORT");
+        return ExitCode::from(2);
+    };
+    match profiler::agent::serve(server, port as u16) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("virtax-agent: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The agent's side.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io::BufReader,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use profiler_common::{Control, ON, PARTS, TOTALS};
+use workloads::clock::now_ns;
+
+use super::wire::{self, GuestCounts, PORT, Reply, Request, VERSION};
+use crate::{
+    counts::{PhaseKind, Role},
+    error::{Error, Result},
+    points::{PROBES, Set},
+    probes::{Attached, Loaded, Names, Offsets, Options, Totals},
+    process,
+};
+
+/// Where the kernel lists the machine's ports.
+const PORTS: &str = "/sys/class/virtio-ports";
+/// How long the port may take to appear.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// As on the host: what is on its way at the beginning of a phase has been seen before.
+const LEAD_IN: Duration = Duration::from_millis(20);
+const LONGEST_LEAD_IN: Duration = Duration::from_secs(2);
+/// As on the host: what crosses the end is clipped there.
+const LEAD_OUT: Duration = Duration::from_millis(2);
+/// The guest's only network card, and what its namespace is called.
+const CARD: &str = "eth0";
+const NAMESPACE: &str = "guest";
+
+struct Agent {
+    probes: Loaded,
+    server: u32,
+    port: u16,
+    names: Names,
+    namespace: u32,
+    epoch: u32,
+    phase: Option<Phase>,
+}
+
+/// A phase under way.
+struct Phase {
+    attached: Attached,
+    before: Totals,
+    control: Control,
+}
+
+/// Does what the host says, as long as it says something.
+///
+/// # Errors
+/// If there is no port, or the probes cannot be loaded; the host is told the latter.
+pub fn serve(server: u32, port: u16) -> Result<()> {
+    let path = find_port()?;
+    let fail = |error| Error::file("use", &path, error);
+    let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(fail)?;
+    let mut lines = BufReader::new(file.try_clone().map_err(fail)?);
+    let mut agent = Agent::new(server, port);
+    loop {
+        let request = wire::hear(&mut lines).map_err(fail)?;
+        let done = match &mut agent {
+            Ok(agent) => agent.answer(&request),
+            Err(error) => Err(Error::unsupported("the probes do not load in the guest", &*error, "take agent=off")),
+        };
+        match done {
+            Ok(None) => {}
+            Ok(Some(reply)) => wire::say(&mut file, &reply).map_err(fail)?,
+            Err(error) => wire::say(&mut file, &Reply::Failed { why: error.to_string() }).map_err(fail)?,
+        }
+    }
+}
+
+/// The device of the port with our name: it comes some time after its driver.
+fn find_port() -> Result<PathBuf> {
+    let start = Instant::now();
+    loop {
+        let ports = fs::read_dir(PORTS).into_iter().flatten().flatten();
+        let ours = |folder: &Path| fs::read_to_string(folder.join("name")).is_ok_and(|name| name.trim() == PORT);
+        if let Some(port) = ports.into_iter().find(|port| ours(&port.path())) {
+            return Ok(Path::new("/dev").join(port.file_name()));
+        }
+        if start.elapsed() > PATIENCE {
+            return Err(Error::unsupported("there is no port to the host", format!("none in {PORTS} is called {PORT}"), "report this"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+impl Agent {
+    fn new(server: u32, port: u16) -> Result<Self> {
+        let probes = Loaded::new(&Offsets::of_running_kernel()?, &Options::default())?;
+        let namespace = process::network_namespace(std::process::id())?;
+        let mut names = Names::default();
+        names.namespace(namespace, NAMESPACE);
+        Ok(Self { probes, server, port, names, namespace, epoch: 0, phase: None })
+    }
+
+    fn answer(&mut self, request: &Request) -> Result<Option<Reply>> {
+        match request {
+            Request::Hello { .. } => Ok(Some(self.hello())),
+            Request::Begin { kind, connections } => {
+                self.begin(*kind, *connections).map(|()| Some(Reply::Begun))
+            }
+            Request::Record { in_ns, length_ns } => {
+                self.record(*in_ns, *length_ns);
+                Ok(None)
+            }
+            Request::End => self.end().map(|counts| Some(Reply::Counted(Box::new(counts)))),
+        }
+    }
+
+    fn hello(&self) -> Reply {
+        let loaded: Vec<&str> = self.probes.chosen().map(|(probe, _)| probe.name).collect();
+        let wanted = PROBES.iter().filter(|probe| probe.set != Set::Machine).map(|probe| probe.name);
+        Reply::Hello {
+            version: VERSION,
+            release: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+            lacks: wanted.filter(|name| !loaded.contains(name)).map(str::to_owned).collect(),
+        }
+    }
+
+    /// Follows requests from the card to the server and back to the card.
+    fn begin(&mut self, kind: PhaseKind, connections: u32) -> Result<()> {
+        self.phase = None;
+        let before = self.probes.totals()?;
+        let attached = self.probes.attach(kind)?;
+        let followed: BTreeMap<u32, Role> =
+            process::family(self.server).into_iter().map(|pid| (pid, Role::Server)).collect();
+        self.probes.follow(followed.into_iter())?;
+        self.epoch += 1;
+        let control = Control {
+            state: ON,
+            epoch: self.epoch,
+            open_ns: u64::MAX,
+            close_ns: u64::MAX,
+            mode: if kind == PhaseKind::Detailed { PARTS } else { TOTALS },
+            boundary_ifindex: card_number(),
+            boundary_namespace: self.namespace,
+            inside_port: u32::from(self.port),
+            ..Control::default()
+        };
+        self.probes.control(control);
+        let start = Instant::now();
+        while self.probes.server_sockets_seen(self.epoch) < connections as usize && start.elapsed() < LONGEST_LEAD_IN {
+            std::thread::sleep(LEAD_IN);
+        }
+        self.phase = Some(Phase { attached, before, control });
+        Ok(())
+    }
+
+    fn record(&mut self, in_ns: u64, length_ns: u64) {
+        if let Some(phase) = &mut self.phase {
+            let open_ns = now_ns().saturating_add(in_ns);
+            phase.control.open_ns = open_ns;
+            phase.control.close_ns = open_ns.saturating_add(length_ns);
+            self.probes.record(phase.control.open_ns, phase.control.close_ns);
+        }
+    }
+
+    fn end(&mut self) -> Result<GuestCounts> {
+        let none = || Error::workload("no phase was recorded in the guest", "the host asked for its counts");
+        let phase = self.phase.take().filter(|phase| phase.control.close_ns < u64::MAX).ok_or_else(none)?;
+        let end_ns = phase.control.close_ns + LEAD_OUT.as_nanos() as u64;
+        std::thread::sleep(Duration::from_nanos(end_ns.saturating_sub(now_ns())));
+        self.probes.stop();
+        drop(phase.attached);
+        let labels = self.probes.labels(&self.names);
+        let probes = self.probes.counts_since(&phase.before, &labels, &phase.control)?;
+        Ok(GuestCounts { probes, devices: labels.devices().cloned().collect() })
+    }
+}
+
+fn card_number() -> u32 {
+    let text = fs::read_to_string(format!("/sys/class/net/{CARD}/ifindex")).unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}

@@ -1,0 +1,139 @@
+//! What host and agent say to each other: a line of JSON each.
+
+use std::io::{self, BufRead, Write};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::counts::{DeviceInfo, PhaseKind, ProbeCounts};
+
+/// Both sides must have the same.
+pub const VERSION: u32 = 1;
+/// Name of the machine's port.
+pub const PORT: &str = "virtax";
+/// Longest line, bytes: a guest may be broken, or hostile.
+const LONGEST: u64 = 4 << 20;
+
+/// What the host wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "say")]
+pub enum Request {
+    /// To know whom it talks to.
+    Hello {
+        /// The host's [`VERSION`].
+        version: u32,
+    },
+    /// Probes attached, and requests followed.
+    Begin {
+        /// In what kind of phase.
+        kind: PhaseKind,
+        /// Connections whose tokens are to be seen first.
+        connections: u32,
+    },
+    /// The phase recorded.
+    Record {
+        /// From now, ns.
+        in_ns: u64,
+        /// Its length, ns.
+        length_ns: u64,
+    },
+    /// What was counted, once the phase is over; and probes detached.
+    End,
+}
+
+/// What the agent answers. There is none to [`Request::Record`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "say")]
+pub enum Reply {
+    /// It is there, and its probes are loaded.
+    Hello {
+        /// Its [`VERSION`].
+        version: u32,
+        /// The guest's kernel.
+        release: String,
+        /// Points that it cannot see.
+        lacks: Vec<String>,
+    },
+    /// Requests are followed.
+    Begun,
+    /// The phase is over.
+    Counted(Box<GuestCounts>),
+    /// It could not do what it was told.
+    Failed {
+        /// Why.
+        why: String,
+    },
+}
+
+/// What an agent counted in one phase.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestCounts {
+    /// As on the host. Its stages lie between the guest's network card and back.
+    pub probes: ProbeCounts,
+    /// Devices on the path.
+    pub devices: Vec<DeviceInfo>,
+}
+
+/// Sends a line.
+///
+/// # Errors
+/// If the other side is gone.
+pub fn say(to: &mut impl Write, what: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(what)?;
+    line.push(b'\n');
+    to.write_all(&line)?;
+    to.flush()
+}
+
+/// The next line.
+///
+/// # Errors
+/// If the other side is gone, says nothing in time, too much, or something else.
+pub fn hear<T: DeserializeOwned>(from: &mut impl BufRead) -> io::Result<T> {
+    let mut line = Vec::new();
+    let length = io::Read::take(from, LONGEST).read_until(b'\n', &mut line)?;
+    if length == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if line.last() != Some(&b'\n') {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is cut off, or too long"));
+    }
+    serde_json::from_slice(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufReader;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_said_is_heard() {
+        let mut line = Vec::new();
+        let said = Request::Begin { kind: PhaseKind::Traced, connections: 3 };
+        say(&mut line, &said).unwrap();
+        assert_eq!(hear::<Request>(&mut BufReader::new(line.as_slice())).unwrap(), said);
+        line.clear();
+        let said = Reply::Counted(Box::default());
+        say(&mut line, &said).unwrap();
+        assert_eq!(hear::<Reply>(&mut BufReader::new(line.as_slice())).unwrap(), said);
+    }
+
+    #[test]
+    fn silence_and_endless_lines_are_errors() {
+        let kind = |bytes: &[u8]| hear::<Reply>(&mut BufReader::new(bytes)).unwrap_err().kind();
+        assert_eq!(kind(b""), io::ErrorKind::UnexpectedEof);
+        assert_eq!(kind(b"{\"say\":\"begun\"}"), io::ErrorKind::InvalidData);
+        assert_eq!(kind(b"{\"say\":\"nonsense\"}\n"), io::ErrorKind::InvalidData);
+        let mut endless = BufReader::new(io::repeat(b'['));
+        assert_eq!(hear::<Reply>(&mut endless).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = hear::<Reply>(&mut BufReader::new(bytes.as_slice()));
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The host's side of the agent in a guest. A guest that is silent, broken or hostile costs what would have been known of its inside,
+//! and nothing else.
+
+use std::{
+    io::{self, BufReader},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    time::Duration,
+};
+
+use crate::{
+    agent::wire::{self, GuestCounts, Reply, Request, VERSION},
+    counts::PhaseKind,
+};
+
+/// How long an agent may take to load its probes, or to attach and read them: an emulated processor is slow.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An agent, as long as it does what it should.
+pub struct Agent {
+    host: UnixStream,
+    lines: BufReader<UnixStream>,
+    /// Why it is not listened to any more.
+    broken: Option<String>,
+    /// Whether a phase is under way in the guest.
+    under_way: bool,
+    kernel: String,
+    lacks: Vec<String>,
+}
+
+/// Both ends of the port: the host's, and the one that QEMU is to have open.
+///
+/// # Errors
+/// If the kernel has no descriptors left.
+pub fn pair() -> io::Result<(UnixStream, OwnedFd)> {
+    let (host, machine) = UnixStream::pair()?;
+    Ok((host, machine.into()))
+}
+
+/// QEMU's words for a machine that has the port behind a descriptor.
+pub fn arguments(descriptor: &OwnedFd, bus: &str) -> [(&'static str, String); 3] {
+    [
+        ("-device", format!("virtio-serial-{bus}")),
+        ("-chardev", format!("socket,id=agent,fd={}", descriptor.as_raw_fd())),
+        ("-device", format!("virtserialport,chardev=agent,name={}", wire::PORT)),
+    ]
+}
+
+impl Agent {
+    /// Waits until it answers.
+    ///
+    /// # Errors
+    /// If its stream cannot be used at all.
+    pub fn greet(host: UnixStream) -> io::Result<Self> {
+        host.set_read_timeout(Some(PATIENCE))?;
+        host.set_write_timeout(Some(PATIENCE))?;
+        let lines = BufReader::new(host.try_clone()?);
+        let (kernel, lacks) = (String::new(), Vec::new());
+        let mut agent = Self { host, lines, broken: None, under_way: false, kernel, lacks };
+        match agent.ask(&Request::Hello { version: VERSION }) {
+            Some(Reply::Hello { version: VERSION, release, lacks }) => {
+                agent.kernel = release;
+                agent.lacks = lacks;
+            }
+            Some(Reply::Hello { version, .. }) => agent.give_up(format!("it speaks version {version}, not {VERSION}")),
+            other => agent.refuse(other),
+        }
+        Ok(agent)
+    }
+
+    /// Why the guest's inside is not known, or what of it is not.
+    pub fn state(&self) -> String {
+        match (&self.broken, self.lacks.as_slice()) {
+            (Some(why), _) => format!("none: {why}"),
+            (None, []) => format!("on {}", self.kernel),
+            (None, lacks) => format!("on {}, without {}", self.kernel, lacks.join(", ")),
+        }
+    }
+
+    /// Follows requests in the guest from now on.
+    pub fn begin(&mut self, kind: PhaseKind, connections: u32) {
+        // What is sampled in a guest is not told yet.
+        if kind == PhaseKind::Detached || kind == PhaseKind::Sampled {
+            return;
+        }
+        match self.ask(&Request::Begin { kind, connections }) {
+            Some(Reply::Begun) => self.under_way = true,
+            other => self.refuse(other),
+        }
+    }
+
+    /// Tells it when the phase lies.
+    pub fn record(&mut self, in_ns: u64, length_ns: u64) {
+        if self.under_way
+            && let Err(error) = wire::say(&mut self.host, &Request::Record { in_ns, length_ns })
+        {
+            self.give_up(error.to_string());
+        }
+    }
+
+    /// What it counted; `None`: nothing, or nothing that can be used.
+    pub fn end(&mut self) -> Option<GuestCounts> {
+        if !std::mem::take(&mut self.under_way) {
+            return None;
+        }
+        match self.ask(&Request::End) {
+            Some(Reply::Counted(counts)) => Some(*counts),
+            other => {
+                self.refuse(other);
+                None
+            }
+        }
+    }
+
+    fn ask(&mut self, request: &Request) -> Option<Reply> {
+        if self.broken.is_some() {
+            return None;
+        }
+        let answer = wire::say(&mut self.host, request).and_then(|()| wire::hear(&mut self.lines));
+        answer.map_err(|error| self.give_up(error.to_string())).ok()
+    }
+
+    fn refuse(&mut self, answer: Option<Reply>) {
+        match answer {
+            Some(Reply::Failed { why }) => self.give_up(why),
+            Some(_) => self.give_up("it does not answer what it is asked".to_owned()),
+            None => {}
+        }
+    }
+
+    fn give_up(&mut self, why: String) {
+        self.under_way = false;
+        if self.broken.is_none() {
+            log::warn!("nothing is known of the guest's inside: {why}");
+            self.broken = Some(why);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// What is left of an agent in a guest that says this.
+    fn hearing(said: &[u8]) -> Agent {
+        let (host, guest) = UnixStream::pair().unwrap();
+        let mut guest_end = guest.try_clone().unwrap();
+        guest_end.write_all(said).unwrap();
+        guest.shutdown(std::net::Shutdown::Write).unwrap();
+        Agent::greet(host).unwrap()
+    }
+
+    const HELLO: &str = r#"{"say":"hello","version":1,"release":"6.1","lacks":[]}"#;
+
+    #[test]
+    fn a_guest_that_says_nonsense_is_not_listened_to() {
+        let mut good = hearing(format!("{HELLO}\n{{\"say\":\"begun\"}}\n").as_bytes());
+        assert_eq!(good.state(), "on 6.1");
+        good.begin(PhaseKind::Traced, 1);
+        assert!(good.under_way);
+        // It ends in the midst of a phase.
+        assert_eq!(good.end(), None);
+        assert!(good.state().starts_with("none: "), "{}", good.state());
+        for bad in [
+            "",
+            "{\"say\":\"begun\"}\n",
+            "garbage\n",
+            "{\"say\":\"failed\",\"why\":\"no BTF\"}\n",
+            "{\"say\":\"hello\",\"version\":2,\"release\":\"\",\"lacks\":[]}\n",
+        ] {
+            let mut agent = hearing(bad.as_bytes());
+            assert!(agent.state().starts_with("none: "), "{bad}: {}", agent.state());
+            agent.begin(PhaseKind::Traced, 1);
+            agent.record(1, 1);
+            assert_eq!(agent.end(), None);
+        }
+    }
+}
