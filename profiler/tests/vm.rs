@@ -14,8 +14,14 @@ fn ready() -> bool {
     has(Feature::Probes) && has(Feature::Vm)
 }
 
-/// ns per operation in the machine: from the request's hand-over to the tap until the answer comes from there.
+/// ns per operation in the machine: from the request's hand-over to the tap until the answer comes from there, the boundary and what
+/// the guest's agent saw.
 fn in_machine(configuration: &ConfigurationResult) -> f64 {
+    let in_guest = configuration.stages.iter().filter(|stage| stage.label.ends_with("(guest)"));
+    boundary(configuration) + in_guest.map(|stage| stage.ns_per_op).sum::<f64>()
+}
+
+fn boundary(configuration: &ConfigurationResult) -> f64 {
     let stage = configuration.stages.iter().find(|stage| stage.id == "request/xmit(tap@host)→receive(tap@host)");
     let stage = stage.unwrap_or_else(|| panic!("{:?}", configuration.stages));
     assert!((stage.count_per_op - 1.0).abs() < 0.05, "{}: {}", stage.id, stage.count_per_op);
@@ -30,7 +36,7 @@ fn requests_are_followed_into_a_guest_and_out_of_it() {
     }
     let before = Traces::now();
     let out = Out::new();
-    let all = "native,ns:net=veth,tcg,tcg:net=nat,tcg:net=user";
+    let all = "native,ns:net=veth,tcg,tcg:agent=off,tcg:net=nat,tcg:net=user";
     let result = run_workload("tcp-rr", &out, &[&["--in", all], &SHORT[..]].concat());
     assert_eq!(before, Traces::now());
     for configuration in &result.configurations {
@@ -39,6 +45,13 @@ fn requests_are_followed_into_a_guest_and_out_of_it() {
     let tap = of(&result, "tcg:net=tap");
     assert!(in_machine(tap) > 0.5 * tap.traced_latency.mean_ns, "{}", in_machine(tap));
     in_machine(of(&result, "tcg:net=nat"));
+    for found in [tap, of(&result, "tcg:net=nat")] {
+        check_inside(found);
+    }
+    // Without its agent, a machine is one row.
+    let silent = of(&result, "tcg:net=tap,agent=off");
+    assert!(silent.stages.iter().all(|stage| !stage.label.ends_with("(guest)")), "{:?}", silent.stages);
+    assert!(boundary(silent) > 0.0 && !silent.settings.contains_key("guest_agent"));
     // QEMU itself is the server there.
     let user = of(&result, "tcg:net=user");
     assert!(user.stages.iter().any(|stage| stage.id == "request/received→send"), "{:?}", user.stages);
@@ -50,8 +63,23 @@ fn requests_are_followed_into_a_guest_and_out_of_it() {
     let picture = fs::read_to_string(out.path().join("latency.tcg-net-tap.svg")).unwrap();
     assert!(picture.contains("no evidence of KVM"));
     let emulated: Vec<_> = result.warnings.iter().filter(|warning| warning.name == "emulated").collect();
-    assert_eq!(emulated.len(), 3);
+    assert_eq!(emulated.len(), 4);
     assert!(emulated[0].text.contains("no evidence of KVM's cost"));
+}
+
+/// The guest's stages, from its card to the server and back to the card, once an operation each.
+fn check_inside(configuration: &ConfigurationResult) {
+    let state = &configuration.settings["guest_agent"];
+    assert!(state.starts_with("on "), "{state}");
+    for id in ["request/ready→received", "request/received→send", "response/send→xmit(eth0@guest)"] {
+        let stage = configuration.stages.iter().find(|stage| stage.id == id);
+        let stage = stage.unwrap_or_else(|| panic!("{id}: {:?}", configuration.stages));
+        assert!(stage.label.ends_with("(guest)") && stage.ns_per_op > 0.0, "{stage:?}");
+        assert!((stage.count_per_op - 1.0).abs() < 0.05, "{stage:?}");
+    }
+    let arrives = |stage: &&profiler::result::StageResult| stage.id.starts_with("request/receive(eth0@guest)→");
+    let arrived: f64 = configuration.stages.iter().filter(arrives).map(|stage| stage.count_per_op).sum();
+    assert!((arrived - 1.0).abs() < 0.05, "{arrived}");
 }
 
 #[test]
