@@ -142,12 +142,13 @@ fn exits_are_those_that_the_kernel_records() {
     only_in_lab();
     let before = Traces::now();
     let (trace, out) = (Trace::start(), Out::new());
-    let result = run_workload("tcp-rr", &out, &[&["--in", "native,kvm:machine=microvm"], &SHORT[..]].concat());
+    let result =
+        run_workload("tcp-rr", &out, &[&["--in", "native,kvm:machine=microvm,agent=off"], &SHORT[..]].concat());
     let exits = trace.exits();
     drop(trace);
     assert_eq!(before, Traces::now());
     result.configurations.iter().for_each(check);
-    let kvm = of(&result, "kvm:net=tap,machine=microvm");
+    let kvm = of(&result, "kvm:net=tap,machine=microvm,agent=off");
     check_vcpus(kvm);
     assert!(of(&result, "native").exits.is_empty());
     let machine = kvm.stages.iter().find(|stage| stage.id == "request/xmit(tap@host)→receive(tap@host)").unwrap();
@@ -186,4 +187,41 @@ fn exits_are_those_that_the_kernel_records() {
     for words in ["virtual CPU, detailed phases", "exits by reason", "vCPU 0 npf"] {
         assert!(report.contains(words), "{report}");
     }
+}
+
+/// What a role's threads ran, ns per operation.
+fn cpu_of(configuration: &ConfigurationResult, role: &str) -> f64 {
+    configuration.cpu_times.iter().find(|time| time.role == role).map_or(0.0, |time| time.running_ns_per_op)
+}
+
+/// Packets are moved by a worker of the kernel's, or by QEMU: each is on the machine's bill.
+#[test]
+fn with_vhost_the_kernel_moves_packets_and_without_it_qemu() {
+    let _alone = alone();
+    only_in_lab();
+    let [with, without] = ["kvm:machine=microvm,vhost=on,agent=off", "kvm:machine=microvm,agent=off"];
+    let result = run_workload("tcp-rr", &Out::new(), &[&["--in", &format!("{with},{without}")], &SHORT[..]].concat());
+    result.configurations.iter().for_each(check);
+    let [with, without] = &result.configurations[..] else { panic!("{}", result.configurations.len()) };
+    assert!(cpu_of(with, "vCPU") > 0.0 && cpu_of(without, "vCPU") > 0.0);
+    assert!(cpu_of(with, "vhost") > cpu_of(with, "VMM"), "{:?}", with.cpu_times);
+    assert!(cpu_of(without, "vhost") == 0.0 && cpu_of(without, "VMM") > 0.0, "{:?}", without.cpu_times);
+}
+
+/// Guest and boundary, each a part of what the machine took.
+#[test]
+fn the_inside_of_a_guest_is_seen() {
+    let _alone = alone();
+    only_in_lab();
+    let before = Traces::now();
+    let result = run_workload("tcp-rr", &Out::new(), &[&["--in", "kvm:machine=microvm"], &SHORT[..]].concat());
+    let kvm = &result.configurations[0];
+    check(kvm);
+    assert!(kvm.settings["guest_agent"].starts_with("on "), "{:?}", kvm.settings);
+    for id in ["request/xmit(tap@host)→receive(tap@host)", "request/received→send", "response/send→xmit(eth0@guest)"]
+    {
+        let stage = kvm.stages.iter().find(|stage| stage.id == id).unwrap_or_else(|| panic!("{id}: {:?}", kvm.stages));
+        assert!(stage.ns_per_op > 0.0 && (stage.count_per_op - 1.0).abs() < 0.1, "{stage:?}");
+    }
+    assert_eq!(before, Traces::now());
 }

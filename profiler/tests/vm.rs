@@ -232,7 +232,7 @@ fn guests_that_do_not_start_are_explained() {
     // One whose modules are none: the first process says which.
     let modules = folder.path().join("lib/modules").join(&kernel.release);
     fs::create_dir_all(modules.join("kernel")).unwrap();
-    let builtin = "kernel/virtio_pci.ko\nkernel/virtio_net.ko\nkernel/virtio_rng.ko\n";
+    let builtin: String = profiler::guest::DRIVERS.iter().map(|name| format!("kernel/{name}.ko\n")).collect();
     fs::write(modules.join("modules.builtin"), builtin).unwrap();
     let (code, said) = refusal(folder.path(), &["--in", "tcg"]);
     assert!(code == Some(4) && said.contains("virtax-failed: eth0: there is no such network card"), "{code:?}: {said}");
@@ -281,7 +281,12 @@ fn kvm_is_proven_or_refused() {
         assert!(result.configurations[0].exits.iter().any(|exit| exit.count > 0), "{:?}", result.configurations[0]);
     } else {
         assert_eq!(output.status.code(), Some(3), "{said}");
-        let reasons = ["there is no KVM here", "KVM executes no guest here", "nothing of what KVM does could be seen"];
+        let reasons = [
+            "there is no KVM here",
+            "KVM executes no guest here",
+            "nothing of what KVM does could be seen",
+            "does not start under KVM",
+        ];
         assert!(reasons.iter().any(|reason| said.contains(reason)) && said.contains("take `tcg`"), "{said}");
     }
     assert_eq!(before, Traces::now());

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{
-    kernel,
+    kernel::{self, Suite},
     shell::{TestCounts, TestOutput, command, find, output, run},
 };
 
@@ -65,10 +65,10 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// The machine with the kernel of Debian's that guests boot as well.
-    pub fn new() -> Result<Self> {
+    /// The machine with a kernel of Debian's, which its guests boot as well.
+    pub fn new(suite: Suite) -> Result<Self> {
         Ok(Self {
-            kernel: kernel::image(&kernel::fetched()?)?,
+            kernel: kernel::image(&kernel::fetched(suite)?)?,
             memory: 3072,
             cpus: 1,
             patience: Duration::from_secs(1200),

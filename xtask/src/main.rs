@@ -14,7 +14,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 
-use crate::{daemon::Docker, setup::Purpose, shell::run};
+use crate::{daemon::Docker, kernel::Suite, setup::Purpose, shell::run};
 
 #[derive(Parser)]
 #[command(about)]
@@ -73,7 +73,11 @@ enum Task {
         try_out: bool,
     },
     /// Fetch Debian's kernel for virtual machines, and print the folder that VIRTAX_GUEST_KERNEL is to name
-    GuestKernel,
+    GuestKernel {
+        /// The newer one of Debian's backports
+        #[arg(long)]
+        backports: bool,
+    },
     /// Boot an emulated machine in which KVM's exits are real, and execute a command in it, as root
     Lab {
         /// Install nothing: say what is missing and how it is brought
@@ -82,6 +86,9 @@ enum Task {
         /// The machine's kernel, with its modules in ../lib/modules [default: Debian's, as for guests]
         #[arg(long)]
         kernel: Option<PathBuf>,
+        /// Take Debian's newer kernel, of its backports
+        #[arg(long, conflicts_with = "kernel")]
+        backports: bool,
         /// Its processors: more than one are emulated less faithfully
         #[arg(long, default_value_t = 1)]
         cpus: u32,
@@ -117,7 +124,9 @@ fn execute(task: Task) -> Result<()> {
     shell::enter_project()?;
     match task {
         Task::Build => build::all(),
-        Task::GuestKernel => kernel::fetched().map(|folder| println!("{}", folder.display())),
+        Task::GuestKernel { backports } => {
+            kernel::fetched(suite(backports)).map(|folder| println!("{}", folder.display()))
+        }
         Task::Demo { no_install, out } => demo(no_install, &out),
         Task::Test { no_install, full, arguments } => test(no_install, full, &arguments),
         Task::Package { no_install, try_out } => {
@@ -138,10 +147,10 @@ fn execute(task: Task) -> Result<()> {
             command.args(full.then_some("--full")).args(aa.then_some("--aa"));
             run(command)
         }
-        Task::Lab { no_install, kernel, cpus, test, command } => {
+        Task::Lab { no_install, kernel, backports, cpus, test, command } => {
             setup::all(no_install, Purpose::Test)?;
             build::all()?;
-            let mut machine = lab::Lab::new()?;
+            let mut machine = lab::Lab::new(suite(backports))?;
             machine.cpus = cpus;
             if let Some(kernel) = kernel {
                 machine.kernel = kernel;
@@ -162,6 +171,10 @@ fn execute(task: Task) -> Result<()> {
             bench::run_all(rounds)
         }
     }
+}
+
+fn suite(backports: bool) -> Suite {
+    if backports { Suite::Backports } else { Suite::Release }
 }
 
 fn demo(no_install: bool, out: &std::path::Path) -> Result<()> {
@@ -188,7 +201,7 @@ fn demo(no_install: bool, out: &std::path::Path) -> Result<()> {
 fn test(no_install: bool, full: bool, arguments: &[String]) -> Result<()> {
     setup::all(no_install, Purpose::Test)?;
     build::all()?;
-    let guest_kernel = kernel::fetched()?;
+    let guest_kernel = kernel::fetched(Suite::Release)?;
     let _docker = Docker::ensure()?;
     let mut command = shell::command("cargo");
     command.args(["test", "--release", "--workspace", "--no-fail-fast"]).args(arguments);
@@ -199,8 +212,11 @@ fn test(no_install: bool, full: bool, arguments: &[String]) -> Result<()> {
     }
     let mut counts = shell::run_tests(command)?;
     if arguments.is_empty() {
-        println!("\n     Running profiler/tests/lab.rs in the lab");
-        counts = counts.plus(&lab::Lab::new()?.test(&[])?);
+        let suites: &[Suite] = if full { &[Suite::Release, Suite::Backports] } else { &[Suite::Release] };
+        for suite in suites {
+            println!("\n     Running profiler/tests/lab.rs in the lab, {suite:?}");
+            counts = counts.plus(&lab::Lab::new(*suite)?.test(&[])?);
+        }
     }
     println!("tests: {} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.ignored);
     if counts.failed > 0 || counts.passed == 0 || !counts.success {

@@ -84,7 +84,11 @@ fn find_port() -> Result<PathBuf> {
             return Ok(Path::new("/dev").join(port.file_name()));
         }
         if start.elapsed() > PATIENCE {
-            return Err(Error::unsupported("there is no port to the host", format!("none in {PORTS} is called {PORT}"), "report this"));
+            return Err(Error::unsupported(
+                "there is no port to the host",
+                format!("none in {PORTS} is called {PORT}"),
+                "report this",
+            ));
         }
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -102,9 +106,7 @@ impl Agent {
     fn answer(&mut self, request: &Request) -> Result<Option<Reply>> {
         match request {
             Request::Hello { .. } => Ok(Some(self.hello())),
-            Request::Begin { kind, connections } => {
-                self.begin(*kind, *connections).map(|()| Some(Reply::Begun))
-            }
+            Request::Begin { kind, connections } => self.begin(*kind, *connections).map(|()| Some(Reply::Begun)),
             Request::Record { in_ns, length_ns } => {
                 self.record(*in_ns, *length_ns);
                 Ok(None)

@@ -11,7 +11,7 @@ pub const VERSION: u32 = 1;
 /// Name of the machine's port.
 pub const PORT: &str = "virtax";
 /// Longest line, bytes: a guest may be broken, or hostile.
-const LONGEST: u64 = 4 << 20;
+pub const LONGEST: usize = 4 << 20;
 
 /// What the host wants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,14 +90,22 @@ pub fn say(to: &mut impl Write, what: &impl Serialize) -> io::Result<()> {
 /// If the other side is gone, says nothing in time, too much, or something else.
 pub fn hear<T: DeserializeOwned>(from: &mut impl BufRead) -> io::Result<T> {
     let mut line = Vec::new();
-    let length = io::Read::take(from, LONGEST).read_until(b'\n', &mut line)?;
+    let length = io::Read::take(from, LONGEST as u64).read_until(b'\n', &mut line)?;
     if length == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     if line.last() != Some(&b'\n') {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is cut off, or too long"));
     }
-    serde_json::from_slice(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    understand(&line)
+}
+
+/// What a line says.
+///
+/// # Errors
+/// If it is none of ours.
+pub fn understand<T: DeserializeOwned>(line: &[u8]) -> io::Result<T> {
+    serde_json::from_slice(line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 #[cfg(test)]

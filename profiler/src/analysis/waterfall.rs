@@ -205,7 +205,8 @@ pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
         // What the probes in a guest cost is not known.
         let outside = || rows.iter().enumerate().filter(|(_, row)| !row.in_guest);
         let indices: Vec<usize> = outside().map(|(index, _)| index).collect();
-        let stages: Vec<(StageKey, f64)> = outside().map(|(_, row)| (row.key.clone(), row.rounds_count[round])).collect();
+        let stages: Vec<(StageKey, f64)> =
+            outside().map(|(_, row)| (row.key.clone(), row.rounds_count[round])).collect();
         rows.iter_mut().for_each(|row| row.probes_ns.push(0.0));
         for (index, ns) in indices.into_iter().zip(probe_time(&stages, &repetition.costs)) {
             rows[index].probes_ns[round] = ns;

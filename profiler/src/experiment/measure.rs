@@ -177,7 +177,18 @@ impl<'a> Measurement<'a> {
             sleep_until(close_ns, || ())?;
             let length_ns = length.as_nanos() as u64;
             let client = self.report()?;
-            Ok((open_ns, Phase { kind: PhaseKind::Detached, open_ns, length_ns, client, probes: None, guest: None, account: None }))
+            Ok((
+                open_ns,
+                Phase {
+                    kind: PhaseKind::Detached,
+                    open_ns,
+                    length_ns,
+                    client,
+                    probes: None,
+                    guest: None,
+                    account: None,
+                },
+            ))
         })
     }
 

@@ -51,8 +51,8 @@ impl Image<'_> {
         let mut archive = Archive::new(BufWriter::new(File::create(path).map_err(fail)?));
         let mut inside = Vec::new();
         for driver in &drivers {
-            let name = Path::new("/drivers").join(driver.file_name().unwrap_or_default());
-            let bytes = fs::read(driver).map_err(|error| Error::file("read", driver, error))?;
+            let name = Path::new("/drivers").join(modules::plain_name(driver));
+            let bytes = modules::read(driver).map_err(|error| Error::file("read", driver, error))?;
             archive.add(&name, &Entry::File(&bytes), 0o644).map_err(fail)?;
             inside.push(name);
         }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -31,6 +32,36 @@ pub fn closure(folder: &Path, wanted: &[&str]) -> Result<Vec<PathBuf>> {
     Ok(order.order)
 }
 
+/// Largest module, decompressed, bytes.
+const LARGEST: u64 = 256 << 20;
+
+/// A module's bytes, decompressed as its name says: distributions compress them with xz, zstd or gzip.
+///
+/// # Errors
+/// If it cannot be read, or is not what its name says.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = fs::File::open(path)?;
+    let mut bytes = Vec::new();
+    let mut take = |from: &mut dyn Read| from.take(LARGEST).read_to_end(&mut bytes);
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("xz") => take(&mut lzma_rust2::XzReader::new(file, true))?,
+        Some("zst") => {
+            let mut reader = ruzstd::decoding::StreamingDecoder::new(file)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+            take(&mut reader)?
+        }
+        Some("gz") => take(&mut flate2::read::GzDecoder::new(file))?,
+        _ => take(&mut &file)?,
+    };
+    Ok(bytes)
+}
+
+/// What a module is called when it is not compressed: `veth.ko` of `veth.ko.xz`.
+#[must_use]
+pub fn plain_name(path: &Path) -> String {
+    format!("{}.ko", module_name(path))
+}
+
 struct Order {
     files: BTreeMap<String, PathBuf>,
     builtin: BTreeSet<String>,
@@ -46,10 +77,7 @@ impl Order {
             return Ok(());
         }
         let path = self.files.get(&name).cloned().ok_or_else(|| format!("there is no {name}.ko"))?;
-        if path.extension().is_none_or(|extension| extension != "ko") {
-            return Err(format!("{} is compressed", path.display()));
-        }
-        let bytes = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let bytes = read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let needed = dependencies(&bytes).ok_or_else(|| format!("{} is no module", path.display()))?;
         needed.iter().try_for_each(|needed| self.add(needed))?;
         self.order.push(path);
@@ -130,10 +158,20 @@ mod tests {
 
     #[test]
     fn circles_end_and_what_is_missing_is_named() {
-        let folder = tree(&[("a.ko", "b"), ("b.ko", "a"), ("c.ko", "gone"), ("d.ko.xz", "")], "");
+        let folder = tree(&[("a.ko", "b"), ("b.ko", "a"), ("c.ko", "gone"), ("d.ko.xz", ""), ("f.ko.zst", "")], "");
         assert_eq!(names(&closure(folder.path(), &["a"]).unwrap()), ["b.ko", "a.ko"]);
         let refusal = |name| closure(folder.path(), &[name]).unwrap_err().to_string();
-        assert!(refusal("c").contains("no gone.ko") && refusal("d").contains("compressed"));
+        assert!(refusal("c").contains("no gone.ko") && refusal("c").contains("gone"));
+        // Not what their names say.
+        assert!(refusal("d").contains("d.ko.xz") && refusal("f").contains("f.ko.zst"));
+        // Compressed, as they should be.
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        io::Write::write_all(&mut gzip, &module("a")).unwrap();
+        fs::write(folder.path().join("kernel/g.ko.gz"), gzip.finish().unwrap()).unwrap();
+        let found = closure(folder.path(), &["g"]).unwrap();
+        assert_eq!(names(&found), ["b.ko", "a.ko", "g.ko.gz"]);
+        assert_eq!(read(&found[2]).unwrap(), module("a"));
+        assert_eq!(plain_name(&found[2]), "g.ko");
         fs::write(folder.path().join("kernel/e.ko"), "text").unwrap();
         assert!(refusal("e").contains("is no module"));
     }

@@ -33,7 +33,8 @@ pub(super) fn is_boundary(key: &StageKey) -> bool {
 /// The guest's stages of a phase; nothing where there is no agent, or where it saw other requests than the host.
 pub(super) fn stages(phase: &Phase) -> Inside {
     let (Some(host), Some(guest)) = (&phase.probes, &phase.guest) else { return Inside::default() };
-    let Some(boundary) = host.stages.iter().filter(|stage| !stage.part).find(|stage| is_boundary(&key_of(stage))) else {
+    let Some(boundary) = host.stages.iter().filter(|stage| !stage.part).find(|stage| is_boundary(&key_of(stage)))
+    else {
         return Inside::default();
     };
     let operations = guest.probes.counter(Counter::Operations);

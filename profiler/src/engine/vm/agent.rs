@@ -2,26 +2,31 @@
 //! and nothing else.
 
 use std::{
-    io::{self, BufReader},
+    io::{self, Read},
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::net::UnixStream,
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
     agent::wire::{self, GuestCounts, Reply, Request, VERSION},
     counts::PhaseKind,
+    interrupt,
 };
 
-/// How long an agent may take to load its probes, or to attach and read them: an emulated processor is slow.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an agent may take to load its probes, and then to attach and read them: an emulated processor is slow.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(15)];
+/// How often, meanwhile, it is looked whether the user wants an end.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// An agent, as long as it does what it should.
 pub struct Agent {
     host: UnixStream,
-    lines: BufReader<UnixStream>,
+    /// What it has said and nobody has read.
+    heard: Vec<u8>,
+    patience: Duration,
     /// Why it is not listened to any more.
     broken: Option<String>,
     /// Whether a phase is under way in the guest.
@@ -54,11 +59,10 @@ impl Agent {
     /// # Errors
     /// If its stream cannot be used at all.
     pub fn greet(host: UnixStream) -> io::Result<Self> {
-        host.set_read_timeout(Some(PATIENCE))?;
-        host.set_write_timeout(Some(PATIENCE))?;
-        let lines = BufReader::new(host.try_clone()?);
-        let (kernel, lacks) = (String::new(), Vec::new());
-        let mut agent = Self { host, lines, broken: None, under_way: false, kernel, lacks };
+        host.set_read_timeout(Some(LOOK))?;
+        host.set_write_timeout(Some(PATIENCE[1]))?;
+        let (heard, kernel, lacks) = (Vec::new(), String::new(), Vec::new());
+        let mut agent = Self { host, heard, patience: PATIENCE[0], broken: None, under_way: false, kernel, lacks };
         match agent.ask(&Request::Hello { version: VERSION }) {
             Some(Reply::Hello { version: VERSION, release, lacks }) => {
                 agent.kernel = release;
@@ -67,6 +71,7 @@ impl Agent {
             Some(Reply::Hello { version, .. }) => agent.give_up(format!("it speaks version {version}, not {VERSION}")),
             other => agent.refuse(other),
         }
+        agent.patience = PATIENCE[1];
         Ok(agent)
     }
 
@@ -118,8 +123,34 @@ impl Agent {
         if self.broken.is_some() {
             return None;
         }
-        let answer = wire::say(&mut self.host, request).and_then(|()| wire::hear(&mut self.lines));
+        let answer = wire::say(&mut self.host, request).and_then(|()| self.hear());
         answer.map_err(|error| self.give_up(error.to_string())).ok()
+    }
+
+    /// The next line.
+    fn hear(&mut self) -> io::Result<Reply> {
+        let deadline = Instant::now() + self.patience;
+        let mut bytes = [0; 16384];
+        loop {
+            if let Some(end) = self.heard.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.heard.drain(..=end).collect();
+                return wire::understand(&line);
+            }
+            if self.heard.len() > wire::LONGEST {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is too long"));
+            }
+            interrupt::check().map_err(|_| io::Error::from(io::ErrorKind::Interrupted))?;
+            match self.host.read(&mut bytes) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => self.heard.extend(&bytes[..count]),
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error) => return Err(error),
+            }
+            if Instant::now() > deadline {
+                let why = format!("it has not answered for {} s", self.patience.as_secs());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+        }
     }
 
     fn refuse(&mut self, answer: Option<Reply>) {
@@ -132,8 +163,10 @@ impl Agent {
 
     fn give_up(&mut self, why: String) {
         self.under_way = false;
-        if self.broken.is_none() {
+        if self.broken.is_none() && interrupt::check().is_ok() {
             log::warn!("nothing is known of the guest's inside: {why}");
+        }
+        if self.broken.is_none() {
             self.broken = Some(why);
         }
     }
@@ -145,20 +178,20 @@ mod tests {
 
     use super::*;
 
-    /// What is left of an agent in a guest that says this.
-    fn hearing(said: &[u8]) -> Agent {
+    /// An agent in a guest that says this and no more, and the guest's end.
+    fn hearing(said: &[u8]) -> (Agent, UnixStream) {
         let (host, guest) = UnixStream::pair().unwrap();
         let mut guest_end = guest.try_clone().unwrap();
         guest_end.write_all(said).unwrap();
         guest.shutdown(std::net::Shutdown::Write).unwrap();
-        Agent::greet(host).unwrap()
+        (Agent::greet(host).unwrap(), guest)
     }
 
     const HELLO: &str = r#"{"say":"hello","version":1,"release":"6.1","lacks":[]}"#;
 
     #[test]
     fn a_guest_that_says_nonsense_is_not_listened_to() {
-        let mut good = hearing(format!("{HELLO}\n{{\"say\":\"begun\"}}\n").as_bytes());
+        let (mut good, _guest) = hearing(format!("{HELLO}\n{{\"say\":\"begun\"}}\n").as_bytes());
         assert_eq!(good.state(), "on 6.1");
         good.begin(PhaseKind::Traced, 1);
         assert!(good.under_way);
@@ -172,7 +205,7 @@ mod tests {
             "{\"say\":\"failed\",\"why\":\"no BTF\"}\n",
             "{\"say\":\"hello\",\"version\":2,\"release\":\"\",\"lacks\":[]}\n",
         ] {
-            let mut agent = hearing(bad.as_bytes());
+            let (mut agent, _guest) = hearing(bad.as_bytes());
             assert!(agent.state().starts_with("none: "), "{bad}: {}", agent.state());
             agent.begin(PhaseKind::Traced, 1);
             agent.record(1, 1);

@@ -27,7 +27,8 @@ pub const FIRST_ENTRY: Duration = Duration::from_secs(10);
 
 const INSTEAD: &str = "take `tcg`, an emulated processor: its results say nothing of KVM's cost";
 
-fn no_kvm(what: &str, why: impl std::fmt::Display) -> Error {
+/// KVM is not to be had, for this reason; what to take instead.
+pub fn no_kvm(what: &str, why: impl std::fmt::Display) -> Error {
     Error::unsupported(what, why, INSTEAD)
 }
 

@@ -21,8 +21,8 @@ pub struct Machine {
 /// How a guest is joined to the rest.
 #[derive(Debug, Clone)]
 pub enum Card {
-    /// By this descriptor of a tap.
-    Tap(i32),
+    /// By these descriptors of a tap, and of vhost.
+    Tap(i32, Option<i32>),
     /// By QEMU's own network: what it forwards from where to where.
     User {
         /// Address and port of the host.
@@ -69,7 +69,8 @@ impl Machine {
     ) -> Vec<String> {
         let shown = |path: &Path| path.display().to_string();
         let network = match card {
-            Card::Tap(descriptor) => format!("tap,id=net0,fd={descriptor}"),
+            Card::Tap(descriptor, None) => format!("tap,id=net0,fd={descriptor}"),
+            Card::Tap(descriptor, Some(vhost)) => format!("tap,id=net0,fd={descriptor},vhost=on,vhostfd={vhost}"),
             Card::User { from, to, gateway } => {
                 format!("user,id=net0,restrict=on,ipv6=off,net={gateway}/24,host={gateway},hostfwd=tcp:{from}-{to}")
             }
@@ -119,9 +120,9 @@ mod tests {
         let at = |last, port| SocketAddrV4::new(Ipv4Addr::new(198, 18, 1, last), port);
         let user = Card::User { from: at(1, 7000), to: at(18, 7000), gateway: Ipv4Addr::new(198, 18, 1, 17) };
         let rows = [
-            ("tcg", Card::Tap(3), Processor::Emulated),
+            ("tcg", Card::Tap(3, None), Processor::Emulated),
             ("tcg:net=user,vcpus=2", user, Processor::Emulated),
-            ("kvm:machine=microvm", Card::Tap(3), Processor::Kvm),
+            ("kvm:machine=microvm,vhost=on", Card::Tap(3, Some(4)), Processor::Kvm),
         ];
         let shown = rows.map(|(name, card, processor)| {
             let configuration = parse(name).unwrap().0;

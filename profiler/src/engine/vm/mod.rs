@@ -5,6 +5,7 @@ mod gate;
 mod machine;
 mod server;
 mod tap;
+mod vhost;
 
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path, path::PathBuf, rc::Rc};
 
@@ -57,7 +58,7 @@ pub const QEMU: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
 /// What stands beside every result of an emulated processor.
 pub const EMULATED: &str = "emulated: no evidence of KVM's cost";
 
-const KEYS: [Key; 6] = [
+const KEYS: [Key; 7] = [
     Key {
         name: "net",
         values: Values::Words(&["tap", "nat", "user"]),
@@ -77,6 +78,12 @@ const KEYS: [Key; 6] = [
         values: Values::Number { from: 128, to: 1 << 20 },
         default: "512",
         help: "memory of the guest, MiB",
+    },
+    Key {
+        name: "vhost",
+        values: Values::Words(&["off", "on"]),
+        default: "off",
+        help: "on: a worker of the kernel's moves packets between tap and guest; off: QEMU does",
     },
     Key {
         name: "agent",
@@ -105,6 +112,12 @@ impl Engine for Vm {
     }
     fn is_kvm(&self) -> bool {
         self.processor == Processor::Kvm
+    }
+    fn check(&self, configuration: &Configuration) -> Result<()> {
+        if configuration.key("vhost") == "on" && configuration.key("net") == "user" {
+            return Err(Error::Usage(format!("`{configuration}`: vhost=on needs a tap: net=tap or net=nat")));
+        }
+        Ok(())
     }
     fn accepts(&self, kind: Kind) -> bool {
         // The guest keeps no account that the host could read.

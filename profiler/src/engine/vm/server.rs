@@ -18,7 +18,7 @@ use super::{
     Agent, Files, Processor, agent,
     gate::{self, Proof},
     machine::{Card, Machine},
-    tap,
+    tap, vhost,
 };
 use crate::{
     artifact,
@@ -58,6 +58,7 @@ struct Place {
     address: SocketAddrV4,
     card: Card,
     tap: Option<(File, Boundary)>,
+    vhost: Option<File>,
 }
 
 fn place(bench: &Bench, configuration: &Configuration, network: Option<&Network>) -> Result<Place> {
@@ -71,16 +72,18 @@ fn place(bench: &Bench, configuration: &Configuration, network: Option<&Network>
         let (gateway, address) = subnets.inside_qemu();
         let card = Card::User { from: at(subnets.host()), to: at(address), gateway };
         let guest = told(address, Subnets::PREFIX, gateway);
-        return Ok(Place { guest, address: at(subnets.host()), card, tap: None });
+        return Ok(Place { guest, address: at(subnets.host()), card, tap: None, vhost: None });
     };
     let (tap, boundary) = tap::create(network)?;
+    let vhost = if configuration.key("vhost") == "on" { Some(vhost::open()?) } else { None };
     let segment = network.segment;
     let address = if configuration.key("net") == "nat" { segment.router } else { segment.server };
     Ok(Place {
         guest: told(segment.server, Segment::PREFIX, segment.gateway),
         address: at(address),
-        card: Card::Tap(tap.as_raw_fd()),
+        card: Card::Tap(tap.as_raw_fd(), vhost.as_ref().map(AsRawFd::as_raw_fd)),
         tap: Some((tap, boundary)),
+        vhost,
     })
 }
 
@@ -124,8 +127,9 @@ pub(super) fn start(
     let mut command = child::command(&machine.qemu);
     let machines_end = port.as_ref().map(|(_, end)| end);
     command.args(machine.arguments(configuration, &files, &place.card, machines_end)).stdout(output.0).stderr(output.1);
-    let inherited = place.tap.iter().map(|(tap, _)| tap.as_raw_fd()).chain(machines_end.map(AsRawFd::as_raw_fd));
-    for descriptor in inherited {
+    let inherited = place.tap.iter().map(|(tap, _)| tap.as_raw_fd());
+    let inherited = inherited.chain(place.vhost.iter().map(AsRawFd::as_raw_fd));
+    for descriptor in inherited.chain(machines_end.map(AsRawFd::as_raw_fd)) {
         // SAFETY: one async-signal-safe system call; the descriptor is open until the child has executed.
         unsafe { command.pre_exec(move || keep_open(descriptor)) };
     }
@@ -174,6 +178,12 @@ impl Guest {
             let words = last_lines_of(&guest.console, CONSOLE_LINES);
             let words =
                 if words.is_empty() { "its console is empty".to_owned() } else { format!("its console: {words}") };
+            if proof.is_some() {
+                return gate::no_kvm(
+                    &format!("the guest of `{configuration}` does not start under KVM"),
+                    format!("{why}; {words}"),
+                );
+            }
             Error::engine(
                 format!("the guest of `{configuration}` does not start"),
                 format!("{why}; {words}"),
