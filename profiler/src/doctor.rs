@@ -5,7 +5,7 @@ use std::{fmt::Write, path::Path};
 use crate::{
     engine::{
         docker,
-        vm::{QEMU, TUN},
+        vm::{QEMU, TUN, check_kvm},
     },
     environment::{Environment, hooks_of},
     error::Result,
@@ -94,7 +94,7 @@ fn machine() -> Vec<Finding> {
     let redis = pack::find_program("redis-server", "redis-server")
         .and_then(|_| pack::find_program(REDIS_BENCHMARK.0, REDIS_BENCHMARK.1));
     let qemu = pack::find_program(QEMU.0, QEMU.1);
-    let kernel = Kernel::find();
+    let (kernel, kvm) = (Kernel::find(), check_kvm());
     let clock = environment.clocksource.clone().unwrap_or_default();
     vec![
         finding(cpus >= 2, format!("{cpus} CPUs"), "`--placement split` needs two"),
@@ -141,6 +141,14 @@ fn machine() -> Vec<Finding> {
                 Err(_) => "no kernel for guests".to_owned(),
             },
             "let VIRTAX_GUEST_KERNEL name a folder with boot/vmlinuz-* and lib/modules, for `tcg:` configurations",
+        ),
+        finding(
+            kvm.is_ok(),
+            match &kvm {
+                Ok(()) => "KVM (whether it executes guests, a run finds out)".to_owned(),
+                Err(error) => error.to_string().lines().next().unwrap_or_default().to_owned(),
+            },
+            "without, `tcg:` configurations: an emulated processor, no evidence of KVM's cost",
         ),
         finding(
             Path::new(TUN).exists(),

@@ -291,3 +291,45 @@ fn kvm_is_proven_or_refused() {
     }
     assert_eq!(before, Traces::now());
 }
+
+/// Something else stands where taps come from.
+#[test]
+fn a_machine_without_taps_is_explained() {
+    let _alone = alone();
+    if !ready() {
+        return;
+    }
+    let before = Traces::now();
+    let kernel = profiler::guest::Kernel::find().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let root = kernel.image.parent().and_then(Path::parent).unwrap();
+    let mut command = Command::new("unshare");
+    let hidden = "mount --bind /dev/null /dev/net/tun && exec \"$0\" \"$@\"";
+    command.args(["--mount", "sh", "-c", hidden]).arg(env!("CARGO_BIN_EXE_virtax"));
+    command.args(["run", "tcp-rr", "--in", "tcg", "--rounds", "1", "--duration", "0.4", "--out"]);
+    let output = command.arg(folder.path().join("a")).env("VIRTAX_GUEST_KERNEL", root).output().unwrap();
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(3) && said.contains("there is no tap for a virtual machine"), "{said}");
+    assert!(said.contains("modprobe tun"), "{said}");
+    assert_eq!(before, Traces::now());
+}
+
+/// A machine that stops in the midst of a phase, its virtual processor with it.
+#[test]
+fn a_machine_that_hangs_is_noticed_and_removed() {
+    let _alone = alone();
+    if !ready() {
+        return;
+    }
+    let before = Traces::now();
+    let out = Out::new();
+    let mut run = Running::of(&out, &["--in", "tcg", "--rounds", "1", "--duration", "3"]);
+    run.wait_for("step: traced phase");
+    let qemu = run.party("qemu-system");
+    // SAFETY: a process that the run has started.
+    unsafe { libc::kill(qemu as i32, libc::SIGSTOP) };
+    let (code, said) = run.end();
+    assert_eq!(code, Some(5), "{said}");
+    assert!(said.contains("no operation ended within"), "{said}");
+    wait_until("nothing left", || Traces::now() == before);
+}

@@ -9,7 +9,7 @@ mod vhost;
 
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path, path::PathBuf, rc::Rc};
 
-pub use self::{agent::Agent, tap::TUN};
+pub use self::{agent::Agent, gate::check_device as check_kvm, tap::TUN};
 
 use self::machine::Machine;
 use super::{
