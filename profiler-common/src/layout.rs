@@ -275,7 +275,9 @@ pub mod vcpu {
     /// No state: the machine's process handles an access to a place, by its number in the table of places.
     pub const PLACE: u8 = 8;
     /// Virtual processors that are told apart; the last stands for all further ones.
-    pub const NUMBERS: u8 = 16;
+    pub const NUMBERS: u8 = 64;
+    /// In place of a reason: the thread was taken off its CPU before the kernel said why the guest was left.
+    pub const UNSEEN: u16 = 0xfffe;
     /// Ports and pages of memory that are told apart.
     pub const PLACES: u32 = 256;
     /// Bit of a place that is a port; others are numbers of pages (4 KiB).
@@ -290,6 +292,8 @@ pub struct Vcpu {
     pub since_ns: u64,
     /// When the guest was left, if it has not been entered again, ns.
     pub exit_ns: u64,
+    /// Time that the machine's process has handled this exit, ns.
+    pub user_ns: u64,
     /// Phase that all this belongs to.
     pub epoch: u32,
     /// Why the guest was left last, as the kernel numbers it.
@@ -368,6 +372,8 @@ pub const CALL_SEND: u32 = 1;
 pub const CALL_RECEIVE: u32 = 2;
 /// A system call that waits for readiness.
 pub const CALL_POLL: u32 = 3;
+/// `ioctl`: how a virtual machine's process asks something of KVM, entering the guest above all.
+pub const CALL_CONTROL: u32 = 4;
 
 /// A network device on a path.
 #[repr(C)]
@@ -426,14 +432,14 @@ pub const fn call_key(role: u8, number: u32) -> u32 {
 }
 
 /// States of virtual processors have totals along with them, too: their keys begin here.
-pub const EXIT_KEYS: u32 = 1 << 24;
+pub const EXIT_KEYS: u32 = 1 << 28;
 
 /// Packs a state ([`vcpu`]), a virtual processor's number (below [`vcpu::NUMBERS`]) and the reason of an exit (or a place) into a key
 /// of the same table.
 #[inline(always)]
 #[must_use]
 pub const fn exit_key(state: u8, number: u8, reason: u16) -> u32 {
-    EXIT_KEYS | ((state as u32) << 20) | ((number as u32 & 15) << 16) | reason as u32
+    EXIT_KEYS | ((state as u32) << 22) | ((number as u32 & 63) << 16) | reason as u32
 }
 
 /// Points that one record holds.
@@ -550,8 +556,8 @@ const _: () = assert!(size_of::<EventHead>() == 72);
 const _: () = assert!(size_of::<Event>() == 72 + 16 * FRAMES);
 const _: () = assert!(size_of::<Packet>() == 64);
 const _: () = assert!(size_of::<Connection>() == 64);
-const _: () = assert!(size_of::<Thread>() == 256);
-const _: () = assert!(size_of::<Vcpu>() == 32);
+const _: () = assert!(size_of::<Thread>() == 264);
+const _: () = assert!(size_of::<Vcpu>() == 40);
 const _: () = assert!(size_of::<Device>() == 40);
 const _: () = assert!(size_of::<Stage>() == 16 + 4 * BUCKETS);
 const _: () = assert!(size_of::<Seen>() == 16);

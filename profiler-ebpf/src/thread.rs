@@ -5,7 +5,8 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use profiler_common::{
-    CALL_POLL, CALL_RECEIVE, Control, Counter, EventHead, STACKS, SYSTEM_CALLS, Tag, Thread, call_key, event,
+    CALL_CONTROL, CALL_POLL, CALL_RECEIVE, Control, Counter, EventHead, STACKS, SYSTEM_CALLS, Tag, Thread, call_key,
+    event,
     state::{BLOCKED, RUNNABLE, RUNNING, STATES, SWITCHING, THROTTLED, UNKNOWN, WAKING},
 };
 
@@ -245,11 +246,12 @@ fn is_throttled<K: Kernel>(task: u64) -> bool {
 pub fn called(control: &Control, number: u64) -> Fault {
     let thread = current()?;
     let at_ns = now();
-    vcpu::called(control, thread, at_ns);
     thread.number = number as u32 + 1;
     thread.entered_ns = at_ns;
     let kind = call_kind(number);
-    if kind != 0 {
+    if kind == CALL_CONTROL {
+        vcpu::asks_kernel(control, thread, at_ns);
+    } else if kind != 0 {
         thread.call = kind;
         thread.call_ns = at_ns;
     }

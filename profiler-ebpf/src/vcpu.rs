@@ -5,7 +5,7 @@
 
 use profiler_common::{
     Control, Counter, Thread, exit_key,
-    vcpu::{BLOCKED, EXIT, GUEST, KERNEL, NUMBERS, OUT, PLACE, POLLED, PORT, UNKNOWN, USER},
+    vcpu::{BLOCKED, EXIT, GUEST, KERNEL, NUMBERS, OUT, PLACE, POLLED, PORT, UNKNOWN, UNSEEN, USER},
 };
 
 use crate::{
@@ -23,14 +23,15 @@ fn turn_to(control: &Control, thread: &mut Thread, state: u8, at_ns: u64) {
         // What happened between the phases was not seen.
         vcpu.epoch = control.epoch;
         vcpu.exit_ns = 0;
+        vcpu.user_ns = 0;
         vcpu.state = UNKNOWN;
     }
     let (before, number) = (vcpu.state, vcpu.number.wrapping_sub(1));
     if before != UNKNOWN {
         let reason = if before == GUEST { 0 } else { vcpu.reason };
         spend_detail(control, exit_key(before, number, reason), vcpu.since_ns, at_ns);
-        if before == USER && vcpu.place != 0 {
-            spend_detail(control, exit_key(PLACE, number, vcpu.place - 1), vcpu.since_ns, at_ns);
+        if before == USER {
+            vcpu.user_ns += at_ns - vcpu.since_ns.min(at_ns);
         }
     }
     vcpu.state = state;
@@ -49,6 +50,12 @@ pub fn entered(control: &Control, number: u32) -> Fault {
         spend_detail(control, exit_key(EXIT, vcpu.number - 1, vcpu.reason), vcpu.exit_ns, at_ns);
         vcpu.exit_ns = 0;
     }
+    // What a guest reads from a port is told only when it is back from the machine's process.
+    if vcpu.user_ns != 0 && vcpu.place != 0 {
+        let began_ns = at_ns.saturating_sub(vcpu.user_ns);
+        spend_detail(control, exit_key(PLACE, vcpu.number - 1, vcpu.place - 1), began_ns, at_ns);
+    }
+    vcpu.user_ns = 0;
     None
 }
 
@@ -63,6 +70,7 @@ pub fn left(control: &Control, reason: u32) -> Fault {
     turn_to(control, thread, KERNEL, at_ns);
     thread.vcpu.reason = reason as u16;
     thread.vcpu.place = 0;
+    thread.vcpu.user_ns = 0;
     thread.vcpu.exit_ns = at_ns;
     None
 }
@@ -77,9 +85,10 @@ pub fn handed_to_user(control: &Control) -> Fault {
     None
 }
 
-/// The machine's process goes into the kernel: to enter the guest, or for something that the exit wants of it.
+/// The machine's process asks KVM for something: to enter the guest, as a rule. Other calls are part of its handling, sleeping in
+/// them included.
 #[inline(always)]
-pub fn called(control: &Control, thread: &mut Thread, at_ns: u64) {
+pub fn asks_kernel(control: &Control, thread: &mut Thread, at_ns: u64) {
     if thread.vcpu.number != 0 && thread.vcpu.epoch == control.epoch && thread.vcpu.state == USER {
         turn_to(control, thread, KERNEL, at_ns);
     }
@@ -140,7 +149,13 @@ pub fn leaves_cpu(control: &Control, thread: &mut Thread, sleeps: bool, at_ns: u
     if vcpu.state != OUT && vcpu.state != BLOCKED {
         vcpu.before = vcpu.state;
     }
+    let was_in_guest = vcpu.state == GUEST;
     turn_to(control, thread, if sleeps { BLOCKED } else { OUT }, at_ns);
+    // Some kernels say why the guest was left only after interrupts, and with them others' turns, were let in.
+    if was_in_guest {
+        thread.vcpu.before = KERNEL;
+        thread.vcpu.reason = UNSEEN;
+    }
 }
 
 /// It may run again.
@@ -162,6 +177,7 @@ pub fn gets_cpu(control: &Control, thread: &mut Thread, at_ns: u64) {
         // The first that is seen of it in this phase: it has been away all the time.
         vcpu.epoch = control.epoch;
         vcpu.exit_ns = 0;
+        vcpu.user_ns = 0;
         vcpu.since_ns = 0;
         vcpu.state = BLOCKED;
         vcpu.before = KERNEL;

@@ -215,12 +215,6 @@ pub fn run_queue_ns(pid: u32) -> u64 {
     schedstat(pid, 1)
 }
 
-/// CPU time of all threads of a process so far, by the scheduler's account, ns.
-#[must_use]
-pub fn schedstat_ns(pid: u32) -> u64 {
-    schedstat(pid, 0)
-}
-
 /// Sum of a column of `/proc/PID/task/*/schedstat`.
 fn schedstat(pid: u32, column: usize) -> u64 {
     threads(pid).unwrap_or_default().into_iter().filter_map(|thread| schedstat_of(pid, thread, column)).sum()
@@ -231,10 +225,11 @@ fn schedstat_of(pid: u32, thread: u32, column: usize) -> Option<u64> {
     text.split_whitespace().nth(column)?.parse::<u64>().ok()
 }
 
-/// CPU time of one thread so far, by the scheduler's account, ns.
+/// CPU time of each thread of a process so far, by the scheduler's account, ns.
 #[must_use]
-pub fn thread_schedstat_ns(pid: u32, thread: u32) -> u64 {
-    schedstat_of(pid, thread, 0).unwrap_or(0)
+pub fn thread_schedstats_ns(pid: u32) -> Vec<(u32, u64)> {
+    let of_thread = |thread: u32| Some((thread, schedstat_of(pid, thread, 0)?));
+    threads(pid).unwrap_or_default().into_iter().filter_map(of_thread).collect()
 }
 
 /// Threads of a process and their names.

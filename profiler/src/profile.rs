@@ -39,6 +39,9 @@ pub struct Sample {
     pub count: u64,
     /// CPU time that they stand for, ns.
     pub ns: f64,
+    /// Whether a guest's agent took them: what they stand for is part of a virtual processor's time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_guest: bool,
 }
 
 /// Waits that look alike.
@@ -108,4 +111,71 @@ pub struct Profile {
     pub events: u64,
     /// Events lost.
     pub lost: u64,
+}
+
+impl Profile {
+    /// Adds what a guest's agent sampled. `scale`: what each of its samples is to be multiplied with, by the guest's own account of CPU
+    /// time. Per operation it stays what it is in the guest.
+    pub fn add_guest(&mut self, guest: &Self, scale: impl Fn(&Sample) -> f64) {
+        if guest.operations == 0 {
+            return;
+        }
+        let per_operation = self.operations as f64 / guest.operations as f64;
+        let first = self.frames.len() as u32;
+        self.frames.extend(guest.frames.iter().cloned());
+        let known = |stack: &Stack| stack.iter().all(|index| (*index as usize) < guest.frames.len());
+        for sample in guest.samples.iter().filter(|sample| known(&sample.stack)) {
+            self.samples.push(Sample {
+                stack: sample.stack.iter().map(|index| first + index).collect(),
+                ns: sample.ns * scale(sample) * per_operation,
+                in_guest: true,
+                ..sample.clone()
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profile(operations: u64, samples: Vec<Sample>) -> Profile {
+        Profile {
+            round: 0,
+            operations,
+            length_ns: 1,
+            rate_hz: 1,
+            timers: 1,
+            frames: vec![Frame(Space::Kernel, format!("f{operations}"))],
+            samples,
+            waits: Vec::new(),
+            cpus: BTreeMap::new(),
+            cpu: Vec::new(),
+            states: Vec::new(),
+            events: 0,
+            lost: 0,
+        }
+    }
+
+    #[test]
+    fn a_guests_samples_stand_for_as_much_per_operation_as_in_the_guest() {
+        let sample = |stack: Stack| Sample {
+            thread: Some(Role::Server),
+            softirq: None,
+            stage: None,
+            stack,
+            count: 1,
+            ns: 10.0,
+            in_guest: false,
+        };
+        let mut host = profile(20, Vec::new());
+        // The second has a frame that the guest does not name.
+        host.add_guest(&profile(10, vec![sample(vec![0]), sample(vec![7])]), |_| 3.0);
+        assert_eq!(host.samples.len(), 1);
+        let added = &host.samples[0];
+        assert_eq!((added.stack.as_slice(), added.ns, added.in_guest), ([1].as_slice(), 60.0, true));
+        assert_eq!(host.frames[1].1, "f10");
+        host.add_guest(&profile(0, vec![sample(vec![0])]), |_| 1.0);
+        assert_eq!(host.samples.len(), 1);
+    }
 }

@@ -8,7 +8,10 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4, TcpStream},
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
-        unix::{fs::PermissionsExt, process::CommandExt},
+        unix::{
+            fs::PermissionsExt,
+            process::{CommandExt, ExitStatusExt},
+        },
     },
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
@@ -26,6 +29,8 @@ pub const READY: &str = "virtax-ready";
 pub const FAILED: &str = "virtax-failed:";
 /// What it says when a program ([`Task::Execute`]) has ended, followed by the exit code.
 pub const ENDED: &str = "virtax-ended:";
+/// What it says of an agent that cannot be started, or has ended.
+pub const AGENT_ENDED: &str = "virtax-agent-ended:";
 /// Where such a program's output goes: the second serial line.
 const OUTPUT: &str = "/dev/ttyS1";
 /// The guest's only network card.
@@ -128,14 +133,23 @@ fn serve(guest: &Serve) -> io::Result<ExitStatus> {
         sleep(Duration::from_millis(5));
     }
     println!("{READY} {}", fs::read_to_string("/proc/sys/kernel/osrelease")?.trim());
-    if let Some(agent) = &guest.agent {
-        let arguments = [server.id().to_string(), guest.port.to_string()];
+    let agent = guest
+        .agent
+        .as_ref()
+        .map(|agent| Command::new(agent).args([server.id().to_string(), guest.port.to_string()]).spawn());
+    if let Some(Err(error)) = &agent {
         // Without it, the machine is one row: no reason to end.
-        if let Err(error) = Command::new(agent).args(arguments).spawn() {
-            println!("{}: {error}", agent.display());
+        println!("{AGENT_ENDED} {error}");
+    }
+    loop {
+        let (pid, status) = await_child()?;
+        if pid == server.id() {
+            return Ok(ExitStatus::from_raw(status));
+        }
+        if agent.iter().flatten().any(|agent| agent.id() == pid) {
+            println!("{AGENT_ENDED} {}", ExitStatus::from_raw(status));
         }
     }
-    server.wait()
 }
 
 /// Executes a program to its end; its exit code, 128 and more for a signal. Orphans that end meanwhile are laid to rest.
@@ -151,12 +165,10 @@ fn execute(task: &Execute) -> io::Result<i32> {
     let mut command = Command::new(&task.program);
     command.args(&task.arguments).envs(task.environment.iter().map(|(name, value)| (name, value))).current_dir("/tmp");
     command.stdout(output.try_clone()?).stderr(output).stdin(std::process::Stdio::null());
-    let program = about(&task.program.display().to_string(), command.spawn())?.id() as libc::pid_t;
+    let program = about(&task.program.display().to_string(), command.spawn())?.id();
     loop {
-        let mut status = 0;
-        // SAFETY: the pointer is to a local.
-        let ended = done(unsafe { libc::waitpid(-1, &raw mut status, 0) }.into())?;
-        if ended == libc::c_long::from(program) {
+        let (ended, status) = await_child()?;
+        if ended == program {
             return Ok(if libc::WIFSIGNALED(status) {
                 128 + libc::WTERMSIG(status)
             } else {
@@ -164,6 +176,14 @@ fn execute(task: &Execute) -> io::Result<i32> {
             });
         }
     }
+}
+
+/// The next child that ends, of whomever: its number and status (waitpid(2)).
+fn await_child() -> io::Result<(u32, i32)> {
+    let mut status = 0;
+    // SAFETY: the pointer is to a local.
+    let ended = done(unsafe { libc::waitpid(-1, &raw mut status, 0) }.into())?;
+    Ok((ended as u32, status))
 }
 
 /// A terminal that passes on every byte as it is (termios(3)).

@@ -8,16 +8,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use profiler_common::{Control, ON, PARTS, TOTALS};
+use profiler_common::{Control, Counter, ON, PARTS, STACKS, TOTALS};
 use workloads::clock::now_ns;
 
 use super::wire::{self, GuestCounts, PORT, Reply, Request, VERSION};
 use crate::{
     counts::{PhaseKind, Role},
     error::{Error, Result},
+    experiment::{
+        plan::allowed_cpus,
+        sampling::{self, RawSampled, Sampling, UserNames},
+    },
     points::{PROBES, Set},
     probes::{Attached, Loaded, Names, Offsets, Options, Totals},
     process,
+    profile::Profile,
 };
 
 /// Where the kernel lists the machine's ports.
@@ -41,11 +46,15 @@ struct Agent {
     namespace: u32,
     epoch: u32,
     phase: Option<Phase>,
+    /// What sampled phases brought.
+    sampled: Vec<RawSampled>,
+    sampling: Sampling,
 }
 
 /// A phase under way.
 struct Phase {
-    attached: Attached,
+    kind: PhaseKind,
+    attached: Vec<Attached>,
     before: Totals,
     control: Control,
 }
@@ -98,20 +107,25 @@ impl Agent {
     fn new(server: u32, port: u16) -> Result<Self> {
         let probes = Loaded::new(&Offsets::of_running_kernel()?, &Options::default())?;
         let namespace = process::network_namespace(std::process::id())?;
+        let sampling = Sampling { rate_hz: 0, cpus: allowed_cpus()?, until: None };
         let mut names = Names::default();
         names.namespace(namespace, NAMESPACE);
-        Ok(Self { probes, server, port, names, namespace, epoch: 0, phase: None })
+        Ok(Self { probes, server, port, names, namespace, epoch: 0, phase: None, sampled: Vec::new(), sampling })
     }
 
     fn answer(&mut self, request: &Request) -> Result<Option<Reply>> {
         match request {
             Request::Hello { .. } => Ok(Some(self.hello())),
-            Request::Begin { kind, connections } => self.begin(*kind, *connections).map(|()| Some(Reply::Begun)),
+            Request::Begin { kind, connections, rate_hz } => {
+                self.sampling.rate_hz = *rate_hz;
+                self.begin(*kind, *connections).map(|()| Some(Reply::Begun))
+            }
             Request::Record { in_ns, length_ns } => {
                 self.record(*in_ns, *length_ns);
                 Ok(None)
             }
             Request::End => self.end().map(|counts| Some(Reply::Counted(Box::new(counts)))),
+            Request::Profile => self.profile().map(|profile| Some(Reply::Profiled(Box::new(profile)))),
         }
     }
 
@@ -129,7 +143,10 @@ impl Agent {
     fn begin(&mut self, kind: PhaseKind, connections: u32) -> Result<()> {
         self.phase = None;
         let before = self.probes.totals()?;
-        let attached = self.probes.attach(kind)?;
+        let mut attached = vec![self.probes.attach(kind)?];
+        if kind == PhaseKind::Sampled {
+            attached.push(self.probes.attach_sampler(&self.sampling.cpus, self.sampling.rate_hz)?);
+        }
         let followed: BTreeMap<u32, Role> =
             process::family(self.server).into_iter().map(|pid| (pid, Role::Server)).collect();
         self.probes.follow(followed.into_iter())?;
@@ -139,7 +156,11 @@ impl Agent {
             epoch: self.epoch,
             open_ns: u64::MAX,
             close_ns: u64::MAX,
-            mode: if kind == PhaseKind::Detailed { PARTS } else { TOTALS },
+            mode: match kind {
+                PhaseKind::Detailed => PARTS,
+                PhaseKind::Sampled => STACKS,
+                PhaseKind::Detached | PhaseKind::Traced => TOTALS,
+            },
             boundary_ifindex: card_number(),
             boundary_namespace: self.namespace,
             inside_port: u32::from(self.port),
@@ -150,7 +171,7 @@ impl Agent {
         while self.probes.server_sockets_seen(self.epoch) < connections as usize && start.elapsed() < LONGEST_LEAD_IN {
             std::thread::sleep(LEAD_IN);
         }
-        self.phase = Some(Phase { attached, before, control });
+        self.phase = Some(Phase { kind, attached, before, control });
         Ok(())
     }
 
@@ -172,7 +193,30 @@ impl Agent {
         drop(phase.attached);
         let labels = self.probes.labels(&self.names);
         let probes = self.probes.counts_since(&phase.before, &labels, &phase.control)?;
+        if phase.kind == PhaseKind::Sampled {
+            let mut events = Vec::new();
+            let unreadable = self.probes.take_events(&mut events);
+            events.retain(|event| event.head.epoch == self.epoch);
+            self.sampled.push(RawSampled {
+                events,
+                users: UserNames::default(),
+                operations: probes.counter(Counter::Operations),
+                length_ns: phase.control.close_ns - phase.control.open_ns,
+                schedstat_ns: BTreeMap::new(),
+                states: probes.states.clone(),
+                noted: (probes.counter(Counter::Events), probes.counter(Counter::EventsRingFull) + unreadable),
+            });
+        }
         Ok(GuestCounts { probes, devices: labels.devices().cloned().collect() })
+    }
+
+    /// Names are looked up once, when nothing is measured any more.
+    fn profile(&mut self) -> Result<Profile> {
+        let sampled = std::mem::take(&mut self.sampled);
+        let mut profile = sampling::profile(&sampled, &self.probes.labels(&self.names), 0, &self.sampling)?;
+        // What the host does not use need not travel.
+        profile.waits.clear();
+        Ok(profile)
     }
 }
 

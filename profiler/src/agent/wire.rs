@@ -4,7 +4,11 @@ use std::io::{self, BufRead, Write};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::counts::{DeviceInfo, PhaseKind, ProbeCounts};
+use crate::{
+    counts::{DeviceInfo, PhaseKind, ProbeCounts},
+    input,
+    profile::Profile,
+};
 
 /// Both sides must have the same.
 pub const VERSION: u32 = 1;
@@ -28,6 +32,8 @@ pub enum Request {
         kind: PhaseKind,
         /// Connections whose tokens are to be seen first.
         connections: u32,
+        /// In sampled phases: samples a second.
+        rate_hz: u32,
     },
     /// The phase recorded.
     Record {
@@ -38,6 +44,8 @@ pub enum Request {
     },
     /// What was counted, once the phase is over; and probes detached.
     End,
+    /// What all sampled phases together saw.
+    Profile,
 }
 
 /// What the agent answers. There is none to [`Request::Record`].
@@ -57,6 +65,8 @@ pub enum Reply {
     Begun,
     /// The phase is over.
     Counted(Box<GuestCounts>),
+    /// Stacks, with the names of the guest's functions.
+    Profiled(Box<Profile>),
     /// It could not do what it was told.
     Failed {
         /// Why.
@@ -100,12 +110,12 @@ pub fn hear<T: DeserializeOwned>(from: &mut impl BufRead) -> io::Result<T> {
     understand(&line)
 }
 
-/// What a line says.
+/// What a line says. It is checked like any file from elsewhere: what a guest says stands in the run's files.
 ///
 /// # Errors
-/// If it is none of ours.
+/// If it is none of ours, or has numbers or texts that cannot be.
 pub fn understand<T: DeserializeOwned>(line: &[u8]) -> io::Result<T> {
-    serde_json::from_slice(line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    input::parse(line).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))
 }
 
 #[cfg(test)]
@@ -119,7 +129,7 @@ mod tests {
     #[test]
     fn what_is_said_is_heard() {
         let mut line = Vec::new();
-        let said = Request::Begin { kind: PhaseKind::Traced, connections: 3 };
+        let said = Request::Begin { kind: PhaseKind::Traced, connections: 3, rate_hz: 0 };
         say(&mut line, &said).unwrap();
         assert_eq!(hear::<Request>(&mut BufReader::new(line.as_slice())).unwrap(), said);
         line.clear();
@@ -134,6 +144,14 @@ mod tests {
         assert_eq!(kind(b""), io::ErrorKind::UnexpectedEof);
         assert_eq!(kind(b"{\"say\":\"begun\"}"), io::ErrorKind::InvalidData);
         assert_eq!(kind(b"{\"say\":\"nonsense\"}\n"), io::ErrorKind::InvalidData);
+        // What would act on a terminal, and a count that wrapped around.
+        let controls = "{\"say\":\"failed\",\"why\":\"\\u001b[2J\"}\n";
+        assert_eq!(kind(controls.as_bytes()), io::ErrorKind::InvalidData);
+        let mut wrapped = GuestCounts::default();
+        wrapped.probes.unfinished_ns = u64::MAX;
+        let mut line = Vec::new();
+        say(&mut line, &Reply::Counted(Box::new(wrapped))).unwrap();
+        assert_eq!(kind(&line), io::ErrorKind::InvalidData);
         let mut endless = BufReader::new(io::repeat(b'['));
         assert_eq!(hear::<Reply>(&mut endless).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }

@@ -29,7 +29,7 @@ fn role_after(key: &StageKey, has_proxy: bool) -> Role {
 #[must_use]
 pub fn order(stages: &[(StageKey, u64)]) -> Vec<usize> {
     let has_proxy = stages.iter().any(|(key, _)| key.role.is_proxy());
-    let (inside, mut left): (Vec<usize>, Vec<usize>) = divide(stages);
+    let (mut inside, mut left) = divide(stages);
     let mut ordered = Vec::with_capacity(stages.len());
     let mut at = (Role::Client, Place::fixed("send"));
     while !left.is_empty() {
@@ -52,9 +52,9 @@ pub fn order(stages: &[(StageKey, u64)]) -> Vec<usize> {
         let key = &stages[index].0;
         at = (role_after(key, has_proxy), key.to.clone());
         ordered.push(index);
-        if key.from.point == "xmit" && key.from.device == key.to.device {
+        if is_boundary(key) {
             // What the guest saw lies within what the host saw of its machine.
-            ordered.extend(&inside);
+            ordered.append(&mut inside);
         }
         if at == (Role::Client, Place::fixed("send")) {
             break;
@@ -76,7 +76,14 @@ pub fn order(stages: &[(StageKey, u64)]) -> Vec<usize> {
             None => ordered.push(index),
         }
     }
+    ordered.extend(inside);
     ordered
+}
+
+/// Into a machine by a device, and out by the same.
+#[must_use]
+pub fn is_boundary(key: &StageKey) -> bool {
+    key.from.point == "xmit" && key.to.point == "receive" && key.from.device == key.to.device
 }
 
 /// Stages between a guest's card and back, in path order, and all others: a request comes in where no other stage ends.
@@ -141,6 +148,28 @@ mod tests {
         ];
         let backwards: Vec<(StageKey, u64)> = way.iter().rev().map(|key| (key.clone(), 100)).collect();
         assert_eq!(order(&backwards), (0..way.len()).rev().collect::<Vec<_>>());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_stage_has_its_place(ways in proptest::collection::vec((0u8..2, 0usize..6, 0usize..6, 0u64..5), 0..14)) {
+            let places = [
+                Place::fixed("send"),
+                Place::fixed("delivered"),
+                Place::fixed("received"),
+                Place::at("xmit", "tap@host"),
+                Place::at("receive", "tap@host"),
+                Place::at("receive", "eth0@guest"),
+            ];
+            let role = |number| if number == 0 { Role::Client } else { Role::Server };
+            let stages: Vec<(StageKey, u64)> = ways
+                .iter()
+                .map(|(number, from, to, count)| (key(role(*number), places[*from].clone(), places[*to].clone()), *count))
+                .collect();
+            let mut ordered = order(&stages);
+            ordered.sort_unstable();
+            proptest::prop_assert_eq!(ordered, (0..stages.len()).collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -209,22 +209,29 @@ pub const SWITCHING: &str = "switching";
 /// the scheduler's points, which is exact; samples say how it divides. Others keep their timer's period.
 pub fn scales(profile: &Profile) -> impl Fn(&Sample) -> f64 + use<> {
     let scale = |role: Role| {
-        let of_role = profile.samples.iter().filter(|sample| sample.thread == Some(role));
+        let of_role = profile.samples.iter().filter(|sample| sample.thread == Some(role) && !sample.in_guest);
         let sampled: f64 = of_role.map(|sample| sample.ns).sum();
         let ran = state_ns(profile, role, "running");
         if sampled > 0.0 && ran > 0.0 { ran / sampled } else { 1.0 }
     };
     let of_roles = Role::OF_THREADS.map(scale);
     move |sample| {
+        if sample.in_guest {
+            return 1.0;
+        }
         let index = Role::OF_THREADS.iter().position(|role| Some(*role) == sample.thread);
         index.map_or(1.0, |index| of_roles[index])
     }
 }
 
+/// Whose CPU time a guest's samples are: it is part of its virtual processors'.
+pub const GUEST: &str = "guest";
+
 /// Whose CPU time a sample is.
 #[must_use]
 pub fn cpu_role(sample: &Sample) -> String {
     match (sample.thread, &sample.softirq) {
+        _ if sample.in_guest => GUEST.to_owned(),
         (Some(role), None) => role.name().to_owned(),
         _ => "softirq".to_owned(),
     }
@@ -321,7 +328,8 @@ fn add_cpu(found: &mut Profiled, profiles: &[&Profile], cpu: BTreeMap<(String, S
     // An idle CPU may stop the timer: what idles is what is left.
     let timers = |profile: &Profile| profile.timers.max(profile.cpus.len() as u32);
     let whole: f64 = profiles.iter().map(|profile| profile.length_ns as f64 * f64::from(timers(profile))).sum();
-    let busy: f64 = found.foreign_ns + found.cpu.iter().map(|layer| layer.ns_per_op).sum::<f64>();
+    let outside = found.cpu.iter().filter(|layer| layer.role != GUEST);
+    let busy: f64 = found.foreign_ns + outside.map(|layer| layer.ns_per_op).sum::<f64>();
     found.idle_ns = (whole / operations - busy).max(0.0);
 }
 
@@ -330,7 +338,7 @@ fn role_time(role: Role, profiles: &[&Profile], operations: f64) -> RoleTime {
     for profile in profiles {
         running += state_ns(profile, role, "running") + state_ns(profile, role, SWITCHING);
         let scale = scales(profile);
-        for sample in profile.samples.iter().filter(|sample| sample.thread == Some(role)) {
+        for sample in profile.samples.iter().filter(|sample| sample.thread == Some(role) && !sample.in_guest) {
             sampled += sample.ns;
             softirq += if sample.softirq.is_some() { sample.ns * scale(sample) } else { 0.0 };
         }

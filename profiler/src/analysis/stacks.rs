@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{
     describe::direction,
     layers::{Lookup, Rules},
-    profile::{SWITCHING, Side, cpu_role, row_of, scales},
+    profile::{GUEST, SWITCHING, Side, cpu_role, row_of, scales},
     waterfall::{Row, Waterfall},
 };
 use crate::{
@@ -84,6 +84,22 @@ fn stage_frames(row: &Row, inside_known: bool) -> Vec<Named> {
     vec![plain(direction(row.key.role, &row.key.from.point)), plain(scene(row)), plain(name)]
 }
 
+/// A virtual processor's time is known from the host; what of it the guest's own stacks account for, the host's stacks of the same
+/// threads must not show as well.
+fn make_room_for_guest(cpu: &mut Below) {
+    let of_vcpu = |frames: &[Named]| frames.first().is_some_and(|frame| frame.name == Role::Vcpu.name());
+    let of_guest = |frames: &[Named]| of_vcpu(frames) && frames.get(1).is_some_and(|frame| frame.name == GUEST);
+    let sum = |wanted: &dyn Fn(&[Named]) -> bool| -> f64 {
+        cpu.iter().filter(|(frames, _)| wanted(frames.as_slice())).map(|(_, ns)| ns).sum()
+    };
+    let (guest, outside) = (sum(&of_guest), sum(&|frames| of_vcpu(frames) && !of_guest(frames)));
+    if outside > 0.0 {
+        let left = (1.0 - guest / outside).max(0.0);
+        let others = cpu.iter_mut().filter(|(frames, _)| of_vcpu(frames.as_slice()) && !of_guest(frames.as_slice()));
+        others.for_each(|(_, ns)| *ns *= left);
+    }
+}
+
 /// Layer and functions of the samples of one side of a row.
 type Below = BTreeMap<Vec<Named>, f64>;
 
@@ -106,7 +122,9 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Stac
                 below.extend(functions(&profile.frames, &sample.stack, in_softirq, layer));
                 below
             });
-            let mut of_role = vec![plain(cpu_role(sample))];
+            // A guest runs on its virtual processors.
+            let mut of_role = if sample.in_guest { vec![plain(Role::Vcpu.name().to_owned())] } else { Vec::new() };
+            of_role.push(plain(cpu_role(sample)));
             of_role.extend(below.iter().cloned());
             *cpu.entry(of_role).or_default() += sample.ns * scale(sample) / operations;
             if let Some((row, side)) = row_of(&waterfall.rows, &profile.frames, sample) {
@@ -115,6 +133,7 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Stac
             }
         }
     }
+    make_room_for_guest(&mut cpu);
     let latency = waterfall
         .rows
         .iter()

@@ -334,7 +334,7 @@ pub(super) fn histogram_of(repetitions: &[&Repetition], kind: PhaseKind, part: b
     let mut histogram = Histogram::default();
     for phase in repetitions.iter().flat_map(|repetition| of_kind(repetition, kind)) {
         // Of a boundary whose inside is known, only the mean is: what is left of each request's time is not seen.
-        let whole = phase.guest.is_some() && inside::is_boundary(key);
+        let whole = phase.guest.is_some() && path::is_boundary(key);
         let in_guest = phase.guest.iter().flat_map(|guest| &guest.probes.stages);
         for stage in phase.probes.iter().filter(|_| !whole).flat_map(|probes| &probes.stages).chain(in_guest) {
             if stage.part == part && stage.role == key.role && stage.from == key.from && stage.to == key.to {
@@ -440,7 +440,7 @@ impl Row {
     #[must_use]
     pub fn label(&self, inside_known: bool) -> String {
         let key = &self.key;
-        if inside_known && inside::is_boundary(key) {
+        if inside_known && path::is_boundary(key) {
             return "the boundary: tap's queue, notification, waking, exits, virtio, and back".to_owned();
         }
         let words = what(key.role, &key.from, &key.to);

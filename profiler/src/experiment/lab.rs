@@ -11,7 +11,7 @@ use super::{
     schedule::{Brought, Repeater},
 };
 use crate::{
-    analysis::statistics::samples_needed,
+    analysis::{profile, statistics::samples_needed},
     artifact,
     configuration::Configuration,
     counts::{AccountTotal, Phase, PhaseKind, Place, Repetition, Role},
@@ -310,10 +310,15 @@ impl Repeater for Lab<'_> {
             records.extend(of_phase);
             sampled.extend(stacks);
         }
-        let profile = match sampled.is_empty() {
+        let mut profile = match sampled.is_empty() {
             true => None,
             false => Some(sampling::profile(&sampled, &labels, round, &self.sampling)?),
         };
+        if let (Some(profile), Some(agent)) = (&mut profile, &mut agent)
+            && let Some(guest) = agent.profile()
+        {
+            profile.add_guest(&guest, profile::scales(&guest));
+        }
         let guests = phases.iter().rev().filter_map(|phase| phase.guest.as_ref());
         let guest_devices = guests.take(1).flat_map(|guest| guest.devices.clone()).collect::<Vec<_>>();
         let repetition = Repetition {

@@ -217,7 +217,7 @@ impl<'a> Measurement<'a> {
         }
         // First in the machine: that takes long.
         if let Some(agent) = &mut self.agent {
-            agent.begin(kind, self.connections);
+            agent.begin(kind, self.connections, self.sampling.rate_hz);
         }
         // Nothing counts while nothing is attached: what is read now is not read on the workload's time.
         let before = self.probes.totals()?;

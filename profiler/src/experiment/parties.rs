@@ -25,8 +25,8 @@ pub struct Parties {
 #[derive(Debug, Clone, Default)]
 pub struct Roles {
     processes: BTreeMap<u32, Role>,
-    /// Threads that have another role than their process, and that process.
-    threads: BTreeMap<u32, (u32, Role)>,
+    /// Threads that have another role than their process.
+    threads: BTreeMap<u32, Role>,
 }
 
 impl Parties {
@@ -51,7 +51,7 @@ impl Roles {
         let worker = format!("vhost-{machine}");
         for (thread, name) in process::named_threads(machine) {
             if let Some(role) = role_of_thread(&name, &worker) {
-                self.threads.insert(thread, (machine, role));
+                self.threads.insert(thread, role);
             }
         }
         // Before 6.4, the workers of vhost are threads of the kernel's own.
@@ -66,7 +66,7 @@ impl Roles {
     /// Numbers of processes and threads, with their roles; a thread's goes before its process's.
     pub fn iter(&self) -> impl Iterator<Item = (u32, Role)> {
         let processes = self.processes.iter().map(|(pid, role)| (*pid, *role));
-        processes.chain(self.threads.iter().map(|(tid, (_, role))| (*tid, *role)))
+        processes.chain(self.threads.iter().map(|(tid, role)| (*tid, *role)))
     }
 
     /// CPU time by role, by the scheduler's account, ns.
@@ -74,13 +74,8 @@ impl Roles {
     pub fn schedstat_ns(&self) -> BTreeMap<Role, u64> {
         let mut times: BTreeMap<Role, u64> = BTreeMap::new();
         for (pid, role) in &self.processes {
-            *times.entry(*role).or_default() += process::schedstat_ns(*pid);
-        }
-        for (tid, (pid, role)) in &self.threads {
-            let ns = process::thread_schedstat_ns(*pid, *tid);
-            *times.entry(*role).or_default() += ns;
-            if let Some(of_process) = self.processes.get(pid).and_then(|role| times.get_mut(role)) {
-                *of_process = of_process.saturating_sub(ns);
+            for (tid, ns) in process::thread_schedstats_ns(*pid) {
+                *times.entry(self.threads.get(&tid).copied().unwrap_or(*role)).or_default() += ns;
             }
         }
         times

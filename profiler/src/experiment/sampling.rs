@@ -120,6 +120,7 @@ pub fn profile(phases: &[RawSampled], labels: &Labels, round: u32, sampling: &Sa
             stack: names.stack(key.tgid, &key.kernel, &key.user),
             count,
             ns,
+            in_guest: false,
         })
         .collect();
     let waits = waits

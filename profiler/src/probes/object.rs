@@ -14,7 +14,7 @@ use aya::{
     programs::{Program, ProgramError},
 };
 use aya_log::EbpfLogger;
-use profiler_common::{CALL_POLL, CALL_RECEIVE, CALL_SEND, Control, Counter};
+use profiler_common::{CALL_CONTROL, CALL_POLL, CALL_RECEIVE, CALL_SEND, Control, Counter};
 
 use super::{
     Limits, Offsets,
@@ -87,8 +87,9 @@ pub struct Loaded {
     pub(super) reasons: Reasons,
 }
 
-/// System calls that send, receive, or wait for readiness, by the numbers of this architecture.
+/// System calls that send, receive, wait for readiness, or ask KVM, by the numbers of this architecture.
 const CALLS: &[(libc::c_long, u32)] = &[
+    (libc::SYS_ioctl, CALL_CONTROL),
     (libc::SYS_write, CALL_SEND),
     (libc::SYS_writev, CALL_SEND),
     (libc::SYS_sendto, CALL_SEND),

@@ -1,18 +1,18 @@
 //! What the kernel calls the reasons for which a guest is left, and the totals of virtual processors by them.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use profiler_common::{
     Control, Thread,
-    vcpu::{BLOCKED, EXIT, GUEST, KERNEL, OUT, PLACE, POLLED, PORT, UNKNOWN, USER},
+    vcpu::{BLOCKED, EXIT, GUEST, KERNEL, OUT, PLACE, POLLED, PORT, UNKNOWN, UNSEEN, USER},
 };
 
 use super::tracefs::Tracefs;
 use crate::counts::{VcpuState, VcpuTotal};
 
 const EXIT_EVENT: &str = "kvm/kvm_exit";
-/// There where Intel's virtualization is in use.
-const INTEL: &str = "/sys/module/kvm_intel";
+/// What the processor can: `vmx` is Intel's virtualization.
+const PROCESSOR: &str = "/proc/cpuinfo";
 
 /// Names of exit reasons, as the running kernel prints them.
 #[derive(Debug, Clone, Default)]
@@ -23,10 +23,14 @@ impl Reasons {
     #[must_use]
     pub fn of_running_kernel() -> Self {
         let text = Tracefs::open().ok().and_then(|tracefs| tracefs.text(EXIT_EVENT).ok()).unwrap_or_default();
-        Self(reasons(&text, Path::new(INTEL).exists()))
+        let processor = std::fs::read_to_string(PROCESSOR).unwrap_or_default();
+        Self(reasons(&text, processor.split_whitespace().any(|flag| flag == "vmx")))
     }
 
     fn name(&self, number: u16) -> String {
+        if number == UNSEEN {
+            return "(not said yet)".to_owned();
+        }
         self.0.get(&number).cloned().unwrap_or_else(|| format!("{number:#x}"))
     }
 }
@@ -43,8 +47,9 @@ fn reasons(format: &str, intel: bool) -> BTreeMap<u16, String> {
             let (number, rest) = pair.split_once(',')?;
             let name = rest.split('"').nth(1)?;
             let sum = number.split('+').map(|term| integer(term.trim())).sum::<Option<u64>>()?;
-            // All of SVM's codes but one fit: that stands for an error, and is all ones.
-            Some((sum as u16, name.to_owned()))
+            // All of SVM's codes fit but those of requests by encrypted guests, which would take others' places, and one that
+            // stands for an error, and is all ones.
+            (sum <= 0xffff || sum == u64::MAX).then(|| (sum as u16, name.to_owned()))
         })
         .collect()
 }
@@ -95,14 +100,14 @@ pub(super) fn totals(
     }
     all.into_iter()
         .filter_map(|(key, (count, total_ns, buckets))| {
-            let state = state((key >> 20 & 15) as u8)?;
+            let state = state((key >> 22 & 15) as u8)?;
             let number = key as u16;
             let reason = match state {
                 VcpuState::Guest => String::new(),
                 VcpuState::Access => places.get(usize::from(number)).map_or_else(String::new, |found| place(*found)),
                 _ => reasons.name(number),
             };
-            Some(VcpuTotal { vcpu: (key >> 16 & 15) as u8, state, reason, count, total_ns, buckets })
+            Some(VcpuTotal { vcpu: (key >> 16 & 63) as u8, state, reason, count, total_ns, buckets })
         })
         .collect()
 }
@@ -129,7 +134,7 @@ mod tests {
     use super::*;
 
     const FORMAT: &str = r#"name: kvm_exit
-print fmt: "vcpu %u reason %s%s%s rip 0x%lx", REC->vcpu_id, (REC->isa == 1) ? __print_symbolic(REC->exit_reason & 0xffff, { 0, "EXCEPTION_NMI" }, { 12, "HLT" }) : __print_symbolic(REC->exit_reason, { 0x000, "read_cr0" }, { 0x040 + 6, "UD excp" }, { 0x078, "hlt" }, { 0x400, "npf" }, { -1, "invalid_guest_state" }), (REC->isa == 1 && REC->exit_reason & ~0xffff) ? " " : "", __print_flags(REC->exit_reason & ~0xffff, " ", { 0x80000000, "FAILED_VMENTRY" })"#;
+print fmt: "vcpu %u reason %s%s%s rip 0x%lx", REC->vcpu_id, (REC->isa == 1) ? __print_symbolic(REC->exit_reason & 0xffff, { 0, "EXCEPTION_NMI" }, { 12, "HLT" }) : __print_symbolic(REC->exit_reason, { 0x000, "read_cr0" }, { 0x040 + 6, "UD excp" }, { 0x078, "hlt" }, { 0x400, "npf" }, { 0x80000078, "vmgexit_x" }, { -1, "invalid_guest_state" }), (REC->isa == 1 && REC->exit_reason & ~0xffff) ? " " : "", __print_flags(REC->exit_reason & ~0xffff, " ", { 0x80000000, "FAILED_VMENTRY" })"#;
 
     #[test]
     fn reasons_have_the_kernels_names() {

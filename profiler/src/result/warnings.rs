@@ -139,6 +139,15 @@ fn machines(environment: &Environment, configurations: &[ConfigurationResult], f
                 "take it for the path through tap and QEMU only, not for the guest's speed",
             ));
         }
+        let is_inside =
+            |stage: &StageResult| stage.to.device.as_deref().is_some_and(|device| device.ends_with("@guest"));
+        if let Some(agent) = setting("guest_agent").filter(|_| !configuration.stages.iter().any(is_inside)) {
+            found.push(warning(
+                "guest-inside-unknown",
+                format!("{}: nothing is told of the guest's inside; its agent: {agent}", configuration.name),
+                "the machine is one row; an agent that is `on` has seen other requests than the host, or lost some: longer --duration",
+            ));
+        }
         if let Some(kernel) = setting("guest_kernel").filter(|kernel| *kernel != environment.kernel) {
             found.push(warning(
                 "guest-kernel-differs",

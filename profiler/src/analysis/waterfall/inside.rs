@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 
 use profiler_common::Counter;
 
-use super::{key_of, of_kind};
+use super::{LOSSES, key_of, of_kind};
 use crate::{
-    analysis::path::StageKey,
+    analysis::path::{StageKey, is_boundary},
     counts::{Phase, PhaseKind, Repetition, StageTotal},
 };
 
@@ -25,12 +25,12 @@ pub(super) struct Inside {
     pub residence_ns: u64,
 }
 
-/// Into a machine by a device, and out by the same.
-pub(super) fn is_boundary(key: &StageKey) -> bool {
-    key.from.point == "xmit" && key.to.point == "receive" && key.from.device == key.to.device
-}
+/// By how much the numbers of requests may differ that host and guest saw in phases of one length, some milliseconds apart.
+const APART: f64 = 0.25;
+/// The share of a guest's requests that may be lost there.
+const LOST: f64 = 0.001;
 
-/// The guest's stages of a phase; nothing where there is no agent, or where it saw other requests than the host.
+/// The guest's stages of a phase; nothing where there is no agent, where it saw other requests than the host, or lost some.
 pub(super) fn stages(phase: &Phase) -> Inside {
     let (Some(host), Some(guest)) = (&phase.probes, &phase.guest) else { return Inside::default() };
     let Some(boundary) = host.stages.iter().filter(|stage| !stage.part).find(|stage| is_boundary(&key_of(stage)))
@@ -38,7 +38,9 @@ pub(super) fn stages(phase: &Phase) -> Inside {
         return Inside::default();
     };
     let operations = guest.probes.counter(Counter::Operations);
-    if operations == 0 {
+    let lost: u64 = LOSSES.iter().map(|cause| guest.probes.counter(*cause)).fold(0, u64::saturating_add);
+    let apart = operations.abs_diff(boundary.count) as f64;
+    if operations == 0 || apart > APART * boundary.count as f64 || lost as f64 > LOST * operations as f64 {
         return Inside::default();
     }
     let scaled = |number: u64| (number as f64 / operations as f64 * boundary.count as f64).round() as u64;
@@ -48,7 +50,8 @@ pub(super) fn stages(phase: &Phase) -> Inside {
         .iter()
         .map(|stage| StageTotal { count: scaled(stage.count), total_ns: scaled(stage.total_ns), ..stage.clone() })
         .collect();
-    let residence_ns = stages.iter().filter(|stage| !stage.part).map(|stage| stage.total_ns).sum();
+    let whole = stages.iter().filter(|stage| !stage.part).map(|stage| stage.total_ns);
+    let residence_ns = whole.fold(0, u64::saturating_add);
     if residence_ns > boundary.total_ns {
         return Inside::default();
     }
@@ -103,9 +106,9 @@ mod tests {
 
     #[test]
     fn a_guests_time_is_taken_per_request() {
-        // Twice as many requests as the host saw: each half as much of the whole.
-        let inside = stages(&phase(20, 800));
-        assert_eq!(inside.residence_ns, 400);
+        // More requests than the host saw: each has less of the whole.
+        let inside = stages(&phase(12, 600));
+        assert_eq!(inside.residence_ns, 500);
         assert_eq!(inside.stages.iter().map(|stage| stage.count).collect::<Vec<_>>(), [10, 10]);
         assert!(inside.boundary.is_some_and(|key| is_boundary(&key)));
     }
@@ -115,6 +118,13 @@ mod tests {
         assert_eq!(stages(&phase(0, 800)).residence_ns, 0);
         // Longer in the guest than in the machine.
         assert!(stages(&phase(10, 1002)).stages.is_empty());
+        // Of other requests, of many lost, of impossible numbers.
+        assert!(stages(&phase(20, 800)).stages.is_empty());
+        let mut lossy = phase(10, 100);
+        let counters = &mut lossy.guest.as_mut().unwrap().probes.counters;
+        counters.insert(Counter::LostResynchronised.name().to_owned(), 1);
+        assert!(stages(&lossy).stages.is_empty());
+        assert!(stages(&phase(10, u64::MAX)).stages.is_empty());
         let mut without = phase(10, 100);
         without.guest = None;
         assert!(stages(&without).boundary.is_none());

@@ -7,13 +7,17 @@ use std::{
         fd::{AsRawFd, OwnedFd},
         unix::net::UnixStream,
     },
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+
+use workloads::init::AGENT_ENDED;
 
 use crate::{
     agent::wire::{self, GuestCounts, Reply, Request, VERSION},
     counts::PhaseKind,
     interrupt,
+    profile::Profile,
 };
 
 /// How long an agent may take to load its probes, and then to attach and read them: an emulated processor is slow.
@@ -26,6 +30,7 @@ pub struct Agent {
     host: UnixStream,
     /// What it has said and nobody has read.
     heard: Vec<u8>,
+    console: PathBuf,
     patience: Duration,
     /// Why it is not listened to any more.
     broken: Option<String>,
@@ -54,15 +59,17 @@ pub fn arguments(descriptor: &OwnedFd, bus: &str) -> [(&'static str, String); 3]
 }
 
 impl Agent {
-    /// Waits until it answers.
+    /// Waits until it answers. `console`: where the guest's first process says that it never will.
     ///
     /// # Errors
     /// If its stream cannot be used at all.
-    pub fn greet(host: UnixStream) -> io::Result<Self> {
+    pub fn greet(host: UnixStream, console: &Path) -> io::Result<Self> {
         host.set_read_timeout(Some(LOOK))?;
         host.set_write_timeout(Some(PATIENCE[1]))?;
         let (heard, kernel, lacks) = (Vec::new(), String::new(), Vec::new());
-        let mut agent = Self { host, heard, patience: PATIENCE[0], broken: None, under_way: false, kernel, lacks };
+        let console = console.to_owned();
+        let mut agent =
+            Self { host, heard, console, patience: PATIENCE[0], broken: None, under_way: false, kernel, lacks };
         match agent.ask(&Request::Hello { version: VERSION }) {
             Some(Reply::Hello { version: VERSION, release, lacks }) => {
                 agent.kernel = release;
@@ -85,12 +92,8 @@ impl Agent {
     }
 
     /// Follows requests in the guest from now on.
-    pub fn begin(&mut self, kind: PhaseKind, connections: u32) {
-        // What is sampled in a guest is not told yet.
-        if kind == PhaseKind::Detached || kind == PhaseKind::Sampled {
-            return;
-        }
-        match self.ask(&Request::Begin { kind, connections }) {
+    pub fn begin(&mut self, kind: PhaseKind, connections: u32, rate_hz: u32) {
+        match self.ask(&Request::Begin { kind, connections, rate_hz }) {
             Some(Reply::Begun) => self.under_way = true,
             other => self.refuse(other),
         }
@@ -112,6 +115,17 @@ impl Agent {
         }
         match self.ask(&Request::End) {
             Some(Reply::Counted(counts)) => Some(*counts),
+            other => {
+                self.refuse(other);
+                None
+            }
+        }
+    }
+
+    /// What its sampled phases saw; `None`: nothing, or nothing that can be used.
+    pub fn profile(&mut self) -> Option<Profile> {
+        match self.ask(&Request::Profile) {
+            Some(Reply::Profiled(profile)) => Some(*profile),
             other => {
                 self.refuse(other);
                 None
@@ -143,7 +157,9 @@ impl Agent {
             match self.host.read(&mut bytes) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => self.heard.extend(&bytes[..count]),
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                    self.look_at_console()?;
+                }
                 Err(error) => return Err(error),
             }
             if Instant::now() > deadline {
@@ -151,6 +167,17 @@ impl Agent {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, why));
             }
         }
+    }
+
+    /// # Errors
+    /// If the console says that the agent has ended.
+    fn look_at_console(&self) -> io::Result<()> {
+        let console = std::fs::read(&self.console).unwrap_or_default();
+        let console = String::from_utf8_lossy(&console);
+        let Some((_, rest)) = console.split_once(AGENT_ENDED) else { return Ok(()) };
+        let words: String =
+            rest.lines().next().unwrap_or_default().chars().filter(|letter| !letter.is_control()).collect();
+        Err(io::Error::new(io::ErrorKind::BrokenPipe, format!("the agent has ended: {}", words.trim())))
     }
 
     fn refuse(&mut self, answer: Option<Reply>) {
@@ -184,16 +211,27 @@ mod tests {
         let mut guest_end = guest.try_clone().unwrap();
         guest_end.write_all(said).unwrap();
         guest.shutdown(std::net::Shutdown::Write).unwrap();
-        (Agent::greet(host).unwrap(), guest)
+        (Agent::greet(host, Path::new("/nonexistent/console")).unwrap(), guest)
     }
 
     const HELLO: &str = r#"{"say":"hello","version":1,"release":"6.1","lacks":[]}"#;
 
     #[test]
+    fn an_agent_that_has_ended_is_not_waited_for() {
+        let (host, _guest) = UnixStream::pair().unwrap();
+        let console = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(console.path(), format!("virtax-ready 6.1\n{AGENT_ENDED} exit status: 3\r\n")).unwrap();
+        let began = Instant::now();
+        let agent = Agent::greet(host, console.path()).unwrap();
+        assert_eq!(agent.state(), "none: the agent has ended: exit status: 3");
+        assert!(began.elapsed() < PATIENCE[1]);
+    }
+
+    #[test]
     fn a_guest_that_says_nonsense_is_not_listened_to() {
         let (mut good, _guest) = hearing(format!("{HELLO}\n{{\"say\":\"begun\"}}\n").as_bytes());
         assert_eq!(good.state(), "on 6.1");
-        good.begin(PhaseKind::Traced, 1);
+        good.begin(PhaseKind::Traced, 1, 0);
         assert!(good.under_way);
         // It ends in the midst of a phase.
         assert_eq!(good.end(), None);
@@ -207,7 +245,7 @@ mod tests {
         ] {
             let (mut agent, _guest) = hearing(bad.as_bytes());
             assert!(agent.state().starts_with("none: "), "{bad}: {}", agent.state());
-            agent.begin(PhaseKind::Traced, 1);
+            agent.begin(PhaseKind::Traced, 1, 0);
             agent.record(1, 1);
             assert_eq!(agent.end(), None);
         }

@@ -17,6 +17,7 @@ use std::{
 use crate::{
     error::{Error, Result},
     probes::{self, Tracefs},
+    process,
 };
 
 const DEVICE: &str = "/dev/kvm";
@@ -70,34 +71,39 @@ fn events() -> Result<[u32; 2]> {
     Ok([number(ENTRY_AND_EXIT[0])?, number(ENTRY_AND_EXIT[1])?])
 }
 
+fn read(counter: &OwnedFd) -> io::Result<u64> {
+    let mut count = 0u64;
+    // SAFETY: the pointer is to a local of the size given.
+    let read = unsafe { libc::read(counter.as_raw_fd(), (&raw mut count).cast(), size_of::<u64>()) };
+    if read == size_of::<u64>() as isize { Ok(count) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Entries into a machine and exits from it, counted from its beginning.
-pub struct Proof([OwnedFd; 2]);
+pub struct Proof {
+    entries: Vec<OwnedFd>,
+    exits: Vec<OwnedFd>,
+}
 
 impl Proof {
-    /// Of a machine whose process has just been started: threads that it starts from now on are counted.
+    /// Of a machine whose process has just been started: the threads that it has, and those that they start from now on, are counted.
     ///
     /// # Errors
     /// If the kernel refuses the counters.
     pub fn of(pid: u32) -> Result<Self> {
         let refuse = |error: io::Error| no_kvm("KVM's entries and exits cannot be counted", error);
-        let [entries, exits] = events()?;
-        Ok(Self([
-            probes::count_tracepoint(entries, pid).map_err(refuse)?,
-            probes::count_tracepoint(exits, pid).map_err(refuse)?,
-        ]))
+        let [entry, exit] = events()?;
+        let mut proof = Self { entries: Vec::new(), exits: Vec::new() };
+        for (thread, _) in process::named_threads(pid) {
+            proof.entries.push(probes::count_tracepoint(entry, thread).map_err(refuse)?);
+            proof.exits.push(probes::count_tracepoint(exit, thread).map_err(refuse)?);
+        }
+        Ok(proof)
     }
 
     /// Entries and exits so far.
     fn counts(&self) -> io::Result<[u64; 2]> {
-        let mut counts = [0u64; 2];
-        for (counter, count) in self.0.iter().zip(&mut counts) {
-            // SAFETY: the pointer is to a local of the size given.
-            let read = unsafe { libc::read(counter.as_raw_fd(), (&raw mut *count).cast(), size_of::<u64>()) };
-            if read != size_of::<u64>() as isize {
-                return Err(io::Error::last_os_error());
-            }
-        }
-        Ok(counts)
+        let sum = |counters: &[OwnedFd]| counters.iter().map(read).sum::<io::Result<u64>>();
+        Ok([sum(&self.entries)?, sum(&self.exits)?])
     }
 
     /// # Errors

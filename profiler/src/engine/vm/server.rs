@@ -136,7 +136,6 @@ pub(super) fn start(
     let group = if machine.processor == Processor::Kvm { gate::group()? } else { None };
     child::unprivileged(&mut command, group);
     let (child, lease) = child::spawn(&bench.ledger, command)?;
-    let proof = if machine.processor == Processor::Kvm { Some(Proof::of(child.id())?) } else { None };
     let mut guest = Guest {
         child,
         _lease: lease,
@@ -149,6 +148,7 @@ pub(super) fn start(
         facts: Vec::new(),
         agent: None,
     };
+    let proof = if machine.processor == Processor::Kvm { Some(Proof::of(guest.child.id())?) } else { None };
     let release = guest.await_server(configuration, proof.as_ref())?;
     let machine = configuration.key("machine").to_owned();
     guest.facts = [("accelerator", configuration.engine.clone()), ("machine", machine), ("guest_kernel", release)]
@@ -157,7 +157,8 @@ pub(super) fn start(
     if let Some((host, machines_end)) = port {
         // QEMU has it: the guest's end must be seen to be closed when QEMU ends.
         drop(machines_end);
-        let greeted = Agent::greet(host).map_err(|error| Error::workload("there is no way to the guest", error))?;
+        let greeted = Agent::greet(host, &guest.console)
+            .map_err(|error| Error::workload("there is no way to the guest", error))?;
         guest.agent = Some(greeted);
     }
     Ok(Box::new(guest))
@@ -178,7 +179,7 @@ impl Guest {
             let words = last_lines_of(&guest.console, CONSOLE_LINES);
             let words =
                 if words.is_empty() { "its console is empty".to_owned() } else { format!("its console: {words}") };
-            if proof.is_some() {
+            if proof.is_some_and(|proof| proof.check().is_err()) {
                 return gate::no_kvm(
                     &format!("the guest of `{configuration}` does not start under KVM"),
                     format!("{why}; {words}"),
@@ -196,7 +197,8 @@ impl Guest {
             if let Some((_, rest)) = console.split_once(READY)
                 && let Some((release, _)) = rest.split_once(['\r', '\n'])
             {
-                return proof.map_or(Ok(()), Proof::check).map(|()| release.trim().to_owned());
+                let plain = release.trim().chars().filter(|letter| !letter.is_control()).take(64).collect();
+                return proof.map_or(Ok(()), Proof::check).map(|()| plain);
             }
             if began.elapsed() > gate::FIRST_ENTRY
                 && let Some(proof) = proof

@@ -3,10 +3,12 @@
 use comfy_table::Cell;
 
 use super::{Look, lines, micros, number};
-use crate::result::ConfigurationResult;
+use crate::result::{ConfigurationResult, ExitResult};
 
 /// Exits below this number per operation are not the workload's.
 const FEWEST: f64 = 0.005;
+/// Waiting of this length per operation is shown, of whatever exit.
+const SHORTEST_NS: f64 = 100.0;
 
 /// All of them; empty where there is no virtual machine of the kernel's.
 pub(super) fn tables(configuration: &ConfigurationResult, look: Look) -> String {
@@ -38,7 +40,8 @@ fn processors(configuration: &ConfigurationResult, look: Look) -> String {
 }
 
 fn exits(configuration: &ConfigurationResult, look: Look) -> String {
-    let shown: Vec<_> = configuration.exits.iter().filter(|exit| exit.count_per_op >= FEWEST).collect();
+    let is_shown = |exit: &&ExitResult| exit.count_per_op >= FEWEST || exit.scheduled_out_ns_per_op >= SHORTEST_NS;
+    let shown: Vec<_> = configuration.exits.iter().filter(is_shown).collect();
     if shown.is_empty() {
         return String::new();
     }
