@@ -61,7 +61,9 @@ fn requests_are_followed_into_a_guest_and_out_of_it() {
     let report = virtax().arg("report").arg(out.path()).output().unwrap();
     assert!(text(&report.stdout).contains("\ntcg:net=tap (emulated: no evidence of KVM's cost)\n"));
     let picture = fs::read_to_string(out.path().join("latency.tcg-net-tap.svg")).unwrap();
-    assert!(picture.contains("no evidence of KVM"));
+    assert!(picture.contains("no evidence of KVM") && picture.contains("server@guest"));
+    let picture = fs::read_to_string(out.path().join("cpu.tcg-net-tap.svg")).unwrap();
+    assert!(picture.contains("guest"), "{picture}");
     let emulated: Vec<_> = result.warnings.iter().filter(|warning| warning.name == "emulated").collect();
     assert_eq!(emulated.len(), 4);
     assert!(emulated[0].text.contains("no evidence of KVM's cost"));
@@ -77,6 +79,15 @@ fn check_inside(configuration: &ConfigurationResult) {
         assert!(stage.label.ends_with("(guest)") && stage.ns_per_op > 0.0, "{stage:?}");
         assert!((stage.count_per_op - 1.0).abs() < 0.05, "{stage:?}");
     }
+    // And what they consist of, by stacks that were taken there.
+    let sampled: u64 = configuration
+        .stages
+        .iter()
+        .filter(|stage| stage.label.ends_with("(guest)"))
+        .flat_map(|stage| &stage.layers)
+        .map(|layer| layer.samples)
+        .sum();
+    assert!(sampled > 0 && configuration.cpu_layers.iter().any(|layer| layer.role == "guest"), "{sampled}");
     let arrives = |stage: &&profiler::result::StageResult| stage.id.starts_with("request/receive(eth0@guest)→");
     let arrived: f64 = configuration.stages.iter().filter(arrives).map(|stage| stage.count_per_op).sum();
     assert!((arrived - 1.0).abs() < 0.05, "{arrived}");

@@ -216,6 +216,7 @@ impl Agent {
         let mut profile = sampling::profile(&sampled, &self.probes.labels(&self.names), 0, &self.sampling)?;
         // What the host does not use need not travel.
         profile.waits.clear();
+        profile.cpus.clear();
         Ok(profile)
     }
 }
