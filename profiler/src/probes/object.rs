@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     os::fd::{AsFd, AsRawFd},
     path::Path,
     time::Duration,
@@ -150,13 +150,16 @@ pub(super) struct Records {
     events: BTreeMap<&'static str, std::result::Result<u32, String>>,
     /// Symbols of the probes' settings, and the offsets of the fields that they stand for.
     offsets: Vec<(&'static str, u32)>,
+    /// Names of all events of the kernel.
+    all: BTreeSet<String>,
 }
 
 impl Records {
     /// Of all events in the table of points.
     fn of_running_kernel() -> Self {
         let tracefs = Tracefs::open().map_err(|error| format!("no tracefs: {error}"));
-        let mut records = Self { events: BTreeMap::new(), offsets: Vec::new() };
+        let all = tracefs.as_ref().map(Tracefs::event_names).unwrap_or_default();
+        let mut records = Self { events: BTreeMap::new(), offsets: Vec::new(), all };
         for alternative in PROBES.iter().flat_map(|probe| probe.alternatives) {
             let Hook::Tracepoint { event, fields } = alternative.hook else { continue };
             let found = tracefs.as_ref().map_err(Clone::clone).and_then(|tracefs| tracefs.format(event));
@@ -244,8 +247,10 @@ fn load_alternative(
     for (name, hook) in names {
         let program = bpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
         load_program(program, hook, types).map_err(|error| reason(&error))?;
-        if let (Program::RawTracePoint(program), Hook::RawTracepoint(tracepoint)) = (program, hook) {
-            // It loads everywhere: whether the kernel has the tracepoint, also in a module, shows when it is attached.
+        if let (Program::RawTracePoint(program), Hook::RawTracepoint(tracepoint)) = (program, hook)
+            && !records.all.contains(tracepoint)
+        {
+            // It loads everywhere: whether the kernel has a tracepoint that is no event shows when it is attached.
             let link = program.attach(tracepoint).map_err(|error| reason(&error))?;
             program.detach(link).map_err(|error| reason(&error))?;
         }

@@ -1,6 +1,7 @@
 //! The kernel's folder of tracepoints: mounted on most machines, and mounted privately where it is not.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     path::{Path, PathBuf},
@@ -61,6 +62,15 @@ impl Tracefs {
     pub fn text(&self, event: &str) -> Result<String, String> {
         let path = self.root.join("events").join(event).join("format");
         fs::read_to_string(path).map_err(|error| format!("tracepoint {event}: {error}"))
+    }
+
+    /// Names of all events, without their categories.
+    #[must_use]
+    pub fn event_names(&self) -> BTreeSet<String> {
+        let below = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+        let categories = below(&self.root.join("events"));
+        let events = categories.flat_map(|category| below(&category.path()));
+        events.filter_map(|event| event.file_name().into_string().ok()).collect()
     }
 
     /// The layout of an event's record, by `category/name`.

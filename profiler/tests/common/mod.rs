@@ -408,11 +408,13 @@ impl Bpf {
 
 /// What there is of BPF, once the kernel has freed what nobody holds any more.
 fn settled_bpf() -> Bpf {
-    let mut last = Bpf::now();
-    for _ in 0..20 {
+    let (mut last, mut same) = (Bpf::now(), 0);
+    for _ in 0..100 {
         std::thread::sleep(std::time::Duration::from_millis(50));
         let now = Bpf::now();
-        if now == last {
+        same = if now == last { same + 1 } else { 0 };
+        // It frees some things only after a grace period of its own.
+        if same == 5 {
             return now;
         }
         last = now;
