@@ -89,6 +89,8 @@ fn role_of_thread(name: &str, worker: &str) -> Option<Role> {
         .and_then(|rest| rest.split_once('/'))
         .is_some_and(|(number, _)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()));
     match name {
+        // One thread for all emulated processors.
+        "ALL CPUs/TCG" => Some(Role::Vcpu),
         _ if is_vcpu => Some(Role::Vcpu),
         _ if name == worker => Some(Role::Vhost),
         _ => None,
@@ -104,6 +106,7 @@ mod tests {
         let role = |name| role_of_thread(name, "vhost-17");
         assert_eq!(role("CPU 0/KVM"), Some(Role::Vcpu));
         assert_eq!(role("CPU 11/TCG"), Some(Role::Vcpu));
+        assert_eq!(role("ALL CPUs/TCG"), Some(Role::Vcpu));
         assert_eq!(role("vhost-17"), Some(Role::Vhost));
         for other in ["vhost-18", "qemu-system-x86", "IO mon_iothread", "CPU /KVM", "worker", "CPU 1"] {
             assert_eq!(role(other), None, "{other}");

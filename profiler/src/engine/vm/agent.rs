@@ -20,8 +20,8 @@ use crate::{
     profile::Profile,
 };
 
-/// How long an agent may take to load its probes, and then to attach and read them: an emulated processor is slow.
-const PATIENCE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(15)];
+/// How long an agent may take to load its probes or to name functions, and otherwise to attach and read: an emulated processor is slow.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(8)];
 /// How often, meanwhile, it is looked whether the user wants an end.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -124,6 +124,7 @@ impl Agent {
 
     /// What its sampled phases saw; `None`: nothing, or nothing that can be used.
     pub fn profile(&mut self) -> Option<Profile> {
+        self.patience = PATIENCE[0];
         match self.ask(&Request::Profile) {
             Some(Reply::Profiled(profile)) => Some(*profile),
             other => {

@@ -36,9 +36,12 @@ pub enum Card {
 
 impl Processor {
     /// QEMU's words for it: the accelerator, and the kind of processor that the guest sees.
-    const fn words(self) -> (&'static str, &'static str) {
+    fn words(self, vcpus: &str) -> (&'static str, &'static str) {
         match self {
-            Self::Emulated => ("tcg,thread=multi", "max"),
+            Self::Emulated if vcpus == "1" => ("tcg,thread=multi", "max"),
+            // With a thread each, a processor sometimes does not see that its kernel has changed code under it, and hangs there: the
+            // agent's trampolines do that.
+            Self::Emulated => ("tcg,thread=single", "max"),
             Self::Kvm => ("kvm", "host"),
         }
     }
@@ -75,7 +78,7 @@ impl Machine {
                 format!("user,id=net0,restrict=on,ipv6=off,net={gateway}/24,host={gateway},hostfwd=tcp:{from}-{to}")
             }
         };
-        let (accelerator, cpu) = self.processor.words();
+        let (accelerator, cpu) = self.processor.words(configuration.key("vcpus"));
         let (machine, bus) = kind(configuration.key("machine"));
         // A card boots nothing here, and needs no program for that.
         let card_words = if bus == "pci" { ",romfile=" } else { "" };
