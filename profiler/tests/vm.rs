@@ -114,7 +114,7 @@ fn losses_on_the_way_into_a_guest_are_named() {
     if !ready() {
         return;
     }
-    let starved = ["--in", "tcg", "--set", "connections=16", "--starve", "connections=2056"];
+    let starved = ["--in", "tcg:agent=off", "--set", "connections=16", "--starve", "connections=2056"];
     let result = run_workload("tcp-rr", &Out::new(), &[&starved, &SHORT[..]].concat());
     let losses = &result.configurations[0].losses;
     let lost: u64 = losses.lost.values().sum();
@@ -166,8 +166,18 @@ fn segments_that_are_dropped_before_the_guest_stay_in_the_books() {
     ];
     for (program, arguments, row) in cases {
         let doing = InRouter::once(program, arguments);
-        let arguments =
-            ["--in", "tcg", "--rounds", "1", "--duration", "3", "--placement", "split", "--set", "connections=16"];
+        let arguments = [
+            "--in",
+            "tcg:agent=off",
+            "--rounds",
+            "1",
+            "--duration",
+            "2",
+            "--placement",
+            "split",
+            "--set",
+            "connections=16",
+        ];
         let result = run_workload("tcp-rr", &Out::new(), &arguments);
         assert!(doing.done(), "{program}");
         let found = &result.configurations[0];
