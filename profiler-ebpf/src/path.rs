@@ -55,7 +55,8 @@ pub fn send<const D: bool>(control: Phase<D>, address: u64) -> Fault {
         } else {
             return None;
         };
-        count(odd);
+        // In the lead-in, a receipt may have begun before it could be seen.
+        count_inside(&control, at_ns, odd);
         return Some(odd);
     }
     if socket.token.point != RECEIVED {
