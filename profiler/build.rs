@@ -1,5 +1,5 @@
-//! Embeds what `cargo xtask build` compiled before: the probes, the workloads' static binary, and the agent for guests. Without them the
-//! crate still builds (for editors, lints and tests that need neither); the binary then says what it lacks.
+//! Embeds what `cargo xtask build` compiled before: the probes, the workloads' static binary, the agent for guests, and what speaks to
+//! libvirt. Without them the crate still builds (for editors, lints and tests that need neither); the binary then says what it lacks.
 
 use std::{env, fs, path::PathBuf};
 
@@ -10,7 +10,7 @@ fn main() {
     // The agent is made of the same library, and must not carry itself.
     println!("cargo:rerun-if-env-changed=VIRTAX_ONLY_PROBES");
     let only_probes = env::var_os("VIRTAX_ONLY_PROBES").is_some();
-    for name in ["virtax-probes", "virtax-workload", "virtax-agent"] {
+    for name in ["virtax-probes", "virtax-workload", "virtax-agent", "virtax-libvirt"] {
         let source = artifacts.join(name);
         let wanted = !only_probes || name == "virtax-probes";
         if wanted {

@@ -8,8 +8,8 @@ struct Aligned<T: ?Sized>(T);
 
 static PROBES: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/virtax-probes")));
 static WORKLOAD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/virtax-workload"));
-
 static AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/virtax-agent"));
+static LIBVIRT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/virtax-libvirt"));
 
 fn present(bytes: &'static [u8], what: &str) -> Result<&'static [u8]> {
     if bytes.is_empty() {
@@ -36,6 +36,14 @@ pub fn probes() -> Result<&'static [u8]> {
 /// If this build has none.
 pub fn agent() -> Result<&'static [u8]> {
     present(AGENT, "agent")
+}
+
+/// What speaks to libvirt, a program of its own that needs libvirt's library.
+///
+/// # Errors
+/// If this build has none.
+pub fn libvirt() -> Result<&'static [u8]> {
+    present(LIBVIRT, "way to libvirt")
 }
 
 /// The static binary of all clients and servers.

@@ -16,7 +16,7 @@ use profiler::{
     experiment::Placement,
     ladder::{self, Order},
     probes::{self, KINDS, Limits, Preference},
-    run::Request,
+    run::{Machines, Request},
     truth,
 };
 
@@ -72,6 +72,11 @@ pub enum Command {
         #[arg(long)]
         list: bool,
     },
+    /// Look at virtual machines without starting one
+    Vm {
+        #[command(subcommand)]
+        what: VmCommand,
+    },
     /// Enter namespaces and become a server: what engine `ns` starts
     #[command(hide = true)]
     Enter {
@@ -86,6 +91,18 @@ pub enum Command {
     /// Measure what watching costs (`cargo xtask bench`)
     #[command(hide = true)]
     Bench(Box<BenchOptions>),
+}
+
+#[derive(Subcommand)]
+pub enum VmCommand {
+    /// Print the domain that libvirt is given for a configuration; RUN stands for the run's number
+    Xml {
+        /// Such as tcg or kvm:vhost=on
+        configuration: String,
+        /// Put these elements of a <domain> in: each takes the place of virtax's own of that name, devices come beside virtax's
+        #[arg(long, value_name = "FILE")]
+        domain: Option<PathBuf>,
+    },
 }
 
 #[derive(Args)]
@@ -139,6 +156,13 @@ pub struct CommonOptions {
     /// Seed of the order of configurations within rounds
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// libvirt for virtual machines, such as qemu:///system; none: QEMU without libvirt [default: libvirt's driver within virtax's own
+    /// process, where there is one and it knows the machine]
+    #[arg(long, value_name = "URI")]
+    pub connect: Option<String>,
+    /// Put these elements of a <domain> into virtual machines: see `virtax vm xml`
+    #[arg(long, value_name = "FILE")]
+    pub domain: Option<PathBuf>,
     /// Say what is being done, step by step
     #[arg(long, short)]
     pub verbose: bool,
@@ -381,6 +405,7 @@ impl CommonOptions {
                 limits,
                 machines: false,
             },
+            machines: Machines { connect: self.connect.clone(), domain: self.domain.clone() },
         })
     }
 }

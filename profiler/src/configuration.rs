@@ -145,12 +145,18 @@ pub fn parse(text: &str) -> Result<(Configuration, Option<String>)> {
             known.join(", ")
         ))
     })?;
+    let (preset, rest) = split_preset(engine, rest);
     let mut keys = BTreeMap::new();
     for pair in rest.into_iter().flat_map(|rest| rest.split(',')) {
         let (key, value) = parse_pair(engine, text, pair)?;
         if keys.insert(key.name.to_owned(), value.to_owned()).is_some() {
             return Err(Error::Usage(format!("key `{}` is given twice in configuration `{text}`", key.name)));
         }
+    }
+    // What is given goes before what a preset says.
+    for pair in preset.into_iter().flat_map(|pairs| pairs.split(',')) {
+        let (key, value) = parse_pair(engine, text, pair)?;
+        keys.entry(key.name.to_owned()).or_insert_with(|| value.to_owned());
     }
     let (keys, filled) = fill_in(engine, keys);
     if let Some(injection) = injection.filter(|injection| !engine.accepts(injection.kind)) {
@@ -169,6 +175,16 @@ fn split_injection(text: &str) -> Option<(&str, &str)> {
         return text.split_once('+');
     }
     text.rsplit_once('+').filter(|(_, injection)| injection.contains('=') && !injection.contains('/'))
+}
+
+/// The keys that a preset in front stands for, and the rest.
+fn split_preset<'a>(engine: &dyn Engine, rest: Option<&'a str>) -> (Option<&'static str>, Option<&'a str>) {
+    let Some(whole) = rest else { return (None, None) };
+    let (first, others) = whole.split_once(',').map_or((whole, None), |(first, others)| (first, Some(others)));
+    match engine.presets().iter().find(|(name, _)| *name == first) {
+        Some((_, pairs)) => (Some(pairs), others),
+        None => (None, rest),
+    }
 }
 
 /// The keys that are given and, one after another, what follows from them for the others; and whether there were any.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use profiler::{
-    artifact, clean, doctor, engine,
+    artifact, clean, configuration, doctor, engine,
     error::{Error, Result, did_you_mean},
     guest::{self, Image, Kernel},
     injection, interrupt, ladder,
@@ -61,6 +61,11 @@ fn execute(arguments: &cli::Arguments) -> Result<ExitCode> {
         cli::Command::List => {
             print!("{}", listing());
             Ok(ExitCode::SUCCESS)
+        }
+        cli::Command::Vm { what: cli::VmCommand::Xml { configuration, domain } } => {
+            let snippet = domain.as_deref().map(engine::vm::read_snippet).transpose()?;
+            let (configuration, _) = configuration::parse(configuration)?;
+            print_bytes(format!("{}\n", engine::vm::domain_xml(&configuration, snippet.as_ref())?).as_bytes())
         }
         cli::Command::Enter { specification } => engine::ns::enter(specification).map(ExitCode::from),
         cli::Command::Clean => clean_command(),

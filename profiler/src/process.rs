@@ -76,27 +76,35 @@ pub fn go_ordinarily() {
 /// # Errors
 /// If the kernel refuses a CPU.
 pub fn pin(pid: u32, cpus: &[usize]) -> Result<()> {
-    let refuse = |why: &dyn std::fmt::Display| {
-        Error::unsupported(
-            format!("cannot place process {pid} on CPU {cpus:?}"),
-            why,
-            "use `--placement free`, or a cgroup that allows these CPUs",
-        )
-    };
-    let mut set = CpuSet::new();
-    for cpu in cpus {
-        set.set(*cpu).map_err(|error| refuse(&error))?;
-    }
     // Threads may start while the list is read: twice catches those.
     for _ in 0..2 {
-        for thread in threads(pid).map_err(|error| refuse(&error))? {
-            match sched_setaffinity(Pid::from_raw(thread as i32), &set) {
-                Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
-                Err(error) => return Err(refuse(&error)),
-            }
-        }
+        let threads = threads(pid).map_err(|error| cannot_place(pid, cpus, error))?;
+        threads.into_iter().try_for_each(|thread| pin_thread(thread, cpus))?;
     }
     Ok(())
+}
+
+/// Pins one thread; one that has ended is no error.
+///
+/// # Errors
+/// If the kernel refuses a CPU.
+pub fn pin_thread(thread: u32, cpus: &[usize]) -> Result<()> {
+    let mut set = CpuSet::new();
+    for cpu in cpus {
+        set.set(*cpu).map_err(|error| cannot_place(thread, cpus, error))?;
+    }
+    match sched_setaffinity(Pid::from_raw(thread as i32), &set) {
+        Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+        Err(error) => Err(cannot_place(thread, cpus, error)),
+    }
+}
+
+fn cannot_place(pid: u32, cpus: &[usize], why: impl std::fmt::Display) -> Error {
+    Error::unsupported(
+        format!("cannot place process {pid} on CPU {cpus:?}"),
+        why,
+        "use `--placement free`, or a cgroup that allows these CPUs",
+    )
 }
 
 /// Checks from inside that all threads of a process may run on these CPUs only; empty: anywhere.

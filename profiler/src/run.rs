@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     configuration::{self, Configuration},
-    engine::docker,
+    engine::{docker, vm},
     environment::Environment,
     error::{Error, Result, did_you_mean},
     experiment::{
@@ -57,6 +57,26 @@ pub struct Request {
     pub samples_until: Option<f64>,
     /// How the probes are loaded.
     pub probes: probes::Options,
+    /// How virtual machines are started.
+    pub machines: Machines,
+}
+
+/// How virtual machines are started, as the user says it.
+#[derive(Debug, Clone, Default)]
+pub struct Machines {
+    /// libvirt's address, or "none".
+    pub connect: Option<String>,
+    /// The file of their own part of the domain.
+    pub domain: Option<PathBuf>,
+}
+
+impl Machines {
+    fn read(&self) -> Result<vm::Wishes> {
+        Ok(vm::Wishes {
+            connect: self.connect.clone(),
+            snippet: self.domain.as_deref().map(vm::read_snippet).transpose()?,
+        })
+    }
 }
 
 /// What a run brought.
@@ -101,6 +121,7 @@ pub fn plan(request: &Request) -> Result<(Plan, Vec<String>)> {
         seed: request.seed,
         sample_rate_hz: request.sample_rate_hz,
         samples_until: request.samples_until,
+        machines: request.machines.read()?,
     };
     Ok((plan, parsed.notes))
 }
@@ -176,6 +197,8 @@ fn command(request: &Request, plan: &Plan, names: &[String]) -> String {
     ];
     words.extend(plan.samples_until.map(|share| format!("--samples-until {}%", 100.0 * share)));
     words.extend(request.settings.iter().map(|pair| format!("--set {pair}")));
+    words.extend(request.machines.connect.iter().map(|uri| format!("--connect {uri}")));
+    words.extend(request.machines.domain.iter().map(|path| format!("--domain {}", path.display())));
     words.join(" ")
 }
 

@@ -260,6 +260,32 @@ fn guests_that_do_not_start_are_explained() {
     assert_eq!(before, Traces::now());
 }
 
+/// A kernel that finds no first process, because there was no room for it: what it says of that is in the message.
+#[test]
+fn a_kernel_that_panics_is_quoted() {
+    let _alone = alone();
+    if !ready() {
+        return;
+    }
+    let before = Traces::now();
+    let kernel = profiler::guest::Kernel::find().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("boot")).unwrap();
+    fs::copy(&kernel.image, folder.path().join("boot").join(kernel.image.file_name().unwrap())).unwrap();
+    let modules = folder.path().join("lib/modules").join(&kernel.release);
+    fs::create_dir_all(modules.join("kernel")).unwrap();
+    let (large, others) = profiler::guest::DRIVERS.split_first().unwrap();
+    fs::write(modules.join(format!("kernel/{large}.ko")), vec![0; 100 << 20]).unwrap();
+    let builtin: String = others.iter().map(|name| format!("kernel/{name}.ko\n")).collect();
+    fs::write(modules.join("modules.builtin"), builtin).unwrap();
+    for more in [&[][..], &["--connect", "none"]] {
+        let (code, said) = refusal(folder.path(), &[&["--in", "tcg:memory=192"], more].concat());
+        assert!(code == Some(4) && said.contains("Kernel panic"), "{code:?}: {said}");
+        assert!(said.contains("QEMU ended"), "{said}");
+        assert_eq!(before, Traces::now());
+    }
+}
+
 /// Anybody may use KVM while this lives.
 struct OpenKvm(Option<u32>);
 
@@ -346,7 +372,7 @@ fn a_machine_that_hangs_is_noticed_and_removed() {
     let out = Out::new();
     let mut run = Running::of(&out, &["--in", "tcg", "--rounds", "1", "--duration", "3"]);
     run.wait_for("step: traced phase");
-    let qemu = run.party("qemu-system");
+    let qemu = run.machine();
     // SAFETY: a process that the run has started.
     unsafe { libc::kill(qemu as i32, libc::SIGSTOP) };
     let (code, said) = run.end();

@@ -65,6 +65,7 @@ pub fn all() -> Result<()> {
     probes()?;
     static_binary("workloads", "virtax-workload")?;
     static_binary("profiler", "virtax-agent")?;
+    way_to_libvirt()?;
     let mut virtax = command("cargo");
     virtax.args(["build", "--release", "--package", "profiler", "--locked"]);
     run(virtax)
@@ -108,6 +109,38 @@ fn probes() -> Result<()> {
         &Path::new("target/ebpf").join(BPF_TARGET).join("release/virtax-probes"),
         Path::new("target/artifacts/virtax-probes"),
     )
+}
+
+/// The program that speaks to libvirt; where there are no headers of it, virtax is built without.
+fn way_to_libvirt() -> Result<()> {
+    const NAME: &str = "virtax-libvirt";
+    let into = Path::new("target/artifacts").join(NAME);
+    if !has_libvirt() {
+        println!("no libvirt to build against: this virtax starts QEMU itself");
+        return if into.exists() {
+            std::fs::remove_file(&into).context("cannot remove the old virtax-libvirt")
+        } else {
+            Ok(())
+        };
+    }
+    let mut cargo = command("cargo");
+    cargo.args(["build", "--release", "--package", "profiler-libvirt", "--features", "libvirt", "--locked"]);
+    // A target folder of its own: what is built with the feature and without does not replace each other there.
+    cargo.args(["--target-dir", "target/libvirt"]).env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
+    run(cargo)?;
+    copy_if_changed(&Path::new("target/libvirt/release").join(NAME), &into)
+}
+
+/// Where Debian has libraries of this machine's kind.
+pub fn multiarch(name: &str) -> PathBuf {
+    Path::new("/usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH)).join(name)
+}
+
+/// Whether programs can be built against libvirt.
+pub fn has_libvirt() -> bool {
+    let mut probe = command("pkg-config");
+    probe.args(["--exists", "libvirt"]);
+    succeeds(probe)
 }
 
 /// A binary that needs nothing but a kernel.

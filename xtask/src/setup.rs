@@ -75,6 +75,24 @@ const PACKAGES: &[Package] = &[
         only_for: Some(Purpose::Test),
     },
     Package {
+        name: "libvirt-daemon-driver-qemu",
+        why: "starts the virtual machines: libvirt's driver, without a daemon",
+        present: || build::multiarch("libvirt/connection-driver/libvirt_driver_qemu.so").is_file(),
+        only_for: Some(Purpose::Test),
+    },
+    Package {
+        name: "libvirt-dev",
+        why: "what virtax's way to libvirt is compiled against",
+        present: build::has_libvirt,
+        only_for: Some(Purpose::Test),
+    },
+    Package {
+        name: "pkg-config",
+        why: "finds libvirt for the compiler",
+        present: || find("pkg-config").is_some(),
+        only_for: Some(Purpose::Test),
+    },
+    Package {
         name: "strace",
         why: "counts system calls, to be held against virtax's counts",
         present: || find("strace").is_some(),
@@ -254,8 +272,7 @@ fn llvm_prefix(llvm: u32) -> Result<PathBuf> {
 }
 
 fn library_in_multiarch(wanted: &str) -> Option<PathBuf> {
-    let folder = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
-    fs::read_dir(folder)
+    fs::read_dir(build::multiarch(""))
         .ok()?
         .flatten()
         .map(|entry| entry.path())

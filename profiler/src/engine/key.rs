@@ -20,7 +20,7 @@ pub struct Key {
 pub enum Values {
     /// One of these words.
     Words(&'static [&'static str]),
-    /// A whole number, in decimal digits.
+    /// A whole number, in decimal digits, or the key's default.
     Number {
         /// The smallest.
         from: u32,
@@ -39,7 +39,8 @@ impl Key {
             Values::Words(words) => words.contains(&value),
             // As it is printed again: `01` would be another name for the same configuration.
             Values::Number { from, to } => {
-                value.parse().is_ok_and(|number: u32| (from..=to).contains(&number) && number.to_string() == value)
+                let is_one = |number: u32| (from..=to).contains(&number) && number.to_string() == value;
+                value == self.default || value.parse().is_ok_and(is_one)
             }
             Values::Path => value == self.default || value.starts_with('/'),
         }
@@ -50,7 +51,8 @@ impl Key {
     pub fn range(&self, separator: &str) -> String {
         match self.values {
             Values::Words(words) => words.join(separator),
-            Values::Number { from, to } => format!("{from}–{to}"),
+            Values::Number { from, to } if self.default.parse::<u32>().is_ok() => format!("{from}–{to}"),
+            Values::Number { from, to } => format!("{}{separator}{from}–{to}", self.default),
             Values::Path => format!("{}{separator}/PATH", self.default),
         }
     }
@@ -75,6 +77,9 @@ mod tests {
         let number = key(Values::Number { from: 1, to: 64 }, "1");
         assert!(["1", "64"].iter().all(|value| number.accepts(value)));
         assert!(["0", "65", "01", "+1", "", "x", "4294967297"].iter().all(|value| !number.accepts(value)));
+        let or_word = key(Values::Number { from: 0, to: 9 }, "auto");
+        assert!(["auto", "0", "9"].iter().all(|value| or_word.accepts(value)) && !or_word.accepts("10"));
+        assert_eq!(or_word.range("|"), "auto|0–9");
         let path = key(Values::Path, "auto");
         assert!(path.accepts("auto") && path.accepts("/boot/vmlinuz-6.1+x") && !path.accepts("boot/vmlinuz"));
         assert_eq!((number.range("|"), path.range("|")), ("1–64".to_owned(), "auto|/PATH".to_owned()));

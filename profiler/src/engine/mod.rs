@@ -41,6 +41,10 @@ pub struct Bench {
     pub server: ServerFiles,
     /// How many of the run's small networks ([`crate::net::Subnets::segment`]) have been given away.
     pub segments_taken: Cell<u8>,
+    /// How virtual machines are to be started.
+    pub machines: vm::Wishes,
+    /// Where servers run; none: anywhere.
+    pub server_cpus: Vec<usize>,
 }
 
 impl Bench {
@@ -155,6 +159,10 @@ pub trait Engine: Sync {
     fn summary(&self) -> &'static str;
     /// The keys it understands.
     fn keys(&self) -> &'static [Key];
+    /// Names for several keys at once: `engine:NAME`, and the keys that it stands for.
+    fn presets(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
     /// The value of a key that is not given: of those that are, it may follow.
     fn default_of(&self, key: &Key, _given: &BTreeMap<String, String>) -> &'static str {
         key.default
@@ -263,6 +271,13 @@ pub trait Server {
     /// Processes that belong beside it, on its CPUs.
     fn companions(&self) -> Vec<u32> {
         Vec::new()
+    }
+    /// Places it and what belongs to it on these CPUs.
+    ///
+    /// # Errors
+    /// If the kernel refuses one.
+    fn pin(&self, cpus: &[usize]) -> Result<()> {
+        process::family(self.pid()).into_iter().chain(self.companions()).try_for_each(|pid| process::pin(pid, cpus))
     }
     /// What else is known of what it runs in: names and values.
     fn facts(&self) -> Vec<(String, String)> {

@@ -84,7 +84,7 @@ impl<'a> Lab<'a> {
         if cpus.agent.iter().any(|cpu| cpus.client.contains(cpu) || cpus.server.contains(cpu)) {
             process::go_first();
         }
-        let (bench, programs) = build_bench(plan, ledger, run_id)?;
+        let (bench, programs) = build_bench(plan, ledger, run_id, cpus.server.clone())?;
         let mut hosts = BTreeMap::new();
         for engine in engine::all() {
             let wanted: Vec<Configuration> =
@@ -138,9 +138,7 @@ impl<'a> Lab<'a> {
             .ok_or_else(|| Error::Usage(format!("engine `{}` was not prepared", configuration.engine)))?;
         let server = host.start(&self.bench, configuration)?;
         if !self.cpus.server.is_empty() {
-            for pid in process::family(server.pid()).into_iter().chain(server.companions()) {
-                process::pin(pid, &self.cpus.server)?;
-            }
+            server.pin(&self.cpus.server)?;
         }
         Ok(server)
     }
@@ -204,7 +202,7 @@ impl Lab<'_> {
 }
 
 /// The wire and the programs of a run.
-fn build_bench(plan: &Plan, ledger: Ledger, run_id: &str) -> Result<(Bench, Lease)> {
+fn build_bench(plan: &Plan, ledger: Ledger, run_id: &str, server_cpus: Vec<usize>) -> Result<(Bench, Lease)> {
     let workload = artifact::workload()?;
     let folder = Path::new(PROGRAMS).join(run_id);
     let programs = ledger.note(Item::Folder { path: folder.clone() })?;
@@ -218,7 +216,9 @@ fn build_bench(plan: &Plan, ledger: Ledger, run_id: &str) -> Result<(Bench, Leas
     let wire = Wire::create(&ledger, run_id)?;
     let server = ServerFiles::new(plan.workload, &plan.settings, PORT, &folder, &binary)?;
     let segments_taken = std::cell::Cell::new(0);
-    Ok((Bench { run_id: run_id.to_owned(), ledger, wire, binary, server, segments_taken }, programs))
+    let machines = plan.machines.clone();
+    let run_id = run_id.to_owned();
+    Ok((Bench { run_id, ledger, wire, binary, server, segments_taken, machines, server_cpus }, programs))
 }
 
 /// Starts and ends a server of every configuration, one after another: why each of them cannot be, if it cannot.
@@ -226,7 +226,8 @@ fn build_bench(plan: &Plan, ledger: Ledger, run_id: &str) -> Result<(Bench, Leas
 /// # Errors
 /// If there is no wire, or on a signal.
 pub fn try_out(plan: &Plan, ledger: Ledger, run_id: &str) -> Result<Vec<Option<Error>>> {
-    let (bench, _programs) = build_bench(plan, ledger, run_id)?;
+    let server_cpus = plan.placement.divide(&allowed_cpus()?)?.server;
+    let (bench, _programs) = build_bench(plan, ledger, run_id, server_cpus)?;
     let try_one = |configuration: &Configuration| -> Result<()> {
         interrupt::check()?;
         let engine = engine::by_name(&configuration.engine)

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     configuration::Configuration,
     counts::PhaseKind,
+    engine::vm,
     error::{Error, Result},
     workload::{Settings, Workload},
 };
@@ -131,6 +132,8 @@ pub struct Plan {
     pub sample_rate_hz: u32,
     /// Half width of the layers' shares, as a share, until which sampled phases go on; `None`: no longer than the others.
     pub samples_until: Option<f64>,
+    /// How virtual machines are to be started.
+    pub machines: vm::Wishes,
 }
 
 /// Kinds and lengths of a repetition's phases: blocks of six (of five without samples), as long as fits, none below

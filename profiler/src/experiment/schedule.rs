@@ -156,6 +156,7 @@ mod tests {
             seed: 3,
             sample_rate_hz: 0,
             samples_until: None,
+            machines: Default::default(),
         }
     }
 

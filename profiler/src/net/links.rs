@@ -51,6 +51,23 @@ pub(crate) fn create_veth_here(one: &str, other: &str) -> Result<()> {
     })
 }
 
+/// Moves a link of this namespace into another.
+pub(crate) fn move_to(name: &str, namespace: &File) -> Result<()> {
+    let fd = namespace.as_raw_fd();
+    netlink(&format!("move link {name}"), async |handle| {
+        let index = index_of(&handle, name).await?;
+        handle.link().set(LinkUnspec::new_with_index(index).setns_by_fd(fd).build()).execute().await
+    })
+}
+
+/// Gives a link of this namespace, which is down, another name.
+pub(crate) fn rename(name: &str, new: &str) -> Result<()> {
+    netlink(&format!("rename link {name}"), async |handle| {
+        let index = index_of(&handle, name).await?;
+        handle.link().set(LinkUnspec::new_with_index(index).name(new.to_owned()).build()).execute().await
+    })
+}
+
 /// Makes a bridge in this namespace, without the delay that a port usually waits before it forwards.
 pub(crate) fn create_bridge(name: &str) -> Result<()> {
     netlink(&format!("create bridge {name}"), async |handle| {

@@ -25,7 +25,7 @@ use crate::{
     experiment::{Placement, store},
     interrupt, probes,
     result::RunResult,
-    run::{self, Request},
+    run::{self, Machines, Request},
 };
 
 /// Version of the shape of `truth.json`.
@@ -183,6 +183,7 @@ fn request(configurations: &str, placement: Placement, folder: PathBuf, options:
         sample_rate_hz: 0,
         samples_until: None,
         probes: probes::Options::default(),
+        machines: Machines::default(),
     }
 }
 

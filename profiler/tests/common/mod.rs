@@ -47,6 +47,8 @@ pub enum Feature {
     Bpftrace,
     /// QEMU is installed, and a kernel for its guest is there.
     Vm,
+    /// libvirt's driver for QEMU is installed, and virtax was built with a way to it.
+    Libvirt,
 }
 
 /// A cgroup with half a CPU of this machine's, gone with it; `None` where the kernel has no quotas.
@@ -103,6 +105,12 @@ pub fn has(feature: Feature) -> bool {
         Feature::Vm => ("QEMU and a kernel for its guest", {
             let qemu = pack::find_program("qemu-system-x86_64", "qemu-system-x86");
             qemu.and_then(|_| profiler::guest::Kernel::find()).map(drop)
+        }),
+        Feature::Libvirt => ("libvirt's driver for QEMU", {
+            let driver = Path::new("/usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
+            let driver = driver.join("libvirt/connection-driver/libvirt_driver_qemu.so");
+            let found = driver.metadata().map_err(|error| profiler::error::Error::file("find", &driver, error));
+            found.and_then(|_| profiler::artifact::libvirt()).map(drop)
         }),
         Feature::Bpftrace => ("bpftrace", pack::find_program("bpftrace", "bpftrace").map(drop)),
         Feature::CpuQuota => {
@@ -312,7 +320,7 @@ impl Traces {
     }
 }
 
-/// The kernel's settings of networks: those of links come and go with them.
+/// The kernel's settings of networks, and those that virtual machines are tuned by: those of links come and go with them.
 fn settings() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     for family in ["ipv4", "bridge", "netfilter"] {
@@ -328,6 +336,9 @@ fn settings() -> Vec<(PathBuf, String)> {
                 found.extend(std::fs::read_to_string(&path).ok().map(|value| (path, value)));
             }
         }
+    }
+    for path in ["/proc/sys/vm/nr_hugepages", "/sys/module/kvm/parameters/halt_poll_ns"] {
+        found.extend(std::fs::read_to_string(path).ok().map(|value| (path.into(), value)));
     }
     found.sort();
     found
@@ -383,9 +394,10 @@ fn workload_processes() -> Vec<String> {
             let process = process.ok()?;
             let stat = process.stat().ok()?;
             // A dead one waits for its parent, which may be this machine's first process.
-            let of_a_run = ["virtax-workload", "redis-server", "redis-benchmark"];
-            (of_a_run.contains(&stat.comm.as_str()) && stat.state != 'Z')
-                .then(|| process.cmdline().unwrap_or_default().join(" "))
+            let of_a_run = ["virtax-workload", "redis-server", "redis-benchmark", "virtax-libvirt"];
+            let line = process.cmdline().unwrap_or_default().join(" ");
+            let is_one = of_a_run.contains(&stat.comm.as_str()) || line.contains("guest=virtax");
+            (is_one && stat.state != 'Z').then_some(line)
         })
         .collect()
 }

@@ -61,6 +61,19 @@ impl Running {
         send(self.child.id(), signal);
     }
 
+    /// The process of its virtual machine, whoever has started that.
+    pub fn machine(&self) -> u32 {
+        let mut pid = None;
+        wait_until("a machine", || {
+            pid = profiler::process::processes_named("qemu-system-x86").into_iter().find(|pid| {
+                std::fs::read(format!("/proc/{pid}/cmdline"))
+                    .is_ok_and(|line| super::text(&line).contains("guest=virtax"))
+            });
+            pid.is_some()
+        });
+        pid.unwrap()
+    }
+
     /// Its exit code, and all that it said. A minute at most: a run that hangs is a failure.
     pub fn end(mut self) -> (Option<i32>, String) {
         let child = &mut self.child;

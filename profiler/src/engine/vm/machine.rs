@@ -1,11 +1,12 @@
 //! QEMU's command line.
 
 use std::{
+    net::{Ipv4Addr, SocketAddrV4},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
-use super::{Files, Processor, agent};
+use super::{Files, Processor, agent, tuning::Layout};
 use crate::configuration::Configuration;
 
 /// What every machine of a run is made of.
@@ -23,15 +24,28 @@ pub struct Machine {
 pub enum Card {
     /// By these descriptors of a tap, and of vhost.
     Tap(i32, Option<i32>),
-    /// By QEMU's own network: what it forwards from where to where.
-    User {
-        /// Address and port of the host.
-        from: std::net::SocketAddrV4,
-        /// Address and port of the guest.
-        to: std::net::SocketAddrV4,
-        /// The guest's router.
-        gateway: std::net::Ipv4Addr,
-    },
+    /// By QEMU's own network.
+    User(UserNetwork),
+}
+
+/// QEMU's own network: what it forwards from where to where.
+#[derive(Debug, Clone, Copy)]
+pub struct UserNetwork {
+    /// Address and port of the host.
+    pub from: SocketAddrV4,
+    /// Address and port of the guest.
+    pub to: SocketAddrV4,
+    /// The guest's router.
+    pub gateway: Ipv4Addr,
+}
+
+impl UserNetwork {
+    /// QEMU's words for it.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let Self { from, to, gateway } = self;
+        format!("user,id=net0,restrict=on,ipv6=off,net={gateway}/24,host={gateway},hostfwd=tcp:{from}-{to}")
+    }
 }
 
 impl Processor {
@@ -57,7 +71,7 @@ fn kind(name: &str) -> (&'static str, &'static str) {
 }
 
 /// Words to the guest's kernel: its console, silence, no second chance, and no address by itself.
-const KERNEL_LINE: &str =
+pub(super) const KERNEL_LINE: &str =
     "console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on ipv6.disable=1 net.ifnames=0 rdinit=/init";
 
 impl Machine {
@@ -68,27 +82,28 @@ impl Machine {
         configuration: &Configuration,
         files: &Files,
         card: &Card,
+        layout: &Layout,
         port: Option<&OwnedFd>,
     ) -> Vec<String> {
         let shown = |path: &Path| path.display().to_string();
         let network = match card {
             Card::Tap(descriptor, None) => format!("tap,id=net0,fd={descriptor}"),
             Card::Tap(descriptor, Some(vhost)) => format!("tap,id=net0,fd={descriptor},vhost=on,vhostfd={vhost}"),
-            Card::User { from, to, gateway } => {
-                format!("user,id=net0,restrict=on,ipv6=off,net={gateway}/24,host={gateway},hostfwd=tcp:{from}-{to}")
-            }
+            Card::User(network) => network.words(),
         };
         let (accelerator, cpu) = self.processor.words(configuration.key("vcpus"));
         let (machine, bus) = kind(configuration.key("machine"));
+        let [sockets, cores, threads] = layout.processors;
         // A card boots nothing here, and needs no program for that.
         let card_words = if bus == "pci" { ",romfile=" } else { "" };
         let words = [
             ("-name", "guest=virtax,debug-threads=on".to_owned()),
-            ("-machine", machine.to_owned()),
+            ("-machine", format!("{machine},memory-backend=ram")),
             ("-accel", accelerator.to_owned()),
-            ("-cpu", cpu.to_owned()),
-            ("-smp", configuration.key("vcpus").to_owned()),
+            ("-cpu", format!("{cpu}{}", if layout.caches { ",host-cache-info=on" } else { "" })),
+            ("-smp", format!("{},sockets={sockets},cores={cores},threads={threads}", configuration.key("vcpus"))),
             ("-m", format!("{}M", configuration.key("memory"))),
+            ("-object", memory(configuration.key("memory"), layout)),
             ("-kernel", shown(&files.kernel)),
             ("-initrd", shown(&files.initial)),
             ("-append", KERNEL_LINE.to_owned()),
@@ -105,10 +120,20 @@ impl Machine {
     }
 }
 
+/// QEMU's words for a guest's memory.
+fn memory(megabytes: &str, layout: &Layout) -> String {
+    let (kind, options) = if layout.huge_pages {
+        ("memory-backend-memfd", ",hugetlb=on,prealloc=on")
+    } else {
+        ("memory-backend-ram", "")
+    };
+    let nodes: String = layout.nodes.iter().map(|node| format!(",host-nodes={node}")).collect();
+    let policy = if nodes.is_empty() { "" } else { ",policy=bind" };
+    format!("{kind},id=ram,size={megabytes}M{options}{nodes}{policy}")
+}
+
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddrV4};
-
     use super::*;
     use crate::configuration::parse;
 
@@ -121,15 +146,20 @@ mod tests {
             initial: "/programs/initial".into(),
         };
         let at = |last, port| SocketAddrV4::new(Ipv4Addr::new(198, 18, 1, last), port);
-        let user = Card::User { from: at(1, 7000), to: at(18, 7000), gateway: Ipv4Addr::new(198, 18, 1, 17) };
+        let gateway = Ipv4Addr::new(198, 18, 1, 17);
+        let user = Card::User(UserNetwork { from: at(1, 7000), to: at(18, 7000), gateway });
         let rows = [
             ("tcg", Card::Tap(3, None), Processor::Emulated),
             ("tcg:net=user,vcpus=2", user, Processor::Emulated),
             ("kvm:machine=microvm,vhost=on", Card::Tap(3, Some(4)), Processor::Kvm),
+            ("kvm:hugepages=on,vcpus=2,memory=1024", Card::Tap(3, None), Processor::Kvm),
         ];
+        let like_host = Layout { processors: [1, 1, 2], caches: true, huge_pages: true, nodes: vec![0, 1] };
         let shown = rows.map(|(name, card, processor)| {
             let configuration = parse(name).unwrap().0;
-            machine(processor).arguments(&configuration, &files, &card, None).join(" ").replace(" -", "\n  -")
+            let layout =
+                if name.contains("huge") { like_host.clone() } else { Layout::of(&configuration, &[]).unwrap() };
+            machine(processor).arguments(&configuration, &files, &card, &layout, None).join(" ").replace(" -", "\n  -")
         });
         insta::assert_snapshot!(shown.join("\n\n"));
     }

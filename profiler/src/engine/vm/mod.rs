@@ -1,19 +1,37 @@
 //! Virtual machines: the server in a guest of QEMU's, booted anew for every repetition.
 
 mod agent;
+mod domain;
 mod gate;
+mod keys;
+mod launch;
+mod libvirt;
 mod machine;
 mod server;
 mod tap;
+mod tuning;
 mod vhost;
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path, path::PathBuf, rc::Rc};
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    net::{Ipv4Addr, SocketAddrV4},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use xmltree::Element;
 
 pub use self::{agent::Agent, gate::check_device as check_kvm, tap::TUN};
 
-use self::machine::Machine;
+use self::{
+    libvirt::{EMBEDDED, Libvirt, NONE},
+    machine::Machine,
+    tuning::Layout,
+};
 use super::{
-    Bench, Engine, Host, Key, Server, Values,
+    Bench, Engine, Host, Key, Server,
     ns::network::{Network, Shape, Wanted},
 };
 use crate::{
@@ -41,6 +59,33 @@ pub enum Processor {
     Kvm,
 }
 
+/// What users want of how machines are started.
+#[derive(Debug, Clone, Default)]
+pub struct Wishes {
+    /// libvirt's address, or "none" for QEMU without libvirt; `None`: libvirt's driver embedded, where there is one and the machine is one
+    /// of libvirt's.
+    pub connect: Option<String>,
+    /// Their own part of the domain.
+    pub snippet: Option<Element>,
+}
+
+/// Who starts a machine.
+enum Starter {
+    /// virtax.
+    Itself,
+    /// libvirt.
+    Libvirt(Libvirt),
+}
+
+impl fmt::Display for Starter {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Itself => formatter.write_str("virtax"),
+            Self::Libvirt(libvirt) => formatter.write_str(&libvirt.name()),
+        }
+    }
+}
+
 /// With an emulated processor.
 pub static TCG: Vm = Vm {
     name: "tcg",
@@ -58,48 +103,6 @@ pub const QEMU: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
 /// What stands beside every result of an emulated processor.
 pub const EMULATED: &str = "emulated: no evidence of KVM's cost";
 
-const KEYS: [Key; 7] = [
-    Key {
-        name: "net",
-        values: Values::Words(&["tap", "nat", "user"]),
-        default: "tap",
-        help: "tap: a tap behind a router; nat: with a published port; user: QEMU's own network in user space (the machine is \
-               one row)",
-    },
-    Key {
-        name: "machine",
-        values: Values::Words(&["q35", "microvm"]),
-        default: "q35",
-        help: "q35: a PC; microvm: as little as boots Linux, its devices without a PCI bus",
-    },
-    Key { name: "vcpus", values: Values::Number { from: 1, to: 64 }, default: "1", help: "processors of the guest" },
-    Key {
-        name: "memory",
-        values: Values::Number { from: 128, to: 1 << 20 },
-        default: "512",
-        help: "memory of the guest, MiB",
-    },
-    Key {
-        name: "vhost",
-        values: Values::Words(&["off", "on"]),
-        default: "off",
-        help: "on: a worker of the kernel's moves packets between tap and guest; off: QEMU does",
-    },
-    Key {
-        name: "agent",
-        values: Values::Words(&["on", "off"]),
-        default: "on",
-        help: "on: requests are followed in the guest, too; off: the machine is one row",
-    },
-    Key {
-        name: "kernel",
-        values: Values::Path,
-        default: "auto",
-        help: "the guest's kernel, with its modules in ../lib/modules; auto: that of VIRTAX_GUEST_KERNEL, else the host's, else \
-               the one that was installed with virtax",
-    },
-];
-
 impl Engine for Vm {
     fn name(&self) -> &'static str {
         self.name
@@ -108,7 +111,10 @@ impl Engine for Vm {
         self.summary
     }
     fn keys(&self) -> &'static [Key] {
-        &KEYS
+        &keys::KEYS
+    }
+    fn presets(&self) -> &'static [(&'static str, &'static str)] {
+        &keys::PRESETS
     }
     fn is_kvm(&self) -> bool {
         self.processor == Processor::Kvm
@@ -116,6 +122,9 @@ impl Engine for Vm {
     fn check(&self, configuration: &Configuration) -> Result<()> {
         if configuration.key("vhost") == "on" && configuration.key("net") == "user" {
             return Err(Error::Usage(format!("`{configuration}`: vhost=on needs a tap: net=tap or net=nat")));
+        }
+        if configuration.key("halt-poll") != "auto" && self.processor != Processor::Kvm {
+            return Err(Error::Usage(format!("`{configuration}`: only KVM polls: leave halt-poll out")));
         }
         Ok(())
     }
@@ -152,9 +161,97 @@ impl Engine for Vm {
                 networks.insert(configuration.to_string(), Rc::new(network));
             }
         }
+        let libvirt = find_libvirt(bench, &folder, self.processor, configurations)?;
         let machine = Machine { qemu, folder, processor: self.processor };
-        Ok(Box::new(Prepared { machine, kernels, networks }))
+        Ok(Box::new(Prepared {
+            machine,
+            kernels,
+            networks,
+            starters: [Starter::Itself].into_iter().chain(libvirt).collect(),
+        }))
     }
+}
+
+/// Why libvirt cannot start a machine, whatever libvirt it is.
+fn beyond_libvirt(configuration: &Configuration, processor: Processor) -> Option<&'static str> {
+    if configuration.key("machine") == "microvm" {
+        return Some("libvirt knows no microvm");
+    }
+    // See [`Processor::words`].
+    let several = processor == Processor::Emulated && configuration.key("vcpus") != "1";
+    several.then_some("its emulated processors have to share a thread, and libvirt has no word for that")
+}
+
+/// The libvirt of a run, if it is to have one.
+fn find_libvirt(
+    bench: &Bench,
+    folder: &Path,
+    processor: Processor,
+    configurations: &[Configuration],
+) -> Result<Option<Starter>> {
+    let wishes = &bench.machines;
+    let beyond = |configuration: &Configuration| beyond_libvirt(configuration, processor);
+    let found = match wishes.connect.as_deref() {
+        Some(NONE) => return Ok(None),
+        None if wishes.snippet.is_none() => {
+            if configurations.iter().all(|configuration| beyond(configuration).is_some()) {
+                return Ok(None);
+            }
+            Libvirt::find(bench, folder, EMBEDDED)
+                .inspect_err(|error| log::debug!("QEMU without libvirt: {error}"))
+                .ok()
+        }
+        named => {
+            if let Some((why, configuration)) = configurations.iter().find_map(|one| Some((beyond(one)?, one))) {
+                return Err(Error::Usage(format!("`{configuration}`: {why}: leave `--connect` and `--domain` out")));
+            }
+            Some(Libvirt::find(bench, folder, named.unwrap_or(EMBEDDED))?)
+        }
+    };
+    Ok(found.map(Starter::Libvirt))
+}
+
+/// The domain that libvirt is given for a configuration, with the names of a run that has not begun; `snippet`: the user's part.
+///
+/// # Errors
+/// [`Error::Usage`] if libvirt cannot start such a machine.
+pub fn domain_xml(configuration: &Configuration, snippet: Option<&Element>) -> Result<String> {
+    let engine = [&TCG, &KVM].into_iter().find(|engine| engine.name == configuration.engine);
+    let Some(Vm { processor, .. }) = engine else {
+        return Err(Error::Usage(format!("`{configuration}` is no virtual machine: take tcg or kvm")));
+    };
+    if let Some(why) = beyond_libvirt(configuration, *processor) {
+        return Err(Error::Usage(format!("`{configuration}`: {why}: virtax starts QEMU itself")));
+    }
+    let file = |name: &str| format!("{PROGRAMS}/RUN/{name}");
+    // As a run may choose them.
+    let at = |last| Ipv4Addr::new(198, 18, 1, last);
+    let reached = |last| SocketAddrV4::new(at(last), 7000);
+    let user = machine::UserNetwork { from: reached(1), to: reached(18), gateway: at(17) }.words();
+    let is_tap = configuration.key("net") != "user";
+    let agent = (is_tap && configuration.key("agent") == "on").then(|| file("agent-0"));
+    let names = domain::Names {
+        domain: "virtax-RUN-0",
+        qemu: &format!("/usr/bin/{}", QEMU.0),
+        kernel: &file("vmlinuz-0"),
+        initial: &file("initial-0"),
+        console: &format!("{}/RUN/console.log", crate::ledger::RUNS),
+        agent: agent.as_deref(),
+        card: if is_tap { domain::Card::Tap("virtax-RUNt0") } else { domain::Card::User(&user) },
+    };
+    let layout = Layout::of(configuration, &[])?;
+    let mut described = domain::describe(configuration, *processor, &layout, &names);
+    snippet.into_iter().for_each(|snippet| domain::merge(&mut described, snippet));
+    domain::print(&described)
+}
+
+/// Reads a user's part of a domain.
+///
+/// # Errors
+/// If the file cannot be read, or what it holds cannot be used.
+pub fn read_snippet(path: &Path) -> Result<Element> {
+    let text = fs::read_to_string(path).map_err(|error| Error::file("read", path, error))?;
+    domain::parse_snippet(&text)
 }
 
 /// The kernel of `kernel=`, its image copied to where whoever boots it can read it: QEMU is nobody.
@@ -183,6 +280,8 @@ struct Prepared {
     machine: Machine,
     kernels: BTreeMap<String, Kernel>,
     networks: BTreeMap<String, Rc<Network>>,
+    /// virtax, and libvirt where there is one.
+    starters: Vec<Starter>,
 }
 
 impl Host for Prepared {
@@ -192,7 +291,9 @@ impl Host for Prepared {
             .kernels
             .get(configuration.key("kernel"))
             .ok_or_else(|| Error::Usage(format!("`{configuration}` was not prepared")))?;
-        server::start(bench, configuration, &self.machine, kernel, network)
+        let by_libvirt = beyond_libvirt(configuration, self.machine.processor).is_none();
+        let starter = self.starters.iter().rfind(|starter| by_libvirt || matches!(starter, Starter::Itself));
+        server::start(bench, configuration, &self.machine, kernel, network, starter.unwrap_or(&Starter::Itself))
     }
 }
 

@@ -2,11 +2,8 @@
 
 use std::{
     fs::{self, File},
-    io,
     net::SocketAddrV4,
-    os::{fd::AsRawFd, unix::process::CommandExt},
     path::{Path, PathBuf},
-    process::Child,
     rc::Rc,
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
@@ -15,14 +12,14 @@ use std::{
 use workloads::init::{FAILED, READY, Serve, Task};
 
 use super::{
-    Agent, Files, Processor, agent,
+    Agent, Files, Starter,
     gate::{self, Proof},
-    machine::{Card, Machine},
-    tap, vhost,
+    launch::{self, Link, Running, Wanted},
+    machine::{Machine, UserNetwork},
+    tuning::{Layout, Settings},
 };
 use crate::{
     artifact,
-    child::{self, ChildLease},
     configuration::Configuration,
     engine::{Bench, Boundary, Server, last_lines_of, ns::network::Network},
     error::{Error, Result},
@@ -30,6 +27,7 @@ use crate::{
     interrupt,
     net::{Namespace, Segment, Subnets},
     probes::Names,
+    process,
 };
 
 /// How long a guest may take until its server answers: ten times as long as it takes on a slow machine.
@@ -40,8 +38,7 @@ const AGENT: &str = "/virtax-agent";
 const CONSOLE_LINES: usize = 12;
 
 struct Guest {
-    child: Child,
-    _lease: ChildLease,
+    running: Running,
     address: SocketAddrV4,
     console: PathBuf,
     initial: PathBuf,
@@ -50,18 +47,19 @@ struct Guest {
     client: Rc<Namespace>,
     facts: Vec<(String, String)>,
     agent: Option<Agent>,
+    /// Whether each of its processors has a CPU of its own.
+    is_pinned: bool,
+    _settings: Settings,
 }
 
-/// Where the guest sits, where the client reaches it, and its card; the file is the tap's, to be kept until QEMU has it.
-struct Place {
+/// Where the guest sits, and where the client reaches it.
+struct Place<'a> {
     guest: Serve,
     address: SocketAddrV4,
-    card: Card,
-    tap: Option<(File, Boundary)>,
-    vhost: Option<File>,
+    link: Link<'a>,
 }
 
-fn place(bench: &Bench, configuration: &Configuration, network: Option<&Network>) -> Result<Place> {
+fn place<'a>(bench: &Bench, configuration: &Configuration, network: Option<&'a Rc<Network>>) -> Place<'a> {
     let (port, subnets) = (bench.server.port, bench.wire.subnets);
     let at = |address| SocketAddrV4::new(address, port);
     let told = |address, prefix, gateway| {
@@ -70,21 +68,13 @@ fn place(bench: &Bench, configuration: &Configuration, network: Option<&Network>
     };
     let Some(network) = network else {
         let (gateway, address) = subnets.inside_qemu();
-        let card = Card::User { from: at(subnets.host()), to: at(address), gateway };
-        let guest = told(address, Subnets::PREFIX, gateway);
-        return Ok(Place { guest, address: at(subnets.host()), card, tap: None, vhost: None });
+        let link = Link::User(UserNetwork { from: at(subnets.host()), to: at(address), gateway });
+        return Place { guest: told(address, Subnets::PREFIX, gateway), address: at(subnets.host()), link };
     };
-    let (tap, boundary) = tap::create(network)?;
-    let vhost = if configuration.key("vhost") == "on" { Some(vhost::open()?) } else { None };
     let segment = network.segment;
     let address = if configuration.key("net") == "nat" { segment.router } else { segment.server };
-    Ok(Place {
-        guest: told(segment.server, Segment::PREFIX, segment.gateway),
-        address: at(address),
-        card: Card::Tap(tap.as_raw_fd(), vhost.as_ref().map(AsRawFd::as_raw_fd)),
-        tap: Some((tap, boundary)),
-        vhost,
-    })
+    let guest = told(segment.server, Segment::PREFIX, segment.gateway);
+    Place { guest, address: at(address), link: Link::Tap(network) }
 }
 
 pub(super) fn start(
@@ -93,26 +83,24 @@ pub(super) fn start(
     machine: &Machine,
     kernel: &Kernel,
     network: Option<&Rc<Network>>,
+    starter: &Starter,
 ) -> Result<Box<dyn Server>> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let place = place(bench, configuration, network.map(Rc::as_ref))?;
+    let place = place(bench, configuration, network);
     let files = Files {
         kernel: kernel.image.clone(),
         console: bench.ledger.folder().join("console.log"),
         initial: machine.folder.join(format!("initial-{number}")),
     };
     // With QEMU's own network, QEMU is the server, and nothing of the guest is on the path.
-    let has_agent = configuration.key("agent") == "on" && place.tap.is_some();
+    let has_agent = configuration.key("agent") == "on" && network.is_some();
     let mut files_of_guest = bench.server.pack.clone();
-    let mut task = place.guest.clone();
-    let port = if has_agent {
+    let mut task = place.guest;
+    if has_agent {
         files_of_guest.add_file(Path::new(AGENT), artifact::agent()?, 0o755);
         task.agent = Some(AGENT.into());
-        Some(agent::pair().map_err(|error| Error::workload("there is no way to the guest", error))?)
-    } else {
-        None
-    };
+    }
     let image = Image {
         kernel,
         drivers: DRIVERS,
@@ -121,52 +109,50 @@ pub(super) fn start(
         task: Task::Serve(task),
     };
     image.write(&files.initial)?;
-    let output = File::create(&files.console)
-        .and_then(|file| Ok((file.try_clone()?, file)))
-        .map_err(|error| Error::file("write", &files.console, error))?;
-    let mut command = child::command(&machine.qemu);
-    let machines_end = port.as_ref().map(|(_, end)| end);
-    command.args(machine.arguments(configuration, &files, &place.card, machines_end)).stdout(output.0).stderr(output.1);
-    let inherited = place.tap.iter().map(|(tap, _)| tap.as_raw_fd());
-    let inherited = inherited.chain(place.vhost.iter().map(AsRawFd::as_raw_fd));
-    for descriptor in inherited.chain(machines_end.map(AsRawFd::as_raw_fd)) {
-        // SAFETY: one async-signal-safe system call; the descriptor is open until the child has executed.
-        unsafe { command.pre_exec(move || keep_open(descriptor)) };
+    File::create(&files.console).map_err(|error| Error::file("write", &files.console, error))?;
+    let is_placed = configuration.key("pin") == "on" || configuration.key("numa") == "bind";
+    if is_placed && bench.server_cpus.is_empty() {
+        return Err(Error::Usage(format!(
+            "`{configuration}`: its place is on the server's CPUs: take `--placement split`"
+        )));
     }
-    let group = if machine.processor == Processor::Kvm { gate::group()? } else { None };
-    child::unprivileged(&mut command, group);
-    let (child, lease) = child::spawn(&bench.ledger, command)?;
+    let settings = Settings::make(bench, configuration)?;
+    let layout = Layout::of(configuration, &bench.server_cpus)?;
+    let (link, files_of_run) = (place.link, &files);
+    let wanted =
+        Wanted { bench, configuration, machine, link, layout: &layout, files: files_of_run, number, has_agent };
+    let launched = match starter {
+        Starter::Itself => launch::by_itself(&wanted)?,
+        Starter::Libvirt(libvirt) => launch::by_libvirt(&wanted, libvirt)?,
+    };
     let mut guest = Guest {
-        child,
-        _lease: lease,
+        running: launched.running,
         address: place.address,
         console: files.console,
         initial: files.initial,
-        boundary: place.tap.as_ref().map(|(_, boundary)| *boundary),
+        boundary: launched.boundary,
         network: network.cloned(),
         client: bench.wire.namespace.clone(),
         facts: Vec::new(),
         agent: None,
+        is_pinned: configuration.key("pin") == "on",
+        _settings: settings,
     };
-    let proof = if machine.processor == Processor::Kvm { Some(Proof::of(guest.child.id())?) } else { None };
-    let release = guest.await_server(configuration, proof.as_ref())?;
-    let machine = configuration.key("machine").to_owned();
-    guest.facts = [("accelerator", configuration.engine.clone()), ("machine", machine), ("guest_kernel", release)]
-        .map(|(name, value)| (name.to_owned(), value))
-        .to_vec();
-    if let Some((host, machines_end)) = port {
-        // QEMU has it: the guest's end must be seen to be closed when QEMU ends.
-        drop(machines_end);
+    let release = guest.await_server(configuration, launched.proof.as_ref())?;
+    guest.facts = [
+        ("accelerator", configuration.engine.clone()),
+        ("machine", configuration.key("machine").to_owned()),
+        ("guest_kernel", release),
+        ("started_by", starter.to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec();
+    if let Some(host) = launched.agent {
         let greeted = Agent::greet(host, &guest.console)
             .map_err(|error| Error::workload("there is no way to the guest", error))?;
         guest.agent = Some(greeted);
     }
     Ok(Box::new(guest))
-}
-
-fn keep_open(descriptor: i32) -> io::Result<()> {
-    // SAFETY: no pointers.
-    if unsafe { libc::fcntl(descriptor, libc::F_SETFD, 0) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 impl Guest {
@@ -208,8 +194,8 @@ impl Guest {
             if console.contains(FAILED) && console.ends_with('\n') {
                 return Err(fail(self, "its first process gave up".to_owned()));
             }
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(fail(self, format!("QEMU ended ({status})")));
+            if let Some(ended) = self.running.ended() {
+                return Err(fail(self, ended));
             }
             if Instant::now() > deadline {
                 return Err(fail(self, format!("its server does not answer after {} s", PATIENCE.as_secs())));
@@ -224,10 +210,20 @@ impl Server for Guest {
         self.address
     }
     fn pid(&self) -> u32 {
-        self.child.id()
+        self.running.pid()
     }
     fn is_machine(&self) -> bool {
         true
+    }
+    fn pin(&self, cpus: &[usize]) -> Result<()> {
+        let pid = self.running.pid();
+        process::pin(pid, cpus)?;
+        let processors = process::named_threads(pid).into_iter().filter(|(_, name)| name.starts_with("CPU "));
+        if self.is_pinned {
+            let turn = cpus.iter().cycle();
+            return processors.zip(turn).try_for_each(|((thread, _), cpu)| process::pin_thread(thread, &[*cpu]));
+        }
+        Ok(())
     }
     fn take_agent(&mut self) -> Option<Agent> {
         self.agent.take()
@@ -242,14 +238,13 @@ impl Server for Guest {
         self.facts.clone()
     }
     fn failure(&mut self) -> Option<String> {
-        let status = self.child.try_wait().ok()??;
-        Some(format!("QEMU ended ({status}): {}", last_lines_of(&self.console, CONSOLE_LINES)))
+        let ended = self.running.ended()?;
+        Some(format!("{ended}: {}", last_lines_of(&self.console, CONSOLE_LINES)))
     }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        child::end(&mut self.child);
         let _ = fs::remove_file(&self.initial);
     }
 }
