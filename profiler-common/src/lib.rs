@@ -6,6 +6,8 @@
 mod counter;
 pub mod layout;
 pub mod point;
+pub mod vcpu;
 
 pub use counter::{COUNTERS, Counter};
 pub use layout::*;
+pub use vcpu::{EXIT_KEYS, Vcpu, exit_key};

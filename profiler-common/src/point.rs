@@ -27,6 +27,8 @@ pub const RECEIVED: u8 = 11;
 pub const RETURN: u8 = 12;
 /// The skb was dropped; its token waits in the sending socket for the retransmission: `skb:kfree_skb`.
 pub const DROPPED: u8 = 13;
+/// A virtual machine's QEMU, or vhost, has read the skb from its tap: `skb:consume_skb`.
+pub const TAKEN: u8 = 14;
 
 /// The first of the numbers that belong to devices.
 pub const DEVICE_BASE: u8 = 16;

@@ -3,7 +3,7 @@
 
 use profiler_common::{
     CLIENT, Counter, EMPTY, Packet, READ, SERVER, Socket, Token,
-    point::{AT_RECEIVE, at_device},
+    point::{AT_RECEIVE, DROPPED, TAKEN, at_device},
 };
 
 use crate::{
@@ -175,7 +175,7 @@ pub fn dropped_before(control: Phase<true>, skb: u64) -> Fault {
     let at_ns = now();
     count_inside(&control, at_ns, Counter::Drops);
     connection.state = EMPTY;
-    if let Err(cause) = pass(&control, token, profiler_common::point::DROPPED, at_ns) {
+    if let Err(cause) = pass(&control, token, DROPPED, at_ns) {
         return Some(lose(token, connection.counted, cause));
     }
     let sender =
@@ -189,12 +189,22 @@ pub fn dropped_before(control: Phase<true>, skb: u64) -> Fault {
     Some(Counter::Drops)
 }
 
-/// An skb is freed in good order: the machine has taken what was in it. Another skb at its address that is dropped is none of it.
+/// An skb is freed in good order: the machine has taken what was in it, and from here on holds the token itself. Another skb at its
+/// address that is dropped is none of it.
 #[inline(always)]
-pub fn taken(control: Phase<true>, skb: u64) {
-    if control.boundary_ifindex != 0 {
-        if let Some(packet) = packet(skb) {
-            packet.connection = 0;
-        }
+pub fn taken(control: Phase<true>, skb: u64) -> Fault {
+    if control.boundary_ifindex == 0 {
+        return None;
     }
+    let packet = packet(skb).filter(|packet| packet.connection != 0)?;
+    let connection = connection_in(core::mem::take(&mut packet.connection) - 1)?;
+    let token = &mut connection.token;
+    if connection.state == EMPTY || token.epoch != control.epoch || token.at_ns != packet.token.at_ns {
+        return None;
+    }
+    if let Err(cause) = pass(&control, token, TAKEN, now()) {
+        connection.state = EMPTY;
+        return Some(lose(token, connection.counted, cause));
+    }
+    None
 }

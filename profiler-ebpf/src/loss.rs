@@ -69,13 +69,10 @@ pub fn dropped(control: Phase<true>, skb: u64) -> Fault {
     Some(Counter::Drops)
 }
 
-/// `skb:consume_skb`: freed in good order, yet never delivered to a socket.
+/// `skb:consume_skb`: freed in good order, yet never delivered to a socket; or read by a virtual machine.
 #[inline(always)]
 pub fn freed(control: Phase<true>, skb: u64) -> Fault {
-    let Some(packet) = travelling(control, skb) else {
-        taken(control, skb);
-        return None;
-    };
+    let Some(packet) = travelling(control, skb) else { return taken(control, skb) };
     drop_entry(packet, Counter::LostFreed)
 }
 

@@ -54,6 +54,8 @@ fn execute() -> Result<(), String> {
     if let Some(user) = user {
         privileges::become_user(user, group).map_err(|error| format!("cannot be user {user}: {error}"))?;
     }
+    // Errors are returned; printed besides, they would be said twice.
+    virt::error::clear_error_callback();
     // An embedded driver talks to QEMU by events of this process.
     event::event_register_default_impl().map_err(|error| said(&error))?;
     thread::spawn(|| while event::event_run_default_impl().is_ok() {});

@@ -5,7 +5,7 @@ use std::{fmt::Write, path::Path};
 use crate::{
     engine::{
         docker,
-        vm::{QEMU, TUN, check_kvm},
+        vm::{self, QEMU, TUN, check_kvm},
     },
     environment::{Environment, hooks_of},
     error::Result,
@@ -133,6 +133,11 @@ fn machine() -> Vec<Finding> {
             qemu.is_ok(),
             if qemu.is_ok() { "QEMU" } else { "no QEMU" },
             "apt-get install --no-install-recommends qemu-system-x86, for `tcg:` configurations",
+        ),
+        finding(
+            vm::has_libvirt(),
+            if vm::has_libvirt() { "libvirt's driver for QEMU" } else { "no libvirt: virtax starts QEMU itself" },
+            "install libvirt0 and libvirt-daemon-driver-qemu, to have virtual machines started by libvirt",
         ),
         finding(
             kernel.is_ok(),

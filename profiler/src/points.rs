@@ -173,7 +173,7 @@ const fn part(number: Number, name: &'static str, passes: &'static str, successo
     Point { number, name, passes, successors, is_part: true }
 }
 
-const ON_THE_WAY: &[&str] = &["receive", "softirq", "xmit", "queue", "delivered", "backlog", "dropped"];
+const ON_THE_WAY: &[&str] = &["receive", "softirq", "xmit", "queue", "delivered", "backlog", "dropped", "taken"];
 const GROUP: &[&str] = &["waking", "wakeup", "switch-in", "poll-return", "receive-call", "received"];
 
 /// The table.
@@ -274,7 +274,7 @@ pub const PROBES: &[Probe] = &[
         without: Some("an skb freed without delivery is noticed late"),
         alternatives: hooks!("freed", "consume_skb",
             "freed_record" record!("skb/consume_skb", "FREED_SKBADDR": "skbaddr"[8])),
-        points: &[],
+        points: &[point(Number::Fixed(number::TAKEN), "taken", "skb → connection", &["receive"])],
     },
     Probe {
         name: "state",

@@ -72,10 +72,9 @@ pub struct Machines {
 
 impl Machines {
     fn read(&self) -> Result<vm::Wishes> {
-        Ok(vm::Wishes {
-            connect: self.connect.clone(),
-            snippet: self.domain.as_deref().map(vm::read_snippet).transpose()?,
-        })
+        let snippet = self.domain.as_deref().map(vm::read_snippet).transpose()?;
+        let wishes = vm::Wishes { connect: self.connect.clone(), snippet };
+        vm::check(&wishes).map(|()| wishes)
     }
 }
 

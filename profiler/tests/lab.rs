@@ -161,7 +161,7 @@ fn exits_are_those_that_the_kernel_records() {
     let kvm = of(&result, "kvm:net=tap,machine=microvm,agent=off");
     check_vcpus(kvm);
     assert!(of(&result, "native").exits.is_empty());
-    let machine = kvm.stages.iter().find(|stage| stage.id == "request/xmit(tap@host)→receive(tap@host)").unwrap();
+    let machine = kvm.stages.iter().find(|stage| stage.id == "request/taken→receive(tap@host)").unwrap();
     assert!(machine.ns_per_op > 0.5 * kvm.traced_latency.mean_ns, "{machine:?}");
 
     let phases: Vec<_> = detailed(&out).into_iter().filter(|(.., reasons)| !reasons.is_empty()).collect();
@@ -228,8 +228,7 @@ fn the_inside_of_a_guest_is_seen() {
     let kvm = &result.configurations[0];
     check(kvm);
     assert!(kvm.settings["guest_agent"].starts_with("on "), "{:?}", kvm.settings);
-    for id in ["request/xmit(tap@host)→receive(tap@host)", "request/received→send", "response/send→xmit(eth0@guest)"]
-    {
+    for id in ["request/taken→receive(tap@host)", "request/received→send", "response/send→xmit(eth0@guest)"] {
         let stage = kvm.stages.iter().find(|stage| stage.id == id).unwrap_or_else(|| panic!("{id}: {:?}", kvm.stages));
         assert!(stage.ns_per_op > 0.0 && (stage.count_per_op - 1.0).abs() < 0.1, "{stage:?}");
     }

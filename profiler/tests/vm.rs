@@ -22,10 +22,15 @@ fn in_machine(configuration: &ConfigurationResult) -> f64 {
 }
 
 fn boundary(configuration: &ConfigurationResult) -> f64 {
-    let stage = configuration.stages.iter().find(|stage| stage.id == "request/xmit(tap@host)→receive(tap@host)");
-    let stage = stage.unwrap_or_else(|| panic!("{:?}", configuration.stages));
-    assert!((stage.count_per_op - 1.0).abs() < 0.05, "{}: {}", stage.id, stage.count_per_op);
-    stage.ns_per_op
+    let once = |id: &str| {
+        let stage = configuration.stages.iter().find(|stage| stage.id == id);
+        let stage = stage.unwrap_or_else(|| panic!("{id}: {:?}", configuration.stages));
+        assert!((stage.count_per_op - 1.0).abs() < 0.05, "{}: {}", stage.id, stage.count_per_op);
+        stage.ns_per_op
+    };
+    // QEMU takes every request out of the tap before it can answer it.
+    assert!(once("request/xmit(tap@host)→taken") > 0.0);
+    once("request/taken→receive(tap@host)")
 }
 
 #[test]
@@ -260,6 +265,17 @@ fn guests_that_do_not_start_are_explained() {
     assert_eq!(before, Traces::now());
 }
 
+/// Copies what the drivers of virtax's machines can be made of.
+fn copy_drivers(from: &Path, to: &Path) {
+    for path in common::files_below(from) {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if ["virtio", "failover", "rng", "modules.builtin"].iter().any(|part| name.contains(part)) {
+            let folder = if name.contains(".ko") { to.join("kernel") } else { to.to_owned() };
+            fs::copy(&path, folder.join(name)).unwrap();
+        }
+    }
+}
+
 /// A kernel that finds no first process, because there was no room for it: what it says of that is in the message.
 #[test]
 fn a_kernel_that_panics_is_quoted() {
@@ -274,10 +290,10 @@ fn a_kernel_that_panics_is_quoted() {
     fs::copy(&kernel.image, folder.path().join("boot").join(kernel.image.file_name().unwrap())).unwrap();
     let modules = folder.path().join("lib/modules").join(&kernel.release);
     fs::create_dir_all(modules.join("kernel")).unwrap();
-    let (large, others) = profiler::guest::DRIVERS.split_first().unwrap();
-    fs::write(modules.join(format!("kernel/{large}.ko")), vec![0; 100 << 20]).unwrap();
-    let builtin: String = others.iter().map(|name| format!("kernel/{name}.ko\n")).collect();
-    fs::write(modules.join("modules.builtin"), builtin).unwrap();
+    copy_drivers(&kernel.modules, &modules);
+    // What stands behind the end of a module is nobody's; here it fills the memory.
+    let driver = fs::OpenOptions::new().write(true).open(modules.join("kernel/virtio_net.ko")).unwrap();
+    driver.set_len(100 << 20).unwrap();
     for more in [&[][..], &["--connect", "none"]] {
         let (code, said) = refusal(folder.path(), &[&["--in", "tcg:memory=192"], more].concat());
         assert!(code == Some(4) && said.contains("Kernel panic"), "{code:?}: {said}");

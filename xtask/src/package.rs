@@ -19,12 +19,14 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("fish", "usr/share/fish/vendor_completions.d/virtax.fish"),
 ];
 /// Files of the project, and where the package has them.
-const DOCUMENTS: [(&str, &str); 5] = [
+const DOCUMENTS: [(&str, &str); 7] = [
     ("README.md", "README.md"),
     ("CHANGELOG.md", "changelog"),
     ("docs/method.md", "method.md"),
     ("docs/overhead.md", "overhead.md"),
     ("docs/privileges.md", "privileges.md"),
+    ("docs/truth.md", "truth.md"),
+    ("docs/virtual-machines.md", "virtual-machines.md"),
 ];
 
 /// A folder that is put together anew.
@@ -73,11 +75,12 @@ fn control(architecture: &str, kilobytes: u64) -> String {
     format!(
         "Package: virtax\nVersion: {}\nArchitecture: {architecture}\nMaintainer: the virtax developers <virtax@localhost>\n\
          Installed-Size: {kilobytes}\nDepends: libc6 (>= 2.36), libgcc-s1\nRecommends: iptables, nftables\n\
-         Suggests: docker.io, redis-server\nSection: devel\nPriority: optional\n\
+         Suggests: docker.io, redis-server, qemu-system-x86, libvirt-daemon-driver-qemu\nSection: devel\nPriority: optional\n\
          Description: shows where, on the path of a request, virtualization charges its toll\n \
-         virtax runs a workload natively and in containers, follows requests through the\n \
-         kernel with eBPF, and prints for each configuration a table of stages whose times\n \
-         add up to the latency that the client saw, and the differences between them.\n",
+         virtax runs a workload natively, in containers and in virtual machines, follows\n \
+         requests through the kernel with eBPF, and prints for each configuration a table\n \
+         of stages whose times add up to the latency that the client saw, and the\n \
+         differences between them.\n",
         env!("CARGO_PKG_VERSION")
     )
 }

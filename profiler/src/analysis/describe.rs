@@ -32,6 +32,8 @@ pub fn what(role: Role, from: &Place, to: &Place) -> String {
             "ip receive, conntrack, reverse NAT, routing, forward".to_owned()
         }
         ("receive", "xmit") => "ip receive, routing, forward".to_owned(),
+        ("xmit", "taken") => "the tap's queue, waking QEMU or vhost".to_owned(),
+        ("taken", "receive") => "the virtual machine: virtio, the guest, and back".to_owned(),
         ("xmit", "receive") if from_device == "tap" && to_device == "tap" => {
             "the virtual machine: tap's queue, waking QEMU, virtio, the guest, and back".to_owned()
         }

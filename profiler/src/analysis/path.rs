@@ -80,10 +80,12 @@ pub fn order(stages: &[(StageKey, u64)]) -> Vec<usize> {
     ordered
 }
 
-/// Into a machine by a device, and out by the same.
+/// What a machine holds: from where it has taken a request out of its device's queue (or, where that is not seen, from where it was put
+/// there) until the answer comes out of the same.
 #[must_use]
 pub fn is_boundary(key: &StageKey) -> bool {
-    key.from.point == "xmit" && key.to.point == "receive" && key.from.device == key.to.device
+    let is_same = key.from.point == "xmit" && key.from.device == key.to.device;
+    key.to.point == "receive" && (key.from.point == "taken" || is_same)
 }
 
 /// Stages between a guest's card and back, in path order, and all others: a request comes in where no other stage ends.
@@ -140,7 +142,8 @@ mod tests {
             key(Role::Client, fixed("send"), at("xmit", "wire@client")),
             key(Role::Client, at("xmit", "wire@client"), at("receive", "wire@host")),
             key(Role::Client, at("receive", "wire@host"), at("xmit", "tap@host")),
-            key(Role::Client, at("xmit", "tap@host"), at("receive", "tap@host")),
+            key(Role::Client, at("xmit", "tap@host"), fixed("taken")),
+            key(Role::Client, fixed("taken"), at("receive", "tap@host")),
             key(Role::Server, at("receive", "tap@host"), at("xmit", "wire@host")),
             key(Role::Server, at("xmit", "wire@host"), fixed("delivered")),
             key(Role::Client, fixed("delivered"), fixed("received")),

@@ -441,7 +441,7 @@ impl Row {
     pub fn label(&self, inside_known: bool) -> String {
         let key = &self.key;
         if inside_known && path::is_boundary(key) {
-            return "the boundary: tap's queue, notification, waking, exits, virtio, and back".to_owned();
+            return "the boundary: notification, waking, exits, virtio, and back".to_owned();
         }
         let words = what(key.role, &key.from, &key.to);
         if self.in_guest { format!("{words} (guest)") } else { words }

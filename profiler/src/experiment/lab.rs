@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use super::{
     client::{self, Client},
-    measure::{Measurement, RawPhase},
+    measure::Measurement,
     parties::Parties,
     plan::{Cpus, LARGER_STAGE, Plan, allowed_cpus, phases},
+    raw::RawPhase,
     sampling::{self, Sampling},
     schedule::{Brought, Repeater},
 };

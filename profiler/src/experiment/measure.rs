@@ -5,20 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use profiler_common::{
-    Control, Counter, ON, PARTS, STACKS, TOTALS, event,
-    point::{READY, RECEIVED},
-};
+use profiler_common::{Control, Counter, ON, PARTS, STACKS, TOTALS};
 use workloads::{clock::now_ns, protocol::PhaseReport};
 
 use super::{
     client::Client,
     parties::{Parties, Roles},
-    records::{Pass, Record},
+    raw::RawPhase,
     sampling::{self, RawSampled, Sampling},
 };
 use crate::{
-    counts::{Costs, Phase, PhaseKind, Place, ProbeCost, Role},
+    counts::{Costs, Phase, PhaseKind, ProbeCost},
     engine::vm::Agent,
     error::{Error, Result},
     interrupt,
@@ -47,13 +44,6 @@ const STALL: Duration = Duration::from_secs(5);
 
 /// Waits per second that leave their stacks in sampled phases.
 const WAITS_PER_S: f64 = 1000.0;
-
-/// A phase as the probes left it; names come later, when all devices are known.
-pub struct RawPhase {
-    pub(super) phase: Phase,
-    records: Vec<RawRecord>,
-    sampled: Option<RawSampled>,
-}
 
 /// Measures phases, with the probes of one repetition.
 pub struct Measurement<'a> {
@@ -457,56 +447,6 @@ fn in_time<T: Reported>(mut phase: impl FnMut(u32) -> Result<(u64, T)>) -> Resul
         }
     }
     Err(Error::workload("the client is too late for its phases", format!("{TRIES} times in a row")))
-}
-
-impl RawPhase {
-    /// What the client saw.
-    #[must_use]
-    pub fn client(&self) -> PhaseReport {
-        self.phase.client.clone()
-    }
-
-    /// Samples of work for requests, by the role and the place where their stage begins: neither the wakers' of a waiting
-    /// message nor those of the client's own time.
-    #[must_use]
-    pub fn samples_by_stage(&self, labels: &Labels) -> BTreeMap<(Role, Place), u64> {
-        let mut stages = BTreeMap::new();
-        for event in self.sampled.iter().flat_map(|sampled| &sampled.events) {
-            let head = &event.head;
-            let of_waker = head.point == READY && head.softirq != 0;
-            let between = head.point == RECEIVED && Role::from_number(head.role) == Role::Client;
-            if head.kind == event::SAMPLE && head.on_path != 0 && !of_waker && !between {
-                *stages.entry((Role::from_number(head.role), labels.place(head.point))).or_default() += 1;
-            }
-        }
-        stages
-    }
-
-    /// Gives the records' points their names.
-    #[must_use]
-    pub fn named(self, labels: &Labels, round: u32) -> (Phase, Vec<Record>, Option<RawSampled>) {
-        let kind = self.phase.kind;
-        let records = self
-            .records
-            .into_iter()
-            .map(|record| Record {
-                round,
-                kind,
-                passes: record
-                    .points
-                    .iter()
-                    .map(|seen| Pass {
-                        place: labels.place(seen.point),
-                        role: Role::from_number(seen.role),
-                        at_ns: seen.at_ns,
-                        cpu: seen.cpu,
-                        tid: seen.tid,
-                    })
-                    .collect(),
-            })
-            .collect();
-        (self.phase, records, self.sampled)
-    }
 }
 
 fn sleep_until(at_ns: u64, meanwhile: impl FnMut()) -> Result<()> {

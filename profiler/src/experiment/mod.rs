@@ -7,6 +7,7 @@ mod measure;
 mod parties;
 pub mod plan;
 pub mod profiles;
+mod raw;
 pub mod records;
 pub mod sampling;
 pub mod schedule;

@@ -3,6 +3,7 @@
 mod cost;
 mod events;
 pub mod format;
+mod layouts;
 mod limits;
 mod mapped;
 mod object;

@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     os::fd::{AsFd, AsRawFd},
     path::Path,
     time::Duration,
@@ -16,13 +16,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use profiler_common::{CALL_CONTROL, CALL_POLL, CALL_RECEIVE, CALL_SEND, Control, Counter};
 
-use super::{
-    Limits, Offsets,
-    mapped::MappedArray,
-    tables::Tables,
-    tracefs::{self, Tracefs},
-    vcpus::Reasons,
-};
+use super::{Limits, Offsets, layouts::Records, mapped::MappedArray, tables::Tables, tracefs, vcpus::Reasons};
 use crate::{
     artifact,
     counts::{PhaseKind, Role},
@@ -142,41 +136,6 @@ fn open_object(offsets: &Offsets, records: &Records, options: &Options, types: &
             "run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
         )
     })
-}
-
-/// Records of tracepoints, as this kernel lays them out.
-pub(super) struct Records {
-    /// By event: its number, or why it cannot be used.
-    events: BTreeMap<&'static str, std::result::Result<u32, String>>,
-    /// Symbols of the probes' settings, and the offsets of the fields that they stand for.
-    offsets: Vec<(&'static str, u32)>,
-    /// Names of all events of the kernel.
-    all: BTreeSet<String>,
-}
-
-impl Records {
-    /// Of all events in the table of points.
-    fn of_running_kernel() -> Self {
-        let tracefs = Tracefs::open().map_err(|error| format!("no tracefs: {error}"));
-        let all = tracefs.as_ref().map(Tracefs::event_names).unwrap_or_default();
-        let mut records = Self { events: BTreeMap::new(), offsets: Vec::new(), all };
-        for alternative in PROBES.iter().flat_map(|probe| probe.alternatives) {
-            let Hook::Tracepoint { event, fields } = alternative.hook else { continue };
-            let found = tracefs.as_ref().map_err(Clone::clone).and_then(|tracefs| tracefs.format(event));
-            let number = found.and_then(|format| {
-                for (symbol, field, size) in fields {
-                    records.offsets.push((symbol, format.offset_of(field, *size)?));
-                }
-                Ok(format.id)
-            });
-            records.events.insert(event, number);
-        }
-        records
-    }
-
-    fn number(&self, event: &str) -> std::result::Result<u32, String> {
-        self.events.get(event).cloned().unwrap_or_else(|| Err(format!("{event} is no event of the table")))
-    }
 }
 
 fn load_program(program: &mut Program, hook: Hook, types: &Btf) -> std::result::Result<(), ProgramError> {

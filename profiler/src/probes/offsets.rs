@@ -51,13 +51,13 @@ impl Offsets {
     }
 
     fn from_file(path: &Path) -> Result<Self> {
-        let btf = Btf::from_file(path).map_err(|error| {
-            Error::unsupported(
-                format!("cannot read {}", path.display()),
-                error,
-                "use a kernel with CONFIG_DEBUG_INFO_BTF",
-            )
-        })?;
+        let refuse = |error: &dyn std::fmt::Display| {
+            let what = format!("cannot read {}", path.display());
+            Error::unsupported(what, error, "use a kernel with CONFIG_DEBUG_INFO_BTF")
+        };
+        // Whole: by the library's own reader, it would be a hundred thousand seeks, seconds on an emulated processor.
+        let bytes = std::fs::read(path).map_err(|error| refuse(&error))?;
+        let btf = Btf::from_bytes(&bytes).map_err(|error| refuse(&error))?;
         FIELDS
             .iter()
             .map(|(symbol, structure, field)| {

@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, path::Path};
 use serde::{Deserialize, Serialize};
 
 pub use build::{Built, Inputs, build};
+pub use vcpus::{AccessResult, ExitResult, VcpuResult};
 pub use warnings::Warning;
 
 use crate::{
@@ -275,69 +276,6 @@ pub struct SyscallResult {
     pub p50_ns: Option<f64>,
     /// 99 % quantile of a call, ns.
     pub p99_ns: Option<f64>,
-}
-
-/// What a virtual processor did, ns per operation. The six states sum to the time of the phases.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct VcpuResult {
-    /// Its number.
-    pub vcpu: u8,
-    /// In the guest.
-    pub guest_ns_per_op: f64,
-    /// The kernel handled exits.
-    pub kernel_ns_per_op: f64,
-    /// The machine's process did.
-    pub user_ns_per_op: f64,
-    /// Its thread waited for a CPU.
-    pub scheduled_out_ns_per_op: f64,
-    /// The kernel had put its thread to sleep: no overhead where the guest had nothing to do.
-    pub blocked_ns_per_op: f64,
-    /// The guest had nothing to do, and the kernel polled.
-    pub polled_ns_per_op: f64,
-    /// How far the sum of all that is from the length of the phases, %.
-    pub deviation_percent: f64,
-}
-
-/// Exits of a virtual processor for one reason.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ExitResult {
-    /// The virtual processor's number.
-    pub vcpu: u8,
-    /// The kernel's own name of it.
-    pub reason: String,
-    /// How often, seen at the next entry.
-    pub count: u64,
-    /// The same per operation.
-    pub count_per_op: f64,
-    /// From exit to entry, ns per operation: the following five together, and what crosses the ends of phases.
-    pub ns_per_op: f64,
-    /// Of it the kernel's handling.
-    pub kernel_ns_per_op: f64,
-    /// The machine's process's.
-    pub user_ns_per_op: f64,
-    /// Waiting for a CPU.
-    pub scheduled_out_ns_per_op: f64,
-    /// Asleep.
-    pub blocked_ns_per_op: f64,
-    /// Polling.
-    pub polled_ns_per_op: f64,
-    /// Median from exit to entry, ns.
-    pub p50_ns: Option<f64>,
-    /// 99 % quantile, ns.
-    pub p99_ns: Option<f64>,
-}
-
-/// Accesses of a virtual processor that its machine's process handled.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AccessResult {
-    /// The virtual processor's number.
-    pub vcpu: u8,
-    /// `port 0x3f8`, or `memory 0xfebc0000`: a page of 4 KiB.
-    pub place: String,
-    /// How often per operation.
-    pub count_per_op: f64,
-    /// Time in the machine's process, ns per operation.
-    pub ns_per_op: f64,
 }
 
 /// A part of a stage.

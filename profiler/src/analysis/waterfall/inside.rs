@@ -33,8 +33,8 @@ const LOST: f64 = 0.001;
 /// The guest's stages of a phase; nothing where there is no agent, where it saw other requests than the host, or lost some.
 pub(super) fn stages(phase: &Phase) -> Inside {
     let (Some(host), Some(guest)) = (&phase.probes, &phase.guest) else { return Inside::default() };
-    let Some(boundary) = host.stages.iter().filter(|stage| !stage.part).find(|stage| is_boundary(&key_of(stage)))
-    else {
+    let boundaries = host.stages.iter().filter(|stage| !stage.part && is_boundary(&key_of(stage)));
+    let Some(boundary) = boundaries.max_by_key(|stage| stage.count) else {
         return Inside::default();
     };
     let operations = guest.probes.counter(Counter::Operations);
@@ -81,7 +81,8 @@ mod tests {
         let host = ProbeCounts {
             stages: vec![
                 stage(Role::Client, fixed("send"), at("xmit", "tap@host"), 10, 100),
-                stage(Role::Client, at("xmit", "tap@host"), at("receive", "tap@host"), 10, 1000),
+                stage(Role::Client, at("xmit", "tap@host"), fixed("taken"), 10, 50),
+                stage(Role::Client, fixed("taken"), at("receive", "tap@host"), 10, 1000),
             ],
             ..ProbeCounts::default()
         };

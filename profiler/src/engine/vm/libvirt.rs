@@ -20,6 +20,12 @@ use crate::{
     process,
 };
 
+/// Whether there is a file system that libvirt takes huge pages from.
+pub fn finds_huge_pages() -> bool {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    mounts.lines().any(|line| line.split(' ').nth(2) == Some("hugetlbfs"))
+}
+
 /// libvirt's QEMU driver within the program that speaks to it: no daemon.
 pub const EMBEDDED: &str = "qemu:///embed";
 /// The word for QEMU without libvirt.
@@ -27,6 +33,15 @@ pub const NONE: &str = "none";
 
 /// Debian's packages of the library and of the driver.
 pub const PACKAGES: &str = "libvirt0 and libvirt-daemon-driver-qemu";
+
+/// Whether its driver for QEMU is where distributions install it, and this virtax was built with a way to it.
+#[must_use]
+pub fn is_installed() -> bool {
+    let multiarch = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    let folders = [multiarch.as_str(), "/usr/lib64", "/usr/lib"].map(Path::new);
+    let driver = "libvirt/connection-driver/libvirt_driver_qemu.so";
+    artifact::libvirt().is_ok() && folders.iter().any(|folder| folder.join(driver).exists())
+}
 
 /// How long libvirt may take: it asks every QEMU that it meets for the first time what that can do.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -186,6 +201,8 @@ impl Speaker {
             if let Some(group) = group {
                 command.args(["--group", &group.to_string()]);
             }
+            // Its own diary is not for users: what it refuses, it says.
+            command.env("LIBVIRT_LOG_OUTPUTS", "4:file:/dev/null");
             for variable in ["HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TMPDIR"] {
                 command.env(variable, root);
             }

@@ -23,7 +23,9 @@ use std::{
 
 use xmltree::Element;
 
-pub use self::{agent::Agent, gate::check_device as check_kvm, tap::TUN};
+pub use self::{
+    agent::Agent, gate::check_device as check_kvm, libvirt::PACKAGES, libvirt::is_installed as has_libvirt, tap::TUN,
+};
 
 use self::{
     libvirt::{EMBEDDED, Libvirt, NONE},
@@ -177,6 +179,9 @@ fn beyond_libvirt(configuration: &Configuration, processor: Processor) -> Option
     if configuration.key("machine") == "microvm" {
         return Some("libvirt knows no microvm");
     }
+    if configuration.key("hugepages") == "on" && !libvirt::finds_huge_pages() {
+        return Some("libvirt wants a hugetlbfs for huge pages (mount -t hugetlbfs none /dev/hugepages)");
+    }
     // See [`Processor::words`].
     let several = processor == Processor::Emulated && configuration.key("vcpus") != "1";
     several.then_some("its emulated processors have to share a thread, and libvirt has no word for that")
@@ -203,7 +208,7 @@ fn find_libvirt(
         }
         named => {
             if let Some((why, configuration)) = configurations.iter().find_map(|one| Some((beyond(one)?, one))) {
-                return Err(Error::Usage(format!("`{configuration}`: {why}: leave `--connect` and `--domain` out")));
+                return Err(Error::Usage(format!("`{configuration}`: {why}; or leave `--connect` and `--domain` out")));
             }
             Some(Libvirt::find(bench, folder, named.unwrap_or(EMBEDDED))?)
         }
@@ -221,7 +226,7 @@ pub fn domain_xml(configuration: &Configuration, snippet: Option<&Element>) -> R
         return Err(Error::Usage(format!("`{configuration}` is no virtual machine: take tcg or kvm")));
     };
     if let Some(why) = beyond_libvirt(configuration, *processor) {
-        return Err(Error::Usage(format!("`{configuration}`: {why}: virtax starts QEMU itself")));
+        return Err(Error::Usage(format!("`{configuration}`: {why}; virtax starts QEMU itself")));
     }
     let file = |name: &str| format!("{PROGRAMS}/RUN/{name}");
     // As a run may choose them.
@@ -243,6 +248,15 @@ pub fn domain_xml(configuration: &Configuration, snippet: Option<&Element>) -> R
     let mut described = domain::describe(configuration, *processor, &layout, &names);
     snippet.into_iter().for_each(|snippet| domain::merge(&mut described, snippet));
     domain::print(&described)
+}
+
+/// # Errors
+/// [`Error::Usage`] if a domain's part is given and no libvirt is to have it.
+pub fn check(wishes: &Wishes) -> Result<()> {
+    match (wishes.connect.as_deref(), &wishes.snippet) {
+        (Some(NONE), Some(_)) => Err(Error::Usage(format!("`--domain` is for libvirt: leave `--connect {NONE}` out"))),
+        _ => Ok(()),
+    }
 }
 
 /// Reads a user's part of a domain.

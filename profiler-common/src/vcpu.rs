@@ -1,0 +1,67 @@
+//! What a virtual processor does; its thread's time in a state is kept by [`exit_key`].
+
+/// Not seen yet.
+pub const UNKNOWN: u8 = 0;
+/// In the guest.
+pub const GUEST: u8 = 1;
+/// The kernel handles an exit.
+pub const KERNEL: u8 = 2;
+/// The machine's process does.
+pub const USER: u8 = 3;
+/// The thread waits for a CPU.
+pub const OUT: u8 = 4;
+/// The kernel has put the thread to sleep: the guest has nothing to do, or what it wants is not there yet.
+pub const BLOCKED: u8 = 5;
+/// The same, and the kernel looked for something to do instead of sleeping.
+pub const POLLED: u8 = 6;
+/// No state: from exit to entry, whatever happened in between.
+pub const EXIT: u8 = 7;
+/// No state: the machine's process handles an access to a place, by its number in the table of places.
+pub const PLACE: u8 = 8;
+/// Virtual processors that are told apart; the last stands for all further ones.
+pub const NUMBERS: u8 = 64;
+/// In place of a reason: the thread was taken off its CPU before the kernel said why the guest was left.
+pub const UNSEEN: u16 = 0xfffe;
+/// Ports and pages of memory that are told apart.
+pub const PLACES: u32 = 256;
+/// Bit of a place that is a port; others are numbers of pages (4 KiB).
+pub const PORT: u64 = 1 << 63;
+
+/// A virtual processor, as far as it is known of its thread.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Vcpu {
+    /// Since when it is in its state, ns.
+    pub since_ns: u64,
+    /// When the guest was left, if it has not been entered again, ns.
+    pub exit_ns: u64,
+    /// Time that the machine's process has handled this exit, ns.
+    pub user_ns: u64,
+    /// Phase that all this belongs to.
+    pub epoch: u32,
+    /// Why the guest was left last, as the kernel numbers it.
+    pub reason: u16,
+    /// 1 + index of the place that the guest accessed last; 0: none since it was left.
+    pub place: u16,
+    /// 1 + its number; 0: the thread is none.
+    pub number: u8,
+    /// What it does, by the numbers of this module.
+    pub state: u8,
+    /// Its state when the thread left the CPU.
+    pub before: u8,
+    /// Stops the compiler from inventing padding.
+    pub reserved: [u8; 5],
+}
+
+const _: () = assert!(size_of::<Vcpu>() == 40);
+
+/// States of virtual processors have totals along with them, too: their keys begin here.
+pub const EXIT_KEYS: u32 = 1 << 28;
+
+/// Packs a state, a virtual processor's number (below [`NUMBERS`]) and the reason of an exit (or a place) into a key
+/// of the same table.
+#[inline(always)]
+#[must_use]
+pub const fn exit_key(state: u8, number: u8, reason: u16) -> u32 {
+    EXIT_KEYS | ((state as u32) << 22) | ((number as u32 & 63) << 16) | reason as u32
+}
