@@ -99,7 +99,7 @@ pub enum VmCommand {
     Xml {
         /// Such as tcg or kvm:vhost=on
         configuration: String,
-        /// Put these elements of a <domain> in: each takes the place of virtax's own of that name, devices come beside virtax's
+        /// Put the elements of this domain in: each takes the place of virtax's own of that name, devices come beside virtax's
         #[arg(long, value_name = "FILE")]
         domain: Option<PathBuf>,
     },
@@ -160,7 +160,7 @@ pub struct CommonOptions {
     /// process, where there is one and it knows the machine]
     #[arg(long, value_name = "URI")]
     pub connect: Option<String>,
-    /// Put these elements of a <domain> into virtual machines: see `virtax vm xml`
+    /// Put the elements of this libvirt domain into those of virtual machines: see `virtax vm xml`
     #[arg(long, value_name = "FILE")]
     pub domain: Option<PathBuf>,
     /// Say what is being done, step by step
