@@ -101,7 +101,7 @@ fn named_after_runs() -> Vec<(String, Item)> {
     if let Ok(client) = docker::Client::connect() {
         items.extend(client.labelled().unwrap_or_default());
     }
-    for name in net::links_here().unwrap_or_default().into_iter().filter(|name| name.contains('w')) {
+    for name in net::links_here().unwrap_or_default() {
         if let Some(run_id) = link_of_run(&name).map(str::to_owned) {
             items.push((run_id, Item::Link { name }));
         }
@@ -122,10 +122,11 @@ fn is_run_id(text: &str) -> bool {
     text.len() == 5 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The run's id in a link's name: `vx`, five hexadecimal digits, and what it is.
+/// The run's id in a link's name: `vx`, five hexadecimal digits, and what it is: a wire's end, or a tap.
 fn link_of_run(name: &str) -> Option<&str> {
     let run_id = name.strip_prefix("vx")?.get(..5)?;
-    (is_run_id(run_id) && name.len() == 9).then_some(run_id)
+    let is_ours = name.len() == 9 && matches!(name.get(7..8), Some("w" | "t"));
+    (is_run_id(run_id) && is_ours).then_some(run_id)
 }
 
 #[cfg(test)]
@@ -135,7 +136,8 @@ mod tests {
     #[test]
     fn only_names_of_runs_are_taken_for_theirs() {
         assert_eq!(link_of_run("vxa1b2cw0"), Some("a1b2c"));
-        for other in ["vxlan0", "vxa1b2c", "vxlan1234", "eth0", "vxA1B2Cw0", "vxa1b2cw00", "vx"] {
+        assert_eq!(link_of_run("vxa1b2ct7"), Some("a1b2c"));
+        for other in ["vxlan0", "vxa1b2c", "vxlan1234", "eth0", "vxA1B2Cw0", "vxa1b2cw00", "vx", "vxa1b2c12"] {
             assert_eq!(link_of_run(other), None, "{other}");
         }
     }

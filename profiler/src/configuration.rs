@@ -199,7 +199,10 @@ fn fill_in(engine: &dyn Engine, mut keys: BTreeMap<String, String>) -> (BTreeMap
 
 fn parse_pair<'a>(engine: &dyn Engine, text: &str, pair: &'a str) -> Result<(&'static Key, &'a str)> {
     let Some((name, value)) = pair.split_once('=') else {
-        return Err(Error::Usage(format!("`{pair}` in configuration `{text}` is not `key=value`")));
+        let presets: Vec<_> = engine.presets().iter().map(|(name, _)| *name).collect();
+        let also = if presets.is_empty() { String::new() } else { format!(", nor one of {}", presets.join(", ")) };
+        let near = did_you_mean(pair, presets.iter().copied());
+        return Err(Error::Usage(format!("`{pair}` in configuration `{text}` is not `key=value`{also}{near}")));
     };
     let keys = engine.keys();
     let key = keys.iter().find(|key| key.name == name).ok_or_else(|| {

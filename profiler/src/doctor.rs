@@ -3,6 +3,7 @@
 use std::{fmt::Write, path::Path};
 
 use crate::{
+    artifact,
     engine::{
         docker,
         vm::{self, QEMU, TUN, check_kvm},
@@ -136,8 +137,16 @@ fn machine() -> Vec<Finding> {
         ),
         finding(
             vm::has_libvirt(),
-            if vm::has_libvirt() { "libvirt's driver for QEMU" } else { "no libvirt: virtax starts QEMU itself" },
-            "install libvirt0 and libvirt-daemon-driver-qemu, to have virtual machines started by libvirt",
+            match (vm::has_libvirt(), artifact::libvirt().is_ok()) {
+                (true, _) => "libvirt's driver for QEMU",
+                (false, true) => "no libvirt: virtax starts QEMU itself",
+                (false, false) => "built without libvirt: virtax starts QEMU itself",
+            },
+            if artifact::libvirt().is_ok() {
+                "install libvirt0 and libvirt-daemon-driver-qemu, to have virtual machines started by libvirt"
+            } else {
+                "install libvirt-dev and pkg-config, and build again, to have virtual machines started by libvirt"
+            },
         ),
         finding(
             kernel.is_ok(),

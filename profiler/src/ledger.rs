@@ -76,6 +76,18 @@ pub enum Item {
         /// Its path, below [`PROGRAMS`].
         path: PathBuf,
     },
+    /// A virtual machine that libvirt starts.
+    Machine {
+        /// Its domain's name.
+        name: String,
+    },
+    /// Huge pages that were added to the host's.
+    HugePages {
+        /// The file that says how many there are.
+        path: PathBuf,
+        /// How many were added.
+        pages: u64,
+    },
     /// A process.
     Process {
         /// Its id.
@@ -103,6 +115,8 @@ impl Item {
             }
             Self::Cgroup { path } => cgroup::delete(path),
             Self::Folder { path } => remove_folder(path),
+            Self::Machine { name } => remove_machine(name),
+            Self::HugePages { path, pages } => give_back(path, *pages),
             Self::Process { pid, started } => process::kill(*pid, *started),
         }
     }
@@ -120,9 +134,33 @@ impl std::fmt::Display for Item {
             Self::Sysctl { path, before } => write!(formatter, "{} (back to {})", path.display(), before.trim()),
             Self::Cgroup { path } => write!(formatter, "control group {}", path.display()),
             Self::Folder { path } => write!(formatter, "folder {}", path.display()),
+            Self::Machine { name } => write!(formatter, "virtual machine {name}"),
+            Self::HugePages { path, pages } => write!(formatter, "{pages} huge pages ({})", path.display()),
             Self::Process { pid, .. } => write!(formatter, "process {pid}"),
         }
     }
+}
+
+/// Ends QEMU by the name that the run gave its machine, and nobody else can have given to another.
+fn remove_machine(name: &str) -> Result<()> {
+    if !name.starts_with("virtax-") {
+        return Ok(());
+    }
+    match process::machine(name).and_then(|pid| Some((pid, process::started(pid)?))) {
+        Some((pid, started)) => process::kill(pid, started),
+        None => Ok(()),
+    }
+}
+
+/// Takes huge pages off again: of as many as there are now, because another run may have added some meanwhile.
+fn give_back(path: &Path, pages: u64) -> Result<()> {
+    let fail = |error: &dyn std::fmt::Display| Error::file("restore", path, error);
+    let now: u64 = fs::read_to_string(path)
+        .map_err(|error| fail(&error))?
+        .trim()
+        .parse()
+        .map_err(|error: std::num::ParseIntError| fail(&error))?;
+    fs::write(path, now.saturating_sub(pages).to_string()).map_err(|error| fail(&error))
 }
 
 /// Removes a folder of programs, and the parent if it was the last; never anything outside of [`PROGRAMS`].
@@ -273,6 +311,15 @@ impl Remains {
     }
 }
 
+/// The run, alive or dead, that has changed this setting and not put it back yet.
+#[must_use]
+pub fn changer_of(runs: &Path, setting: &Path) -> Option<String> {
+    let folders = fs::read_dir(runs).ok()?.flatten().map(|entry| entry.path());
+    let changes = |item: &Item| matches!(item, Item::Sysctl { path, .. } if path == setting);
+    let mut found = folders.filter(|folder| read_items(&folder.join("ledger")).iter().any(changes));
+    found.next().and_then(|folder| Some(folder.file_name()?.to_string_lossy().into_owned()))
+}
+
 /// Ids of the runs that live, and the remains of those that do not.
 ///
 /// # Errors
@@ -327,6 +374,36 @@ mod tests {
         fs::write(&path, "changed").unwrap();
         Item::Sysctl { path, before: "before".to_owned() }
     }
+    #[test]
+    fn huge_pages_of_others_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nr_hugepages");
+        let write = |text: &str| fs::write(&path, text).unwrap();
+        write("512\n");
+        Item::HugePages { path: path.clone(), pages: 128 }.remove().unwrap();
+        assert_eq!(content(folder.path(), "nr_hugepages"), "384");
+        // Somebody has taken them off already.
+        write("100\n");
+        Item::HugePages { path: path.clone(), pages: 128 }.remove().unwrap();
+        assert_eq!(content(folder.path(), "nr_hugepages"), "0");
+        write("many");
+        assert!(Item::HugePages { path, pages: 1 }.remove().is_err());
+    }
+
+    #[test]
+    fn who_has_changed_a_setting_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let (runs, item) = (folder.path().join("runs"), setting(folder.path(), "one"));
+        let path = folder.path().join("one");
+        let ledger = Ledger::create(&runs, "a1b2c").unwrap();
+        assert_eq!(changer_of(&runs, &path), None);
+        let lease = ledger.note(item).unwrap();
+        assert_eq!(changer_of(&runs, &path).as_deref(), Some("a1b2c"));
+        assert_eq!(changer_of(&runs, &folder.path().join("two")), None);
+        drop(lease);
+        assert_eq!(changer_of(&runs, &path), None);
+    }
+
     fn content(folder: &Path, name: &str) -> String {
         fs::read_to_string(folder.join(name)).unwrap()
     }

@@ -266,6 +266,9 @@ fn listing() -> String {
     text += "engines\n";
     for engine in engine::all() {
         text += &format!("  {:<10} {}\n", engine.name(), engine.summary());
+        for (name, pairs) in engine.presets() {
+            text += &format!("    {}:{name} is {}:{pairs}\n", engine.name(), engine.name());
+        }
         for key in engine.keys() {
             text += &format!("    {}={} (default {})\n      {}\n", key.name, key.range("|"), key.default, key.help);
         }

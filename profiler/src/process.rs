@@ -260,6 +260,19 @@ pub fn processes_named(name: &str) -> Vec<u32> {
         .collect()
 }
 
+/// QEMU's process of a machine with this name.
+#[must_use]
+pub fn machine(name: &str) -> Option<u32> {
+    let wanted = format!("guest={name},");
+    let numbers = fs::read_dir("/proc").ok()?.flatten();
+    numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0);
+        let is_qemu = words.next().is_some_and(|program| String::from_utf8_lossy(program).contains("qemu"));
+        is_qemu && words.any(|word| word.starts_with(wanted.as_bytes()))
+    })
+}
+
 /// CPU time of this process so far, ns.
 #[must_use]
 pub fn own_cpu_ns() -> u64 {

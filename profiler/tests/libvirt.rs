@@ -4,7 +4,7 @@ mod common;
 
 use std::{fs, path::Path};
 
-use common::{Feature, Out, Traces, alone, check, has, of, run_workload, text, virtax};
+use common::{Feature, Out, Running, Traces, alone, check, has, of, run_workload, text, virtax};
 
 const SHORT: [&str; 6] = ["--rounds", "1", "--duration", "1.2", "--placement", "split"];
 
@@ -48,27 +48,67 @@ fn machines_are_the_same_with_libvirt_and_without() {
     assert!(labels(&with).iter().any(|label| label.ends_with("(guest)")));
 }
 
-/// Keys that shape a machine arrive in it, by libvirt and by QEMU's own words; what the run reserved is given back.
+/// What QEMU was told and given, while its guest is measured.
+struct Machine {
+    words: String,
+    nice: i64,
+    huge_kb: u64,
+    /// CPUs of its main thread and of the guest's processor.
+    cpus: [usize; 2],
+}
+
+/// Measures a configuration, and looks at its machine meanwhile.
+fn look_at(configuration: &str, more: &[&str]) -> (Machine, profiler::result::RunResult) {
+    let out = Out::new();
+    let mut run = Running::of(&out, &[&["--in", configuration, "--rounds", "1", "--duration", "1.2"], more].concat());
+    run.wait_for("step: detached phase");
+    let pid = run.machine();
+    let process = procfs::process::Process::new(pid as i32).unwrap();
+    let count = |thread: u32| {
+        let allowed = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(thread as i32)).unwrap();
+        (0..nix::sched::CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false)).count()
+    };
+    let named = profiler::process::named_threads(pid);
+    let processor = named.iter().find(|(_, name)| name.starts_with("CPU 0/")).unwrap().0;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let huge = status.lines().find_map(|line| line.strip_prefix("HugetlbPages:")).unwrap();
+    let machine = Machine {
+        words: process.cmdline().unwrap().join(" "),
+        nice: process.stat().unwrap().nice,
+        huge_kb: huge.trim().trim_end_matches(" kB").parse().unwrap(),
+        cpus: [count(pid), count(processor)],
+    };
+    let (code, said) = run.end();
+    assert_eq!(code, Some(0), "{said}");
+    let text = fs::read_to_string(out.path().join("result.json")).unwrap();
+    (machine, serde_json::from_str(&text).unwrap())
+}
+
+/// Keys that shape a machine arrive in it, by libvirt and by QEMU's own words, and the same rest; what the run reserved is given back.
 #[test]
-fn tuned_machines_are_measured() {
+fn tuned_machines_are_as_they_are_called() {
     let _alone = alone();
     if !ready() {
         return;
     }
     let before = Traces::now();
-    let tuned = "tcg:pin=on,topology=host,numa=bind,hugepages=on,memory=256";
-    for more in [&[][..], &["--connect", "none"]] {
-        let arguments = [&["--in", tuned], &SHORT[..], more].concat();
-        let result = run_workload("tcp-rr", &Out::new(), &arguments);
-        check(&result.configurations[0]);
-        assert_eq!(before, Traces::now());
+    let tuned = "tcg:pin=on,topology=host,numa=bind,hugepages=on,memory=256,agent=off";
+    let has_nodes = Path::new("/sys/devices/system/node/node0").exists();
+    let allowed = profiler::experiment::plan::allowed_cpus().unwrap().len();
+    for (more, starter) in [(&[][..], "libvirt"), (&["--connect", "none"], "virtax")] {
+        let (machine, result) = look_at(tuned, &[&["--placement", "free"], more].concat());
+        let configuration = &result.configurations[0];
+        assert!(configuration.settings["started_by"].starts_with(starter), "{:?}", configuration.settings);
+        assert_eq!(before, Traces::now(), "{starter}");
+        assert_eq!((machine.huge_kb, machine.nice), (256 << 10, 0), "{starter}");
+        assert_eq!(machine.cpus, [allowed, 1], "{starter}");
+        assert!(machine.words.contains("sockets=1,"), "{}", machine.words);
+        assert!(!has_nodes || machine.words.contains("host-nodes"), "{}", machine.words);
+        // On one CPU, whoever shares it with virtax.
+        let (machine, _) = look_at("tcg:agent=off", &[&["--placement", "split"], more].concat());
+        assert_eq!((machine.huge_kb, machine.nice, machine.cpus), (0, 0, [1, 1]), "{starter}");
+        assert_eq!(before, Traces::now(), "{starter}");
     }
-    let out = Out::new();
-    let output =
-        virtax().args(["run", "tcp-rr", "--in", "tcg:pin=on", "--placement", "free", "--out"]).arg(out.path()).output();
-    let said = text(&output.unwrap().stderr);
-    assert!(said.contains("take `--placement split`"), "{said}");
-    assert_eq!(before, Traces::now());
 }
 
 /// A user's part of the domain is used, and libvirt's refusal of it is shown in libvirt's words.
@@ -91,8 +131,9 @@ fn parts_of_users_are_used_or_refused() {
         assert_eq!(before, Traces::now(), "{snippet}");
     };
     let bad_card = "<domain><devices><interface type='network'><source network='none'/></interface></devices></domain>";
-    refused(bad_card, &[], 4, &["libvirt refuses", "qemu:///embed", "network", "--connect none"]);
+    refused(bad_card, &[], 4, &["libvirt refuses", "qemu:///embed", "network", "virtax vm xml"]);
     refused("<domain><name>mine</name></domain>", &[], 2, &["<name> is virtax's own"]);
+    refused("<domain><cputune/></domain>", &[], 2, &["<cputune> is virtax's own"]);
     refused("<domain", &[], 2, &["the domain's part cannot be used"]);
     refused("<domain><cpu mode='maximum'/></domain>", &["--connect", "none"], 2, &["--domain"]);
     refused(

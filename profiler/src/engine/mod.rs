@@ -43,7 +43,7 @@ pub struct Bench {
     pub segments_taken: Cell<u8>,
     /// How virtual machines are to be started.
     pub machines: vm::Wishes,
-    /// Where servers run; none: anywhere.
+    /// Where servers run.
     pub server_cpus: Vec<usize>,
 }
 
@@ -278,6 +278,13 @@ pub trait Server {
     /// If the kernel refuses one.
     fn pin(&self, cpus: &[usize]) -> Result<()> {
         process::family(self.pid()).into_iter().chain(self.companions()).try_for_each(|pid| process::pin(pid, cpus))
+    }
+    /// These are the CPUs of the run, and nobody is to be placed on one of them. Its threads may have places of their own.
+    ///
+    /// # Errors
+    /// If the kernel refuses one.
+    fn place_freely(&self, _cpus: &[usize]) -> Result<()> {
+        Ok(())
     }
     /// What else is known of what it runs in: names and values.
     fn facts(&self) -> Vec<(String, String)> {

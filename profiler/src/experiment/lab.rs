@@ -85,7 +85,7 @@ impl<'a> Lab<'a> {
         if cpus.agent.iter().any(|cpu| cpus.client.contains(cpu) || cpus.server.contains(cpu)) {
             process::go_first();
         }
-        let (bench, programs) = build_bench(plan, ledger, run_id, cpus.server.clone())?;
+        let (bench, programs) = build_bench(plan, ledger, run_id, cpus.of_server(&allowed).to_vec())?;
         let mut hosts = BTreeMap::new();
         for engine in engine::all() {
             let wanted: Vec<Configuration> =
@@ -138,7 +138,9 @@ impl<'a> Lab<'a> {
             .get_mut(&configuration.engine)
             .ok_or_else(|| Error::Usage(format!("engine `{}` was not prepared", configuration.engine)))?;
         let server = host.start(&self.bench, configuration)?;
-        if !self.cpus.server.is_empty() {
+        if self.cpus.server.is_empty() {
+            server.place_freely(&self.allowed)?;
+        } else {
             server.pin(&self.cpus.server)?;
         }
         Ok(server)
@@ -227,7 +229,8 @@ fn build_bench(plan: &Plan, ledger: Ledger, run_id: &str, server_cpus: Vec<usize
 /// # Errors
 /// If there is no wire, or on a signal.
 pub fn try_out(plan: &Plan, ledger: Ledger, run_id: &str) -> Result<Vec<Option<Error>>> {
-    let server_cpus = plan.placement.divide(&allowed_cpus()?)?.server;
+    let allowed = allowed_cpus()?;
+    let server_cpus = plan.placement.divide(&allowed)?.of_server(&allowed).to_vec();
     let (bench, _programs) = build_bench(plan, ledger, run_id, server_cpus)?;
     let try_one = |configuration: &Configuration| -> Result<()> {
         interrupt::check()?;

@@ -59,6 +59,14 @@ pub struct Cpus {
     pub agent: Vec<usize>,
 }
 
+impl Cpus {
+    /// The server's, or, where it has no place, those that it may run on.
+    #[must_use]
+    pub fn of_server<'a>(&'a self, allowed: &'a [usize]) -> &'a [usize] {
+        if self.server.is_empty() { allowed } else { &self.server }
+    }
+}
+
 impl Placement {
     /// Divides the CPUs that this process may use. The last ones work: the first one has most interrupts.
     ///

@@ -62,7 +62,7 @@ fn nest(element: Element, children: impl IntoIterator<Item = Element>) -> Elemen
 pub fn describe(configuration: &Configuration, processor: Processor, layout: &Layout, names: &Names<'_>) -> Element {
     let (kind, cpu) = match processor {
         Processor::Emulated => ("qemu", element("cpu", &[("mode", "maximum")])),
-        Processor::Kvm => ("kvm", element("cpu", &[("mode", "host-passthrough"), ("migratable", "off")])),
+        Processor::Kvm => ("kvm", element("cpu", &[("mode", "host-passthrough")])),
     };
     let mut memory = text("memory", configuration.key("memory"));
     memory.attributes.insert("unit".to_owned(), "MiB".to_owned());
@@ -118,7 +118,9 @@ fn processors(layout: &Layout) -> Vec<Element> {
 
 fn memory_backing(layout: &Layout) -> Vec<Element> {
     let huge = layout.huge_pages.then(|| {
-        nest(Element::new("memoryBacking"), [Element::new("hugepages"), element("source", &[("type", "memfd")])])
+        // With a size, libvirt needs no mounted hugetlbfs.
+        let pages = nest(Element::new("hugepages"), [element("page", &[("size", "2048"), ("unit", "KiB")])]);
+        nest(Element::new("memoryBacking"), [pages, element("source", &[("type", "memfd")])])
     });
     let nodes = layout.node_list();
     let bound = (!nodes.is_empty()).then(|| {
@@ -185,10 +187,10 @@ pub fn parse_snippet(snippet: &str) -> Result<Element> {
         return Err(refuse(format!("it is a <{}>, not a <domain>", parsed.name)));
     }
     let children = || parsed.children.iter().filter_map(XMLNode::as_element);
-    // By these, virtax finds the machine, boots it, and says what it measured.
-    match children()
-        .find(|child| ["name", "uuid", "os", "memory", "currentMemory", "vcpu"].contains(&child.name.as_str()))
-    {
+    // By these, virtax finds the machine, boots it, places it, and says what it measured.
+    match children().find(|child| {
+        ["name", "uuid", "os", "memory", "currentMemory", "vcpu", "cputune"].contains(&child.name.as_str())
+    }) {
         None if children().next().is_none() => Err(refuse("it is empty".to_owned())),
         None => Ok(parsed),
         Some(child) => Err(refuse(format!(

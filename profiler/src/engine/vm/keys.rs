@@ -36,7 +36,7 @@ pub const KEYS: [Key; 12] = [
         name: "pin",
         values: SWITCH,
         default: "off",
-        help: "on: every processor of the guest on one CPU, in turn of those that the placement gives the server",
+        help: "on: with --placement free, every processor of the guest on one CPU, in turn; with the others, the whole machine has one",
     },
     Key {
         name: "topology",

@@ -168,7 +168,8 @@ fn no_way(error: io::Error) -> Error {
 pub fn by_libvirt(wanted: &Wanted<'_>, libvirt: &Libvirt) -> Result<Launched> {
     let Wanted { bench, configuration, machine, files, number, .. } = wanted;
     let name = format!("virtax-{}-{number}", bench.run_id);
-    let tap = format!("virtax-{}t{}", bench.run_id, number % 100);
+    // As `virtax clean` knows it, if all else is lost.
+    let tap = format!("vx{}t{}", bench.run_id, number % 10);
     if configuration.key("vhost") == "on" {
         drop(vhost::open()?);
     }

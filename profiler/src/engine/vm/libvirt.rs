@@ -20,12 +20,6 @@ use crate::{
     process,
 };
 
-/// Whether there is a file system that libvirt takes huge pages from.
-pub fn finds_huge_pages() -> bool {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-    mounts.lines().any(|line| line.split(' ').nth(2) == Some("hugetlbfs"))
-}
-
 /// libvirt's QEMU driver within the program that speaks to it: no daemon.
 pub const EMBEDDED: &str = "qemu:///embed";
 /// The word for QEMU without libvirt.
@@ -55,6 +49,7 @@ const SETTINGS: &str = "# virtax's, for one run.
 security_driver = \"none\"
 cgroup_controllers = [ ]
 namespaces = [ ]
+seccomp_sandbox = 0
 stdio_handler = \"file\"
 ";
 
@@ -85,9 +80,7 @@ impl Libvirt {
             let settings = root.join("etc/qemu.conf");
             fs::create_dir_all(root.join("etc"))
                 .and_then(|()| fs::write(&settings, SETTINGS))
-                .and_then(|()| {
-                    [&root, &root.join("etc")].into_iter().try_for_each(|path| chown(path, Some(NOBODY), Some(NOBODY)))
-                })
+                .and_then(|()| chown(&root, Some(NOBODY), Some(NOBODY)))
                 .map_err(|error| Error::file("write", &settings, error))?;
             found.uri = format!("{uri}?root={}", root.display());
             found.root = Some(root);
@@ -116,26 +109,17 @@ impl Libvirt {
     /// # Errors
     /// If libvirt refuses, with its own words.
     pub fn create(&self, bench: &Bench, name: &str, xml: &str, group: Option<libc::gid_t>) -> Result<Domain> {
+        // Noted before anybody can make it: QEMU does not end with who has started it. Later than that, so removed after it.
+        let lease = bench.ledger.note(Item::Machine { name: name.to_owned() })?;
         let mut speaker = Speaker::start(self, bench, group)?;
         speaker.tell(xml.as_bytes())?;
         speaker.tell(&[0])?;
         speaker.expect("created")?;
-        let pid =
-            process_of(name).ok_or_else(|| speaker.refuse("it says that the machine is there, but no process is"))?;
+        let pid = process::machine(name)
+            .ok_or_else(|| speaker.refuse("it says that the machine is there, but no process is"))?;
         let started = process::started(pid).ok_or_else(|| speaker.refuse("the machine has ended"))?;
-        let lease = bench.ledger.note(Item::Process { pid, started })?;
         Ok(Domain { speaker, pid, started, _lease: lease })
     }
-}
-
-/// The process of a domain: QEMU's, by the name that libvirt gives it.
-fn process_of(name: &str) -> Option<u32> {
-    let wanted = format!("guest={name},");
-    let numbers = fs::read_dir("/proc").ok()?.flatten();
-    numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(|pid| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.split(|byte| *byte == 0).any(|word| word.starts_with(wanted.as_bytes()))
-    })
 }
 
 /// A machine of libvirt's; dropping it ends it.
@@ -187,6 +171,8 @@ struct Speaker {
     complaints: PathBuf,
     uri: String,
     version: String,
+    /// What to do if it refuses.
+    remedy: String,
 }
 
 impl Speaker {
@@ -196,6 +182,14 @@ impl Speaker {
         let mut command = Command::new(&libvirt.program);
         // Its input's end is what ends it: killed with virtax, it could not end its machine.
         command.arg(&libvirt.uri).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file).process_group(0);
+        // What virtax gave itself is not for QEMU.
+        // SAFETY: one async-signal-safe system call.
+        unsafe {
+            command.pre_exec(|| {
+                libc::setpriority(libc::PRIO_PROCESS, 0, 0);
+                Ok(())
+            });
+        }
         if let Some(root) = &libvirt.root {
             command.args(["--user", &NOBODY.to_string()]);
             if let Some(group) = group {
@@ -216,7 +210,11 @@ impl Speaker {
             heard.for_each(|line| drop(sender.send(line)));
         });
         let uri = libvirt.uri.clone();
-        let mut speaker = Self { child, _lease: lease, input, lines, complaints, uri, version: String::new() };
+        let remedy = match &bench.machines.snippet {
+            Some(_) => "change what `--domain` puts in: `virtax vm xml --domain FILE` shows the whole".to_owned(),
+            None => format!("install {PACKAGES}; or let virtax start QEMU itself: --connect {NONE}"),
+        };
+        let mut speaker = Self { child, _lease: lease, input, lines, complaints, uri, version: String::new(), remedy };
         let said = speaker.hear()?;
         match said.strip_prefix("connected ") {
             Some(version) => speaker.version = version.to_owned(),
@@ -260,11 +258,7 @@ impl Speaker {
     fn refuse(&self, otherwise: &str) -> Error {
         let words = last_lines_of(&self.complaints, 4);
         let why = if words.is_empty() { otherwise.to_owned() } else { words };
-        Error::engine(
-            format!("libvirt refuses ({})", self.uri),
-            why,
-            format!("install {PACKAGES}; or let virtax start QEMU itself: --connect {NONE}"),
-        )
+        Error::engine(format!("libvirt refuses ({})", self.uri), why, self.remedy.clone())
     }
 
     /// Ends its machine and itself.

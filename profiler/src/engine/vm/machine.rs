@@ -123,7 +123,7 @@ impl Machine {
 /// QEMU's words for a guest's memory.
 fn memory(megabytes: &str, layout: &Layout) -> String {
     let (kind, options) = if layout.huge_pages {
-        ("memory-backend-memfd", ",hugetlb=on,prealloc=on")
+        ("memory-backend-memfd", ",hugetlb=on,hugetlbsize=2M,prealloc=on")
     } else {
         ("memory-backend-ram", "")
     };
@@ -157,8 +157,7 @@ mod tests {
         let like_host = Layout { processors: [1, 1, 2], caches: true, huge_pages: true, nodes: vec![0, 1] };
         let shown = rows.map(|(name, card, processor)| {
             let configuration = parse(name).unwrap().0;
-            let layout =
-                if name.contains("huge") { like_host.clone() } else { Layout::of(&configuration, &[]).unwrap() };
+            let layout = if name.contains("huge") { like_host.clone() } else { Layout::of(&configuration, &[]) };
             machine(processor).arguments(&configuration, &files, &card, &layout, None).join(" ").replace(" -", "\n  -")
         });
         insta::assert_snapshot!(shown.join("\n\n"));

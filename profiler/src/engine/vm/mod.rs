@@ -39,6 +39,7 @@ use super::{
 use crate::{
     configuration::Configuration,
     error::{Error, Result},
+    experiment::plan::allowed_cpus,
     guest::Kernel,
     injection::Kind,
     ledger::PROGRAMS,
@@ -179,9 +180,6 @@ fn beyond_libvirt(configuration: &Configuration, processor: Processor) -> Option
     if configuration.key("machine") == "microvm" {
         return Some("libvirt knows no microvm");
     }
-    if configuration.key("hugepages") == "on" && !libvirt::finds_huge_pages() {
-        return Some("libvirt wants a hugetlbfs for huge pages (mount -t hugetlbfs none /dev/hugepages)");
-    }
     // See [`Processor::words`].
     let several = processor == Processor::Emulated && configuration.key("vcpus") != "1";
     several.then_some("its emulated processors have to share a thread, and libvirt has no word for that")
@@ -202,13 +200,23 @@ fn find_libvirt(
             if configurations.iter().all(|configuration| beyond(configuration).is_some()) {
                 return Ok(None);
             }
+            if !libvirt::is_installed() {
+                return Ok(None);
+            }
+            // Nobody has asked for it; but it is there.
             Libvirt::find(bench, folder, EMBEDDED)
-                .inspect_err(|error| log::debug!("QEMU without libvirt: {error}"))
+                .inspect_err(|error| log::warn!("virtual machines are started without libvirt: {error}"))
                 .ok()
         }
         named => {
             if let Some((why, configuration)) = configurations.iter().find_map(|one| Some((beyond(one)?, one))) {
                 return Err(Error::Usage(format!("`{configuration}`: {why}; or leave `--connect` and `--domain` out")));
+            }
+            let has_cpu = wishes.snippet.as_ref().is_some_and(|snippet| snippet.get_child("cpu").is_some());
+            if let Some(configuration) = configurations.iter().find(|one| has_cpu && one.key("topology") == "host") {
+                return Err(Error::Usage(format!(
+                    "`{configuration}`: the <cpu> of `--domain` takes the place of topology=host"
+                )));
             }
             Some(Libvirt::find(bench, folder, named.unwrap_or(EMBEDDED))?)
         }
@@ -242,9 +250,9 @@ pub fn domain_xml(configuration: &Configuration, snippet: Option<&Element>) -> R
         initial: &file("initial-0"),
         console: &format!("{}/RUN/console.log", crate::ledger::RUNS),
         agent: agent.as_deref(),
-        card: if is_tap { domain::Card::Tap("virtax-RUNt0") } else { domain::Card::User(&user) },
+        card: if is_tap { domain::Card::Tap("vxRUNt0") } else { domain::Card::User(&user) },
     };
-    let layout = Layout::of(configuration, &[])?;
+    let layout = Layout::of(configuration, &allowed_cpus()?);
     let mut described = domain::describe(configuration, *processor, &layout, &names);
     snippet.into_iter().for_each(|snippet| domain::merge(&mut described, snippet));
     domain::print(&described)

@@ -110,14 +110,8 @@ pub(super) fn start(
     };
     image.write(&files.initial)?;
     File::create(&files.console).map_err(|error| Error::file("write", &files.console, error))?;
-    let is_placed = configuration.key("pin") == "on" || configuration.key("numa") == "bind";
-    if is_placed && bench.server_cpus.is_empty() {
-        return Err(Error::Usage(format!(
-            "`{configuration}`: its place is on the server's CPUs: take `--placement split`"
-        )));
-    }
-    let settings = Settings::make(bench, configuration)?;
-    let layout = Layout::of(configuration, &bench.server_cpus)?;
+    let layout = Layout::of(configuration, &bench.server_cpus);
+    let settings = Settings::make(bench, configuration, &layout)?;
     let (link, files_of_run) = (place.link, &files);
     let wanted =
         Wanted { bench, configuration, machine, link, layout: &layout, files: files_of_run, number, has_agent };
@@ -215,15 +209,14 @@ impl Server for Guest {
     fn is_machine(&self) -> bool {
         true
     }
-    fn pin(&self, cpus: &[usize]) -> Result<()> {
+    fn place_freely(&self, cpus: &[usize]) -> Result<()> {
+        // libvirt lets its machines run on all of the host's.
         let pid = self.running.pid();
         process::pin(pid, cpus)?;
-        let processors = process::named_threads(pid).into_iter().filter(|(_, name)| name.starts_with("CPU "));
-        if self.is_pinned {
-            let turn = cpus.iter().cycle();
-            return processors.zip(turn).try_for_each(|((thread, _), cpu)| process::pin_thread(thread, &[*cpu]));
-        }
-        Ok(())
+        let is_processor = |name: &str| name.starts_with("CPU ") || name == "ALL CPUs/TCG";
+        let threads = process::named_threads(pid).into_iter();
+        let processors = threads.filter(|(_, name)| self.is_pinned && is_processor(name));
+        processors.zip(cpus.iter().cycle()).try_for_each(|((thread, _), cpu)| process::pin_thread(thread, &[*cpu]))
     }
     fn take_agent(&mut self) -> Option<Agent> {
         self.agent.take()

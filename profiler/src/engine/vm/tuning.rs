@@ -10,13 +10,14 @@ use crate::{
     configuration::Configuration,
     engine::Bench,
     error::{Error, Result},
-    ledger::{Item, Lease},
+    ledger::{self, Item, Lease},
 };
 
 const HALT_POLL: &str = "/sys/module/kvm/parameters/halt_poll_ns";
-const HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
-/// Size of the huge pages that a machine's memory is made of, MiB: x86's default.
+/// Size of the huge pages that a machine's memory is made of, MiB: the smallest of x86, whatever the host's default is.
 const HUGE_PAGE_MB: u64 = 2;
+/// The kernel's folder of them (`Documentation/admin-guide/mm/hugetlbpage.rst`).
+const HUGE_PAGES: &str = "hugepages/hugepages-2048kB/nr_hugepages";
 
 /// The shape of a machine, as QEMU and libvirt are told it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,24 +33,17 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Of a configuration whose machine runs on these CPUs of the host; none: on any.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] if the guest cannot be like the host.
-    pub fn of(configuration: &Configuration, cpus: &[usize]) -> Result<Self> {
+    /// Of a configuration whose machine runs on these CPUs of the host.
+    #[must_use]
+    pub fn of(configuration: &Configuration, cpus: &[usize]) -> Self {
         let first = cpus.first().copied().unwrap_or(0);
         let is_like_host = configuration.key("topology") == "host";
-        let processors = arrange(configuration.key("vcpus"), if is_like_host { threads_of_core(first) } else { 1 }, is_like_host)
-            .ok_or_else(|| {
-                Error::Usage(format!(
-                    "`{configuration}`: a core of this machine has {} threads: vcpus has to be a multiple, or topology=flat",
-                    threads_of_core(first)
-                ))
-            })?;
+        let vcpus = configuration.key("vcpus").parse().unwrap_or(1);
+        let processors = if is_like_host { like_host(vcpus, threads_of_core(first)) } else { [vcpus, 1, 1] };
         let nodes = if configuration.key("numa") == "bind" { nodes_of(cpus) } else { BTreeSet::new() };
         let caches = is_like_host && configuration.engine == "kvm";
         let huge_pages = configuration.key("hugepages") == "on";
-        Ok(Self { processors, caches, huge_pages, nodes: nodes.into_iter().collect() })
+        Self { processors, caches, huge_pages, nodes: nodes.into_iter().collect() }
     }
 
     /// The nodes in libvirt's and QEMU's notation.
@@ -59,14 +53,10 @@ impl Layout {
     }
 }
 
-/// Sockets, cores, threads.
-fn arrange(vcpus: &str, threads: u32, is_like_host: bool) -> Option<[u32; 3]> {
-    let vcpus: u32 = vcpus.parse().ok()?;
-    match is_like_host {
-        false => Some([vcpus, 1, 1]),
-        true if vcpus.is_multiple_of(threads) => Some([1, vcpus / threads, threads]),
-        true => None,
-    }
+/// One socket, as many threads a core as on the host; fewer where its processors do not fill cores of so many.
+fn like_host(vcpus: u32, threads: u32) -> [u32; 3] {
+    let threads = (1..=threads).rev().find(|threads| vcpus.is_multiple_of(*threads)).unwrap_or(1);
+    [1, vcpus / threads, threads]
 }
 
 fn cpu_folder(cpu: usize) -> PathBuf {
@@ -105,48 +95,64 @@ impl Settings {
     ///
     /// # Errors
     /// If the host has not got them to give.
-    pub fn make(bench: &Bench, configuration: &Configuration) -> Result<Self> {
+    pub fn make(bench: &Bench, configuration: &Configuration, layout: &Layout) -> Result<Self> {
         let mut leases = Vec::new();
-        if configuration.key("hugepages") == "on" {
-            leases.push(reserve_huge_pages(bench, configuration)?);
+        if layout.huge_pages {
+            leases.push(reserve_huge_pages(bench, configuration, &layout.nodes)?);
         }
         if let Ok(ns) = configuration.key("halt-poll").parse::<u32>() {
-            leases.push(change(bench, HALT_POLL, &ns.to_string())?);
+            leases.push(change_halt_polling(bench, ns)?);
         }
         Ok(Self(leases))
     }
 }
 
-fn refuse(path: &str, error: impl std::fmt::Display) -> Error {
+fn refuse(path: &Path, error: impl std::fmt::Display) -> Error {
     Error::unsupported(
         "a setting that a virtual machine was to have cannot be made",
-        format!("{path}: {error}"),
+        format!("{}: {error}", path.display()),
         "run as root on a kernel that has it, or leave its key out",
     )
 }
 
-/// Changes a setting until the lease ends.
-fn change(bench: &Bench, path: &str, value: &str) -> Result<Lease> {
+/// There is one for the whole host: two runs cannot both have it their way.
+fn change_halt_polling(bench: &Bench, ns: u32) -> Result<Lease> {
+    let path = Path::new(HALT_POLL);
+    if let Some(run_id) = ledger::changer_of(Path::new(ledger::RUNS), path) {
+        return Err(Error::unsupported(
+            format!("{HALT_POLL} cannot be changed"),
+            format!("run {run_id} has changed it"),
+            "wait for that run's end; if it was killed: `virtax clean`",
+        ));
+    }
     let before = fs::read_to_string(path).map_err(|error| refuse(path, error))?;
     let lease = bench.ledger.note(Item::Sysctl { path: path.into(), before })?;
-    fs::write(path, value).map_err(|error| refuse(path, error))?;
+    fs::write(path, ns.to_string()).map_err(|error| refuse(path, error))?;
     Ok(lease)
 }
 
-/// Adds as many huge pages as the machine's memory is long.
-fn reserve_huge_pages(bench: &Bench, configuration: &Configuration) -> Result<Lease> {
+/// Adds as many huge pages as the machine's memory is long, on the node that it is bound to, if it is bound to one.
+fn reserve_huge_pages(bench: &Bench, configuration: &Configuration, nodes: &[u32]) -> Result<Lease> {
+    let path = match nodes {
+        [node] => Path::new("/sys/devices/system/node").join(format!("node{node}")).join(HUGE_PAGES),
+        _ => Path::new("/sys/kernel/mm").join(HUGE_PAGES),
+    };
     let have = || -> Result<u64> {
-        let text = fs::read_to_string(HUGE_PAGES).map_err(|error| refuse(HUGE_PAGES, error))?;
-        text.trim().parse().map_err(|error| refuse(HUGE_PAGES, error))
+        let text = fs::read_to_string(&path).map_err(|error| refuse(&path, error))?;
+        text.trim().parse().map_err(|error| refuse(&path, error))
     };
     let megabytes: u64 = configuration.key("memory").parse().unwrap_or(0);
-    let wanted = have()? + megabytes.div_ceil(HUGE_PAGE_MB);
-    let lease = change(bench, HUGE_PAGES, &wanted.to_string())?;
+    let (before, pages) = (have()?, megabytes.div_ceil(HUGE_PAGE_MB));
+    let lease = bench.ledger.note(Item::HugePages { path: path.clone(), pages })?;
+    fs::write(&path, (before + pages).to_string()).map_err(|error| refuse(&path, error))?;
     let got = have()?;
-    if got < wanted {
+    if got < before + pages {
+        // Of what the kernel did not give, nothing is to be taken off again.
+        drop(lease);
+        let _ = fs::write(&path, before.to_string());
         return Err(Error::unsupported(
             format!("there are no huge pages for `{configuration}`"),
-            format!("the kernel found {got} of {wanted} in one piece"),
+            format!("the kernel found {} of {pages} in one piece", got.saturating_sub(before)),
             "free memory, reserve them at boot (hugepages=N on the kernel's command line), or give the guest less",
         ));
     }
@@ -160,20 +166,19 @@ mod tests {
 
     #[test]
     fn processors_are_sockets_or_arranged_as_on_the_host() {
-        assert_eq!(arrange("4", 1, false), Some([4, 1, 1]));
-        assert_eq!(arrange("4", 2, true), Some([1, 2, 2]));
-        assert_eq!(arrange("3", 2, true), None);
+        let found = [(4, 1), (4, 2), (1, 2), (3, 2), (6, 4)].map(|(vcpus, threads)| like_host(vcpus, threads));
+        assert_eq!(found, [[1, 4, 1], [1, 2, 2], [1, 1, 1], [1, 3, 1], [1, 2, 3]]);
         assert_eq!(["0-1", "0,4", "3", "", "x-2", "5-2"].map(count_of_list), [2, 2, 1, 0, 0, 0]);
     }
 
     #[test]
     fn memory_is_bound_to_the_nodes_of_its_cpus() {
         let (bound, _) = parse("kvm:numa=bind,hugepages=on,vcpus=2").unwrap();
-        let layout = Layout::of(&bound, &[0]).unwrap();
+        let layout = Layout::of(&bound, &[0]);
         assert_eq!((layout.processors, layout.huge_pages, layout.caches), ([2, 1, 1], true, false));
         // A machine without nodes has nothing to bind to.
         let has_nodes = Path::new("/sys/devices/system/node/node0").exists();
         assert_eq!(layout.nodes.len(), usize::from(has_nodes));
-        assert!(Layout::of(&parse("kvm").unwrap().0, &[0]).unwrap().nodes.is_empty());
+        assert!(Layout::of(&parse("kvm").unwrap().0, &[0]).nodes.is_empty());
     }
 }
