@@ -149,6 +149,14 @@ pub(super) fn start(
     Ok(Box::new(guest))
 }
 
+/// What the guest's kernel gave up for: it may say so before many lines of how it came there.
+fn panic_of(console: &Path) -> Option<String> {
+    let text = fs::read(console).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().find_map(|line| line.find("Kernel panic").map(|at| &line[at..]))?;
+    Some(line.chars().filter(|letter| !letter.is_control()).take(200).collect())
+}
+
 impl Guest {
     /// Waits until the console says that the server answers; the release of its kernel. With a proof, it must be there by then, and
     /// a machine in which nothing shows for long is given up early.
@@ -159,6 +167,7 @@ impl Guest {
             let words = last_lines_of(&guest.console, CONSOLE_LINES);
             let words =
                 if words.is_empty() { "its console is empty".to_owned() } else { format!("its console: {words}") };
+            let why = panic_of(&guest.console).map_or(why.clone(), |panic| format!("{why}: {panic}"));
             if proof.is_some_and(|proof| proof.check().is_err()) {
                 return gate::no_kvm(
                     &format!("the guest of `{configuration}` does not start under KVM"),
