@@ -156,8 +156,8 @@ pub struct CommonOptions {
     /// Seed of the order of configurations within rounds
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// libvirt for virtual machines, such as qemu:///system; none: QEMU without libvirt [default: libvirt's driver within virtax's own
-    /// process, where there is one and it knows the machine]
+    /// libvirt for virtual machines, such as qemu:///system; none: QEMU without libvirt [default: qemu:///embed, where there is one and it
+    /// knows the machine]
     #[arg(long, value_name = "URI")]
     pub connect: Option<String>,
     /// Put the elements of this libvirt domain into those of virtual machines: see `virtax vm xml`
