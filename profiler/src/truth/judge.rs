@@ -20,6 +20,8 @@ use crate::{
 const SLOPE: [f64; 2] = [0.9, 1.1];
 /// Largest spill that is not told from the cost's own effect on caches, share of the injection.
 const SPILL: f64 = 0.05;
+/// How far the median may move where only the tail is slow, share of the injection.
+const MEDIAN: f64 = 0.2;
 /// Smallest injection, share of the base's latency.
 const SMALLEST: f64 = 0.2;
 
@@ -305,14 +307,15 @@ fn failures(case: &Case, judged: &Judged) -> Vec<String> {
 
 /// What the tail of a run must show: the slow requests, in the stage that is to show them, and a median that did not move.
 ///
-/// `sizes`: for every size, the median against the base's, the slowest records' time in the target stages, ns, and what one slow
-/// request was given, ns.
+/// `sizes`: for every size, how far the median moves, as a share of the mean that is put in, the slowest records' time in the target
+/// stages, ns, and what one slow request was given, ns. Of the injection itself, a median shows nothing; but requests after a sleep find
+/// a cold CPU: 2 of 8.6 µs were seen, where 20 were put in.
 #[must_use]
 pub fn judge_tail(sizes: &[(String, f64, f64, f64)]) -> Vec<String> {
     let mut failures = Vec::new();
-    for (name, median_ratio, tail_ns, given_ns) in sizes {
-        if (median_ratio - 1.0).abs() > 0.1 {
-            failures.push(format!("`{name}`: the median moves to {median_ratio:.2} of the base's"));
+    for (name, moved_share, tail_ns, given_ns) in sizes {
+        if moved_share.abs() > MEDIAN {
+            failures.push(format!("`{name}`: the median moves by {:.0} % of the injection", 100.0 * moved_share));
         }
         let share = tail_ns / given_ns;
         if !(0.9..=1.25).contains(&share) {
@@ -384,9 +387,10 @@ mod tests {
 
     #[test]
     fn the_tail_shows_it_and_the_median_does_not() {
-        let one = |ratio: f64, shown: f64| vec![("it".to_owned(), ratio, shown, 1_000.0)];
-        assert_eq!(judge_tail(&one(1.02, 990.0)), Vec::<String>::new());
-        assert!(judge_tail(&one(1.2, 990.0))[0].contains("median moves"));
-        assert!(judge_tail(&one(1.0, 500.0))[0].contains("0.50 of what"));
+        let one = |moved: f64, shown: f64| vec![("it".to_owned(), moved, shown, 1_000.0)];
+        assert_eq!(judge_tail(&one(0.1, 990.0)), Vec::<String>::new());
+        assert!(judge_tail(&one(0.3, 990.0))[0].contains("median moves by 30 %"));
+        assert!(judge_tail(&one(-0.3, 990.0))[0].contains("median moves by -30 %"));
+        assert!(judge_tail(&one(0.0, 500.0))[0].contains("0.50 of what"));
     }
 }

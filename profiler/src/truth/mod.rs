@@ -217,7 +217,7 @@ fn judge_all(case: &Case, folder: &Path, repetitions: &[Repetition]) -> Result<J
     Ok(judged)
 }
 
-/// For every size: the median against the base's, what the slowest requests show in the target stages more than the base's, and
+/// For every size: how far the median moves, as a share of the injection, what the slowest requests show in the target stages more than the base's, and
 /// what a slow request was given.
 fn tails(case: &Case, judged: &Judged, result: &RunResult) -> Vec<(String, f64, f64, f64)> {
     let Some(base) = result.configurations.first() else { return Vec::new() };
@@ -229,9 +229,9 @@ fn tails(case: &Case, judged: &Judged, result: &RunResult) -> Vec<(String, f64, 
         let given_ns = size.injected_ns * crate::injection::SLOW_EVERY as f64;
         // What was not measured shows nothing, which fails.
         let found = result.configuration(&size.configuration);
-        let ratio = found.map_or(0.0, |found| found.latency.p50_ns / base.latency.p50_ns.max(1.0));
+        let moved = found.map_or(1.0, |found| (found.latency.p50_ns - base.latency.p50_ns) / size.injected_ns.max(1.0));
         let seen_ns = found.map_or(0.0, |found| shown(found) - shown(base));
-        (size.configuration.clone(), ratio, seen_ns, given_ns)
+        (size.configuration.clone(), moved, seen_ns, given_ns)
     };
     judged.sizes.iter().map(of_size).collect()
 }
