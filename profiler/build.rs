@@ -8,8 +8,7 @@ fn main() {
     let artifacts =
         PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../target/artifacts");
     // The agent is made of the same library, and must not carry itself.
-    println!("cargo:rerun-if-env-changed=VIRTAX_ONLY_PROBES");
-    let only_probes = env::var_os("VIRTAX_ONLY_PROBES").is_some();
+    let only_probes = env::var_os("CARGO_FEATURE_HOST").is_none();
     for name in ["virtax-probes", "virtax-workload", "virtax-agent", "virtax-libvirt"] {
         let source = artifacts.join(name);
         let wanted = !only_probes || name == "virtax-probes";

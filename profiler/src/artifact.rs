@@ -7,8 +7,11 @@ use crate::error::{Error, Result};
 struct Aligned<T: ?Sized>(T);
 
 static PROBES: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/virtax-probes")));
+#[cfg(feature = "host")]
 static WORKLOAD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/virtax-workload"));
+#[cfg(feature = "host")]
 static AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/virtax-agent"));
+#[cfg(feature = "host")]
 static LIBVIRT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/virtax-libvirt"));
 
 fn present(bytes: &'static [u8], what: &str) -> Result<&'static [u8]> {
@@ -34,6 +37,7 @@ pub fn probes() -> Result<&'static [u8]> {
 ///
 /// # Errors
 /// If this build has none.
+#[cfg(feature = "host")]
 pub fn agent() -> Result<&'static [u8]> {
     present(AGENT, "agent")
 }
@@ -42,6 +46,7 @@ pub fn agent() -> Result<&'static [u8]> {
 ///
 /// # Errors
 /// If this build has none.
+#[cfg(feature = "host")]
 pub fn libvirt() -> Result<&'static [u8]> {
     present(LIBVIRT, "way to libvirt")
 }
@@ -50,6 +55,7 @@ pub fn libvirt() -> Result<&'static [u8]> {
 ///
 /// # Errors
 /// If this build has none.
+#[cfg(feature = "host")]
 pub fn workload() -> Result<&'static [u8]> {
     present(WORKLOAD, "workloads")
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use workloads::protocol::PhaseReport;
 
-use crate::{agent::wire::GuestCounts, environment::Hooks};
+use crate::agent::wire::GuestCounts;
 
 /// What is attached during a phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -149,7 +149,7 @@ pub struct StageTotal {
     pub count: u64,
     /// Their time in it, as far as it lies in the phase, ns.
     pub total_ns: u64,
-    /// `(bucket, count)` of the durations, see [`crate::analysis::histogram`].
+    /// `(bucket, count)` of the durations, see [`crate::histogram`].
     pub buckets: Vec<(u16, u32)>,
 }
 
@@ -353,4 +353,24 @@ pub struct AccountTotal {
     pub ns: u64,
     /// Length of the interval, ns.
     pub wall_ns: u64,
+}
+
+/// What hangs on the IPv4 hooks of one namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hooks {
+    /// `hook priority function`: what the kernel lists, or, where it cannot, the base chains of the rule set.
+    pub functions: Vec<String>,
+    /// Connections that are tracked there. `None`: the kernel does not say.
+    pub tracked_connections: Option<u64>,
+    /// Why the functions are not known; empty: they are.
+    pub unknown_because: String,
+}
+
+impl Hooks {
+    /// Whether connection tracking sees packets of this namespace. A NAT chain needs it; so does a tracked connection.
+    #[must_use]
+    pub fn tracks_connections(&self) -> bool {
+        self.tracked_connections.is_some_and(|count| count > 0)
+            || self.functions.iter().any(|function| function.contains("conntrack") || function.contains(" nat "))
+    }
 }

@@ -10,11 +10,11 @@ use crate::{
     },
     environment::{Environment, hooks_of},
     error::Result,
-    experiment::plan::allowed_cpus,
     guest::Kernel,
     pack,
     points::Hook,
     probes::{Support, support},
+    process::allowed_cpus,
     symbols,
     workload::REDIS_BENCHMARK,
 };

@@ -15,6 +15,16 @@ use procfs::process::Process;
 
 use crate::error::{Error, Result};
 
+/// CPUs that this process may use, in order.
+///
+/// # Errors
+/// If the kernel does not tell.
+pub fn allowed_cpus() -> Result<Vec<usize>> {
+    let set = sched_getaffinity(Pid::from_raw(0))
+        .map_err(|error| Error::unsupported("cannot read the CPU affinity", error, "report this"))?;
+    Ok((0..nix::sched::CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())
+}
+
 /// Start of a process in ticks since boot, if it lives.
 #[must_use]
 pub fn started(pid: u32) -> Option<u64> {
@@ -303,7 +313,7 @@ mod tests {
     #[test]
     fn a_pinned_process_is_found_where_it_was_put() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let allowed = crate::experiment::plan::allowed_cpus().unwrap();
+        let allowed = super::allowed_cpus().unwrap();
         pin(child.id(), &allowed[..1]).unwrap();
         check_placement(child.id(), &allowed[..1]).unwrap();
         let elsewhere = [allowed[0] + 1];

@@ -94,7 +94,7 @@ fn tuned_machines_are_as_they_are_called() {
     let before = Traces::now();
     let tuned = "tcg:pin=on,topology=host,numa=bind,hugepages=on,memory=256,agent=off";
     let has_nodes = Path::new("/sys/devices/system/node/node0").exists();
-    let allowed = profiler::experiment::plan::allowed_cpus().unwrap().len();
+    let allowed = profiler::process::allowed_cpus().unwrap().len();
     for (more, starter) in [(&[][..], "libvirt"), (&["--connect", "none"], "virtax")] {
         let (machine, result) = look_at(tuned, &[&["--placement", "free"], more].concat());
         let configuration = &result.configurations[0];

@@ -151,11 +151,11 @@ fn static_binary(package: &str, name: &str) -> Result<()> {
     cargo
         .args(["build", "--release", "--package", package, "--bin", name, "--target", &host])
         .args(["--target-dir", "target/static", "--locked"])
+        // The agent is the library without what only a host needs.
+        .arg("--no-default-features")
         .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
         // Function names stay: sampled stacks show them.
-        .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo")
-        // Of what virtax carries, the agent needs the probes alone.
-        .env("VIRTAX_ONLY_PROBES", "1");
+        .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo");
     run(cargo)?;
     copy_if_changed(
         &Path::new("target/static").join(host).join("release").join(name),

@@ -7,7 +7,7 @@ use std::{
     fs::{self, File},
     io::{self, Read, Write},
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::{Child, ChildStdin, Stdio},
     time::{Duration, Instant},
 };
 
@@ -51,6 +51,8 @@ const KERNEL_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 reboot=t softlockup
 const VIRTAX: &str = "target/release/virtax";
 /// What the first process says at the end, followed by the exit code (`workloads::init::ENDED`).
 const ENDED: &str = "virtax-ended:";
+/// How long a lost interrupt can hold up the machine.
+const BETWEEN_INTERRUPTS: Duration = Duration::from_millis(50);
 
 /// A machine of the lab.
 pub struct Lab {
@@ -144,9 +146,10 @@ impl Lab {
             .args(["-append", KERNEL_LINE])
             .args(["-serial", &format!("file:{}", console.display()), "-serial", "stdio"])
             .args(["-device", "virtio-rng-pci"])
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut machine = Machine(qemu.spawn().with_context(|| format!("cannot execute {QEMU}"))?);
+        keep_awake(machine.0.stdin.take().context("its input is a pipe")?);
         let deadline = Instant::now() + self.patience;
         let stdout = machine.0.stdout.take().context("its output is a pipe")?;
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -167,6 +170,19 @@ impl Lab {
         exit_code(&said(console))
             .with_context(|| format!("the machine ended without an exit code{}", last_words(console)))
     }
+}
+
+/// Interrupts the machine now and then, until its QEMU ends.
+///
+/// The thread that emulates a processor clears flags of its pending interrupts without a lock where a guest of the machine exits (QEMU
+/// 7.2, `do_vmexit`), and an interrupt that comes just then is lost. If it was the timer's, the machine sleeps for ever: a third of the
+/// runs did. The next interrupt, from anywhere, makes the processor look again; a byte on the second serial line is one.
+fn keep_awake(mut line: ChildStdin) {
+    std::thread::spawn(move || {
+        while line.write_all(b"\0").and_then(|()| line.flush()).is_ok() {
+            std::thread::sleep(BETWEEN_INTERRUPTS);
+        }
+    });
 }
 
 /// QEMU, which does not outlive this.

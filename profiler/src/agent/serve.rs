@@ -15,14 +15,11 @@ use super::wire::{self, GuestCounts, PORT, Reply, Request, VERSION};
 use crate::{
     counts::{PhaseKind, Role},
     error::{Error, Result},
-    experiment::{
-        plan::allowed_cpus,
-        sampling::{self, RawSampled, Sampling, UserNames},
-    },
     points::{PROBES, Set},
     probes::{Attached, Loaded, Names, Offsets, Options, Totals},
-    process,
+    process::{self, allowed_cpus},
     profile::Profile,
+    sampling::{self, RawSampled, Sampling, UserNames},
 };
 
 /// Where the kernel lists the machine's ports.

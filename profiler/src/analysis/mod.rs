@@ -3,7 +3,6 @@
 pub mod comparison;
 mod correction;
 pub mod describe;
-pub mod histogram;
 pub mod layers;
 pub mod path;
 pub mod profile;

@@ -12,12 +12,12 @@ use profiler_common::Counter;
 use super::{
     correction::probe_time,
     describe::what,
-    histogram::Histogram,
     path::{self, StageKey},
 };
 use crate::{
     analysis::statistics::mean,
     counts::{Costs, Phase, PhaseKind, Place, ProbeCost, Repetition, Role, StageTotal},
+    histogram::Histogram,
 };
 
 /// A row.

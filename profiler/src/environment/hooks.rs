@@ -3,28 +3,9 @@
 use std::{fs, fs::File, path::Path, process::Command};
 
 use nix::sched::{CloneFlags, setns};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What hangs on the IPv4 hooks of one namespace.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hooks {
-    /// `hook priority function`: what the kernel lists, or, where it cannot, the base chains of the rule set.
-    pub functions: Vec<String>,
-    /// Connections that are tracked there. `None`: the kernel does not say.
-    pub tracked_connections: Option<u64>,
-    /// Why the functions are not known; empty: they are.
-    pub unknown_because: String,
-}
-
-impl Hooks {
-    /// Whether connection tracking sees packets of this namespace. A NAT chain needs it; so does a tracked connection.
-    #[must_use]
-    pub fn tracks_connections(&self) -> bool {
-        self.tracked_connections.is_some_and(|count| count > 0)
-            || self.functions.iter().any(|function| function.contains("conntrack") || function.contains(" nat "))
-    }
-}
+use crate::counts::Hooks;
 
 fn unknown(why: String) -> Hooks {
     Hooks { unknown_because: why, ..Hooks::default() }

@@ -7,7 +7,9 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-pub use hooks::{Hooks, hooks_in, hooks_of};
+pub use hooks::{hooks_in, hooks_of};
+
+use crate::counts::Hooks;
 
 /// Facts about the machine. `None`: this machine does not say.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

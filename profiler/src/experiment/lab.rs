@@ -6,9 +6,8 @@ use super::{
     client::{self, Client},
     measure::Measurement,
     parties::Parties,
-    plan::{Cpus, LARGER_STAGE, Plan, allowed_cpus, phases},
+    plan::{Cpus, LARGER_STAGE, Plan, phases},
     raw::RawPhase,
-    sampling::{self, Sampling},
     schedule::{Brought, Repeater},
 };
 use crate::{
@@ -26,7 +25,8 @@ use crate::{
     ledger::{Item, Lease, Ledger, PROGRAMS},
     net::Wire,
     probes::{Dispatch, Labels, Loaded, Names, Offsets, Options},
-    process,
+    process::{self, allowed_cpus},
+    sampling::{self, Sampling},
 };
 
 const PORT: u16 = 7000;

@@ -12,7 +12,6 @@ use super::{
     client::Client,
     parties::{Parties, Roles},
     raw::RawPhase,
-    sampling::{self, RawSampled, Sampling},
 };
 use crate::{
     counts::{Costs, Phase, PhaseKind, ProbeCost},
@@ -21,6 +20,7 @@ use crate::{
     interrupt,
     probes::{Attached, Labels, Loaded, Names, RawEvent, RawRecord, ns_per_run},
     process,
+    sampling::{self, RawSampled, Sampling},
 };
 
 /// Requests are followed at least this long before anything is recorded, and until every connection's token was seen.

@@ -9,7 +9,6 @@ pub mod plan;
 pub mod profiles;
 mod raw;
 pub mod records;
-pub mod sampling;
 pub mod schedule;
 pub mod store;
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
-use nix::{sched::sched_getaffinity, unistd::Pid};
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64;
 use serde::{Deserialize, Serialize};
@@ -104,16 +103,6 @@ impl Placement {
             Self::Free => "free",
         }
     }
-}
-
-/// CPUs that this process may use, in order.
-///
-/// # Errors
-/// If the kernel does not tell.
-pub fn allowed_cpus() -> Result<Vec<usize>> {
-    let set = sched_getaffinity(Pid::from_raw(0))
-        .map_err(|error| Error::unsupported("cannot read the CPU affinity", error, "report this"))?;
-    Ok((0..nix::sched::CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())
 }
 
 /// What a run is to do.

@@ -8,13 +8,11 @@ use profiler_common::{
 };
 use workloads::protocol::PhaseReport;
 
-use super::{
-    records::{Pass, Record},
-    sampling::RawSampled,
-};
+use super::records::{Pass, Record};
 use crate::{
     counts::{Phase, Place, Role},
     probes::{Labels, RawRecord},
+    sampling::RawSampled,
 };
 
 /// A phase as the probes left it; names come later, when all devices are known.

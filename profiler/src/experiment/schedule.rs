@@ -96,8 +96,7 @@ mod tests {
     use super::*;
     use crate::{
         configuration::parse_list,
-        counts::{Costs, Phase, PhaseKind},
-        environment::Hooks,
+        counts::{Costs, Hooks, Phase, PhaseKind},
         experiment::{Placement, store},
         workload,
     };

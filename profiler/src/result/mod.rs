@@ -15,9 +15,9 @@ pub use vcpus::{AccessResult, ExitResult, VcpuResult};
 pub use warnings::Warning;
 
 use crate::{
-    counts::{Costs, DeviceInfo, Place, Role},
+    counts::{Costs, DeviceInfo, Hooks, Place, Role},
     engine::vm::EMULATED,
-    environment::{Environment, Hooks},
+    environment::Environment,
     error::Result,
     experiment::{Placement, store},
     input,

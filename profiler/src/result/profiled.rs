@@ -7,12 +7,12 @@ use profiler_common::Counter;
 use super::{CpuLayerResult, CpuTimeResult, LayerDelta, LayerResult, SampleCounts, SyscallResult, UnmatchedResult};
 use crate::{
     analysis::{
-        histogram::Histogram,
         profile::{LayerShare, Profiled},
         statistics::estimate,
         waterfall::of_kind,
     },
     counts::{PhaseKind, Repetition, Role},
+    histogram::Histogram,
 };
 
 /// Functions listed that no rule matches.

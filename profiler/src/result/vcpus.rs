@@ -6,8 +6,9 @@ use profiler_common::Counter;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    analysis::{histogram::Histogram, waterfall::of_kind},
+    analysis::waterfall::of_kind,
     counts::{Phase, PhaseKind, Repetition, VcpuState, VcpuTotal},
+    histogram::Histogram,
 };
 
 /// What a virtual processor did, ns per operation. The six states sum to the time of the phases.

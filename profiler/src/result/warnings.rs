@@ -298,7 +298,7 @@ fn amount(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::environment::Hooks;
+    use crate::counts::Hooks;
 
     #[test]
     fn a_machine_with_everything_wrong_says_so() {

@@ -6,8 +6,9 @@
 
 use super::{Row, Sums, histogram_of, per};
 use crate::{
-    analysis::{histogram::Histogram, path::StageKey},
+    analysis::path::StageKey,
     counts::{PhaseKind, Place, Repetition, Role},
+    histogram::Histogram,
 };
 
 fn key(from: &str, to: &str) -> StageKey {

@@ -39,11 +39,11 @@ use super::{
 use crate::{
     configuration::Configuration,
     error::{Error, Result},
-    experiment::plan::allowed_cpus,
     guest::Kernel,
     injection::Kind,
     ledger::PROGRAMS,
     pack,
+    process::allowed_cpus,
 };
 
 /// See the module: one kind of processor.
