@@ -489,7 +489,7 @@ const _: () = assert!(size_of::<EventHead>() == 72);
 const _: () = assert!(size_of::<Event>() == 72 + 16 * FRAMES);
 const _: () = assert!(size_of::<Packet>() == 64);
 const _: () = assert!(size_of::<Connection>() == 64);
-const _: () = assert!(size_of::<Thread>() == 264);
+const _: () = assert!(size_of::<Thread>() == 272);
 const _: () = assert!(size_of::<Device>() == 40);
 const _: () = assert!(size_of::<Stage>() == 16 + 4 * BUCKETS);
 const _: () = assert!(size_of::<Seen>() == 16);

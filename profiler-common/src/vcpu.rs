@@ -37,6 +37,8 @@ pub struct Vcpu {
     pub exit_ns: u64,
     /// Time that the machine's process has handled this exit, ns.
     pub user_ns: u64,
+    /// How long its machine had held a request at `since_ns`, see [`Held`].
+    pub held_ns: u64,
     /// Phase that all this belongs to.
     pub epoch: u32,
     /// Why the guest was left last, as the kernel numbers it.
@@ -53,10 +55,29 @@ pub struct Vcpu {
     pub reserved: [u8; 5],
 }
 
-const _: () = assert!(size_of::<Vcpu>() == 40);
+const _: () = assert!(size_of::<Vcpu>() == 48);
+
+/// How long a machine has held a request, or several: from when it took one out of its tap until the answer came back.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Held {
+    /// Phase that this belongs to.
+    pub epoch: u32,
+    /// Requests that it holds.
+    pub count: u32,
+    /// Since when it has held any, ns; void if it holds none.
+    pub since_ns: u64,
+    /// Time before that, ns.
+    pub sum_ns: u64,
+}
+
+const _: () = assert!(size_of::<Held>() == 24);
 
 /// States of virtual processors have totals along with them, too: their keys begin here.
 pub const EXIT_KEYS: u32 = 1 << 28;
+
+/// Bit of such a key: of the time in a state, that in which the machine held a request.
+pub const HOLDING: u32 = 1 << 26;
 
 /// Packs a state, a virtual processor's number (below [`NUMBERS`]) and the reason of an exit (or a place) into a key
 /// of the same table.

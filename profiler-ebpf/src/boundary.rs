@@ -16,6 +16,7 @@ use crate::{
     slots::{Carried, connection_in, find_connection, packet, place_of_connection, put_packet, socket},
     thread::work_on,
     token::{lose, pass},
+    vcpu,
 };
 
 const IPPROTO_TCP: u8 = 6;
@@ -63,6 +64,9 @@ pub fn leaves<K: Kernel, const D: bool>(control: Phase<D>, packet: &mut Packet, 
         return drop_entry(packet, Counter::LostConnectionTable);
     };
     if connection.state != EMPTY && connection.token.epoch == control.epoch {
+        if control.splits() && connection.token.point == TAKEN {
+            vcpu::gives_back(&control, now());
+        }
         lose(&connection.token, connection.counted, Counter::LostUnanswered);
     }
     connection.token = packet.token;
@@ -101,7 +105,12 @@ pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     }
     connection.state = EMPTY;
     let counted = core::mem::replace(&mut connection.counted, 0);
-    if let Err(cause) = pass_device(control, &mut connection.token, AT_RECEIVE, dev, 0, 0) {
+    let was_taken = connection.token.point == TAKEN;
+    let passed = pass_device(control, &mut connection.token, AT_RECEIVE, dev, 0, 0);
+    if control.splits() && was_taken {
+        vcpu::gives_back(&control, connection.token.at_ns);
+    }
+    if let Err(cause) = passed {
         return Some(lose(&connection.token, counted, cause));
     }
     let token = Token { role: SERVER, ..connection.token };
@@ -205,6 +214,9 @@ pub fn taken(control: Phase<true>, skb: u64) -> Fault {
     if let Err(cause) = pass(&control, token, TAKEN, now()) {
         connection.state = EMPTY;
         return Some(lose(token, connection.counted, cause));
+    }
+    if control.splits() {
+        vcpu::takes(&control, token.at_ns);
     }
     None
 }

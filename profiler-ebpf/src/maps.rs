@@ -57,6 +57,8 @@ static STATE_TOTALS: PerCpuArray<[[[u64; 2]; STATES]; ROLE_COUNT]> = PerCpuArray
 #[map]
 static VM_PLACES: Array<u64> = Array::with_max_entries(vcpu::PLACES, MMAPABLE);
 #[map]
+static HELD: Array<vcpu::Held> = Array::with_max_entries(1, 0);
+#[map]
 static RECORDS: Array<Record> = Array::with_max_entries(RECORD_SLOTS, MMAPABLE);
 #[map]
 pub static RECORD_RING: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
@@ -126,6 +128,12 @@ pub fn thread(tid: u32) -> Option<&'static mut Thread> {
     }
     let slot = unsafe { &mut *THREADS.get_ptr_mut(tid & (SLOTS - 1))? };
     (slot.tid == tid).then_some(slot)
+}
+
+/// How long the virtual machine has held requests.
+#[inline(always)]
+pub fn held() -> Option<&'static mut vcpu::Held> {
+    HELD.get_ptr_mut(0).map(|held| unsafe { &mut *held })
 }
 
 /// The current thread, if its process is of the run.

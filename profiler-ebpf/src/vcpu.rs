@@ -5,20 +5,58 @@
 
 use profiler_common::{
     Control, Counter, Thread, exit_key,
-    vcpu::{BLOCKED, EXIT, GUEST, KERNEL, NUMBERS, OUT, PLACE, POLLED, PORT, UNKNOWN, UNSEEN, USER},
+    vcpu::{
+        BLOCKED, EXIT, GUEST, HOLDING, Held, KERNEL, NUMBERS, OUT, PLACE, POLLED, PORT, UNKNOWN, UNSEEN, USER,
+    },
 };
 
 use crate::{
-    maps::{current, now, place_of_guest},
+    maps::{current, held, now, place_of_guest},
     token::spend_detail,
 };
 
 type Fault = Option<Counter>;
 
+/// The machine has taken a request. One thread moves its packets, so nobody else writes here.
+#[inline(always)]
+pub fn takes(control: &Control, at_ns: u64) {
+    let Some(held) = held() else { return };
+    if held.epoch != control.epoch {
+        *held = Held { epoch: control.epoch, ..Held::default() };
+    }
+    if held.count == 0 {
+        held.since_ns = at_ns;
+    }
+    held.count += 1;
+}
+
+/// Its answer is there, or it will not come.
+#[inline(always)]
+pub fn gives_back(control: &Control, at_ns: u64) {
+    let Some(held) = held() else { return };
+    if held.epoch == control.epoch && held.count > 0 {
+        held.count -= 1;
+        if held.count == 0 {
+            held.sum_ns += at_ns.saturating_sub(held.since_ns);
+        }
+    }
+}
+
+/// How long the machine has held requests in this phase.
+#[inline(always)]
+fn held_until(control: &Control, at_ns: u64) -> u64 {
+    let Some(held) = held() else { return 0 };
+    if held.epoch != control.epoch {
+        return 0;
+    }
+    held.sum_ns + if held.count > 0 { at_ns.saturating_sub(held.since_ns) } else { 0 }
+}
+
 /// Ends the time in the present state at `at_ns`.
 #[inline(always)]
 fn turn_to(control: &Control, thread: &mut Thread, state: u8, at_ns: u64) {
     let vcpu = &mut thread.vcpu;
+    let held_ns = held_until(control, at_ns);
     if vcpu.epoch != control.epoch {
         // What happened between the phases was not seen.
         vcpu.epoch = control.epoch;
@@ -29,13 +67,20 @@ fn turn_to(control: &Control, thread: &mut Thread, state: u8, at_ns: u64) {
     let (before, number) = (vcpu.state, vcpu.number.wrapping_sub(1));
     if before != UNKNOWN {
         let reason = if before == GUEST { 0 } else { vcpu.reason };
-        spend_detail(control, exit_key(before, number, reason), vcpu.since_ns, at_ns);
+        let key = exit_key(before, number, reason);
+        spend_detail(control, key, vcpu.since_ns, at_ns);
+        // Another CPU may be about to change the one or the other.
+        let held_ns = held_ns.saturating_sub(vcpu.held_ns).min(at_ns - vcpu.since_ns.min(at_ns));
+        if held_ns > 0 {
+            spend_detail(control, HOLDING | key, at_ns - held_ns, at_ns);
+        }
         if before == USER {
             vcpu.user_ns += at_ns - vcpu.since_ns.min(at_ns);
         }
     }
     vcpu.state = state;
     vcpu.since_ns = at_ns;
+    vcpu.held_ns = held_ns;
 }
 
 /// `kvm:kvm_entry`

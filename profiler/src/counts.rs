@@ -191,6 +191,9 @@ pub struct VcpuTotal {
     pub state: VcpuState,
     /// Why the guest had been left, by the kernel's own name; of an access, its place. Empty in the guest.
     pub reason: String,
+    /// Whether this is that part of the time in the state in which the machine held a request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub holding: bool,
     /// How often that ended in the phase.
     pub count: u64,
     /// Time in it, as far as it lies in the phase, ns.

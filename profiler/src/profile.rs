@@ -59,6 +59,9 @@ pub struct WaitSample {
     pub count: u64,
     /// Time blocked, waking, on the run queue, throttled, ns.
     pub ns: [u64; 4],
+    /// Whether it was in a guest, by its agent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_guest: bool,
 }
 
 /// Samples of one CPU.
@@ -107,6 +110,9 @@ pub struct Profile {
     pub cpu: Vec<RoleCpu>,
     /// What threads did.
     pub states: Vec<StateTotal>,
+    /// What threads did in the guest, by its agent; for as many operations as on the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guest_states: Vec<StateTotal>,
     /// Events noted.
     pub events: u64,
     /// Events lost.
@@ -132,6 +138,14 @@ impl Profile {
                 ..sample.clone()
             });
         }
+        let scaled = |ns: u64| (ns as f64 * per_operation) as u64;
+        for wait in guest.waits.iter().filter(|wait| known(&wait.stack) && known(&wait.waker)) {
+            let of_host = |stack: &Stack| stack.iter().map(|index| first + index).collect();
+            let (stack, waker) = (of_host(&wait.stack), of_host(&wait.waker));
+            self.waits.push(WaitSample { stack, waker, ns: wait.ns.map(scaled), in_guest: true, ..wait.clone() });
+        }
+        let of_host = |state: &StateTotal| StateTotal { total_ns: scaled(state.total_ns), ..state.clone() };
+        self.guest_states.extend(guest.states.iter().map(of_host));
     }
 }
 
@@ -152,6 +166,7 @@ mod tests {
             cpus: BTreeMap::new(),
             cpu: Vec::new(),
             states: Vec::new(),
+            guest_states: Vec::new(),
             events: 0,
             lost: 0,
         }

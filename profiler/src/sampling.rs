@@ -135,6 +135,7 @@ pub fn profile(phases: &[RawSampled], labels: &Labels, round: u32, sampling: &Sa
                 .map_or_else(Vec::new, |(tgid, _, kernel, user)| names.stack_beneath_probe(tgid, &kernel, &user)),
             count: 1,
             ns: closed.ns,
+            in_guest: false,
         })
         .collect();
     Ok(Profile {
@@ -154,6 +155,7 @@ pub fn profile(phases: &[RawSampled], labels: &Labels, round: u32, sampling: &Sa
             })
             .to_vec(),
         states: merge_states(phases),
+        guest_states: Vec::new(),
         events: phases.iter().map(|phase| phase.noted.0).sum(),
         lost: phases.iter().map(|phase| phase.noted.1).sum(),
     })

@@ -117,7 +117,7 @@ fn detailed(out: &Out) -> Vec<(u64, u64, BTreeMap<String, (u64, u64)>)> {
         }
         let mut reasons = BTreeMap::<String, (u64, u64)>::new();
         for total in phase.probes.iter().flat_map(|probes| &probes.vcpus) {
-            if total.state == VcpuState::Exit {
+            if total.state == VcpuState::Exit && !total.holding {
                 reasons.insert(total.reason.clone(), (total.count, total.total_ns));
             }
         }
@@ -131,7 +131,7 @@ fn check_vcpus(configuration: &ConfigurationResult) {
     assert_eq!(configuration.vcpus.len(), 1, "{:?}", configuration.vcpus);
     for vcpu in &configuration.vcpus {
         assert!(vcpu.deviation_percent.abs() <= 1.0, "{vcpu:?}");
-        assert!(vcpu.guest_ns_per_op > 0.0 && vcpu.kernel_ns_per_op > 0.0, "{vcpu:?}");
+        assert!(vcpu.times.guest_ns_per_op > 0.0 && vcpu.times.kernel_ns_per_op > 0.0, "{vcpu:?}");
     }
     let reasons: Vec<&str> = configuration.exits.iter().map(|exit| exit.reason.as_str()).collect();
     assert!(reasons.contains(&"npf") && reasons.contains(&"msr"), "{reasons:?}");
@@ -144,6 +144,26 @@ fn check_vcpus(configuration: &ConfigurationResult) {
         // What crosses an end of a phase is in the parts only.
         assert!(exit.ns_per_op <= 1.05 * parts + 1.0, "{exit:?}");
     }
+}
+
+/// With one request at a time and one virtual processor, what the processor did while the machine held a request is the machine's stage.
+fn check_holding(out: &Out) {
+    let text = fs::read_to_string(out.path().join("repetitions.jsonl")).unwrap();
+    let repetitions = text.lines().map(|line| serde_json::from_str::<Repetition>(line).unwrap());
+    let (mut holding_ns, mut machine_ns) = (0, 0);
+    for phase in repetitions.flat_map(|repetition| repetition.phases) {
+        if phase.kind != PhaseKind::Detailed {
+            continue;
+        }
+        if let Some(probes) = &phase.probes {
+            let held = probes.vcpus.iter().filter(|total| total.holding);
+            holding_ns += held.map(|total| total.total_ns).sum::<u64>();
+            let machine = probes.stages.iter().filter(|stage| stage.from.point == "taken" && !stage.part);
+            machine_ns += machine.map(|stage| stage.total_ns).sum::<u64>();
+        }
+    }
+    let apart = holding_ns as f64 / machine_ns as f64 - 1.0;
+    assert!(machine_ns > 0 && apart.abs() < 0.03, "{holding_ns} ns holding, {machine_ns} ns in the machine");
 }
 
 #[test]
@@ -160,6 +180,7 @@ fn exits_are_those_that_the_kernel_records() {
     result.configurations.iter().for_each(check);
     let kvm = of(&result, "kvm:net=tap,machine=microvm,agent=off");
     check_vcpus(kvm);
+    check_holding(&out);
     assert!(of(&result, "native").exits.is_empty());
     let machine = kvm.stages.iter().find(|stage| stage.id == "request/taken→receive(tap@host)").unwrap();
     assert!(machine.ns_per_op > 0.5 * kvm.traced_latency.mean_ns, "{machine:?}");

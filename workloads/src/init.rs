@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 /// Where a guest finds what it is to do.
 pub const GUEST: &str = "/guest.json";
-/// What its console says once the server answers, followed by the kernel's release.
+/// What its console says once the server answers, followed by the kernel's release and by how long it has been running, in s.
 pub const READY: &str = "virtax-ready";
 /// What its console says of what went wrong.
 pub const FAILED: &str = "virtax-failed:";
@@ -132,7 +132,9 @@ fn serve(guest: &Serve) -> io::Result<ExitStatus> {
         }
         sleep(Duration::from_millis(5));
     }
-    println!("{READY} {}", fs::read_to_string("/proc/sys/kernel/osrelease")?.trim());
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let uptime = fs::read_to_string("/proc/uptime")?;
+    println!("{READY} {} {}", release.trim(), uptime.split(' ').next().unwrap_or_default());
     let agent = guest
         .agent
         .as_ref()

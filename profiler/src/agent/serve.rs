@@ -212,7 +212,6 @@ impl Agent {
         let sampled = std::mem::take(&mut self.sampled);
         let mut profile = sampling::profile(&sampled, &self.probes.labels(&self.names), 0, &self.sampling)?;
         // What the host does not use need not travel.
-        profile.waits.clear();
         profile.cpus.clear();
         Ok(profile)
     }

@@ -199,12 +199,14 @@ fn latency_of(row: &Row, inside_known: bool, own: &Below, wakers: &Below) -> Vec
 /// Waiting: how much is exact, from the scheduler's points; how it divides among stacks is known from some of the waits.
 fn off_cpu(rules: &Rules, profiles: &[Profile], operations: f64) -> Vec<Weighted> {
     const STATES: [&str; 4] = ["blocked", "waking", "run-queue", "throttled"];
-    let mut totals: BTreeMap<(Role, usize), f64> = BTreeMap::new();
-    let mut seen: BTreeMap<(Role, usize), Below> = BTreeMap::new();
+    // A guest's threads beside the host's of the same role.
+    let mut totals: BTreeMap<(bool, Role, usize), f64> = BTreeMap::new();
+    let mut seen: BTreeMap<(bool, Role, usize), Below> = BTreeMap::new();
     for profile in profiles {
-        for total in &profile.states {
+        let of_host = profile.states.iter().map(|total| (false, total));
+        for (in_guest, total) in of_host.chain(profile.guest_states.iter().map(|total| (true, total))) {
             if let Some(state) = STATES.iter().position(|state| *state == total.state) {
-                *totals.entry((total.role, state)).or_default() += total.total_ns as f64 / operations;
+                *totals.entry((in_guest, total.role, state)).or_default() += total.total_ns as f64 / operations;
             }
         }
         let mut lookup = Lookup::new(rules);
@@ -220,15 +222,17 @@ fn off_cpu(rules: &Rules, profiles: &[Profile], operations: f64) -> Vec<Weighted
                 frames.extend(waker);
             }
             for (state, ns) in wait.ns.iter().enumerate().filter(|(_, ns)| **ns > 0) {
-                *seen.entry((wait.role, state)).or_default().entry(frames.clone()).or_default() += *ns as f64;
+                *seen.entry((wait.in_guest, wait.role, state)).or_default().entry(frames.clone()).or_default() +=
+                    *ns as f64;
             }
         }
     }
     let mut stacks = Vec::new();
-    for ((role, state), ns) in totals {
-        let base =
-            [plain(role.name()), Named { name: STATES[state].to_owned(), layer: Some(STATES[state].to_owned()) }];
-        divide(&base, seen.get(&(role, state)).unwrap_or(&Below::new()), ns, &mut stacks);
+    for (key, ns) in totals {
+        let (in_guest, role, state) = key;
+        let whose = if in_guest { format!("{}@{GUEST}", role.name()) } else { role.name().to_owned() };
+        let base = [plain(whose), Named { name: STATES[state].to_owned(), layer: Some(STATES[state].to_owned()) }];
+        divide(&base, seen.get(&key).unwrap_or(&Below::new()), ns, &mut stacks);
     }
     stacks
 }

@@ -93,6 +93,7 @@ mod tests {
             cpus: [(3, Default::default())].into(),
             cpu: Vec::new(),
             states: Vec::new(),
+            guest_states: Vec::new(),
             events: 1,
             lost: 0,
         }

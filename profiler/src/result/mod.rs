@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, path::Path};
 use serde::{Deserialize, Serialize};
 
 pub use build::{Built, Inputs, build};
-pub use vcpus::{AccessResult, ExitResult, VcpuResult};
+pub use vcpus::{AccessResult, ExitResult, VcpuResult, VcpuTimes};
 pub use warnings::Warning;
 
 use crate::{

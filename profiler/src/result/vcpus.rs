@@ -11,11 +11,9 @@ use crate::{
     histogram::Histogram,
 };
 
-/// What a virtual processor did, ns per operation. The six states sum to the time of the phases.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct VcpuResult {
-    /// Its number.
-    pub vcpu: u8,
+/// Time of a virtual processor by what it did, ns per operation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct VcpuTimes {
     /// In the guest.
     pub guest_ns_per_op: f64,
     /// The kernel handled exits.
@@ -28,6 +26,51 @@ pub struct VcpuResult {
     pub blocked_ns_per_op: f64,
     /// The guest had nothing to do, and the kernel polled.
     pub polled_ns_per_op: f64,
+}
+
+impl VcpuTimes {
+    fn of(states: &States, operations: f64) -> Self {
+        let per = |state| states.per(state, operations);
+        Self {
+            guest_ns_per_op: per(VcpuState::Guest),
+            kernel_ns_per_op: per(VcpuState::Kernel),
+            user_ns_per_op: per(VcpuState::User),
+            scheduled_out_ns_per_op: per(VcpuState::ScheduledOut),
+            blocked_ns_per_op: per(VcpuState::Blocked),
+            polled_ns_per_op: per(VcpuState::Polled),
+        }
+    }
+    /// In the order of the fields.
+    #[must_use]
+    pub const fn all(&self) -> [f64; 6] {
+        [
+            self.guest_ns_per_op,
+            self.kernel_ns_per_op,
+            self.user_ns_per_op,
+            self.scheduled_out_ns_per_op,
+            self.blocked_ns_per_op,
+            self.polled_ns_per_op,
+        ]
+    }
+    /// All of it.
+    #[must_use]
+    pub fn sum(&self) -> f64 {
+        self.all().iter().sum()
+    }
+}
+
+/// What a virtual processor did. The six states sum to the time of the phases.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VcpuResult {
+    /// Its number.
+    pub vcpu: u8,
+    /// All its time.
+    #[serde(flatten)]
+    pub times: VcpuTimes,
+    /// That part of it in which the machine held a request, or several: from when it took it out of its tap until the answer came
+    /// back. With one request at a time, it sums to the machine's stage in the same phases.
+    #[serde(default)]
+    pub holding: VcpuTimes,
     /// How far the sum of all that is from the length of the phases, %.
     pub deviation_percent: f64,
 }
@@ -55,6 +98,9 @@ pub struct ExitResult {
     pub blocked_ns_per_op: f64,
     /// Polling.
     pub polled_ns_per_op: f64,
+    /// Of these five, while the machine held a request.
+    #[serde(default)]
+    pub holding_ns_per_op: f64,
     /// Median from exit to entry, ns.
     pub p50_ns: Option<f64>,
     /// 99 % quantile, ns.
@@ -120,26 +166,13 @@ pub(super) fn vcpus(repetitions: &[&Repetition]) -> Vec<VcpuResult> {
             let of_it =
                 |phase: &&Phase| phase.probes.iter().flat_map(|probes| &probes.vcpus).any(|total| total.vcpu == vcpu);
             let wall_ns: u64 = phases(repetitions).filter(of_it).map(|phase| phase.length_ns).sum();
-            let states = States::of(totals(repetitions).filter(|total| total.vcpu == vcpu));
-            let per = |state| states.per(state, operations);
-            let mut found = VcpuResult {
-                vcpu,
-                guest_ns_per_op: per(VcpuState::Guest),
-                kernel_ns_per_op: per(VcpuState::Kernel),
-                user_ns_per_op: per(VcpuState::User),
-                scheduled_out_ns_per_op: per(VcpuState::ScheduledOut),
-                blocked_ns_per_op: per(VcpuState::Blocked),
-                polled_ns_per_op: per(VcpuState::Polled),
-                deviation_percent: 0.0,
+            let times = |holding| {
+                let of_it = totals(repetitions).filter(|total| total.vcpu == vcpu && total.holding == holding);
+                VcpuTimes::of(&States::of(of_it), operations)
             };
-            let sum = found.guest_ns_per_op
-                + found.kernel_ns_per_op
-                + found.user_ns_per_op
-                + found.scheduled_out_ns_per_op
-                + found.blocked_ns_per_op
-                + found.polled_ns_per_op;
-            found.deviation_percent = 100.0 * (sum * operations / wall_ns.max(1) as f64 - 1.0);
-            found
+            let all = times(false);
+            let deviation_percent = 100.0 * (all.sum() * operations / wall_ns.max(1) as f64 - 1.0);
+            VcpuResult { vcpu, times: all, holding: times(true), deviation_percent }
         })
         .collect()
 }
@@ -160,7 +193,12 @@ pub(super) fn exits(repetitions: &[&Repetition]) -> Vec<ExitResult> {
     let mut found: Vec<ExitResult> = reasons
         .into_iter()
         .map(|((vcpu, reason), (count, histogram))| {
-            let states = States::of(with_reason().filter(|total| total.vcpu == vcpu && total.reason == reason));
+            let of_it = |holding| {
+                let of_it =
+                    move |total: &&VcpuTotal| total.vcpu == vcpu && total.reason == reason && total.holding == holding;
+                States::of(with_reason().filter(of_it))
+            };
+            let states = of_it(false);
             let per = |state| states.per(state, operations);
             ExitResult {
                 vcpu,
@@ -173,6 +211,7 @@ pub(super) fn exits(repetitions: &[&Repetition]) -> Vec<ExitResult> {
                 scheduled_out_ns_per_op: per(VcpuState::ScheduledOut),
                 blocked_ns_per_op: per(VcpuState::Blocked),
                 polled_ns_per_op: per(VcpuState::Polled),
+                holding_ns_per_op: VcpuTimes::of(&of_it(true), operations).sum(),
                 p50_ns: histogram.quantile_ns(0.5),
                 p99_ns: histogram.quantile_ns(0.99),
             }

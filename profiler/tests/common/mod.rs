@@ -5,23 +5,36 @@
 mod running;
 
 use std::{
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Output},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 #[allow(unused_imports, reason = "every test file uses its own share")]
 pub use running::Running;
 
+use nix::sys::signal::{SigHandler, Signal, signal};
 use profiler::{
     engine::docker,
     pack, probes,
     result::{ConfigurationResult, RunResult},
 };
 
-/// A `virtax` command.
+/// A `virtax` command. Signals reach it, even where whoever started the tests ignores them: a shell for what it starts in the
+/// background, `nohup`.
 pub fn virtax() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_virtax"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_virtax"));
+    let reset = || {
+        for caught in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            // SAFETY: the default action is no handler of ours.
+            unsafe { signal(caught, SigHandler::SigDfl) }?;
+        }
+        Ok(())
+    };
+    // SAFETY: all that it does is a system call, which is allowed between fork and exec.
+    unsafe { command.pre_exec(reset) };
+    command
 }
 
 /// One test that measures at a time: they share CPUs.
@@ -94,11 +107,20 @@ impl Drop for Quota {
     }
 }
 
+/// Whether the probes load here: asked once, as an answer takes seconds of the kernel's verifier.
+fn probes_load() -> profiler::error::Result<()> {
+    static ANSWER: OnceLock<Option<String>> = OnceLock::new();
+    match ANSWER.get_or_init(|| probes::support().err().map(|error| error.to_string())) {
+        None => Ok(()),
+        Some(why) => Err(profiler::error::Error::unsupported("no probes", why, "`virtax doctor` says what is missing")),
+    }
+}
+
 /// True if the machine has it. Otherwise the test is skipped by name, unless `VIRTAX_NO_SKIP` says that everything was
 /// set up: then it fails.
 pub fn has(feature: Feature) -> bool {
     let (name, found) = match feature {
-        Feature::Probes => ("loading BPF programs", probes::support().map(drop)),
+        Feature::Probes => ("loading BPF programs", probes_load()),
         Feature::Docker => ("a Docker daemon", docker::Client::connect().map(drop)),
         Feature::Redis => ("redis-server", pack::find_program("redis-server", "redis-server").map(drop)),
         Feature::Strace => ("strace", pack::find_program("strace", "strace").map(drop)),

@@ -132,11 +132,13 @@ pub(super) fn start(
         is_pinned: configuration.key("pin") == "on",
         _settings: settings,
     };
-    let release = guest.await_server(configuration, launched.proof.as_ref())?;
+    let ready = guest.await_server(configuration, launched.proof.as_ref())?;
+    let (release, uptime) = ready.split_once(' ').unwrap_or((&ready, "?"));
     guest.facts = [
         ("accelerator", configuration.engine.clone()),
         ("machine", configuration.key("machine").to_owned()),
-        ("guest_kernel", release),
+        ("guest_kernel", release.to_owned()),
+        ("guest_ready", format!("{uptime} s of its own time")),
         ("started_by", starter.to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
@@ -158,7 +160,7 @@ fn panic_of(console: &Path) -> Option<String> {
 }
 
 impl Guest {
-    /// Waits until the console says that the server answers; the release of its kernel. With a proof, it must be there by then, and
+    /// Waits until the console says that the server answers; the release of its kernel, and its uptime. With a proof, it must be there by then, and
     /// a machine in which nothing shows for long is given up early.
     fn await_server(&mut self, configuration: &Configuration, proof: Option<&Proof>) -> Result<String> {
         let began = Instant::now();

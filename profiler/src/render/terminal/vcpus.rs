@@ -3,7 +3,7 @@
 use comfy_table::Cell;
 
 use super::{Look, lines, micros, number};
-use crate::result::{ConfigurationResult, ExitResult};
+use crate::result::{ConfigurationResult, ExitResult, VcpuTimes};
 
 /// Exits below this number per operation are not the workload's.
 const FEWEST: f64 = 0.005;
@@ -23,18 +23,18 @@ fn processors(configuration: &ConfigurationResult, look: Look) -> String {
     let header = ["virtual CPU, detailed phases, µs/op"].iter().chain(&states).chain(&["sum off by"]).copied();
     let mut table = look.table(&header.collect::<Vec<_>>());
     for vcpu in &configuration.vcpus {
-        let times = [
-            vcpu.guest_ns_per_op,
-            vcpu.kernel_ns_per_op,
-            vcpu.user_ns_per_op,
-            vcpu.scheduled_out_ns_per_op,
-            vcpu.blocked_ns_per_op,
-            vcpu.polled_ns_per_op,
-        ];
-        let mut row = vec![Cell::new(format!("  vCPU {}", vcpu.vcpu))];
-        row.extend(times.map(|ns| number(micros(ns))));
-        row.push(number(format!("{:+.2} %", vcpu.deviation_percent)));
-        table.add_row(row);
+        let times = |name: String, times: &VcpuTimes, deviation: String| {
+            let mut row = vec![Cell::new(name)];
+            row.extend(times.all().map(|ns| number(micros(ns))));
+            row.push(number(deviation));
+            row
+        };
+        let deviation = format!("{:+.2} %", vcpu.deviation_percent);
+        table.add_row(times(format!("  vCPU {}", vcpu.vcpu), &vcpu.times, deviation));
+        // Where the kernel does not tell when a machine takes a request, this is not known.
+        if vcpu.holding.sum() > 0.0 {
+            table.add_row(times("    while its machine holds a request".to_owned(), &vcpu.holding, String::new()));
+        }
     }
     lines(&table)
 }
@@ -54,6 +54,7 @@ fn exits(configuration: &ConfigurationResult, look: Look) -> String {
         "sched. out",
         "blocked",
         "polled",
+        "holding",
         "p50",
         "p99",
     ];
@@ -67,6 +68,7 @@ fn exits(configuration: &ConfigurationResult, look: Look) -> String {
             exit.scheduled_out_ns_per_op,
             exit.blocked_ns_per_op,
             exit.polled_ns_per_op,
+            exit.holding_ns_per_op,
         ];
         let mut row = vec![
             Cell::new(format!("  vCPU {} {}", exit.vcpu, exit.reason)),

@@ -1,8 +1,6 @@
 //! Losses are made, cause by cause, and each is found counted at its own event.
 
-mod common;
-
-use common::{Feature, alone, has, run_tcp_rr};
+use crate::common::{Feature, alone, has, run_tcp_rr};
 use profiler::result::{ConfigurationResult, RunResult};
 
 const SHAPE: &[&str] = &["--rounds", "1", "--duration", "0.6"];
@@ -132,10 +130,10 @@ fn tables_take_a_bounded_memory() {
     if !has(Feature::Probes) {
         return;
     }
-    let out = common::Out::new();
-    let mut command = common::virtax();
+    let out = crate::common::Out::new();
+    let mut command = crate::common::virtax();
     command.args(["run", "tcp-rr", "--verbose", "--in", "native", "--rounds", "1", "--out"]).arg(out.path());
-    let mut run = common::Running::start(command);
+    let mut run = crate::common::Running::start(command);
     run.wait_for("step: traced phase");
     let mut bytes = 0u64;
     for entry in std::fs::read_dir(format!("/proc/{}/fdinfo", run.child.id())).unwrap().flatten() {

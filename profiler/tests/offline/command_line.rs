@@ -1,8 +1,6 @@
 //! The command line without root: help, lists, refusals and their exit codes.
 
-mod common;
-
-use common::{Out, text, virtax};
+use crate::common::{Out, text, virtax};
 
 /// Exit code and last words.
 fn refusal(arguments: &[&str]) -> (i32, String) {

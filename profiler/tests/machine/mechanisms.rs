@@ -1,10 +1,8 @@
 //! Containers of bare mechanisms, ladders of them, and known costs.
 
-mod common;
-
 use std::{collections::BTreeMap, fs, os::unix::fs::symlink, path::Path, process::Command};
 
-use common::{Feature, Out, Traces, alone, check, has, of, run_workload, succeed, text, virtax};
+use crate::common::{Feature, Out, Traces, alone, check, has, of, run_workload, succeed, text, virtax};
 use profiler::{
     counts::Role,
     ladder::{Ladder, Says},

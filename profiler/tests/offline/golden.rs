@@ -1,10 +1,8 @@
 //! A recorded run (eight rounds, host network and NAT), computed and rendered anew.
 
-mod common;
-
 use std::{fs, path::Path};
 
-use common::{Out, text, virtax};
+use crate::common::{Out, text, virtax};
 use profiler::{
     render::terminal::{self, Look},
     result::RunResult,

@@ -77,9 +77,9 @@ fn path(messages: &[Vec<Step>], index: usize) -> String {
     messages[index].iter().map(ToString::to_string).collect::<Vec<_>>().join(" → ")
 }
 
-const LOOPBACK: &str = include_str!("data/trace-tcp-rr-loopback.txt");
-const VETH: &str = include_str!("data/trace-tcp-rr-veth.txt");
-const DNAT: &str = include_str!("data/trace-tcp-rr-veth-dnat-bridge.txt");
+const LOOPBACK: &str = include_str!("../data/trace-tcp-rr-loopback.txt");
+const VETH: &str = include_str!("../data/trace-tcp-rr-veth.txt");
+const DNAT: &str = include_str!("../data/trace-tcp-rr-veth-dnat-bridge.txt");
 
 #[test]
 fn every_recorded_step_is_legal() {

@@ -1,7 +1,5 @@
 //! The real `redis-server` under many clients, what stacks say about it, and what can go wrong with it.
 
-mod common;
-
 use std::{
     fs,
     net::TcpListener,
@@ -10,14 +8,14 @@ use std::{
     time::Duration,
 };
 
-use common::{
+use crate::common::{
     Feature, Out, Quota, Traces, alone, check, child_with, has, of, repetitions, run_workload, text, virtax, wait_until,
 };
 use profiler::{
     counts::Role,
     experiment::{profiles, store},
     profile::{Profile, Space},
-    result::{ConfigurationResult, RunResult, StageResult},
+    result::{ConfigurationResult, LayerResult, RunResult, StageResult},
 };
 
 fn ready() -> bool {
@@ -102,13 +100,17 @@ fn check_system_calls(configuration: &ConfigurationResult) {
 fn check_layers(result: &RunResult) {
     let (native, nat) = (of(result, "native"), of(result, "docker:net=nat"));
     let dnat = stage(nat, "request/receive(wire@host)→xmit(bridge@host)");
+    // Each may be missing by chance among the few dozen samples of one stage: both ways have them, and this one some of them.
     for layer in ["conntrack", "NAT"] {
-        let share =
-            dnat.layers.iter().find(|found| found.layer == layer).unwrap_or_else(|| panic!("{layer}: {dnat:?}"));
+        assert!(layer_ns(native, layer) < layer_ns(nat, layer), "{layer}: {:?}", nat.stages);
+    }
+    let of_netfilter = |found: &&LayerResult| ["iptables/nftables", "conntrack", "NAT"].contains(&found.layer.as_str());
+    let shares: Vec<_> = dnat.layers.iter().filter(of_netfilter).collect();
+    for share in &shares {
         let [low, high] = share.ci95.unwrap();
         assert!(share.samples > 0 && low <= share.share && share.share <= high, "{share:?}");
-        assert!(layer_ns(native, layer) < layer_ns(nat, layer), "{layer}");
     }
+    assert!(shares.iter().map(|share| share.share).sum::<f64>() > 0.1, "{dnat:?}");
     if layer_ns(native, "conntrack") > 0.0 {
         assert!(result.warnings.iter().any(|warning| warning.name == "native-path-has-netfilter"));
     }

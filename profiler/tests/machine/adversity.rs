@@ -1,7 +1,5 @@
 //! What a run meets in the world: daemons that stop, servers that hang, disks that fill up, links that vanish, other work.
 
-mod common;
-
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -9,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Feature, Out, Running, Traces, alone, has, repetitions, send, text, virtax, wait_until};
+use crate::common::{Feature, Out, Running, Traces, alone, has, repetitions, send, text, virtax, wait_until};
 use profiler::result::RunResult;
 
 fn run(out: &Out, arguments: &[&str]) -> Running {
@@ -151,7 +149,7 @@ fn a_full_disk_ends_the_run_and_leaves_whole_repetitions() {
     }
     let mut report = virtax();
     report.arg("report").arg(copy.path());
-    common::succeed(report);
+    crate::common::succeed(report);
     assert!(RunResult::load(&copy.path()).unwrap().configurations[0].rounds >= 1);
     drop(disk);
     assert_eq!(before, Traces::now());
@@ -203,7 +201,7 @@ fn foreign_load_marks_the_rounds() {
         return;
     }
     let busy = Busy::new();
-    let result = common::run_tcp_rr(&["--in", "native", "--rounds", "2", "--duration", "0.4"]);
+    let result = crate::common::run_tcp_rr(&["--in", "native", "--rounds", "2", "--duration", "0.4"]);
     drop(busy);
     let warning = result.warnings.iter().find(|warning| warning.name == "disturbed-rounds").unwrap();
     assert!(warning.text.starts_with("2 of 2 repetitions") && warning.text.contains("other work"), "{warning:?}");
@@ -314,7 +312,7 @@ fn a_daemon_that_dies_ends_the_run_and_clean_removes_the_rest_once_it_is_back() 
     let daemon = Daemon::start(folder);
     let mut clean = virtax();
     clean.arg("clean").env("DOCKER_HOST", daemon.host());
-    common::succeed(clean);
+    crate::common::succeed(clean);
     assert_eq!(before, daemon.objects());
     assert!(!Path::new("/run/virtax").exists());
 }

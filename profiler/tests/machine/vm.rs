@@ -1,10 +1,8 @@
 //! Virtual machines, for real: QEMU with an emulated processor, a guest that virtax builds.
 
-mod common;
-
 use std::{fs, path::Path, process::Command, sync::mpsc, thread::JoinHandle, time::Duration};
 
-use common::{Feature, Out, Running, Traces, alone, check, has, of, run_workload, text, virtax, wait_until};
+use crate::common::{Feature, Out, Running, Traces, alone, check, has, of, run_workload, text, virtax, wait_until};
 use profiler::result::ConfigurationResult;
 
 /// Guests take long to boot: one repetition of each.
@@ -69,6 +67,12 @@ fn requests_are_followed_into_a_guest_and_out_of_it() {
     assert!(picture.contains("no evidence of KVM") && picture.contains("server@guest"));
     let picture = fs::read_to_string(out.path().join("cpu.tcg-net-tap.svg")).unwrap();
     assert!(picture.contains("guest"), "{picture}");
+    let picture = fs::read_to_string(out.path().join("off-cpu.tcg-net-tap.svg")).unwrap();
+    assert!(picture.contains("server@guest"), "{picture}");
+    // The first of them may have started while this machine did something else.
+    let ready = result.configurations.iter().filter_map(|configuration| configuration.settings.get("guest_ready"));
+    let seconds: Vec<f64> = ready.map(|text| text.split(' ').next().unwrap().parse().unwrap()).collect();
+    assert!(seconds.len() == 4 && seconds.iter().any(|seconds| (0.1..5.0).contains(seconds)), "{seconds:?}");
     let emulated: Vec<_> = result.warnings.iter().filter(|warning| warning.name == "emulated").collect();
     assert_eq!(emulated.len(), 4);
     assert!(emulated[0].text.contains("no evidence of KVM's cost"));
@@ -267,7 +271,7 @@ fn guests_that_do_not_start_are_explained() {
 
 /// Copies what the drivers of virtax's machines can be made of.
 fn copy_drivers(from: &Path, to: &Path) {
-    for path in common::files_below(from) {
+    for path in crate::common::files_below(from) {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if ["virtio", "failover", "rng", "modules.builtin"].iter().any(|part| name.contains(part)) {
             let folder = if name.contains(".ko") { to.join("kernel") } else { to.to_owned() };

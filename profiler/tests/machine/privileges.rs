@@ -1,10 +1,8 @@
 //! The least that a run must be allowed, and the less that its children are.
 
-mod common;
-
 use std::process::Command;
 
-use common::{Feature, Out, Running, Traces, alone, child_with, has, text, virtax, wait_until};
+use crate::common::{Feature, Out, Running, Traces, alone, child_with, has, text, virtax, wait_until};
 use profiler::{child::NOBODY, privileges::CAPABILITIES};
 
 fn short(name: &str) -> String {

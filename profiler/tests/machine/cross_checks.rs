@@ -1,7 +1,5 @@
 //! Counts and times against instruments that are not virtax: strace, /proc, bpftrace, and the client's own histogram.
 
-mod common;
-
 use std::{
     fs,
     io::Write,
@@ -10,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Feature, Out, Running, alone, has, of, run_workload, send, text, virtax};
+use crate::common::{Feature, Out, Running, alone, has, of, run_workload, send, text, virtax};
 use profiler::{
     counts::Role,
     experiment::{records, store},
@@ -184,7 +182,7 @@ fn three_stages_are_those_that_bpftrace_measures() {
     let server = run.party("tcp-rr-server");
     let script = out.path().with_extension("bt");
     fs::File::create(&script).unwrap().write_all(SCRIPT.replace("SERVER", &server.to_string()).as_bytes()).unwrap();
-    let bpftrace = common::bpftrace(&script);
+    let bpftrace = crate::common::bpftrace(&script);
     sleep(Duration::from_secs(10));
     interrupt(&bpftrace);
     let output = bpftrace.wait_with_output().unwrap();

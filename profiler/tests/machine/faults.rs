@@ -1,7 +1,5 @@
 //! Runs that end badly: what they leave behind (nothing), and what they keep (every finished repetition).
 
-mod common;
-
 use std::{
     path::Path,
     process::{Child, Command, Stdio},
@@ -9,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Feature, Out, Running, Traces, alone, child_with, has, repetitions, text, virtax, wait_until};
+use crate::common::{Feature, Out, Running, Traces, alone, child_with, has, repetitions, text, virtax, wait_until};
 use profiler::result::RunResult;
 use rand::{RngExt, SeedableRng};
 
@@ -111,7 +109,7 @@ fn clean_removes_what_a_killed_run_left_and_nothing_else() {
         sleep(Duration::from_millis(milliseconds));
         signal(&run, libc::SIGKILL);
         run.wait().unwrap();
-        let cleaned = common::succeed({
+        let cleaned = crate::common::succeed({
             let mut command = virtax();
             command.arg("clean");
             command
@@ -289,7 +287,8 @@ fn dropped_segments_stay_in_the_books() {
         return;
     }
     let _dropper = Dropper::new();
-    let result = common::run_tcp_rr(&["--in", "native", "--rounds", "1", "--duration", "2", "--set", "connections=8"]);
+    let result =
+        crate::common::run_tcp_rr(&["--in", "native", "--rounds", "1", "--duration", "2", "--set", "connections=8"]);
     let native = &result.configurations[0];
     assert!(native.counters["drops"] > 0, "{:?}", native.counters);
     assert_eq!(native.losses.lost.values().sum::<u64>(), 0, "{:?}", native.losses);

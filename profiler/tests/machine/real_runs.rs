@@ -1,8 +1,6 @@
 //! Real requests: natively and through Docker, with everything that the waterfall promises.
 
-mod common;
-
-use common::{Feature, Traces, alone, check, has, of, run_tcp_rr};
+use crate::common::{Feature, Traces, alone, check, has, of, run_tcp_rr};
 use profiler::{
     points::{PROBES, Set},
     probes,

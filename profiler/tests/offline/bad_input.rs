@@ -1,14 +1,12 @@
 //! Bad input of every kind: refused with words that help, by the documented exit codes, never with a panic.
 
-mod common;
-
 use std::{
     fs,
     io::Write,
     path::{Path, PathBuf},
 };
 
-use common::{text, virtax};
+use crate::common::{text, virtax};
 use profiler::{render::terminal, result::RunResult, run};
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -1,10 +1,8 @@
 //! Virtual machines through libvirt's embedded driver, and what can be changed of them.
 
-mod common;
-
 use std::{fs, path::Path};
 
-use common::{Feature, Out, Running, Traces, alone, check, has, of, run_workload, text, virtax};
+use crate::common::{Feature, Out, Running, Traces, alone, check, has, of, run_workload, text, virtax};
 
 const SHORT: [&str; 6] = ["--rounds", "1", "--duration", "1.2", "--placement", "split"];
 

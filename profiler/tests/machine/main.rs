@@ -1,0 +1,15 @@
+//! What needs root, and a machine that can do it: real servers under real probes, in containers and guests; one test at a time
+//! ([`common::alone`]).
+
+mod adversity;
+#[path = "../common/mod.rs"]
+mod common;
+mod cross_checks;
+mod faults;
+mod libvirt;
+mod losses;
+mod mechanisms;
+mod privileges;
+mod real_runs;
+mod redis;
+mod vm;

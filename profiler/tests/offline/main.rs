@@ -1,0 +1,9 @@
+//! What needs neither root nor a machine: recorded inputs, pictures and tables as reviewed, the command line, input that is bad.
+
+mod bad_input;
+mod command_line;
+#[path = "../common/mod.rs"]
+mod common;
+mod formats;
+mod golden;
+mod recorded_paths;
