@@ -2,14 +2,14 @@
 //! one. In between, the machine holds the token, and its connection tells whose it is.
 
 use profiler_common::{
-    CLIENT, Counter, EMPTY, Packet, READ, SERVER, Socket, Token,
+    CLIENT, Counter, EMPTY, Packet, READ, SERVER, Socket, Token, crossing_number,
     point::{AT_RECEIVE, DROPPED, TAKEN, at_device},
 };
 
 use crate::{
     kernel::{Kernel, read},
     loss::drop_entry,
-    maps::{count, count_inside, device, is_boundary, now},
+    maps::{comes_in, count, count_inside, device, goes_out, is_boundary, now},
     path::{Fault, pass_device, tag_of_packet},
     phase::Phase,
     settings,
@@ -23,10 +23,10 @@ const IPPROTO_TCP: u8 = 6;
 
 /// The connection of the message at this IPv4 header, as seen from outside: the other side's address and port, and the machine's
 /// port, as they stand in the headers (RFC 791, 3.1; RFC 9293, 3.1). 0: it is no TCP segment with payload, or not the first
-/// fragment.
+/// fragment. With it comes the message's number, see [`profiler_common::Crossing`].
 #[cold]
 #[inline(never)]
-fn connection_key(header: u64, outwards: u32) -> u64 {
+fn connection_key(header: u64, outwards: u32, number: &mut u32) -> u64 {
     let ip: [u8; 20] = read(header, 0);
     let words = u32::from(ip[0] & 15);
     let fragment = u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff;
@@ -43,6 +43,7 @@ fn connection_key(header: u64, outwards: u32) -> u64 {
     let from = u16::from_be_bytes([tcp[0], tcp[1]]);
     let to = u16::from_be_bytes([tcp[2], tcp[3]]);
     let (address, outside, inside) = if outwards != 0 { (destination, to, from) } else { (source, from, to) };
+    *number = crossing_number(u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]), outside);
     u64::from(address) << 32 | u64::from(outside) << 16 | u64::from(inside)
 }
 
@@ -54,7 +55,8 @@ pub fn leaves<K: Kernel, const D: bool>(control: Phase<D>, packet: &mut Packet, 
     }
     let head: u64 = K::load(skb, settings::skb_head());
     let network: u16 = K::load(skb, settings::skb_network());
-    let key = connection_key(head + u64::from(network), 0);
+    let mut number = 0;
+    let key = connection_key(head + u64::from(network), 0, &mut number);
     if key == 0 {
         // Not understood: it stays with the skb, and is lost where that is freed, which is counted.
         return None;
@@ -73,6 +75,8 @@ pub fn leaves<K: Kernel, const D: bool>(control: Phase<D>, packet: &mut Packet, 
     connection.socket = packet.socket;
     connection.counted = packet.counted;
     connection.state = READ;
+    connection.crossing = number;
+    comes_in(&control, number, packet.token.at_ns);
     packet.connection = index;
     packet.live = 0;
     None
@@ -93,7 +97,7 @@ pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
         return arrives::<K, D>(control, skb, place);
     }
     let data: u64 = K::load(skb, settings::skb_data());
-    let key = connection_key(data, 1);
+    let key = connection_key(data, 1, &mut 0);
     let index = if key == 0 { 0 } else { find_connection(key) };
     if index == 0 {
         return None;
@@ -107,6 +111,7 @@ pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     let counted = core::mem::replace(&mut connection.counted, 0);
     let was_taken = connection.token.point == TAKEN;
     let passed = pass_device(control, &mut connection.token, AT_RECEIVE, dev, 0, 0);
+    goes_out(&control, core::mem::take(&mut connection.crossing), connection.token.at_ns);
     if control.splits() && was_taken {
         vcpu::gives_back(&control, connection.token.at_ns);
     }
@@ -116,7 +121,7 @@ pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     let token = Token { role: SERVER, ..connection.token };
     // The sender as the skb has it: whoever looks at it next compares it with that.
     let sender: u64 = K::load(skb, settings::skb_sk());
-    let carried = Carried { key: skb, socket: sender, token: &token, queued_ns: 0, live: 1, counted };
+    let carried = Carried { key: skb, socket: sender, token: &token, queued_ns: 0, live: 1, counted, crossing: 0 };
     if !put_packet(&carried) {
         return Some(lose(&token, counted, Counter::LostPacketTable));
     }
@@ -132,18 +137,20 @@ pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
 #[inline(always)]
 fn arrives<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, place: u8) -> Fault {
     let data: u64 = K::load(skb, settings::skb_data());
-    let key = connection_key(data, 0);
+    let mut number = 0;
+    let key = connection_key(data, 0, &mut number);
     if key == 0 || key as u32 & 0xffff != control.inside_port {
         return None;
     }
     let at_ns = now();
+    comes_in(&control, number, at_ns);
     let token = Token { at_ns, epoch: control.epoch, record: 0, point: at_device(AT_RECEIVE, place), role: CLIENT };
     let counted = (at_ns >= control.open_ns && at_ns < control.close_ns) as u8;
     if counted != 0 {
         count(Counter::Followed);
     }
     let sender: u64 = K::load(skb, settings::skb_sk());
-    let carried = Carried { key: skb, socket: sender, token: &token, queued_ns: 0, live: 1, counted };
+    let carried = Carried { key: skb, socket: sender, token: &token, queued_ns: 0, live: 1, counted, crossing: number };
     if put_packet(&carried) { None } else { Some(lose(&token, counted, Counter::LostPacketTable)) }
 }
 
@@ -155,6 +162,7 @@ pub fn departs<const D: bool>(control: Phase<D>, socket: &mut Socket, index: u8)
         return false;
     }
     let at_ns = socket.token.at_ns;
+    goes_out(&control, core::mem::take(&mut socket.crossing), at_ns);
     let inside = at_ns < control.close_ns;
     if inside && at_ns >= control.open_ns {
         count(Counter::Operations);
@@ -215,6 +223,7 @@ pub fn taken(control: Phase<true>, skb: u64) -> Fault {
         connection.state = EMPTY;
         return Some(lose(token, connection.counted, cause));
     }
+    comes_in(&control, connection.crossing, token.at_ns);
     if control.splits() {
         vcpu::takes(&control, token.at_ns);
     }

@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use profiler_common::{
-    CONNECTION_SLOTS, COUNTERS, Connection, Control, Counter, Cpu, Device, PACKET_SLOTS, Packet, RECORD_SLOTS,
+    CONNECTION_SLOTS, COUNTERS, Connection, Control, Counter, Cpu, Crossing, Device, PACKET_SLOTS, Packet, RECORD_SLOTS,
     ROLES as ROLE_COUNT, Record, SLOTS, STAGES, Socket, Stage, Thread, Wait,
     point::DEVICES,
     state::{RUNNING, STATES},
@@ -56,6 +56,8 @@ static STATE_TOTALS: PerCpuArray<[[[u64; 2]; STATES]; ROLE_COUNT]> = PerCpuArray
 /// Ports and pages that guests have accessed; 0: free.
 #[map]
 static VM_PLACES: Array<u64> = Array::with_max_entries(vcpu::PLACES, MMAPABLE);
+#[map]
+static CROSSINGS: Array<Crossing> = Array::with_max_entries(profiler_common::CROSSINGS, MMAPABLE);
 #[map]
 static HELD: Array<vcpu::Held> = Array::with_max_entries(1, 0);
 #[map]
@@ -128,6 +130,32 @@ pub fn thread(tid: u32) -> Option<&'static mut Thread> {
     }
     let slot = unsafe { &mut *THREADS.get_ptr_mut(tid & (SLOTS - 1))? };
     (slot.tid == tid).then_some(slot)
+}
+
+/// A request comes into the virtual machine, or its answer goes out. Two that share a place both lose it: neither number is found whole.
+#[inline(always)]
+pub fn comes_in(control: &Control, number: u32, at_ns: u64) {
+    if let Some(crossing) = crossing(number) {
+        *crossing = Crossing { epoch: control.epoch, number, since_ns: at_ns, until_ns: 0 };
+    }
+}
+
+#[inline(always)]
+pub fn goes_out(control: &Control, number: u32, at_ns: u64) {
+    if let Some(crossing) = crossing(number) {
+        if crossing.number == number && crossing.epoch == control.epoch {
+            crossing.until_ns = at_ns;
+        }
+    }
+}
+
+#[inline(always)]
+fn crossing(number: u32) -> Option<&'static mut Crossing> {
+    if number == 0 {
+        return None;
+    }
+    let place = profiler_common::crossing_place(number) & (profiler_common::CROSSINGS - 1);
+    CROSSINGS.get_ptr_mut(place).map(|crossing| unsafe { &mut *crossing })
 }
 
 /// How long the virtual machine has held requests.

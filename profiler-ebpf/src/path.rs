@@ -169,7 +169,15 @@ pub fn queue<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
         return None;
     }
     let token = Token { epoch: control.epoch, ..Token::default() };
-    put_packet(&Carried { key: skb, socket: sender, token: &token, queued_ns: at_ns, live: 0, counted: 0 });
+    put_packet(&Carried {
+        key: skb,
+        socket: sender,
+        token: &token,
+        queued_ns: at_ns,
+        live: 0,
+        counted: 0,
+        crossing: 0,
+    });
     None
 }
 
@@ -226,7 +234,15 @@ fn first_hop<K: Kernel, const D: bool>(control: Phase<D>, socket: &mut Socket, s
         Ok(_) => {}
     }
     let carried =
-        Carried { key: skb, socket: socket.key, token: &socket.token, queued_ns: 0, live: 1, counted: socket.counted };
+        Carried {
+            key: skb,
+            socket: socket.key,
+            token: &socket.token,
+            queued_ns: 0,
+            live: 1,
+            counted: socket.counted,
+            crossing: 0,
+        };
     if !put_packet(&carried) {
         return give_up(&control, socket, Counter::LostPacketTable);
     }
@@ -325,6 +341,7 @@ pub fn delivered<K: Kernel, const D: bool>(control: Phase<D>, address: u64, skb:
     socket.token = packet.token;
     socket.token.role = socket.role;
     socket.counted = packet.counted;
+    socket.crossing = packet.crossing;
     socket.state = UNREAD;
     if control.tags() {
         work_on(tag_of(socket), false);
@@ -448,7 +465,8 @@ pub fn follow_socket(address: u64, token: Token, reader: u32) -> Fault {
         slot: 0,
         reader,
         lock: 1,
-        unused: [0; 2],
+        crossing: 0,
+        unused: [0; 3],
     };
     if put_socket(&new) {
         return None;

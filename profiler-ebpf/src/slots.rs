@@ -170,6 +170,7 @@ pub struct Carried<'a> {
     pub queued_ns: u64,
     pub live: u8,
     pub counted: u8,
+    pub crossing: u32,
 }
 
 /// The slot takes the packet, if it is free or of the same address.
@@ -192,6 +193,7 @@ fn take_packet(slot: &mut Packet, value: &Carried) -> bool {
         slot.queued_ns = value.queued_ns;
         slot.counted = value.counted;
         slot.connection = 0;
+        slot.crossing = value.crossing;
         slot.live = value.live;
     }
     unlock(&mut slot.lock);

@@ -23,6 +23,18 @@ fn lower_ns(bucket: usize) -> f64 {
     f64::from(BUCKETS_PER_OCTAVE + within) * f64::from(octave - 3).exp2()
 }
 
+/// The bucket of a duration, by the probes' arithmetic.
+#[must_use]
+pub fn bucket_of(ns: u64) -> u16 {
+    let value = ns.min(0x7fff_ffff) as u32;
+    if value < 1 << FIRST_OCTAVE {
+        return 0;
+    }
+    let octave = value.ilog2();
+    let within = (value >> (octave - 3)) & (BUCKETS_PER_OCTAVE - 1);
+    (1 + (octave - FIRST_OCTAVE) * BUCKETS_PER_OCTAVE + within).min(BUCKETS as u32 - 1) as u16
+}
+
 impl Histogram {
     /// Adds counts; buckets out of range are ignored.
     pub fn add(&mut self, buckets: &[(u16, u32)]) {
@@ -61,21 +73,10 @@ mod tests {
 
     use super::*;
 
-    /// The probes' arithmetic, in plain words.
-    fn bucket_of(value: u64) -> usize {
-        let value = value.min(0x7fff_ffff) as u32;
-        if value < 1 << FIRST_OCTAVE {
-            return 0;
-        }
-        let octave = 31 - value.leading_zeros();
-        let within = value >> (octave - 3) & (BUCKETS_PER_OCTAVE - 1);
-        ((1 + (octave - FIRST_OCTAVE) * BUCKETS_PER_OCTAVE + within) as usize).min(BUCKETS - 1)
-    }
-
     proptest! {
         #[test]
         fn a_value_lies_in_its_bucket_and_a_bucket_is_an_eighth_wide(value in 32u64..1 << 30) {
-            let bucket = bucket_of(value);
+            let bucket = usize::from(bucket_of(value));
             let (low, high) = (lower_ns(bucket), lower_ns(bucket + 1));
             prop_assert!(low <= value as f64 && (value as f64) < high);
             prop_assert!(high / low <= 1.126);
@@ -85,7 +86,7 @@ mod tests {
         fn quantiles_are_monotone(values in prop::collection::vec(0u64..5_000_000_000, 1..100)) {
             let mut histogram = Histogram::default();
             for value in values {
-                histogram.add(&[(bucket_of(value) as u16, 1)]);
+                histogram.add(&[(bucket_of(value), 1)]);
             }
             let quantiles: Vec<f64> = (0..=10).filter_map(|tenth| histogram.quantile_ns(f64::from(tenth) / 10.0)).collect();
             prop_assert_eq!(quantiles.len(), 11);
@@ -96,7 +97,7 @@ mod tests {
     #[test]
     fn the_median_of_one_value_is_near_it() {
         let mut histogram = Histogram::default();
-        histogram.add(&[(bucket_of(1_900) as u16, 1000)]);
+        histogram.add(&[(bucket_of(1_900), 1000)]);
         let median = histogram.quantile_ns(0.5).unwrap();
         assert!((median / 1_900.0 - 1.0).abs() < 0.07, "{median}");
         assert_eq!(Histogram::default().quantile_ns(0.5), None);

@@ -204,7 +204,9 @@ impl Agent {
                 noted: (probes.counter(Counter::Events), probes.counter(Counter::EventsRingFull) + unreadable),
             });
         }
-        Ok(GuestCounts { probes, devices: labels.devices().cloned().collect() })
+        let crossings =
+            if phase.kind == PhaseKind::Traced { self.probes.crossings(&phase.control) } else { Vec::new() };
+        Ok(GuestCounts { probes, devices: labels.devices().cloned().collect(), crossings, matched: None })
     }
 
     /// Names are looked up once, when nothing is measured any more.

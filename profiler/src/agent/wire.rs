@@ -1,17 +1,21 @@
 //! What host and agent say to each other: a line of JSON each.
 
-use std::io::{self, BufRead, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, BufRead, Write},
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     counts::{DeviceInfo, PhaseKind, ProbeCounts},
+    histogram::bucket_of,
     input,
     profile::Profile,
 };
 
 /// Both sides must have the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Name of the machine's port.
 pub const PORT: &str = "virtax";
 /// Longest line, bytes: a guest may be broken, or hostile.
@@ -81,6 +85,53 @@ pub struct GuestCounts {
     pub probes: ProbeCounts,
     /// Devices on the path.
     pub devices: Vec<DeviceInfo>,
+    /// In traced phases: single requests by number, and how long the guest had them, ns. Only while they travel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub crossings: Vec<(u32, u64)>,
+    /// Those put together with the host's, by the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matched: Option<Matched>,
+}
+
+/// Requests that host and guest saw both, put together one by one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Matched {
+    /// How many there are.
+    pub count: u64,
+    /// Those left out because the guest had them for longer than its machine: none, if both tell the truth.
+    pub contradicted: u64,
+    /// Time in the machine, by the host, ns.
+    pub held_ns: u64,
+    /// Time in the guest, by its own clock, ns.
+    pub residence_ns: u64,
+    /// `(bucket, count)` of the differences, see [`crate::histogram`].
+    pub buckets: Vec<(u16, u32)>,
+}
+
+impl Matched {
+    /// Puts together what either side knows of requests by their numbers. A number that one side has twice is of two requests.
+    #[must_use]
+    pub fn of(host: &[(u32, u64)], guest: &[(u32, u64)]) -> Self {
+        let mut inside: BTreeMap<u32, Option<u64>> = BTreeMap::new();
+        for (number, ns) in guest {
+            inside.entry(*number).and_modify(|found| *found = None).or_insert(Some(*ns));
+        }
+        let mut matched = Self::default();
+        let mut buckets: BTreeMap<u16, u32> = BTreeMap::new();
+        for (number, held_ns) in host {
+            let Some(residence_ns) = inside.remove(number).flatten() else { continue };
+            let Some(toll_ns) = held_ns.checked_sub(residence_ns) else {
+                matched.contradicted += 1;
+                continue;
+            };
+            matched.count += 1;
+            matched.held_ns += held_ns;
+            matched.residence_ns += residence_ns;
+            *buckets.entry(bucket_of(toll_ns)).or_default() += 1;
+        }
+        matched.buckets = buckets.into_iter().collect();
+        matched
+    }
 }
 
 /// Sends a line.
@@ -136,6 +187,17 @@ mod tests {
         let said = Reply::Counted(Box::default());
         say(&mut line, &said).unwrap();
         assert_eq!(hear::<Reply>(&mut BufReader::new(line.as_slice())).unwrap(), said);
+    }
+
+    #[test]
+    fn requests_are_put_together_by_their_numbers() {
+        let host = [(1, 100), (2, 200), (3, 300), (4, 50), (5, 70)];
+        let guest = [(3, 100), (1, 60), (9, 1), (4, 51), (5, 1), (5, 2)];
+        let matched = Matched::of(&host, &guest);
+        assert_eq!((matched.count, matched.contradicted), (2, 1));
+        assert_eq!((matched.held_ns, matched.residence_ns), (400, 160));
+        assert_eq!(matched.buckets, [(bucket_of(40), 1), (bucket_of(200), 1)]);
+        assert_eq!(Matched::of(&host, &[]), Matched::default());
     }
 
     #[test]

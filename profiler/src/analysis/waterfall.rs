@@ -333,8 +333,11 @@ fn stage_rows(traced: &[Sums], repetitions: &[&Repetition]) -> Vec<Row> {
 pub(super) fn histogram_of(repetitions: &[&Repetition], kind: PhaseKind, part: bool, key: &StageKey) -> Histogram {
     let mut histogram = Histogram::default();
     for phase in repetitions.iter().flat_map(|repetition| of_kind(repetition, kind)) {
-        // Of a boundary whose inside is known, only the mean is: what is left of each request's time is not seen.
+        // Of a boundary whose inside is known, what is left is known of the requests that both sides saw.
         let whole = phase.guest.is_some() && path::is_boundary(key);
+        if whole && !part {
+            histogram.add(inside::toll(phase));
+        }
         let in_guest = phase.guest.iter().flat_map(|guest| &guest.probes.stages);
         for stage in phase.probes.iter().filter(|_| !whole).flat_map(|probes| &probes.stages).chain(in_guest) {
             if stage.part == part && stage.role == key.role && stage.from == key.from && stage.to == key.to {

@@ -14,6 +14,7 @@ use super::{
     raw::RawPhase,
 };
 use crate::{
+    agent::wire::Matched,
     counts::{Costs, Phase, PhaseKind, ProbeCost},
     engine::vm::Agent,
     error::{Error, Result},
@@ -250,7 +251,11 @@ impl<'a> Measurement<'a> {
         };
         self.probes.stop();
         drop(attached);
-        let guest = self.agent.as_mut().filter(|_| waited.is_ok()).and_then(|agent| agent.end());
+        let mut guest = self.agent.as_mut().filter(|_| waited.is_ok()).and_then(|agent| agent.end());
+        if let Some(guest) = &mut guest {
+            let of_guest = std::mem::take(&mut guest.crossings);
+            guest.matched = Some(Matched::of(&self.probes.crossings(&control), &of_guest));
+        }
         self.attached += attached_at.elapsed();
         waited?;
         taken.take(self.probes);

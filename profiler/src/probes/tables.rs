@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use profiler_common::{
-    CALL_KEYS, CLIENT, CONNECTION_SLOTS, COUNTERS, Connection, Counter, Device, EMPTY, EXIT_KEYS, PACKET_SLOTS, Packet,
-    RECORD_SLOTS, ROLES, Record, SLOTS, STAGES, SYSTEM_CALLS, Socket, Stage, Thread,
+    CALL_KEYS, CLIENT, CONNECTION_SLOTS, COUNTERS, CROSSINGS, Connection, Counter, Crossing, Device, EMPTY, EXIT_KEYS,
+    PACKET_SLOTS, Packet, RECORD_SLOTS, ROLES, Record, SLOTS, STAGES, SYSTEM_CALLS, Socket, Stage, Thread,
     point::{DEVICES, RECEIVED},
     state::{self, STATES},
 };
@@ -103,6 +103,7 @@ pub(super) struct Tables {
     devices: MappedArray<Device>,
     stage_keys: MappedArray<u64>,
     places: MappedArray<u64>,
+    crossings: MappedArray<Crossing>,
 }
 
 impl Tables {
@@ -116,6 +117,7 @@ impl Tables {
             devices: MappedArray::new(map(bpf, "DEVICE_TABLE")?, DEVICES)?,
             stage_keys: MappedArray::new(map(bpf, "STAGE_KEYS")?, STAGES)?,
             places: MappedArray::new(map(bpf, "VM_PLACES")?, profiler_common::vcpu::PLACES)?,
+            crossings: MappedArray::new(map(bpf, "CROSSINGS")?, CROSSINGS)?,
         })
     }
 }
@@ -207,6 +209,18 @@ impl Loaded {
         Ok(counts)
     }
 
+    /// Requests that came into the virtual machine and left it within the phase: number, and how long they stayed, ns.
+    #[must_use]
+    pub fn crossings(&self, phase: &profiler_common::Control) -> Vec<(u32, u64)> {
+        let within = |crossing: &Crossing| {
+            crossing.epoch == phase.epoch
+                && (phase.open_ns..phase.close_ns).contains(&crossing.since_ns)
+                && (crossing.since_ns..phase.close_ns).contains(&crossing.until_ns)
+        };
+        let found = self.tables.crossings.iter().filter(within);
+        found.map(|crossing| (crossing.number, crossing.until_ns - crossing.since_ns)).collect()
+    }
+
     /// All sockets count as never seen.
     pub fn forget_sockets(&self) {
         self.tables.sockets.clear();
@@ -225,6 +239,7 @@ impl Loaded {
         self.tables.records.clear();
         self.tables.devices.clear();
         self.tables.places.clear();
+        self.tables.crossings.clear();
         self.forget_stages()?;
         self.forget_roles()?;
         while self.ring.next().is_some() {}

@@ -1,8 +1,8 @@
 //! The inside of a virtual machine, as its agent saw it, put where the host saw one stage.
 //!
 //! The host knows how long the machine held requests, the guest, by its own clock, how long it held them between receiving and sending
-//! at its card. The difference is the boundary's toll. Both are means over the requests of a phase of one length, of which the guest's
-//! lies some milliseconds beside the host's.
+//! at its card. The difference is the boundary's toll. It is taken request by request, of those that both saw from beginning to end; where
+//! they have too few in common, from the means of a phase of one length, of which the guest's lies some milliseconds beside the host's.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +10,7 @@ use profiler_common::Counter;
 
 use super::{LOSSES, key_of, of_kind};
 use crate::{
+    agent::wire::Matched,
     analysis::path::{StageKey, is_boundary},
     counts::{Phase, PhaseKind, Repetition, StageTotal},
 };
@@ -29,6 +30,10 @@ pub(super) struct Inside {
 const APART: f64 = 0.25;
 /// The share of a guest's requests that may be lost there.
 const LOST: f64 = 0.001;
+/// The share of requests that both sides must have seen whole, for the toll to be theirs.
+const ENOUGH: f64 = 0.25;
+/// The share of these that the guest may claim to have had for longer than its machine.
+const CONTRADICTED: f64 = 0.01;
 
 /// The guest's stages of a phase; nothing where there is no agent, where it saw other requests than the host, or lost some.
 pub(super) fn stages(phase: &Phase) -> Inside {
@@ -43,12 +48,30 @@ pub(super) fn stages(phase: &Phase) -> Inside {
     if operations == 0 || apart > APART * boundary.count as f64 || lost as f64 > LOST * operations as f64 {
         return Inside::default();
     }
-    let scaled = |number: u64| (number as f64 / operations as f64 * boundary.count as f64).round() as u64;
+    let per_operation = boundary.count as f64 / operations as f64;
+    let scaled = |number: u64, factor: f64| (number as f64 * factor).round() as u64;
+    let guests_ns = guest
+        .probes
+        .stages
+        .iter()
+        .filter(|stage| !stage.part)
+        .fold(0, |sum: u64, stage| sum.saturating_add(stage.total_ns));
+    let time_factor = match matched(phase, boundary) {
+        Some(matched) => {
+            let toll_ns = (matched.held_ns - matched.residence_ns) as f64 / matched.count as f64;
+            (boundary.total_ns as f64 - toll_ns * boundary.count as f64).max(0.0) / guests_ns.max(1) as f64
+        }
+        None => per_operation,
+    };
     let stages: Vec<StageTotal> = guest
         .probes
         .stages
         .iter()
-        .map(|stage| StageTotal { count: scaled(stage.count), total_ns: scaled(stage.total_ns), ..stage.clone() })
+        .map(|stage| StageTotal {
+            count: scaled(stage.count, per_operation),
+            total_ns: scaled(stage.total_ns, time_factor),
+            ..stage.clone()
+        })
         .collect();
     let whole = stages.iter().filter(|stage| !stage.part).map(|stage| stage.total_ns);
     let residence_ns = whole.fold(0, u64::saturating_add);
@@ -56,6 +79,22 @@ pub(super) fn stages(phase: &Phase) -> Inside {
         return Inside::default();
     }
     Inside { stages, boundary: Some(key_of(boundary)), residence_ns }
+}
+
+/// The requests that both sides saw, if they are enough to speak for the stage.
+fn matched<'a>(phase: &'a Phase, boundary: &StageTotal) -> Option<&'a Matched> {
+    let matched = phase.guest.as_ref()?.matched.as_ref()?;
+    let enough = matched.count as f64 >= ENOUGH * boundary.count as f64 && matched.count > 0;
+    let agree = matched.contradicted as f64 <= CONTRADICTED * matched.count as f64;
+    (enough && agree && matched.residence_ns <= matched.held_ns).then_some(matched)
+}
+
+/// What is left of the boundary for single requests: counts by bucket. Empty where only the mean is known.
+pub(super) fn toll(phase: &Phase) -> &[(u16, u32)] {
+    let boundaries = phase.probes.iter().flat_map(|probes| &probes.stages);
+    let boundary =
+        boundaries.filter(|stage| !stage.part && is_boundary(&key_of(stage))).max_by_key(|stage| stage.count);
+    boundary.and_then(|boundary| matched(phase, boundary)).map_or(&[], |matched| &matched.buckets)
 }
 
 /// Keys of all stages that lie in guests.
@@ -100,7 +139,7 @@ mod tests {
             length_ns: 1000,
             client: Default::default(),
             probes: Some(host),
-            guest: Some(GuestCounts { probes: guest, devices: Vec::new() }),
+            guest: Some(GuestCounts { probes: guest, ..GuestCounts::default() }),
             account: None,
         }
     }
@@ -112,6 +151,30 @@ mod tests {
         assert_eq!(inside.residence_ns, 500);
         assert_eq!(inside.stages.iter().map(|stage| stage.count).collect::<Vec<_>>(), [10, 10]);
         assert!(inside.boundary.is_some_and(|key| is_boundary(&key)));
+    }
+
+    #[test]
+    fn requests_that_both_saw_say_what_the_boundary_takes() {
+        let with = |matched: Matched| {
+            let mut phase = phase(12, 600);
+            phase.guest.as_mut().unwrap().matched = Some(matched);
+            phase
+        };
+        // 40 ns a request; the machine had ten for 1000 ns.
+        let four = Matched { count: 4, contradicted: 0, held_ns: 400, residence_ns: 240, buckets: vec![(9, 4)] };
+        let found = with(four.clone());
+        assert_eq!(stages(&found).residence_ns, 600);
+        assert_eq!(toll(&found), [(9, 4)]);
+        // Too few, or not to be believed: then by the means.
+        for doubtful in [
+            Matched { count: 2, ..four.clone() },
+            Matched { contradicted: 1, ..four.clone() },
+            Matched { residence_ns: 401, ..four },
+        ] {
+            let found = with(doubtful);
+            assert_eq!(stages(&found).residence_ns, 500);
+            assert!(toll(&found).is_empty());
+        }
     }
 
     #[test]
