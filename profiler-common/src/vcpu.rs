@@ -69,15 +69,21 @@ pub struct Held {
     pub since_ns: u64,
     /// Time before that, ns.
     pub sum_ns: u64,
+    /// The last time before that, ns: what is divided up may lie in the past.
+    pub last_from_ns: u64,
+    /// Its end, ns.
+    pub last_until_ns: u64,
 }
 
-const _: () = assert!(size_of::<Held>() == 24);
+const _: () = assert!(size_of::<Held>() == 40);
 
 /// States of virtual processors have totals along with them, too: their keys begin here.
 pub const EXIT_KEYS: u32 = 1 << 28;
 
 /// Bit of such a key: of the time in a state, that in which the machine held a request.
 pub const HOLDING: u32 = 1 << 26;
+/// Virtual processors of which that is kept.
+pub const HOLDING_NUMBERS: u8 = 4;
 
 /// Packs a state, a virtual processor's number (below [`NUMBERS`]) and the reason of an exit (or a place) into a key
 /// of the same table.

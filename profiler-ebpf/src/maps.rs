@@ -59,7 +59,7 @@ static VM_PLACES: Array<u64> = Array::with_max_entries(vcpu::PLACES, MMAPABLE);
 #[map]
 static CROSSINGS: Array<Crossing> = Array::with_max_entries(profiler_common::CROSSINGS, MMAPABLE);
 #[map]
-static HELD: Array<vcpu::Held> = Array::with_max_entries(1, 0);
+static HELD: Array<vcpu::Held> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static RECORDS: Array<Record> = Array::with_max_entries(RECORD_SLOTS, MMAPABLE);
 #[map]
@@ -132,14 +132,18 @@ pub fn thread(tid: u32) -> Option<&'static mut Thread> {
     (slot.tid == tid).then_some(slot)
 }
 
-/// A request comes into the virtual machine, or its answer goes out. Two that share a place both lose it: neither number is found whole.
+/// A request comes into the virtual machine. One that comes after the phase takes no place from one that came within.
 #[inline(always)]
 pub fn comes_in(control: &Control, number: u32, at_ns: u64) {
+    if at_ns < control.open_ns || at_ns >= control.close_ns {
+        return;
+    }
     if let Some(crossing) = crossing(number) {
         *crossing = Crossing { epoch: control.epoch, number, since_ns: at_ns, until_ns: 0 };
     }
 }
 
+/// Its answer goes out.
 #[inline(always)]
 pub fn goes_out(control: &Control, number: u32, at_ns: u64) {
     if let Some(crossing) = crossing(number) {

@@ -6,7 +6,7 @@
 use profiler_common::{
     Control, Counter, Thread, exit_key,
     vcpu::{
-        BLOCKED, EXIT, GUEST, HOLDING, Held, KERNEL, NUMBERS, OUT, PLACE, POLLED, PORT, UNKNOWN, UNSEEN, USER,
+        BLOCKED, EXIT, GUEST, HOLDING, HOLDING_NUMBERS, Held, KERNEL, NUMBERS, OUT, PLACE, POLLED, PORT, UNKNOWN, UNSEEN, USER,
     },
 };
 
@@ -38,18 +38,22 @@ pub fn gives_back(control: &Control, at_ns: u64) {
         held.count -= 1;
         if held.count == 0 {
             held.sum_ns += at_ns.saturating_sub(held.since_ns);
+            held.last_from_ns = held.since_ns;
+            held.last_until_ns = at_ns;
         }
     }
 }
 
-/// How long the machine has held requests in this phase.
+/// How long the machine has held requests in this phase, up to now or to a moment not long ago.
 #[inline(always)]
 fn held_until(control: &Control, at_ns: u64) -> u64 {
     let Some(held) = held() else { return 0 };
     if held.epoch != control.epoch {
         return 0;
     }
-    held.sum_ns + if held.count > 0 { at_ns.saturating_sub(held.since_ns) } else { 0 }
+    let after_ns = held.last_until_ns.saturating_sub(at_ns.max(held.last_from_ns));
+    let under_way_ns = if held.count > 0 { at_ns.saturating_sub(held.since_ns) } else { 0 };
+    held.sum_ns.saturating_sub(after_ns) + under_way_ns
 }
 
 /// Ends the time in the present state at `at_ns`.
@@ -69,9 +73,9 @@ fn turn_to(control: &Control, thread: &mut Thread, state: u8, at_ns: u64) {
         let reason = if before == GUEST { 0 } else { vcpu.reason };
         let key = exit_key(before, number, reason);
         spend_detail(control, key, vcpu.since_ns, at_ns);
-        // Another CPU may be about to change the one or the other.
+        // Another CPU may be about to change the one or the other. Many processors would fill the table.
         let held_ns = held_ns.saturating_sub(vcpu.held_ns).min(at_ns - vcpu.since_ns.min(at_ns));
-        if held_ns > 0 {
+        if held_ns > 0 && number < HOLDING_NUMBERS {
             spend_detail(control, HOLDING | key, at_ns - held_ns, at_ns);
         }
         if before == USER {
@@ -223,6 +227,7 @@ pub fn gets_cpu(control: &Control, thread: &mut Thread, at_ns: u64) {
         vcpu.epoch = control.epoch;
         vcpu.exit_ns = 0;
         vcpu.user_ns = 0;
+        vcpu.held_ns = 0;
         vcpu.since_ns = 0;
         vcpu.state = BLOCKED;
         vcpu.before = KERNEL;

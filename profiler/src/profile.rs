@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::counts::{Place, Role, StateTotal};
+use crate::{
+    counts::{Place, Role, StateTotal},
+    input::LARGEST_NUMBER,
+};
 
 /// Where a frame's code lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -130,15 +133,16 @@ impl Profile {
         let first = self.frames.len() as u32;
         self.frames.extend(guest.frames.iter().cloned());
         let known = |stack: &Stack| stack.iter().all(|index| (*index as usize) < guest.frames.len());
-        for sample in guest.samples.iter().filter(|sample| known(&sample.stack)) {
+        // A guest may say anything; what is stored must be a time.
+        for sample in guest.samples.iter().filter(|sample| known(&sample.stack) && sample.ns >= 0.0) {
             self.samples.push(Sample {
                 stack: sample.stack.iter().map(|index| first + index).collect(),
-                ns: sample.ns * scale(sample) * per_operation,
+                ns: (sample.ns * scale(sample) * per_operation).min(LARGEST_NUMBER),
                 in_guest: true,
                 ..sample.clone()
             });
         }
-        let scaled = |ns: u64| (ns as f64 * per_operation) as u64;
+        let scaled = |ns: u64| (ns as f64 * per_operation).min(LARGEST_NUMBER) as u64;
         for wait in guest.waits.iter().filter(|wait| known(&wait.stack) && known(&wait.waker)) {
             let of_host = |stack: &Stack| stack.iter().map(|index| first + index).collect();
             let (stack, waker) = (of_host(&wait.stack), of_host(&wait.waker));

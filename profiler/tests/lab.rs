@@ -172,8 +172,10 @@ fn exits_are_those_that_the_kernel_records() {
     only_in_lab();
     let before = Traces::now();
     let (trace, out) = (Trace::start(), Out::new());
-    let result =
-        run_workload("tcp-rr", &out, &[&["--in", "native,kvm:machine=microvm,agent=off"], &SHORT[..]].concat());
+    // Two rounds: the second begins with what the first left in the tables.
+    let arguments = ["--rounds", "2", "--duration", "1.2", "--placement", "free"];
+    let machines = "native,kvm:machine=microvm,agent=off";
+    let result = run_workload("tcp-rr", &out, &[&["--in", machines], &arguments[..]].concat());
     let exits = trace.exits();
     drop(trace);
     assert_eq!(before, Traces::now());

@@ -113,9 +113,9 @@ impl Agent {
     fn answer(&mut self, request: &Request) -> Result<Option<Reply>> {
         match request {
             Request::Hello { .. } => Ok(Some(self.hello())),
-            Request::Begin { kind, connections, rate_hz } => {
+            Request::Begin { kind, connections, rate_hz, wait_every } => {
                 self.sampling.rate_hz = *rate_hz;
-                self.begin(*kind, *connections).map(|()| Some(Reply::Begun))
+                self.begin(*kind, *connections, *wait_every).map(|()| Some(Reply::Begun))
             }
             Request::Record { in_ns, length_ns } => {
                 self.record(*in_ns, *length_ns);
@@ -137,7 +137,7 @@ impl Agent {
     }
 
     /// Follows requests from the card to the server and back to the card.
-    fn begin(&mut self, kind: PhaseKind, connections: u32) -> Result<()> {
+    fn begin(&mut self, kind: PhaseKind, connections: u32, wait_every: u32) -> Result<()> {
         self.phase = None;
         let before = self.probes.totals()?;
         let mut attached = vec![self.probes.attach(kind)?];
@@ -158,6 +158,7 @@ impl Agent {
                 PhaseKind::Sampled => STACKS,
                 PhaseKind::Detached | PhaseKind::Traced => TOTALS,
             },
+            wait_every: if kind == PhaseKind::Sampled { wait_every } else { 0 },
             boundary_ifindex: card_number(),
             boundary_namespace: self.namespace,
             inside_port: u32::from(self.port),

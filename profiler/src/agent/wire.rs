@@ -38,6 +38,8 @@ pub enum Request {
         connections: u32,
         /// In sampled phases: samples a second.
         rate_hz: u32,
+        /// In sampled phases: one wait in about this many leaves its stacks; 0: none.
+        wait_every: u32,
     },
     /// The phase recorded.
     Record {
@@ -180,7 +182,7 @@ mod tests {
     #[test]
     fn what_is_said_is_heard() {
         let mut line = Vec::new();
-        let said = Request::Begin { kind: PhaseKind::Traced, connections: 3, rate_hz: 0 };
+        let said = Request::Begin { kind: PhaseKind::Traced, connections: 3, rate_hz: 0, wait_every: 2 };
         say(&mut line, &said).unwrap();
         assert_eq!(hear::<Request>(&mut BufReader::new(line.as_slice())).unwrap(), said);
         line.clear();

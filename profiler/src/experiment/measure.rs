@@ -208,7 +208,7 @@ impl<'a> Measurement<'a> {
         }
         // First in the machine: that takes long.
         if let Some(agent) = &mut self.agent {
-            agent.begin(kind, self.connections, self.sampling.rate_hz);
+            agent.begin(kind, self.connections, self.sampling.rate_hz, self.wait_every);
         }
         // Nothing counts while nothing is attached: what is read now is not read on the workload's time.
         let before = self.probes.totals()?;
@@ -254,7 +254,8 @@ impl<'a> Measurement<'a> {
         let mut guest = self.agent.as_mut().filter(|_| waited.is_ok()).and_then(|agent| agent.end());
         if let Some(guest) = &mut guest {
             let of_guest = std::mem::take(&mut guest.crossings);
-            guest.matched = Some(Matched::of(&self.probes.crossings(&control), &of_guest));
+            guest.matched =
+                (!of_guest.is_empty()).then(|| Matched::of(&self.probes.crossings(&control), &of_guest));
         }
         self.attached += attached_at.elapsed();
         waited?;

@@ -104,6 +104,7 @@ pub(super) struct Tables {
     stage_keys: MappedArray<u64>,
     places: MappedArray<u64>,
     crossings: MappedArray<Crossing>,
+    held: MappedArray<Held>,
 }
 
 impl Tables {
@@ -118,6 +119,7 @@ impl Tables {
             stage_keys: MappedArray::new(map(bpf, "STAGE_KEYS")?, STAGES)?,
             places: MappedArray::new(map(bpf, "VM_PLACES")?, profiler_common::vcpu::PLACES)?,
             crossings: MappedArray::new(map(bpf, "CROSSINGS")?, CROSSINGS)?,
+            held: MappedArray::new(map(bpf, "HELD")?, 1)?,
         })
     }
 }
@@ -240,6 +242,7 @@ impl Loaded {
         self.tables.devices.clear();
         self.tables.places.clear();
         self.tables.crossings.clear();
+        self.tables.held.clear();
         self.forget_stages()?;
         self.forget_roles()?;
         while self.ring.next().is_some() {}

@@ -69,6 +69,9 @@ fn requests_are_followed_into_a_guest_and_out_of_it() {
     assert!(picture.contains("guest"), "{picture}");
     let picture = fs::read_to_string(out.path().join("off-cpu.tcg-net-tap.svg")).unwrap();
     assert!(picture.contains("server@guest"), "{picture}");
+    let stacks = fs::read_to_string(out.path().join("off-cpu.tcg-net-tap.folded")).unwrap();
+    let woken = stacks.lines().filter(|line| line.contains(";server@guest;") && line.contains("woken by"));
+    assert!(woken.count() > 0, "{stacks}");
     // The first of them may have started while this machine did something else.
     let ready = result.configurations.iter().filter_map(|configuration| configuration.settings.get("guest_ready"));
     let seconds: Vec<f64> = ready.map(|text| text.split(' ').next().unwrap().parse().unwrap()).collect();

@@ -34,6 +34,8 @@ const LOST: f64 = 0.001;
 const ENOUGH: f64 = 0.25;
 /// The share of these that the guest may claim to have had for longer than its machine.
 const CONTRADICTED: f64 = 0.01;
+/// How long the guest had these requests, against all of its own.
+const ALIKE: std::ops::RangeInclusive<f64> = 0.5..=2.0;
 
 /// The guest's stages of a phase; nothing where there is no agent, where it saw other requests than the host, or lost some.
 pub(super) fn stages(phase: &Phase) -> Inside {
@@ -50,19 +52,7 @@ pub(super) fn stages(phase: &Phase) -> Inside {
     }
     let per_operation = boundary.count as f64 / operations as f64;
     let scaled = |number: u64, factor: f64| (number as f64 * factor).round() as u64;
-    let guests_ns = guest
-        .probes
-        .stages
-        .iter()
-        .filter(|stage| !stage.part)
-        .fold(0, |sum: u64, stage| sum.saturating_add(stage.total_ns));
-    let time_factor = match matched(phase, boundary) {
-        Some(matched) => {
-            let toll_ns = (matched.held_ns - matched.residence_ns) as f64 / matched.count as f64;
-            (boundary.total_ns as f64 - toll_ns * boundary.count as f64).max(0.0) / guests_ns.max(1) as f64
-        }
-        None => per_operation,
-    };
+    let time_factor = matched(phase, boundary).map_or(per_operation, |(_, factor)| factor);
     let stages: Vec<StageTotal> = guest
         .probes
         .stages
@@ -81,20 +71,30 @@ pub(super) fn stages(phase: &Phase) -> Inside {
     Inside { stages, boundary: Some(key_of(boundary)), residence_ns }
 }
 
-/// The requests that both sides saw, if they are enough to speak for the stage.
-fn matched<'a>(phase: &'a Phase, boundary: &StageTotal) -> Option<&'a Matched> {
-    let matched = phase.guest.as_ref()?.matched.as_ref()?;
+/// The requests that both sides saw, if they are enough to speak for the stage, and what the guest's times are to be multiplied with so that
+/// they and the toll of these requests make it up.
+fn matched<'a>(phase: &'a Phase, boundary: &StageTotal) -> Option<(&'a Matched, f64)> {
+    let guest = phase.guest.as_ref()?;
+    let matched = guest.matched.as_ref()?;
     let enough = matched.count as f64 >= ENOUGH * boundary.count as f64 && matched.count > 0;
     let agree = matched.contradicted as f64 <= CONTRADICTED * matched.count as f64;
-    (enough && agree && matched.residence_ns <= matched.held_ns).then_some(matched)
+    let toll_ns = matched.held_ns.checked_sub(matched.residence_ns)? as f64 / matched.count.max(1) as f64;
+    let whole = guest.probes.stages.iter().filter(|stage| !stage.part).map(|stage| stage.total_ns as f64);
+    let factor = (boundary.total_ns as f64 - toll_ns * boundary.count as f64) / whole.sum::<f64>().max(1.0);
+    // By all of its requests, the guest had them about as long.
+    let by_means = boundary.count as f64 / guest.probes.counter(Counter::Operations) as f64;
+    (enough && agree && ALIKE.contains(&(factor / by_means))).then_some((matched, factor))
 }
 
 /// What is left of the boundary for single requests: counts by bucket. Empty where only the mean is known.
 pub(super) fn toll(phase: &Phase) -> &[(u16, u32)] {
+    if stages(phase).boundary.is_none() {
+        return &[];
+    }
     let boundaries = phase.probes.iter().flat_map(|probes| &probes.stages);
     let boundary =
         boundaries.filter(|stage| !stage.part && is_boundary(&key_of(stage))).max_by_key(|stage| stage.count);
-    boundary.and_then(|boundary| matched(phase, boundary)).map_or(&[], |matched| &matched.buckets)
+    boundary.and_then(|boundary| matched(phase, boundary)).map_or(&[], |(matched, _)| &matched.buckets)
 }
 
 /// Keys of all stages that lie in guests.
@@ -169,7 +169,9 @@ mod tests {
         for doubtful in [
             Matched { count: 2, ..four.clone() },
             Matched { contradicted: 1, ..four.clone() },
-            Matched { residence_ns: 401, ..four },
+            Matched { residence_ns: 401, ..four.clone() },
+            // All of it would be toll.
+            Matched { residence_ns: 0, ..four },
         ] {
             let found = with(doubtful);
             assert_eq!(stages(&found).residence_ns, 500);

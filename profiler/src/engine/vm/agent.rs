@@ -92,8 +92,8 @@ impl Agent {
     }
 
     /// Follows requests in the guest from now on.
-    pub fn begin(&mut self, kind: PhaseKind, connections: u32, rate_hz: u32) {
-        match self.ask(&Request::Begin { kind, connections, rate_hz }) {
+    pub fn begin(&mut self, kind: PhaseKind, connections: u32, rate_hz: u32, wait_every: u32) {
+        match self.ask(&Request::Begin { kind, connections, rate_hz, wait_every }) {
             Some(Reply::Begun) => self.under_way = true,
             other => self.refuse(other),
         }
@@ -234,7 +234,7 @@ mod tests {
     fn a_guest_that_says_nonsense_is_not_listened_to() {
         let (mut good, _guest) = hearing(format!("{}{{\"say\":\"begun\"}}\n", hello(VERSION)).as_bytes());
         assert_eq!(good.state(), "on 6.1");
-        good.begin(PhaseKind::Traced, 1, 0);
+        good.begin(PhaseKind::Traced, 1, 0, 0);
         assert!(good.under_way);
         // It ends in the midst of a phase.
         assert_eq!(good.end(), None);
@@ -244,7 +244,7 @@ mod tests {
         {
             let (mut agent, _guest) = hearing(bad.as_bytes());
             assert!(agent.state().starts_with("none: "), "{bad}: {}", agent.state());
-            agent.begin(PhaseKind::Traced, 1, 0);
+            agent.begin(PhaseKind::Traced, 1, 0, 0);
             agent.record(1, 1);
             assert_eq!(agent.end(), None);
         }

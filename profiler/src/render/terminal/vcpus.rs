@@ -59,6 +59,7 @@ fn exits(configuration: &ConfigurationResult, look: Look) -> String {
         "p99",
     ];
     let mut table = look.table(&header);
+    let is_holding_known = configuration.vcpus.iter().any(|vcpu| vcpu.holding.sum() > 0.0);
     for exit in shown {
         let optional = |value: Option<f64>| value.map_or("–".to_owned(), micros);
         let times = [
@@ -68,13 +69,13 @@ fn exits(configuration: &ConfigurationResult, look: Look) -> String {
             exit.scheduled_out_ns_per_op,
             exit.blocked_ns_per_op,
             exit.polled_ns_per_op,
-            exit.holding_ns_per_op,
         ];
         let mut row = vec![
             Cell::new(format!("  vCPU {} {}", exit.vcpu, exit.reason)),
             number(format!("{:.4}", exit.count_per_op)),
         ];
         row.extend(times.map(|ns| number(micros(ns))));
+        row.push(number(optional(is_holding_known.then_some(exit.holding_ns_per_op))));
         row.extend([exit.p50_ns, exit.p99_ns].map(|ns| number(optional(ns))));
         table.add_row(row);
     }
