@@ -104,7 +104,7 @@ pub(super) struct Tables {
     stage_keys: MappedArray<u64>,
     places: MappedArray<u64>,
     crossings: MappedArray<Crossing>,
-    held: MappedArray<Held>,
+    held: MappedArray<profiler_common::vcpu::Held>,
 }
 
 impl Tables {

@@ -34,9 +34,9 @@ impl Running {
         Self::start(command)
     }
 
-    /// Waits until it says this; half a minute at most.
+    /// Waits until it says this; no longer than a guest and its agent may take to start.
     pub fn wait_for(&mut self, words: &str) {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
         loop {
             let left = deadline.saturating_duration_since(std::time::Instant::now());
             let Ok(line) = self.lines.recv_timeout(left) else { panic!("`{words}` did not come: {}", self.said) };

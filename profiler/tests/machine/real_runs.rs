@@ -43,9 +43,28 @@ fn the_spine() {
     assert_eq!(native.settings["cpus_allowed"], nat.settings["cpus_allowed"]);
     assert!(result.warnings.iter().any(|warning| warning.name == "native-path-has-netfilter"));
     check_comparison(&result);
+    check_verdict(result);
 }
 
-/// Deltas add up, and NAT costs something.
+/// NAT costs something, and never nothing; in a bad minute of a shared machine, eight rounds cannot tell.
+fn check_verdict(mut result: RunResult) {
+    for _ in 0..3 {
+        let mut comparisons = result.comparisons.iter();
+        let nat = comparisons.find(|found| found.baseline == "docker:net=host" && found.candidate == "docker:net=nat");
+        let nat = nat.unwrap();
+        if nat.verdict != "not_told" {
+            assert_eq!(nat.verdict, "slower", "{}", nat.sentence);
+            assert!(nat.sentence.starts_with("NAT adds "), "{}", nat.sentence);
+            assert!(nat.sentence.contains("conntrack"), "{}", nat.sentence);
+            return;
+        }
+        let both = "docker:net=host,docker:net=nat";
+        result = run_tcp_rr(&["--in", both, "--baseline", "docker:net=host", "--rounds", "16", "--duration", "0.5"]);
+    }
+    panic!("NAT could not be told from host networking three times");
+}
+
+/// Deltas add up.
 fn check_comparison(result: &RunResult) {
     let pairs = result.configurations.len() * (result.configurations.len() - 1);
     assert_eq!(result.comparisons.len(), pairs);
@@ -59,14 +78,6 @@ fn check_comparison(result: &RunResult) {
         assert!((effect - comparison.probe_effect_difference_ns).abs() < 1.0, "{comparison:?}");
         assert!(comparison.stages.windows(2).all(|pair| pair[0].delta_ns.abs() >= pair[1].delta_ns.abs()));
     }
-    let nat = result
-        .comparisons
-        .iter()
-        .find(|comparison| comparison.baseline == "docker:net=host" && comparison.candidate == "docker:net=nat")
-        .unwrap();
-    assert_eq!(nat.verdict, "slower", "{}", nat.sentence);
-    assert!(nat.sentence.starts_with("NAT adds "), "{}", nat.sentence);
-    assert!(nat.sentence.contains("conntrack"), "{}", nat.sentence);
 }
 
 #[test]
