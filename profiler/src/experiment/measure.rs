@@ -254,8 +254,7 @@ impl<'a> Measurement<'a> {
         let mut guest = self.agent.as_mut().filter(|_| waited.is_ok()).and_then(|agent| agent.end());
         if let Some(guest) = &mut guest {
             let of_guest = std::mem::take(&mut guest.crossings);
-            guest.matched =
-                (!of_guest.is_empty()).then(|| Matched::of(&self.probes.crossings(&control), &of_guest));
+            guest.matched = (!of_guest.is_empty()).then(|| Matched::of(&self.probes.crossings(&control), &of_guest));
         }
         self.attached += attached_at.elapsed();
         waited?;
