@@ -174,9 +174,9 @@ impl Lab {
 
 /// Interrupts the machine now and then, until its QEMU ends.
 ///
-/// The thread that emulates a processor clears flags of its pending interrupts without a lock where a guest of the machine exits (QEMU
-/// 7.2, `do_vmexit`), and an interrupt that comes just then is lost. If it was the timer's, the machine sleeps for ever: a third of the
-/// runs did. The next interrupt, from anywhere, makes the processor look again; a byte on the second serial line is one.
+/// An interrupt of the machine's timer can be lost in QEMU 7.2 while guests run in the machine: its processor then stood still with interrupts
+/// enabled and the timer's pending, in one run of three (probably because flags of pending interrupts are changed without a lock where
+/// a guest exits). The next interrupt, from anywhere, makes the processor look again; a byte on the second serial line is one.
 fn keep_awake(mut line: ChildStdin) {
     std::thread::spawn(move || {
         while line.write_all(b"\0").and_then(|()| line.flush()).is_ok() {
