@@ -131,7 +131,7 @@ pub struct Socket {
     pub reader: u32,
     /// 1: a CPU is taking the slot.
     pub lock: u64,
-    /// In a virtual machine: the number of the request that it holds, see [`Crossing`]; 0: none.
+    /// In a virtual machine: the number of the request that it holds, see [`crate::Crossing`]; 0: none.
     pub crossing: u32,
     /// Fills the cache line.
     pub unused: [u32; 3],
@@ -252,45 +252,11 @@ pub struct Connection {
     pub counted: u8,
     /// Stops the compiler from inventing padding.
     pub reserved: [u8; 6],
-    /// The number of the request that the machine holds, see [`Crossing`].
+    /// The number of the request that the machine holds, see [`crate::Crossing`].
     pub crossing: u32,
     /// Fills the cache line.
     pub unused: [u32; 3],
 }
-
-/// Requests that went into a virtual machine and came out, and that are remembered; by their numbers.
-pub const CROSSINGS: u32 = 8192;
-
-/// A request's stay in a virtual machine: seen from the host, and, by the guest's own clock, from within. Both number it alike, by what
-/// stands in the header of its segment (connection and sequence number), so that either side's times can be put together.
-#[repr(C)]
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Crossing {
-    /// Phase that it belongs to, by the side's own count.
-    pub epoch: u32,
-    /// Its number, never 0.
-    pub number: u32,
-    /// When it came in, ns.
-    pub since_ns: u64,
-    /// When its answer went out, ns; 0: not yet.
-    pub until_ns: u64,
-}
-
-/// The number of a request by its segment's sequence number and the port on the outside.
-#[inline(always)]
-#[must_use]
-pub const fn crossing_number(sequence: u32, port: u16) -> u32 {
-    let number = sequence ^ (port as u32).wrapping_mul(0x9E37_79B1);
-    if number == 0 { 1 } else { number }
-}
-
-/// Where a request of this number is remembered.
-#[inline(always)]
-#[must_use]
-pub const fn crossing_place(number: u32) -> u32 {
-    number.wrapping_mul(0x9E37_79B1) >> 19
-}
-const _: () = assert!(CROSSINGS == 1 << (32 - 19));
 
 /// A thread: times that it leaves behind, bound to a socket when it receives or sends.
 #[repr(C)]
@@ -527,7 +493,6 @@ const _: () = assert!(size_of::<EventHead>() == 72);
 const _: () = assert!(size_of::<Event>() == 72 + 16 * FRAMES);
 const _: () = assert!(size_of::<Packet>() == 64);
 const _: () = assert!(size_of::<Connection>() == 64);
-const _: () = assert!(size_of::<Crossing>() == 24);
 const _: () = assert!(size_of::<Thread>() == 272);
 const _: () = assert!(size_of::<Device>() == 40);
 const _: () = assert!(size_of::<Stage>() == 16 + 4 * BUCKETS);

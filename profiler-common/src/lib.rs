@@ -4,10 +4,12 @@
 #![no_std]
 
 mod counter;
+mod crossing;
 pub mod layout;
 pub mod point;
 pub mod vcpu;
 
 pub use counter::{COUNTERS, Counter};
+pub use crossing::{CROSSINGS, Crossing, SPREAD, crossing_number, crossing_place};
 pub use layout::*;
 pub use vcpu::{EXIT_KEYS, Vcpu, exit_key};

@@ -6,8 +6,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use profiler_common::{
-    CONNECTION_SLOTS, COUNTERS, Connection, Control, Counter, Cpu, Crossing, Device, PACKET_SLOTS, Packet, RECORD_SLOTS,
-    ROLES as ROLE_COUNT, Record, SLOTS, STAGES, Socket, Stage, Thread, Wait,
+    CONNECTION_SLOTS, COUNTERS, Connection, Control, Counter, Cpu, Crossing, Device, PACKET_SLOTS, Packet,
+    RECORD_SLOTS, ROLES as ROLE_COUNT, Record, SLOTS, SPREAD, STAGES, Socket, Stage, Thread, Wait,
     point::DEVICES,
     state::{RUNNING, STATES},
     vcpu,
@@ -117,9 +117,6 @@ pub fn may_log() -> bool {
     }
     due
 }
-
-/// Fibonacci hashing (Knuth, TAOCP 6.4): addresses of one slab cache differ in few bits, and so do keys of stages.
-pub const SPREAD: u32 = 0x9E37_79B1;
 
 /// The thread with this id, if it is one of the run's and was seen in a call.
 #[inline(always)]

@@ -233,16 +233,15 @@ fn first_hop<K: Kernel, const D: bool>(control: Phase<D>, socket: &mut Socket, s
         Ok(index) if boundary::departs(control, socket, index) => return None,
         Ok(_) => {}
     }
-    let carried =
-        Carried {
-            key: skb,
-            socket: socket.key,
-            token: &socket.token,
-            queued_ns: 0,
-            live: 1,
-            counted: socket.counted,
-            crossing: 0,
-        };
+    let carried = Carried {
+        key: skb,
+        socket: socket.key,
+        token: &socket.token,
+        queued_ns: 0,
+        live: 1,
+        counted: socket.counted,
+        crossing: 0,
+    };
     if !put_packet(&carried) {
         return give_up(&control, socket, Counter::LostPacketTable);
     }

@@ -3,11 +3,13 @@
 //! Functions that are not inlined are `#[cold]`, all of the probes' crate: that puts them into one section. With two, aya links a call to
 //! the function at the same offset of the other one, silently.
 
-use profiler_common::{CONNECTION_SLOTS, Connection, Counter, EMPTY, PACKET_SLOTS, Packet, SLOTS, Socket, Token};
+use profiler_common::{
+    CONNECTION_SLOTS, Connection, Counter, EMPTY, PACKET_SLOTS, Packet, SLOTS, SPREAD, Socket, Token,
+};
 
 use crate::{
     kernel::low,
-    maps::{CONNECTIONS, PACKETS, SOCKETS, SPREAD},
+    maps::{CONNECTIONS, PACKETS, SOCKETS},
     token::lose,
 };
 

@@ -6,7 +6,8 @@
 use profiler_common::{
     Control, Counter, Thread, exit_key,
     vcpu::{
-        BLOCKED, EXIT, GUEST, HOLDING, HOLDING_NUMBERS, Held, KERNEL, NUMBERS, OUT, PLACE, POLLED, PORT, UNKNOWN, UNSEEN, USER,
+        BLOCKED, EXIT, GUEST, HOLDING, HOLDING_NUMBERS, Held, KERNEL, NUMBERS, OUT, PLACE, POLLED, PORT, UNKNOWN,
+        UNSEEN, USER,
     },
 };
 
@@ -17,7 +18,7 @@ use crate::{
 
 type Fault = Option<Counter>;
 
-/// The machine has taken a request. One thread moves its packets, so nobody else writes here.
+/// The machine has taken a request. One thread moves its packets, so that hardly ever another CPU writes here at the same time.
 #[inline(always)]
 pub fn takes(control: &Control, at_ns: u64) {
     let Some(held) = held() else { return };

@@ -39,11 +39,7 @@ const ALIKE: std::ops::RangeInclusive<f64> = 0.5..=2.0;
 
 /// The guest's stages of a phase; nothing where there is no agent, where it saw other requests than the host, or lost some.
 pub(super) fn stages(phase: &Phase) -> Inside {
-    let (Some(host), Some(guest)) = (&phase.probes, &phase.guest) else { return Inside::default() };
-    let boundaries = host.stages.iter().filter(|stage| !stage.part && is_boundary(&key_of(stage)));
-    let Some(boundary) = boundaries.max_by_key(|stage| stage.count) else {
-        return Inside::default();
-    };
+    let (Some(boundary), Some(guest)) = (boundary(phase), &phase.guest) else { return Inside::default() };
     let operations = guest.probes.counter(Counter::Operations);
     let lost: u64 = LOSSES.iter().map(|cause| guest.probes.counter(*cause)).fold(0, u64::saturating_add);
     let apart = operations.abs_diff(boundary.count) as f64;
@@ -71,6 +67,12 @@ pub(super) fn stages(phase: &Phase) -> Inside {
     Inside { stages, boundary: Some(key_of(boundary)), residence_ns }
 }
 
+/// The stage of the host's in which the machine has the requests.
+fn boundary(phase: &Phase) -> Option<&StageTotal> {
+    let stages = phase.probes.iter().flat_map(|probes| &probes.stages);
+    stages.filter(|stage| !stage.part && is_boundary(&key_of(stage))).max_by_key(|stage| stage.count)
+}
+
 /// The requests that both sides saw, if they are enough to speak for the stage, and what the guest's times are to be multiplied with so that
 /// they and the toll of these requests make it up.
 fn matched<'a>(phase: &'a Phase, boundary: &StageTotal) -> Option<(&'a Matched, f64)> {
@@ -91,10 +93,7 @@ pub(super) fn toll(phase: &Phase) -> &[(u16, u32)] {
     if stages(phase).boundary.is_none() {
         return &[];
     }
-    let boundaries = phase.probes.iter().flat_map(|probes| &probes.stages);
-    let boundary =
-        boundaries.filter(|stage| !stage.part && is_boundary(&key_of(stage))).max_by_key(|stage| stage.count);
-    boundary.and_then(|boundary| matched(phase, boundary)).map_or(&[], |(matched, _)| &matched.buckets)
+    boundary(phase).and_then(|boundary| matched(phase, boundary)).map_or(&[], |(matched, _)| &matched.buckets)
 }
 
 /// Keys of all stages that lie in guests.
