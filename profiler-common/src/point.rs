@@ -77,4 +77,14 @@ pub const READER_HERE: u8 = READER_BASE + 5;
 /// It was in the call that ends the stage.
 pub const READER_IN_CALL: u8 = READER_BASE + 6;
 
+/// A virtual processor was given an interrupt: `kvm:kvm_apic_accept_irq`. With those that follow, ends of parts of the time that a
+/// virtual machine holds a request.
+pub const INJECTED: u8 = 160;
+/// The virtual processor's thread runs: `sched:sched_switch`.
+pub const VCPU_RUNNING: u8 = 161;
+/// The guest was entered: `kvm:kvm_entry`.
+pub const ENTERED: u8 = 162;
+/// The guest was left to notify its machine: `kvm:kvm_exit`.
+pub const NOTIFIED: u8 = 163;
+
 const _: () = assert!(DEVICE_BASE as u32 + 4 * DEVICES <= READER_BASE as u32);

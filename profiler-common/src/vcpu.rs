@@ -73,15 +73,48 @@ pub struct Held {
     pub last_from_ns: u64,
     /// Its end, ns.
     pub last_until_ns: u64,
+    /// What has happened with the request that it holds.
+    pub steps: Steps,
+    /// The same of the last request, whose answer is out.
+    pub done: Steps,
+    /// 1 + number of the virtual processor of `steps`.
+    pub vcpu: u8,
+    /// 1: no second request has come since `since_ns`, so that all this belongs to one.
+    pub alone: u8,
+    /// Stops the compiler from inventing padding.
+    pub reserved: [u8; 6],
 }
 
-const _: () = assert!(size_of::<Held>() == 40);
+/// A request's way through a machine; 0: not yet, or not seen.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Steps {
+    /// When the machine's process or its worker in the kernel first gave a virtual processor an interrupt, ns.
+    pub injected_ns: u64,
+    /// When the thread of that processor was first put on a CPU after this, ns.
+    pub running_ns: u64,
+    /// When the guest was first entered there after this, ns.
+    pub entered_ns: u64,
+    /// When the guest was last left in order to wake the process or worker, after it was entered, ns.
+    pub notified_ns: u64,
+    /// When the machine had taken the request, ns; with the next, set when the answer is out.
+    pub taken_ns: u64,
+    /// When that was, ns.
+    pub answered_ns: u64,
+    /// The point at which.
+    pub answered_at: u64,
+}
+
+const _: () = assert!(size_of::<Held>() == 160);
 
 /// States of virtual processors have totals along with them, too: their keys begin here.
 pub const EXIT_KEYS: u32 = 1 << 28;
 
 /// Bit of such a key: of the time in a state, that in which the machine held a request.
 pub const HOLDING: u32 = 1 << 26;
+/// Bit of such a key, beside [`HOLDING`]: the guest had the request, and not its machine. It had been entered with it, and had not
+/// been left to hand on the answer.
+pub const INSIDE: u32 = 1 << 27;
 /// Virtual processors of which that is kept.
 pub const HOLDING_NUMBERS: u8 = 4;
 

@@ -67,7 +67,7 @@ pub fn leaves<K: Kernel, const D: bool>(control: Phase<D>, packet: &mut Packet, 
     };
     if connection.state != EMPTY && connection.token.epoch == control.epoch {
         if control.splits() && connection.token.point == TAKEN {
-            vcpu::gives_back(&control, now());
+            vcpu::gives_back(&control, 0, now());
         }
         lose(&connection.token, connection.counted, Counter::LostUnanswered);
     }
@@ -113,7 +113,7 @@ pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     let passed = pass_device(control, &mut connection.token, AT_RECEIVE, dev, 0, 0);
     goes_out(&control, core::mem::take(&mut connection.crossing), connection.token.at_ns);
     if control.splits() && was_taken {
-        vcpu::gives_back(&control, connection.token.at_ns);
+        vcpu::gives_back(&control, connection.token.point, connection.token.at_ns);
     }
     if let Err(cause) = passed {
         return Some(lose(&connection.token, counted, cause));

@@ -146,6 +146,7 @@ records! {
     wakeup_record: "sched_wakeup" => |ctx, control| thread::wakeup(&control, field(&ctx, settings::wakeup_pid()));
     entry_record: "kvm_entry" => |ctx, control| vcpu::entered(&control, field(&ctx, settings::entry_vcpu()));
     exit_record: "kvm_exit" => |ctx, control| vcpu::left(&control, field(&ctx, settings::exit_reason()));
+    interrupt_record: "kvm_apic_accept_irq" => |ctx, control| vcpu::interrupted(&control, field(&ctx, settings::interrupt_vcpu()));
     user_record: "kvm_userspace_exit" => |ctx, control| vcpu::handed_to_user(&control);
     halt_record: "kvm_vcpu_wakeup" => |ctx, control| vcpu::halted(
         &control,

@@ -100,6 +100,8 @@ settings! {
     ENTRY_VCPU => entry_vcpu;
     /// Offset of `exit_reason` in the record of `kvm_exit`.
     EXIT_REASON => exit_reason;
+    /// Offset of `apicid` in the record of `kvm_apic_accept_irq`.
+    INTERRUPT_VCPU => interrupt_vcpu;
     /// Offset of `ns` in the record of `kvm_vcpu_wakeup`.
     HALT_NS => halt_ns;
     /// Offset of `waited` in the record of `kvm_vcpu_wakeup`.

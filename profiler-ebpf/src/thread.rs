@@ -136,6 +136,7 @@ pub fn waking(control: &Control, context: *mut c_void, tid: u32) -> Fault {
     let thread = thread(tid)?;
     let at_ns = now();
     thread.waking_ns = at_ns;
+    vcpu::notifies(control, thread);
     // A thread on its way to sleep, woken before it is there, never leaves its run queue.
     if thread.epoch == control.epoch && thread.state == BLOCKED {
         turn_to(control, thread, WAKING, at_ns);

@@ -4,16 +4,16 @@
 //! the scheduler takes it off its CPU; so its time is divided without gaps.
 
 use profiler_common::{
-    Control, Counter, Thread, exit_key,
+    Control, Counter, Thread, Token, VHOST, VMM, Vcpu, exit_key, point,
     vcpu::{
-        BLOCKED, EXIT, GUEST, HOLDING, HOLDING_NUMBERS, Held, KERNEL, NUMBERS, OUT, PLACE, POLLED, PORT, UNKNOWN,
-        UNSEEN, USER,
+        BLOCKED, EXIT, GUEST, HOLDING, HOLDING_NUMBERS, Held, INSIDE, KERNEL, NUMBERS, OUT, PLACE, POLLED, PORT,
+        Steps, UNKNOWN, UNSEEN, USER,
     },
 };
 
 use crate::{
     maps::{current, held, now, place_of_guest},
-    token::spend_detail,
+    token::{Parts, spend_detail},
 };
 
 type Fault = Option<Counter>;
@@ -27,15 +27,95 @@ pub fn takes(control: &Control, at_ns: u64) {
     }
     if held.count == 0 {
         held.since_ns = at_ns;
+        held.steps = Steps::default();
     }
+    held.alone = (held.count == 0) as u8;
     held.count += 1;
 }
 
-/// Its answer is there, or it will not come.
+/// Splits the time that the machine held the last request by what happened to its processor, and that is done with. Not where the
+/// answer comes out: the kernel bounds how much a program may do, and that one does a lot.
+#[cold]
+#[inline(never)]
+fn split(control: &Control) {
+    let Some(held) = held() else { return };
+    let done = held.done;
+    held.done.taken_ns = 0;
+    if held.epoch != control.epoch || done.taken_ns == 0 {
+        return;
+    }
+    // Into totals only: the record has had its next point already.
+    let role = profiler_common::CLIENT;
+    let token = Token { at_ns: done.taken_ns, epoch: control.epoch, record: 0, point: point::TAKEN, role };
+    let mut parts = Parts::of(&token);
+    parts.via(control, point::INJECTED, done.injected_ns);
+    parts.via(control, point::VCPU_RUNNING, done.running_ns);
+    parts.via(control, point::ENTERED, done.entered_ns);
+    parts.via(control, point::NOTIFIED, done.notified_ns);
+    parts.end(control, done.answered_at as u8, done.answered_ns);
+}
+
+/// `kvm:kvm_apic_accept_irq`: a virtual processor is given an interrupt, here if the machine's process or worker does it for the
+/// request that it holds.
 #[inline(always)]
-pub fn gives_back(control: &Control, at_ns: u64) {
+pub fn interrupted(control: &Control, number: u32) -> Fault {
+    let thread = current()?;
+    if thread.role != u32::from(VMM) && thread.role != u32::from(VHOST) {
+        return None;
+    }
+    let held = held()?;
+    if held.epoch == control.epoch && held.count > 0 && held.steps.injected_ns == 0 {
+        held.vcpu = place_of(number);
+        held.steps.injected_ns = now();
+    }
+    None
+}
+
+/// A thread is being woken: if a virtual processor's does it, and it is one that moves the machine's packets, the guest has something for
+/// it.
+#[inline(always)]
+pub fn notifies(control: &Control, woken: &Thread) {
+    if woken.role != u32::from(VMM) && woken.role != u32::from(VHOST) {
+        return;
+    }
+    let (Some(thread), Some(held)) = (current(), held()) else { return };
+    if thread.vcpu.number != 0 && held.epoch == control.epoch && held.count > 0 && held.steps.entered_ns != 0 {
+        held.steps.notified_ns = thread.vcpu.exit_ns;
+    }
+}
+
+/// Whether the guest has had the request that its machine holds since before `since_ns`, and has it still.
+#[inline(always)]
+fn has_request(control: &Control, vcpu: &Vcpu, since_ns: u64) -> bool {
+    let Some(held) = held() else { return false };
+    held.epoch == control.epoch
+        && held.count > 0
+        && held.alone != 0
+        && held.vcpu == vcpu.number
+        && held.steps.entered_ns != 0
+        && since_ns >= held.steps.entered_ns
+        && held.steps.notified_ns == 0
+}
+
+/// 1 + number of a virtual processor.
+#[inline(always)]
+fn place_of(number: u32) -> u8 {
+    1 + number.min(u32::from(NUMBERS) - 1) as u8
+}
+
+/// Its answer comes out at a point, or will not come: 0.
+#[inline(always)]
+pub fn gives_back(control: &Control, answered_at: u8, at_ns: u64) {
     let Some(held) = held() else { return };
     if held.epoch == control.epoch && held.count > 0 {
+        // Where several are held at once, nothing tells whose interrupt and whose notification it was.
+        if held.count == 1 && held.alone != 0 && answered_at != 0 {
+            // Where the thread that was in the guest does the sending itself, nobody is woken.
+            let own = current().filter(|thread| thread.vcpu.number != 0).map_or(0, |thread| thread.vcpu.exit_ns);
+            let notified_ns = if own != 0 { own } else { held.steps.notified_ns };
+            let (taken_ns, answered_at) = (held.since_ns, u64::from(answered_at));
+            held.done = Steps { notified_ns, taken_ns, answered_ns: at_ns, answered_at, ..held.steps };
+        }
         held.count -= 1;
         if held.count == 0 {
             held.sum_ns += at_ns.saturating_sub(held.since_ns);
@@ -77,7 +157,8 @@ fn turn_to(control: &Control, thread: &mut Thread, state: u8, at_ns: u64) {
         // Another CPU may be about to change the one or the other. Many processors would fill the table.
         let held_ns = held_ns.saturating_sub(vcpu.held_ns).min(at_ns - vcpu.since_ns.min(at_ns));
         if held_ns > 0 && number < HOLDING_NUMBERS {
-            spend_detail(control, HOLDING | key, at_ns - held_ns, at_ns);
+            let inside = before != GUEST && has_request(control, vcpu, vcpu.since_ns);
+            spend_detail(control, HOLDING | if inside { INSIDE } else { 0 } | key, at_ns - held_ns, at_ns);
         }
         if before == USER {
             vcpu.user_ns += at_ns - vcpu.since_ns.min(at_ns);
@@ -93,12 +174,22 @@ fn turn_to(control: &Control, thread: &mut Thread, state: u8, at_ns: u64) {
 pub fn entered(control: &Control, number: u32) -> Fault {
     let thread = current()?;
     let at_ns = now();
-    thread.vcpu.number = 1 + number.min(u32::from(NUMBERS) - 1) as u8;
+    thread.vcpu.number = place_of(number);
     turn_to(control, thread, GUEST, at_ns);
     let vcpu = &mut thread.vcpu;
     if vcpu.exit_ns != 0 {
-        spend_detail(control, exit_key(EXIT, vcpu.number - 1, vcpu.reason), vcpu.exit_ns, at_ns);
+        let key = exit_key(EXIT, vcpu.number - 1, vcpu.reason);
+        spend_detail(control, key, vcpu.exit_ns, at_ns);
+        if vcpu.number <= HOLDING_NUMBERS && has_request(control, vcpu, vcpu.exit_ns) {
+            spend_detail(control, HOLDING | INSIDE | key, vcpu.exit_ns, at_ns);
+        }
         vcpu.exit_ns = 0;
+    }
+    if let Some(held) = held() {
+        let waits = held.steps.injected_ns != 0 && held.steps.entered_ns == 0 && held.steps.notified_ns == 0;
+        if waits && held.epoch == control.epoch && held.vcpu == vcpu.number {
+            held.steps.entered_ns = at_ns;
+        }
     }
     // What a guest reads from a port is told only when it is back from the machine's process.
     if vcpu.user_ns != 0 && vcpu.place != 0 {
@@ -116,6 +207,7 @@ pub fn left(control: &Control, reason: u32) -> Fault {
     if thread.vcpu.number == 0 {
         return None;
     }
+    split(control);
     let at_ns = now();
     turn_to(control, thread, KERNEL, at_ns);
     thread.vcpu.reason = reason as u16;
@@ -236,5 +328,11 @@ pub fn gets_cpu(control: &Control, thread: &mut Thread, at_ns: u64) {
     if vcpu.state == OUT || vcpu.state == BLOCKED {
         let before = vcpu.before;
         turn_to(control, thread, before, at_ns);
+        if let Some(held) = held() {
+            let waits = held.steps.injected_ns != 0 && held.steps.entered_ns == 0 && held.steps.running_ns == 0;
+            if waits && held.epoch == control.epoch && held.vcpu == thread.vcpu.number {
+                held.steps.running_ns = at_ns;
+            }
+        }
     }
 }

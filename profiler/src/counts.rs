@@ -194,6 +194,9 @@ pub struct VcpuTotal {
     /// Whether this is that part of the time in the state in which the machine held a request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub holding: bool,
+    /// With `holding`: whether the guest had the request. It had been entered with it, and not been left to hand on the answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inside: bool,
     /// How often that ended in the phase.
     pub count: u64,
     /// Time in it, as far as it lies in the phase, ns.

@@ -274,7 +274,7 @@ pub const PROBES: &[Probe] = &[
         without: Some("an skb freed without delivery is noticed late"),
         alternatives: hooks!("freed", "consume_skb",
             "freed_record" record!("skb/consume_skb", "FREED_SKBADDR": "skbaddr"[8])),
-        points: &[point(Number::Fixed(number::TAKEN), "taken", "skb → connection", &["receive"])],
+        points: &[point(Number::Fixed(number::TAKEN), "taken", "skb → connection", &["injected", "notified", "receive"])],
     },
     Probe {
         name: "state",
@@ -349,14 +349,32 @@ pub const PROBES: &[Probe] = &[
         set: Set::Machine,
         without: Some("exits of virtual machines are not seen"),
         alternatives: &[by_record("entry_record", record!("kvm/kvm_entry", "ENTRY_VCPU": "vcpu_id"[4]))],
-        points: &[],
+        points: &[part(Number::Fixed(number::ENTERED), "entered", "machine → guest", &["notified", "receive"])],
+    },
+    Probe {
+        name: "vm-interrupt",
+        set: Set::Machine,
+        without: Some("the way of a request from its machine to the guest and back is not divided"),
+        alternatives: &[by_record(
+            "interrupt_record",
+            record!("kvm/kvm_apic_accept_irq", "INTERRUPT_VCPU": "apicid"[4]),
+        )],
+        points: &[
+            part(
+                Number::Fixed(number::INJECTED),
+                "injected",
+                "machine → the same",
+                &["vcpu-running", "entered", "notified", "receive"],
+            ),
+            part(Number::Fixed(number::VCPU_RUNNING), "vcpu-running", "machine → the same", &["entered", "notified", "receive"]),
+        ],
     },
     Probe {
         name: "vm-exit",
         set: Set::Machine,
         without: Some("exits of virtual machines are not seen"),
         alternatives: &[by_record("exit_record", record!("kvm/kvm_exit", "EXIT_REASON": "exit_reason"[4]))],
-        points: &[],
+        points: &[part(Number::Fixed(number::NOTIFIED), "notified", "guest → machine", &["receive"])],
     },
     Probe {
         name: "vm-user-exit",

@@ -55,6 +55,23 @@ pub fn what(role: Role, from: &Place, to: &Place) -> String {
     }
 }
 
+/// What happens in a part of the time that a virtual machine holds a request; empty for parts of other stages.
+#[must_use]
+pub fn what_machine(from: &Place, to: &Place) -> String {
+    let words = match (from.point.as_str(), to.point.as_str()) {
+        ("taken", "injected") => "QEMU or vhost: virtio's ring, the interrupt",
+        ("injected", "vcpu-running") => "waking the virtual CPU's thread",
+        ("vcpu-running", "entered") => "the rest of the exit, entry into the guest",
+        ("injected", "entered") => "the virtual CPU, awake, is told, and the guest entered",
+        ("entered", _) => "in the guest and its exits, beside the guest's own rows",
+        (_, "notified") => "until the guest was left to hand on the answer",
+        ("notified", _) => "the notifying exit, waking QEMU or vhost, the tap",
+        ("injected" | "vcpu-running", _) => "until the answer came out",
+        _ => "",
+    };
+    words.to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -175,8 +175,9 @@ fn sums(repetition: &Repetition, kind: PhaseKind) -> Sums {
             sum.0 += stage.count;
             sum.1 += stage.total_ns;
         }
-        if let Some(sum) = inside.boundary.and_then(|boundary| sums.stages.get_mut(&boundary)) {
+        if let Some(sum) = inside.boundary.as_ref().and_then(|boundary| sums.stages.get_mut(boundary)) {
             sum.1 -= inside.residence_ns;
+            parts::take_residence(&mut sums.parts, phase, &inside);
         }
     }
     sums

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use profiler_common::{
     Control, Thread,
-    vcpu::{BLOCKED, EXIT, GUEST, HOLDING, KERNEL, OUT, PLACE, POLLED, PORT, UNKNOWN, UNSEEN, USER},
+    vcpu::{BLOCKED, EXIT, GUEST, HOLDING, INSIDE, KERNEL, OUT, PLACE, POLLED, PORT, UNKNOWN, UNSEEN, USER},
 };
 
 use super::tracefs::Tracefs;
@@ -107,8 +107,8 @@ pub(super) fn totals(
                 VcpuState::Access => places.get(usize::from(number)).map_or_else(String::new, |found| place(*found)),
                 _ => reasons.name(number),
             };
-            let holding = key & HOLDING != 0;
-            Some(VcpuTotal { vcpu: (key >> 16 & 63) as u8, state, reason, holding, count, total_ns, buckets })
+            let (holding, inside) = (key & HOLDING != 0, key & INSIDE != 0);
+            Some(VcpuTotal { vcpu: (key >> 16 & 63) as u8, state, reason, holding, inside, count, total_ns, buckets })
         })
         .collect()
 }

@@ -13,6 +13,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, pre
 
 use super::numbers::{micros, percent, signed_micros, spread};
 use crate::{
+    analysis::describe::what_machine,
     points,
     result::{ComparisonResult, ConfigurationResult, PartResult, RunResult, StageResult},
 };
@@ -97,10 +98,10 @@ fn stage_name(stage: &StageResult) -> String {
 }
 
 /// A part as shown: between two points, or what the reader did meanwhile and what that means.
-fn part_name(part: &PartResult) -> (String, &'static str) {
+fn part_name(part: &PartResult) -> (String, String) {
     match points::reader(&part.to.point) {
-        Some(meaning) => (part.to.point.clone(), meaning),
-        None => (format!("{} → {}", part.from, part.to), ""),
+        Some(meaning) => (part.to.point.clone(), meaning.to_owned()),
+        None => (format!("{} → {}", part.from, part.to), what_machine(&part.from, &part.to)),
     }
 }
 

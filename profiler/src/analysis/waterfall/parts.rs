@@ -1,17 +1,40 @@
 //! Parts of stages: shares measured in detailed phases (or, where those have none, in traced ones), applied to the
 //! stage's time in traced phases.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use super::{Part, Row, Sums};
+use super::{Part, Row, Sums, inside::Inside, key_of};
 use crate::{
     analysis::{
-        path::StageKey,
+        path::{StageKey, is_boundary},
         statistics::{Estimate, estimate_one},
     },
-    counts::Place,
+    counts::{Phase, Place},
     points,
 };
+
+/// Whether it is a part of the time that a virtual machine holds a request, by what happens to its processor.
+fn is_of_machine(part: &StageKey) -> bool {
+    let seen = |place: &Place| matches!(place.point.as_str(), "injected" | "vcpu-running" | "entered" | "notified");
+    seen(&part.from) || seen(&part.to)
+}
+
+/// Takes the guest's residence out of these parts, which lies between entering the guest and leaving it to notify the machine. Only
+/// as much of it as there are parts: of requests that were held along with others there are none.
+pub(super) fn take_residence(parts: &mut HashMap<StageKey, (u64, u64)>, phase: &Phase, inside: &Inside) {
+    let all = || phase.probes.iter().flat_map(|probes| &probes.stages);
+    let parted_ns: u64 = all().filter(|stage| stage.part && is_of_machine(&key_of(stage))).map(|stage| stage.total_ns).sum();
+    let whole_ns: u64 = all().filter(|stage| !stage.part && Some(key_of(stage)) == inside.boundary).map(|stage| stage.total_ns).sum();
+    let residence_ns = inside.residence_ns as f64 * (parted_ns as f64 / whole_ns.max(1) as f64).min(1.0);
+    let of_guest = parts
+        .iter_mut()
+        .filter(|(key, _)| is_of_machine(key))
+        // Where the entry was not seen, the longest.
+        .max_by_key(|(key, (_, ns))| (key.from.point == "entered", *ns));
+    if let Some((_, (_, ns))) = of_guest {
+        *ns = ns.saturating_sub(residence_ns as u64);
+    }
+}
 
 /// The point that ends the stage in which a part lies.
 fn stage_end(part: &StageKey) -> Option<Place> {
@@ -33,6 +56,9 @@ fn stage_end(part: &StageKey) -> Option<Place> {
 /// The row in which a part lies: with its end and, if the part begins where stages begin, its beginning; else the most
 /// frequent one.
 fn row_of(part: &StageKey, rows: &[Row]) -> Option<usize> {
+    if is_of_machine(part) {
+        return rows.iter().position(|row| row.key.from.point == "taken" && is_boundary(&row.key));
+    }
     let end = stage_end(part)?;
     let begins_a_stage =
         rows.iter().any(|row| row.key.role == part.role && row.key.from == part.from && row.key.to == end);
@@ -97,7 +123,19 @@ fn around(share: f64, estimate: Estimate) -> Option<[f64; 2]> {
 
 /// Order of the points within a stage: its beginning, what splits it, its end.
 fn rank(place: &Place, stage: &StageKey) -> usize {
-    const ORDER: &[&str] = &["return", "call", "waking", "wakeup", "switch-in", "poll-return", "receive-call"];
+    const ORDER: &[&str] = &[
+        "return",
+        "call",
+        "waking",
+        "wakeup",
+        "switch-in",
+        "poll-return",
+        "receive-call",
+        "injected",
+        "vcpu-running",
+        "entered",
+        "notified",
+    ];
     if let Some(position) = points::READER.iter().position(|(_, name, _)| *name == place.point) {
         return 1 + position;
     }

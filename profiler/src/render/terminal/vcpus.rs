@@ -55,6 +55,7 @@ fn exits(configuration: &ConfigurationResult, look: Look) -> String {
         "blocked",
         "polled",
         "holding",
+        "inside",
         "p50",
         "p99",
     ];
@@ -76,6 +77,7 @@ fn exits(configuration: &ConfigurationResult, look: Look) -> String {
         ];
         row.extend(times.map(|ns| number(micros(ns))));
         row.push(number(optional(is_holding_known.then_some(exit.holding_ns_per_op))));
+        row.push(number(optional(is_holding_known.then_some(exit.inside_ns_per_op))));
         row.extend([exit.p50_ns, exit.p99_ns].map(|ns| number(optional(ns))));
         table.add_row(row);
     }
