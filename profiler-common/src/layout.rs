@@ -358,8 +358,10 @@ pub struct Stage {
     pub buckets: [u32; BUCKETS],
 }
 
-/// Stages and system calls that one repetition can tell apart.
-pub const STAGES: u32 = 512;
+/// Of the places for [`STAGES`], those that a stage has by its key, or the one behind.
+pub const DIRECT_STAGES: u32 = 512;
+/// Stages and system calls that one repetition can tell apart: places by key, and such for those that find theirs taken.
+pub const STAGES: u32 = DIRECT_STAGES + 256;
 
 /// Packs a stage into the key of the table of stages: 19 bits, never 0.
 #[inline(always)]

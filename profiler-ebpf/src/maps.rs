@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use profiler_common::{
-    CONNECTION_SLOTS, COUNTERS, Connection, Control, Counter, Cpu, Crossing, Device, PACKET_SLOTS, Packet,
+    CONNECTION_SLOTS, COUNTERS, Connection, Control, Counter, Cpu, Crossing, DIRECT_STAGES, Device, PACKET_SLOTS, Packet,
     RECORD_SLOTS, ROLES as ROLE_COUNT, Record, SLOTS, SPREAD, STAGES, Socket, Stage, Thread, Wait,
     point::DEVICES,
     state::{RUNNING, STATES},
@@ -21,6 +21,8 @@ use crate::{
 
 /// `BPF_F_MMAPABLE`: user space reads the array as memory, without a system call per entry.
 const MMAPABLE: u32 = 1 << 10;
+/// An entry is made, and none changed.
+const BPF_NOEXIST: u64 = 1;
 
 #[map]
 static CONTROL: Array<Control> = Array::with_max_entries(1, MMAPABLE);
@@ -40,12 +42,17 @@ static THREADS: Array<Thread> = Array::with_max_entries(SLOTS, MMAPABLE);
 static WAITS: Array<Wait> = Array::with_max_entries(SLOTS, 0);
 #[map]
 static DEVICE_TABLE: Array<Device> = Array::with_max_entries(DEVICES, MMAPABLE);
-/// The stage whose totals stand at the same index of [`STAGE_TOTALS`]; 0: free. All of it is one page: keys spread over a
+/// The stage whose totals stand at the same index of [`STAGE_TOTALS`]; 0: free. All of it is two pages: keys spread over a
 /// table of their own size would be a page, and a miss in its cache, each.
 #[map]
 static STAGE_KEYS: Array<u64> = Array::with_max_entries(STAGES, MMAPABLE);
 #[map]
 static STAGE_TOTALS: PerCpuArray<Stage> = PerCpuArray::with_max_entries(STAGES, 0);
+/// Places of the stages that found theirs taken, and how many of these places are.
+#[map]
+static FURTHER_STAGES: HashMap<u32, u32> = HashMap::with_max_entries(STAGES - DIRECT_STAGES, 0);
+#[map]
+static FURTHER_TAKEN: Array<u64> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static COUNTS: PerCpuArray<[u64; COUNTERS]> = PerCpuArray::with_max_entries(1, 0);
 #[map]
@@ -313,29 +320,20 @@ fn device_further(address: u64, first: u32) -> Option<u8> {
 /// The totals of a stage on this CPU.
 #[inline(always)]
 pub fn stage(key: u32) -> Option<&'static mut Stage> {
-    let mut index = key.wrapping_mul(SPREAD) >> (32 - STAGES.ilog2());
+    let mut index = key.wrapping_mul(SPREAD) >> (32 - DIRECT_STAGES.ilog2());
     if STAGE_KEYS.get_ptr(index).is_none_or(|known| unsafe { *known } != u64::from(key)) {
-        index = stage_further(key, index)?;
+        index = find_stage(key, index).checked_sub(1)?;
     }
     STAGE_TOTALS.get_ptr_mut(index).map(|stage| unsafe { &mut *stage })
 }
 
-/// Where a stage is whose first place another one has; a new one takes the next free place.
-#[inline(always)]
-fn stage_further(key: u32, first: u32) -> Option<u32> {
-    let found = find_stage(key, first);
-    (found != 0).then(|| found - 1)
-}
-
-/// Places looked at for one stage.
-const STAGE_WAYS: u32 = 32;
-
-/// 1 + its place; 0: there is none.
+/// 1 + the place of a stage that is not at its first; a new one takes that, the next, or one of those behind. 0: there is none.
 #[cold]
 #[inline(never)]
 fn find_stage(key: u32, first: u32) -> u32 {
-    for way in 0..STAGE_WAYS {
-        let index = (first + way) & (STAGES - 1);
+    // Not more of them: the verifier goes through every one, from each place in a program where time is spent.
+    for way in 0..2 {
+        let index = (first + way) & (DIRECT_STAGES - 1);
         let Some(place) = STAGE_KEYS.get_ptr_mut(index) else {
             continue;
         };
@@ -349,5 +347,38 @@ fn find_stage(key: u32, first: u32) -> u32 {
             return index + 1;
         }
     }
-    0
+    further_stage(key)
+}
+
+#[inline(always)]
+fn further_stage(key: u32) -> u32 {
+    if let Some(index) = unsafe { FURTHER_STAGES.get(&key) } {
+        return *index + 1;
+    }
+    let Some(taken) = FURTHER_TAKEN.get_ptr_mut(0) else { return 0 };
+    let index = DIRECT_STAGES + take_number(unsafe { &mut *taken }) as u32;
+    if index >= STAGES {
+        return 0;
+    }
+    let Some(place) = STAGE_KEYS.get_ptr_mut(index) else { return 0 };
+    if FURTHER_STAGES.insert(&key, &index, BPF_NOEXIST).is_err() {
+        // Another CPU was first; the number stays unused.
+        return unsafe { FURTHER_STAGES.get(&key) }.map_or(0, |index| *index + 1);
+    }
+    unsafe { *place = u64::from(key) }
+    index + 1
+}
+
+/// The next number that nobody has.
+#[inline(always)]
+fn take_number(next: &mut u64) -> u64 {
+    let mut number = 1u64;
+    unsafe {
+        core::arch::asm!(
+            "{number} = atomic_fetch_add((u64 *)({next} + 0), {number})",
+            next = in(reg) next,
+            number = inout(reg) number,
+        );
+    }
+    number
 }

@@ -37,8 +37,10 @@ pub fn spend(control: &Control, key: u32, start_ns: u64, end_ns: u64) -> bool {
     true
 }
 
-/// The same for a part of a stage, or a system call: without room, no token is lost, but that detail is, and counted.
-#[inline(always)]
+/// The same for a part of a stage, or a system call: without room, no token is lost, but that detail is, and counted. A function of its
+/// own, because a program does this in many places.
+#[cold]
+#[inline(never)]
 pub fn spend_detail(control: &Control, key: u32, start_ns: u64, end_ns: u64) {
     if !spend(control, key, start_ns, end_ns) {
         count(Counter::DetailsTable);

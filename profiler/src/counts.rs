@@ -342,6 +342,9 @@ pub struct Repetition {
     pub phases: Vec<Phase>,
     /// What the probes cost.
     pub costs: Costs,
+    /// What they cost in the guest, where an agent knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_costs: Option<Costs>,
     /// What disturbed it, for a person; empty: nothing that was seen.
     pub disturbances: Vec<String>,
     /// CPU time of virtax itself over the phases, ns, and their length, ns.

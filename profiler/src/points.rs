@@ -274,7 +274,12 @@ pub const PROBES: &[Probe] = &[
         without: Some("an skb freed without delivery is noticed late"),
         alternatives: hooks!("freed", "consume_skb",
             "freed_record" record!("skb/consume_skb", "FREED_SKBADDR": "skbaddr"[8])),
-        points: &[point(Number::Fixed(number::TAKEN), "taken", "skb → connection", &["injected", "notified", "receive"])],
+        points: &[point(
+            Number::Fixed(number::TAKEN),
+            "taken",
+            "skb → connection",
+            &["injected", "notified", "receive"],
+        )],
     },
     Probe {
         name: "state",
@@ -366,7 +371,12 @@ pub const PROBES: &[Probe] = &[
                 "machine → the same",
                 &["vcpu-running", "entered", "notified", "receive"],
             ),
-            part(Number::Fixed(number::VCPU_RUNNING), "vcpu-running", "machine → the same", &["entered", "notified", "receive"]),
+            part(
+                Number::Fixed(number::VCPU_RUNNING),
+                "vcpu-running",
+                "machine → the same",
+                &["entered", "notified", "receive"],
+            ),
         ],
     },
     Probe {

@@ -250,6 +250,14 @@ pub fn thread_schedstats_ns(pid: u32) -> Vec<(u32, u64)> {
     threads(pid).unwrap_or_default().into_iter().filter_map(of_thread).collect()
 }
 
+/// Whether QEMU (`debug-threads=on`) calls a thread so that executes guests' code: one for each processor, or one for all.
+#[must_use]
+pub fn is_processor(name: &str) -> bool {
+    let number = name.strip_prefix("CPU ").and_then(|rest| rest.split_once('/')).map(|(number, _)| number);
+    name == "ALL CPUs/TCG"
+        || number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// Threads of a process and their names.
 #[must_use]
 pub fn named_threads(pid: u32) -> Vec<(u32, String)> {

@@ -23,7 +23,8 @@ use serde::{Deserialize, Serialize};
 
 /// Where a guest finds what it is to do.
 pub const GUEST: &str = "/guest.json";
-/// What its console says once the server answers, followed by the kernel's release and by how long it has been running, in s.
+/// What its console says once the server answers, followed by the kernel's release, by how long it has been running, in s, and by its
+/// disk, if it has one: `NAME:DRIVER:SECTORS:CACHE`.
 pub const READY: &str = "virtax-ready";
 /// What its console says of what went wrong.
 pub const FAILED: &str = "virtax-failed:";
@@ -75,6 +76,8 @@ pub struct Serve {
     pub arguments: Vec<String>,
     /// The program that follows requests in the guest, if it is to be there.
     pub agent: Option<PathBuf>,
+    /// Whether it has a disk, which comes some time after its driver.
+    pub has_disk: bool,
 }
 
 /// A program.
@@ -134,7 +137,8 @@ fn serve(guest: &Serve) -> io::Result<ExitStatus> {
     }
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let uptime = fs::read_to_string("/proc/uptime")?;
-    println!("{READY} {} {}", release.trim(), uptime.split(' ').next().unwrap_or_default());
+    let disk = if guest.has_disk { about("disk", await_disk())? } else { String::new() };
+    println!("{READY} {} {} {disk}", release.trim(), uptime.split(' ').next().unwrap_or_default());
     let agent = guest
         .agent
         .as_ref()
@@ -237,6 +241,24 @@ fn await_card() -> io::Result<()> {
         sleep(Duration::from_millis(5));
     }
     Err(io::Error::new(io::ErrorKind::NotFound, "there is no such network card"))
+}
+
+/// The disk, as the kernel's block layer has it.
+fn await_disk() -> io::Result<String> {
+    for _ in 0..1000 {
+        for found in fs::read_dir("/sys/block")?.flatten() {
+            let folder = found.path();
+            // Disks in memory hang from no device. An NVMe disk hangs from its controller, and that from the bus.
+            let links = ["device/driver", "device/device/driver"].map(|link| fs::read_link(folder.join(link)));
+            let Some(driver) = links.into_iter().flatten().next() else { continue };
+            let text = |file: &str| fs::read_to_string(folder.join(file)).map(|text| text.trim().replace(' ', "-"));
+            let driver = driver.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = found.file_name().to_string_lossy().into_owned();
+            return Ok(format!("{name}:{driver}:{}:{}", text("size")?, text("queue/write_cache")?));
+        }
+        sleep(Duration::from_millis(5));
+    }
+    Err(io::Error::new(io::ErrorKind::NotFound, "there is none"))
 }
 
 fn socket() -> io::Result<OwnedFd> {

@@ -13,10 +13,10 @@ use workloads::clock::now_ns;
 
 use super::wire::{self, GuestCounts, PORT, Reply, Request, VERSION};
 use crate::{
-    counts::{PhaseKind, Role},
+    counts::{Costs, PhaseKind, Role},
     error::{Error, Result},
     points::{PROBES, Set},
-    probes::{Attached, Loaded, Names, Offsets, Options, Totals},
+    probes::{Attached, Loaded, Names, Offsets, Options, Totals, floor},
     process::{self, allowed_cpus},
     profile::Profile,
     sampling::{self, RawSampled, Sampling, UserNames},
@@ -31,6 +31,10 @@ const LEAD_IN: Duration = Duration::from_millis(20);
 const LONGEST_LEAD_IN: Duration = Duration::from_secs(2);
 /// As on the host: what crosses the end is clipped there.
 const LEAD_OUT: Duration = Duration::from_millis(2);
+/// How long the probes are told to do nothing, and then are at work, to learn what they cost; so often: what another thread, or the
+/// host, interrupts stands in one reading, and the median has none of it.
+const COST_WINDOW: Duration = Duration::from_millis(40);
+const COST_WINDOWS: u32 = 7;
 /// The guest's only network card, and what its namespace is called.
 const CARD: &str = "eth0";
 const NAMESPACE: &str = "guest";
@@ -122,6 +126,7 @@ impl Agent {
                 Ok(None)
             }
             Request::End => self.end().map(|counts| Some(Reply::Counted(Box::new(counts)))),
+            Request::Costs { connections } => self.costs(*connections).map(|costs| Some(Reply::Costs(costs))),
             Request::Profile => self.profile().map(|profile| Some(Reply::Profiled(Box::new(profile)))),
         }
     }
@@ -139,11 +144,16 @@ impl Agent {
     /// Follows requests from the card to the server and back to the card.
     fn begin(&mut self, kind: PhaseKind, connections: u32, wait_every: u32) -> Result<()> {
         self.phase = None;
-        let before = self.probes.totals()?;
         let mut attached = vec![self.probes.attach(kind)?];
         if kind == PhaseKind::Sampled {
             attached.push(self.probes.attach_sampler(&self.sampling.cpus, self.sampling.rate_hz)?);
         }
+        self.start(kind, attached, connections, wait_every)
+    }
+
+    /// The same with probes that are attached.
+    fn start(&mut self, kind: PhaseKind, attached: Vec<Attached>, connections: u32, wait_every: u32) -> Result<()> {
+        let before = self.probes.totals()?;
         let followed: BTreeMap<u32, Role> =
             process::family(self.server).into_iter().map(|pid| (pid, Role::Server)).collect();
         self.probes.follow(followed.into_iter())?;
@@ -208,6 +218,27 @@ impl Agent {
         let crossings =
             if phase.kind == PhaseKind::Traced { self.probes.crossings(&phase.control) } else { Vec::new() };
         Ok(GuestCounts { probes, devices: labels.devices().cloned().collect(), crossings, matched: None })
+    }
+
+    /// As on the host: the statistics' own cost, with the probes told to do nothing, then theirs. What getting into them takes is not
+    /// measured: each turn attaches one, which takes an emulated processor long, and one turn tells nothing.
+    fn costs(&mut self, connections: u32) -> Result<Costs> {
+        let kind = PhaseKind::Traced;
+        let _statistics = Loaded::keep_run_times()?;
+        let attached = self.probes.attach(kind)?;
+        let start = self.probes.run_times(kind);
+        std::thread::sleep(COST_WINDOW);
+        let (_, floor_ns) = floor(&start, &self.probes.run_times(kind));
+        self.start(kind, vec![attached], connections, 0)?;
+        self.record(0, (COST_WINDOW * COST_WINDOWS).as_nanos() as u64);
+        let mut readings = vec![self.probes.run_times(kind)];
+        for _ in 0..COST_WINDOWS {
+            std::thread::sleep(COST_WINDOW);
+            readings.push(self.probes.run_times(kind));
+        }
+        let operations = self.end()?.probes.counter(Counter::Operations);
+        let probes = self.probes.costs(kind, &readings, operations, floor_ns);
+        Ok(Costs { probes, dispatch_ns: 0.0, floor_ns })
     }
 
     /// Names are looked up once, when nothing is measured any more.

@@ -8,14 +8,14 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    counts::{DeviceInfo, PhaseKind, ProbeCounts},
+    counts::{Costs, DeviceInfo, PhaseKind, ProbeCounts},
     histogram::bucket_of,
     input,
     profile::Profile,
 };
 
 /// Both sides must have the same.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Name of the machine's port.
 pub const PORT: &str = "virtax";
 /// Longest line, bytes: a guest may be broken, or hostile.
@@ -52,6 +52,11 @@ pub enum Request {
     End,
     /// What all sampled phases together saw.
     Profile,
+    /// What the probes cost there, while requests come.
+    Costs {
+        /// Connections whose tokens are to be seen first.
+        connections: u32,
+    },
 }
 
 /// What the agent answers. There is none to [`Request::Record`].
@@ -73,6 +78,8 @@ pub enum Reply {
     Counted(Box<GuestCounts>),
     /// Stacks, with the names of the guest's functions.
     Profiled(Box<Profile>),
+    /// What the probes cost.
+    Costs(Costs),
     /// It could not do what it was told.
     Failed {
         /// Why.

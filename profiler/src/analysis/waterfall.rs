@@ -203,14 +203,19 @@ pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
 
     let mut rows = stage_rows(&traced, &full);
     for (round, repetition) in full.iter().enumerate() {
-        // What the probes in a guest cost is not known.
-        let outside = || rows.iter().enumerate().filter(|(_, row)| !row.in_guest);
-        let indices: Vec<usize> = outside().map(|(index, _)| index).collect();
-        let stages: Vec<(StageKey, f64)> =
-            outside().map(|(_, row)| (row.key.clone(), row.rounds_count[round])).collect();
         rows.iter_mut().for_each(|row| row.probes_ns.push(0.0));
-        for (index, ns) in indices.into_iter().zip(probe_time(&stages, &repetition.costs)) {
-            rows[index].probes_ns[round] = ns;
+        // Host and guest have probes of their own.
+        for (in_guest, costs) in [(false, Some(&repetition.costs)), (true, repetition.guest_costs.as_ref())] {
+            let Some(costs) = costs else { continue };
+            let of_side = || rows.iter().enumerate().filter(|(_, row)| row.in_guest == in_guest);
+            let indices: Vec<usize> = of_side().map(|(index, _)| index).collect();
+            let stages: Vec<(StageKey, f64)> =
+                of_side().map(|(_, row)| (row.key.clone(), row.rounds_count[round])).collect();
+            for (index, ns) in indices.into_iter().zip(probe_time(&stages, costs)) {
+                // Nothing that a guest says makes less than nothing of a row.
+                let believed = if ns.is_finite() { ns.clamp(0.0, rows[index].rounds_ns[round].max(0.0)) } else { 0.0 };
+                rows[index].probes_ns[round] = if in_guest { believed } else { ns };
+            }
         }
     }
     parts::attach(&mut rows, &traced, &detailed);

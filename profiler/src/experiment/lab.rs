@@ -290,6 +290,7 @@ impl Repeater for Lab<'_> {
             Measurement::new(&mut probes, client.as_mut(), &names, parties, connections, &self.sampling)
                 .with_agent(agent.as_mut());
         let costs = measurement.costs(PhaseKind::Traced, dispatch_ns)?;
+        let guest_costs = measurement.guest_costs()?;
         let before = Load::now(&watched);
         let (agent_before, clock_before) = (process::own_cpu_ns(), workloads::clock::now_ns());
         let rounds = f64::from(self.plan.rounds);
@@ -341,6 +342,7 @@ impl Repeater for Lab<'_> {
             client_hooks: hooks_in(self.bench.wire.namespace.path()),
             phases,
             costs,
+            guest_costs,
             disturbances,
             agent_cpu_ns: agent_after - agent_before,
             agent_wall_ns: clock_after - clock_before,

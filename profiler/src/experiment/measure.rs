@@ -15,11 +15,11 @@ use super::{
 };
 use crate::{
     agent::wire::Matched,
-    counts::{Costs, Phase, PhaseKind, ProbeCost},
+    counts::{Costs, Phase, PhaseKind},
     engine::vm::Agent,
     error::{Error, Result},
     interrupt,
-    probes::{Attached, Labels, Loaded, Names, RawEvent, RawRecord, ns_per_run},
+    probes::{Attached, Labels, Loaded, Names, RawEvent, RawRecord, floor},
     process,
     sampling::{self, RawSampled, Sampling},
 };
@@ -39,6 +39,8 @@ const FLOOR_RUNS: u64 = 100;
 const COST_FLOORS: u32 = 20;
 const COST_FLOOR: Duration = Duration::from_millis(20);
 const COST_RUN: Duration = Duration::from_millis(60);
+/// What the agent's own takes, more or less.
+const GUEST_COSTS: Duration = Duration::from_secs(1);
 
 /// How long no operation may end.
 const STALL: Duration = Duration::from_secs(5);
@@ -341,6 +343,19 @@ impl<'a> Measurement<'a> {
         in_time(|tried| self.try_costs(kind, dispatch_ns, tried)).map(|timed| timed.costs)
     }
 
+    /// The same of the agent's, in the guest; `None`: there is none.
+    ///
+    /// # Errors
+    /// If the client fails.
+    pub fn guest_costs(&mut self) -> Result<Option<Costs>> {
+        if self.agent.is_none() {
+            return Ok(None);
+        }
+        log::debug!("step: costs of the probes in the guest");
+        self.client.prepare(GUEST_COSTS)?;
+        Ok(self.agent.as_mut().and_then(|agent| agent.costs(self.connections)))
+    }
+
     fn try_costs(&mut self, kind: PhaseKind, dispatch_ns: f64, tried: u32) -> Result<(u64, TimedCosts)> {
         if self.client.reports_whole_runs() {
             self.probes.forget_sockets();
@@ -353,7 +368,7 @@ impl<'a> Measurement<'a> {
         for _ in 0..COST_FLOORS {
             interrupt::sleep(COST_FLOOR)?;
             idle = self.probes.run_times(kind);
-            if ns_per_run(&start, &idle).values().map(|(runs, _)| runs).sum::<u64>() >= FLOOR_RUNS {
+            if floor(&start, &idle).0 >= FLOOR_RUNS {
                 break;
             }
         }
@@ -369,24 +384,8 @@ impl<'a> Measurement<'a> {
         let report = self.report()?;
         // A phase in which nothing ended tells nothing of the costs of an operation: as if the client had heard of it too late.
         let heard_ns = if report.operations == 0 { u64::MAX } else { report.heard_ns };
-        let operations = report.operations.max(1) as f64;
-        let floors = ns_per_run(&start, &idle);
-        let hits: u64 = floors.values().map(|(runs, _)| runs).sum();
-        let floor_ns = floors.values().map(|(runs, ns)| *runs as f64 * ns).sum::<f64>() / hits.max(1) as f64;
-        let runs = ns_per_run(&opened, &closed);
-        let probes = self
-            .probes
-            .chosen()
-            .filter(|(probe, _)| probe.set.is_attached_in(kind))
-            .map(|(probe, _)| {
-                let (runs, ns) = runs.get(probe.name).copied().unwrap_or_default();
-                ProbeCost {
-                    probe: probe.name.to_owned(),
-                    hits_per_op: runs as f64 / operations,
-                    ns_per_hit: (ns - floor_ns).max(0.0),
-                }
-            })
-            .collect();
+        let (_, floor_ns) = floor(&start, &idle);
+        let probes = self.probes.costs(kind, &[opened, closed], report.operations, floor_ns);
         Ok((open_ns, TimedCosts { costs: Costs { probes, dispatch_ns, floor_ns }, heard_ns }))
     }
 }

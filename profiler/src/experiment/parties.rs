@@ -84,14 +84,8 @@ impl Roles {
 
 /// `None`: the process's own.
 fn role_of_thread(name: &str, worker: &str) -> Option<Role> {
-    let is_vcpu = name
-        .strip_prefix("CPU ")
-        .and_then(|rest| rest.split_once('/'))
-        .is_some_and(|(number, _)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()));
     match name {
-        // One thread for all emulated processors.
-        "ALL CPUs/TCG" => Some(Role::Vcpu),
-        _ if is_vcpu => Some(Role::Vcpu),
+        _ if process::is_processor(name) => Some(Role::Vcpu),
         _ if name == worker => Some(Role::Vhost),
         _ => None,
     }

@@ -133,6 +133,7 @@ mod tests {
                 client_hooks: Hooks::default(),
                 phases: vec![phase],
                 costs: Costs::default(),
+                guest_costs: None,
                 disturbances: Vec::new(),
                 agent_cpu_ns: 0,
                 agent_wall_ns: 1,

@@ -20,6 +20,8 @@ use crate::{
     pack::{Pack, Packed},
 };
 
+/// Drivers of disks that a guest can be given.
+const DISK_DRIVERS: &[&str] = &["virtio_blk", "nvme"];
 /// Drivers of what a machine of virtax's has: its bus, of either kind, its network card, its source of
 /// randomness, the agent's port.
 pub const DRIVERS: &[&str] = &["virtio_pci", "virtio_mmio", "virtio_net", "virtio_rng", "virtio_console"];
@@ -87,7 +89,7 @@ pub fn add_kernel(pack: &mut Pack, kernel: &Kernel) -> Result<()> {
     let folder = Path::new(FOLDER);
     pack.add_copy(&folder.join("boot").join(format!("vmlinuz-{}", kernel.release)), &kernel.image, 0o644);
     let modules = folder.join("lib/modules").join(&kernel.release);
-    for driver in modules::closure(&kernel.modules, DRIVERS)? {
+    for driver in modules::closure(&kernel.modules, &[DRIVERS, DISK_DRIVERS].concat())? {
         let name = driver.file_name().unwrap_or_default();
         pack.add_copy(&modules.join("kernel").join(name), &driver, 0o644);
     }

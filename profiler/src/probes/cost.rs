@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::object::Loaded;
-use crate::error::{Error, Result};
+use crate::{
+    counts::{PhaseKind, ProbeCost},
+    error::{Error, Result},
+};
 
 /// Runs and time of each probe.
 pub type RunTimes = BTreeMap<&'static str, (u64, Duration)>;
@@ -26,7 +29,7 @@ impl Loaded {
 }
 
 /// Time per run of each probe between two readings, ns.
-pub fn ns_per_run(before: &RunTimes, after: &RunTimes) -> BTreeMap<&'static str, (u64, f64)> {
+fn ns_per_run(before: &RunTimes, after: &RunTimes) -> BTreeMap<&'static str, (u64, f64)> {
     after
         .iter()
         .map(|(probe, (runs, time))| {
@@ -36,6 +39,38 @@ pub fn ns_per_run(before: &RunTimes, after: &RunTimes) -> BTreeMap<&'static str,
             (*probe, (runs, if runs == 0 { 0.0 } else { ns / runs as f64 }))
         })
         .collect()
+}
+
+/// What the statistics themselves cost, ns per run: all runs between two readings while the probes were told to do nothing. With how many
+/// there were.
+pub fn floor(before: &RunTimes, after: &RunTimes) -> (u64, f64) {
+    let runs = ns_per_run(before, after);
+    let hits: u64 = runs.values().map(|(runs, _)| runs).sum();
+    let time_ns: f64 = runs.values().map(|(runs, ns)| *runs as f64 * ns).sum();
+    (hits, time_ns / hits.max(1) as f64)
+}
+
+impl Loaded {
+    /// What each probe of a kind of phase cost over these readings, in which so many operations ended: of the times per hit between
+    /// one reading and the next, the median.
+    #[must_use]
+    pub fn costs(&self, kind: PhaseKind, readings: &[RunTimes], operations: u64, floor_ns: f64) -> Vec<ProbeCost> {
+        let windows: Vec<_> = readings.windows(2).map(|pair| ns_per_run(&pair[0], &pair[1])).collect();
+        let attached = self.chosen().filter(|(probe, _)| probe.set.is_attached_in(kind));
+        attached
+            .map(|(probe, _)| {
+                let found = || windows.iter().filter_map(|window| window.get(probe.name)).filter(|(runs, _)| *runs > 0);
+                let runs: u64 = found().map(|(runs, _)| runs).sum();
+                let mut ns: Vec<f64> = found().map(|(_, ns)| *ns).collect();
+                ns.sort_by(f64::total_cmp);
+                ProbeCost {
+                    probe: probe.name.to_owned(),
+                    hits_per_op: runs as f64 / operations.max(1) as f64,
+                    ns_per_hit: ns.get(ns.len() / 2).map_or(0.0, |median| (median - floor_ns).max(0.0)),
+                }
+            })
+            .collect()
+    }
 }
 
 /// Measures what a probe costs that returns at once: a receiving call on a local socket, with and without a program at

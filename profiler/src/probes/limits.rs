@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn limits_only_lower() {
         let mut limits = Limits::default();
-        for pair in ["packets=7", "record-ring=4096", "reader=0", "stages=512"] {
+        for pair in ["packets=7", "record-ring=4096", "reader=0", "stages=768"] {
             limits.set(pair).unwrap();
         }
         assert_eq!((limits.packets, limits.record_ring, limits.reader), (7, 4096, 0));

@@ -13,7 +13,7 @@ mod tables;
 mod tracefs;
 mod vcpus;
 
-pub use cost::{Dispatch, RunTimes, ns_per_run};
+pub use cost::{Dispatch, RunTimes, floor};
 pub use events::RawEvent;
 pub use limits::Limits;
 pub use object::{Attached, KINDS, Loaded, Options, Preference, Support, support};

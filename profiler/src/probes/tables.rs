@@ -102,6 +102,7 @@ pub(super) struct Tables {
     records: MappedArray<Record>,
     devices: MappedArray<Device>,
     stage_keys: MappedArray<u64>,
+    further_stages: MappedArray<u64>,
     places: MappedArray<u64>,
     crossings: MappedArray<Crossing>,
     held: MappedArray<profiler_common::vcpu::Held>,
@@ -117,6 +118,7 @@ impl Tables {
             records: MappedArray::new(map(bpf, "RECORDS")?, RECORD_SLOTS)?,
             devices: MappedArray::new(map(bpf, "DEVICE_TABLE")?, DEVICES)?,
             stage_keys: MappedArray::new(map(bpf, "STAGE_KEYS")?, STAGES)?,
+            further_stages: MappedArray::new(map(bpf, "FURTHER_TAKEN")?, 1)?,
             places: MappedArray::new(map(bpf, "VM_PLACES")?, profiler_common::vcpu::PLACES)?,
             crossings: MappedArray::new(map(bpf, "CROSSINGS")?, CROSSINGS)?,
             held: MappedArray::new(map(bpf, "HELD")?, 1)?,
@@ -252,9 +254,13 @@ impl Loaded {
 
     /// The end of [`Loaded::follow`], of all processes.
     fn forget_roles(&mut self) -> Result<()> {
-        let mut roles: aya::maps::HashMap<&mut MapData, u32, u32> = typed(self.bpf.map_mut("ROLES"))?;
-        let known: Vec<u32> = roles.keys().flatten().collect();
-        known.iter().try_for_each(|pid| roles.remove(pid).map_err(table))
+        self.empty("ROLES")
+    }
+
+    fn empty(&mut self, name: &str) -> Result<()> {
+        let mut entries: aya::maps::HashMap<&mut MapData, u32, u32> = typed(self.bpf.map_mut(name))?;
+        let known: Vec<u32> = entries.keys().flatten().collect();
+        known.iter().try_for_each(|key| entries.remove(key).map_err(table))
     }
 
     /// A place that another stage takes later must not hold what this one left: a stage that is first seen within a phase counts from 0.
@@ -272,7 +278,8 @@ impl Loaded {
             totals.set(index, zeroes, 0).map_err(table)?;
         }
         self.tables.stage_keys.clear();
-        Ok(())
+        self.tables.further_stages.clear();
+        self.empty("FURTHER_STAGES")
     }
 
     /// Tokens of this phase that have been seen.

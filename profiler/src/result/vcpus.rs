@@ -203,8 +203,7 @@ pub(super) fn exits(repetitions: &[&Repetition]) -> Vec<ExitResult> {
         .into_iter()
         .map(|((vcpu, reason), (count, inside, histogram))| {
             let of_it = |wanted: fn(&VcpuTotal) -> bool| {
-                let of_it =
-                    move |total: &&VcpuTotal| total.vcpu == vcpu && total.reason == reason && wanted(total);
+                let of_it = move |total: &&VcpuTotal| total.vcpu == vcpu && total.reason == reason && wanted(total);
                 States::of(with_reason().filter(of_it))
             };
             let states = of_it(|total| !total.holding);

@@ -38,6 +38,7 @@ fn machines_are_the_same_with_libvirt_and_without() {
         assert!(said.starts_with("libvirt ") && said.ends_with("qemu:///embed"), "{said}");
     }
     assert_eq!(started_by(&without, "tcg:net=tap"), "virtax");
+    assert_eq!(of(&without, "tcg:net=tap").settings["threads"], "1 for processors, 0 for I/O, by QMP");
     let labels = |result: &profiler::result::RunResult| {
         let stages = of(result, "tcg:net=tap").stages.iter().filter(|stage| stage.count_per_op > 0.9);
         stages.map(|stage| stage.label.clone()).collect::<Vec<_>>()
@@ -90,7 +91,8 @@ fn tuned_machines_are_as_they_are_called() {
         return;
     }
     let before = Traces::now();
-    let tuned = "tcg:pin=on,topology=host,numa=bind,hugepages=on,memory=256,agent=off";
+    let tuned =
+        "tcg:pin=on,topology=host,numa=bind,hugepages=on,memory=256,agent=off,blk=virtio,cache=directsync,aio=native";
     let has_nodes = Path::new("/sys/devices/system/node/node0").exists();
     let allowed = profiler::process::allowed_cpus().unwrap().len();
     for (more, starter) in [(&[][..], "libvirt"), (&["--connect", "none"], "virtax")] {
@@ -102,8 +104,21 @@ fn tuned_machines_are_as_they_are_called() {
         assert_eq!(machine.cpus, [allowed, 1], "{starter}");
         assert!(machine.words.contains("sockets=1,"), "{}", machine.words);
         assert!(!has_nodes || machine.words.contains("host-nodes"), "{}", machine.words);
+        // What the guest itself says of its disk.
+        assert_eq!(configuration.settings["guest_disk"], "vda, virtio_blk, 256 MiB, write through", "{starter}");
+        assert!(machine.words.contains("iothread") && machine.words.contains("native"), "{}", machine.words);
+        if starter == "virtax" {
+            assert_eq!(configuration.settings["threads"], "1 for processors, 1 for I/O, by QMP");
+        }
         // On one CPU, whoever shares it with virtax.
-        let (machine, _) = look_at("tcg:agent=off", &[&["--placement", "split"], more].concat());
+        let plain = if starter == "virtax" { "tcg:agent=off,blk=nvme" } else { "tcg:agent=off" };
+        let (machine, result) = look_at(plain, &[&["--placement", "split"], more].concat());
+        let disk = result.configurations[0].settings.get("guest_disk");
+        assert_eq!(
+            disk.is_some_and(|disk| disk.starts_with("nvme0n1, nvme, 256 MiB")),
+            starter == "virtax",
+            "{disk:?}"
+        );
         assert_eq!((machine.huge_kb, machine.nice, machine.cpus), (0, 0, [1, 1]), "{starter}");
         assert_eq!(before, Traces::now(), "{starter}");
     }

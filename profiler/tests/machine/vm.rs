@@ -89,6 +89,8 @@ fn check_inside(configuration: &ConfigurationResult) {
         let stage = configuration.stages.iter().find(|stage| stage.id == id);
         let stage = stage.unwrap_or_else(|| panic!("{id}: {:?}", configuration.stages));
         assert!(stage.label.ends_with("(guest)") && stage.ns_per_op > 0.0, "{stage:?}");
+        // The guest's probes are not free, and the agent knows what they cost.
+        assert!((0.0..stage.ns_per_op).contains(&stage.corrected_ns_per_op), "{stage:?}");
         assert!((stage.count_per_op - 1.0).abs() < 0.05, "{stage:?}");
     }
     // And what they consist of, by stacks that were taken there.

@@ -23,8 +23,10 @@ fn is_of_machine(part: &StageKey) -> bool {
 /// as much of it as there are parts: of requests that were held along with others there are none.
 pub(super) fn take_residence(parts: &mut HashMap<StageKey, (u64, u64)>, phase: &Phase, inside: &Inside) {
     let all = || phase.probes.iter().flat_map(|probes| &probes.stages);
-    let parted_ns: u64 = all().filter(|stage| stage.part && is_of_machine(&key_of(stage))).map(|stage| stage.total_ns).sum();
-    let whole_ns: u64 = all().filter(|stage| !stage.part && Some(key_of(stage)) == inside.boundary).map(|stage| stage.total_ns).sum();
+    let parted_ns: u64 =
+        all().filter(|stage| stage.part && is_of_machine(&key_of(stage))).map(|stage| stage.total_ns).sum();
+    let whole_ns: u64 =
+        all().filter(|stage| !stage.part && Some(key_of(stage)) == inside.boundary).map(|stage| stage.total_ns).sum();
     let residence_ns = inside.residence_ns as f64 * (parted_ns as f64 / whole_ns.max(1) as f64).min(1.0);
     let of_guest = parts
         .iter_mut()
@@ -165,4 +167,49 @@ fn collect(rows: &[Row], sums: &[Sums]) -> BTreeMap<usize, Vec<(StageKey, f64, f
         }
     }
     by_row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counts::{PhaseKind, ProbeCounts, Role, StageTotal};
+
+    fn total(part: bool, from: &str, to: Place, total_ns: u64) -> StageTotal {
+        let from = Place::fixed(from);
+        StageTotal { part, role: Role::Client, from, to, count: 10, total_ns, buckets: Vec::new() }
+    }
+
+    /// The guest had the requests between entry and notification; the other steps are the machine's, and stay as they are.
+    #[test]
+    fn a_guests_residence_is_taken_out_of_the_guests_step() {
+        let out = || Place::at("receive", "tap@host");
+        let whole = total(false, "taken", out(), 1000);
+        let steps = [
+            total(true, "taken", Place::fixed("injected"), 100),
+            total(true, "injected", Place::fixed("entered"), 50),
+            total(true, "entered", Place::fixed("notified"), 250),
+            total(true, "notified", out(), 100),
+        ];
+        let boundary = key_of(&whole);
+        let stages: Vec<StageTotal> = [whole].into_iter().chain(steps.clone()).collect();
+        let phase = Phase {
+            kind: PhaseKind::Detailed,
+            open_ns: 0,
+            length_ns: 2000,
+            client: Default::default(),
+            probes: Some(ProbeCounts { stages, ..ProbeCounts::default() }),
+            guest: None,
+            account: None,
+        };
+        let left = |residence_ns| {
+            let mut parts = steps.iter().map(|step| (key_of(step), (step.count, step.total_ns))).collect();
+            let inside = Inside { residence_ns, boundary: Some(boundary.clone()), ..Inside::default() };
+            take_residence(&mut parts, &phase, &inside);
+            steps.each_ref().map(|step| parts[&key_of(step)].1)
+        };
+        // Half of the time was divided into steps, the rest was of requests that came together.
+        assert_eq!(left(400), [100, 50, 50, 100]);
+        assert_eq!(left(900), [100, 50, 0, 100]);
+        assert_eq!(left(0), [100, 50, 250, 100]);
+    }
 }

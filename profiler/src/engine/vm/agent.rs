@@ -15,7 +15,7 @@ use workloads::init::AGENT_ENDED;
 
 use crate::{
     agent::wire::{self, GuestCounts, Reply, Request, VERSION},
-    counts::PhaseKind,
+    counts::{Costs, PhaseKind},
     interrupt,
     profile::Profile,
 };
@@ -115,6 +115,25 @@ impl Agent {
         }
         match self.ask(&Request::End) {
             Some(Reply::Counted(counts)) => Some(*counts),
+            other => {
+                self.refuse(other);
+                None
+            }
+        }
+    }
+
+    /// What its probes cost; `None`: that is not known.
+    pub fn costs(&mut self, connections: u32) -> Option<Costs> {
+        let patience = std::mem::replace(&mut self.patience, PATIENCE[0]);
+        let answer = self.ask(&Request::Costs { connections });
+        self.patience = patience;
+        match answer {
+            Some(Reply::Costs(costs)) => Some(costs),
+            // All else that it does may still be right.
+            Some(Reply::Failed { why }) => {
+                log::warn!("what the probes in the guest cost is not known: {why}");
+                None
+            }
             other => {
                 self.refuse(other);
                 None

@@ -23,6 +23,8 @@ pub struct Names<'a> {
     pub console: &'a str,
     /// The socket of its agent, if it has one.
     pub agent: Option<&'a str>,
+    /// The image of its disk, if it has one.
+    pub disk: Option<&'a str>,
     /// Its card.
     pub card: Card<'a>,
 }
@@ -92,6 +94,7 @@ pub fn describe(configuration: &Configuration, processor: Processor, layout: &La
         ]
         .into_iter()
         .chain(memory_backing(layout))
+        .chain(names.disk.map(|_| text("iothreads", "1")))
         .chain(ends)
         .chain([nest(Element::new("devices"), devices(configuration, names))]),
     );
@@ -146,6 +149,23 @@ fn devices(configuration: &Configuration, names: &Names<'_>) -> Vec<Element> {
             [
                 element("source", &[("mode", "bind"), ("path", socket)]),
                 element("target", &[("type", "virtio"), ("name", wire::PORT)]),
+            ],
+        ));
+    }
+    if let Some(image) = names.disk {
+        let driver = [
+            ("name", "qemu"),
+            ("type", "raw"),
+            ("cache", configuration.key("cache")),
+            ("io", configuration.key("aio")),
+            ("iothread", "1"),
+        ];
+        devices.push(nest(
+            element("disk", &[("type", "file"), ("device", "disk")]),
+            [
+                element("driver", &driver),
+                element("source", &[("file", image)]),
+                element("target", &[("dev", "vda"), ("bus", "virtio")]),
             ],
         ));
     }

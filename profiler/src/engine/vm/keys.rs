@@ -5,7 +5,7 @@ use crate::engine::{Key, Values};
 const SWITCH: Values = Values::Words(&["off", "on"]);
 
 /// Of both engines.
-pub const KEYS: [Key; 12] = [
+pub const KEYS: [Key; 15] = [
     Key {
         name: "net",
         values: Values::Words(&["tap", "nat", "user"]),
@@ -31,6 +31,25 @@ pub const KEYS: [Key; 12] = [
         values: SWITCH,
         default: "off",
         help: "on: a worker of the kernel's moves packets between tap and guest; off: QEMU does",
+    },
+    Key {
+        name: "blk",
+        values: Values::Words(&["none", "virtio", "nvme"]),
+        default: "none",
+        help: "a disk of the guest's, and how it is seen there: virtio-blk, with an I/O thread of QEMU's, or NVMe",
+    },
+    Key {
+        name: "cache",
+        values: Values::Words(&["none", "writeback", "writethrough", "directsync", "unsafe"]),
+        default: "none",
+        help: "what QEMU keeps of the disk: none, directsync: past the host's page cache; writethrough, directsync: no write is done \
+               before it lies on the host's disk; unsafe: flushes are ignored",
+    },
+    Key {
+        name: "aio",
+        values: Values::Words(&["threads", "native", "io_uring"]),
+        default: "threads",
+        help: "how QEMU reads and writes: by threads of its own, Linux AIO (with cache=none or directsync), or io_uring",
     },
     Key {
         name: "pin",

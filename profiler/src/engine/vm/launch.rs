@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::AsRawFd,
         unix::{net::UnixStream, process::CommandExt},
     },
     path::PathBuf,
@@ -63,6 +63,8 @@ pub struct Launched {
     pub boundary: Option<Boundary>,
     /// The host's end of the way to its agent.
     pub agent: Option<UnixStream>,
+    /// And of QEMU's monitor, if virtax has it: libvirt has it for itself.
+    pub monitor: Option<UnixStream>,
     pub proof: Option<Proof>,
 }
 
@@ -129,16 +131,18 @@ pub fn by_itself(wanted: &Wanted<'_>) -> Result<Launched> {
     };
     let port = if wanted.has_agent { Some(agent::pair().map_err(no_way)?) } else { None };
     let (agent, machines_end) = port.unzip();
+    let (monitor, monitors_end) = agent::pair().map_err(no_way)?;
     let output = File::options()
         .append(true)
         .open(&files.console)
         .and_then(|file| Ok((file.try_clone()?, file)))
         .map_err(|error| Error::file("write", &files.console, error))?;
     let mut command = child::command(&machine.qemu);
-    let arguments = machine.arguments(configuration, files, &card, wanted.layout, machines_end.as_ref());
+    let arguments =
+        machine.arguments(configuration, files, &card, wanted.layout, machines_end.as_ref(), monitors_end.as_raw_fd());
     command.args(arguments).stdout(output.0).stderr(output.1);
     let inherited = tap.iter().map(|(tap, _)| tap.as_raw_fd()).chain(vhost.iter().map(AsRawFd::as_raw_fd));
-    for descriptor in inherited.chain(machines_end.iter().map(OwnedFd::as_raw_fd)) {
+    for descriptor in inherited.chain(machines_end.iter().chain([&monitors_end]).map(AsRawFd::as_raw_fd)) {
         // SAFETY: one async-signal-safe system call; the descriptor is open until the child has executed.
         unsafe { command.pre_exec(move || keep_open(descriptor)) };
     }
@@ -148,7 +152,7 @@ pub fn by_itself(wanted: &Wanted<'_>) -> Result<Launched> {
     let running = Running::Child(child, lease);
     let proof = if is_kvm { Some(Proof::of(running.pid())?) } else { None };
     // QEMU has its end of the port: it must be seen to be closed when QEMU ends.
-    Ok(Launched { running, boundary: tap.map(|(_, boundary)| boundary), agent, proof })
+    Ok(Launched { running, boundary: tap.map(|(_, boundary)| boundary), agent, monitor: Some(monitor), proof })
 }
 
 fn keep_open(descriptor: i32) -> io::Result<()> {
@@ -196,6 +200,7 @@ pub fn by_libvirt(wanted: &Wanted<'_>, libvirt: &Libvirt) -> Result<Launched> {
             initial: &shown(&files.initial),
             console: &shown(&files.console),
             agent: wanted.has_agent.then(|| shown(&socket)).as_deref(),
+            disk: files.disk.as_ref().map(shown).as_deref(),
             card,
         },
     );
@@ -217,7 +222,7 @@ pub fn by_libvirt(wanted: &Wanted<'_>, libvirt: &Libvirt) -> Result<Launched> {
     let proof = if is_kvm { Some(Proof::of(created.pid())?) } else { None };
     created.resume()?;
     let _ = fs::remove_file(&socket);
-    Ok(Launched { running: Running::Domain(created, tap), boundary, agent, proof })
+    Ok(Launched { running: Running::Domain(created, tap), boundary, agent, monitor: None, proof })
 }
 
 fn connect(socket: &PathBuf) -> Result<UnixStream> {

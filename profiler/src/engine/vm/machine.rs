@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Files, Processor, agent, tuning::Layout};
+use super::{Files, Processor, agent, disk, monitor, tuning::Layout};
 use crate::configuration::Configuration;
 
 /// What every machine of a run is made of.
@@ -84,6 +84,7 @@ impl Machine {
         card: &Card,
         layout: &Layout,
         port: Option<&OwnedFd>,
+        monitor: i32,
     ) -> Vec<String> {
         let shown = |path: &Path| path.display().to_string();
         let network = match card {
@@ -115,7 +116,13 @@ impl Machine {
         let switches = ["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned);
         let display = ["-display", "none"].map(str::to_owned);
         let port = port.into_iter().flat_map(|port| agent::arguments(port, bus));
-        let pairs = words.into_iter().chain(port).flat_map(|(key, value)| [key.to_owned(), value]);
+        let disk = files.disk.iter().flat_map(|path| disk::arguments(configuration, path, bus));
+        let pairs = words
+            .into_iter()
+            .chain(disk)
+            .chain(monitor::arguments(monitor))
+            .chain(port)
+            .flat_map(|(key, value)| [key.to_owned(), value]);
         switches.into_iter().chain(display).chain(pairs).collect()
     }
 }
@@ -144,7 +151,9 @@ mod tests {
             kernel: "/programs/vmlinuz".into(),
             console: "/programs/console".into(),
             initial: "/programs/initial".into(),
+            disk: None,
         };
+        let with_disk = Files { disk: Some("/programs/disk".into()), ..files.clone() };
         let at = |last, port| SocketAddrV4::new(Ipv4Addr::new(198, 18, 1, last), port);
         let gateway = Ipv4Addr::new(198, 18, 1, 17);
         let user = Card::User(UserNetwork { from: at(1, 7000), to: at(18, 7000), gateway });
@@ -153,12 +162,18 @@ mod tests {
             ("tcg:net=user,vcpus=2", user, Processor::Emulated),
             ("kvm:machine=microvm,vhost=on", Card::Tap(3, Some(4)), Processor::Kvm),
             ("kvm:hugepages=on,vcpus=2,memory=1024", Card::Tap(3, None), Processor::Kvm),
+            ("kvm:machine=microvm,blk=virtio,cache=directsync,aio=native", Card::Tap(3, None), Processor::Kvm),
+            ("tcg:blk=nvme,cache=unsafe", Card::Tap(3, None), Processor::Emulated),
         ];
         let like_host = Layout { processors: [1, 1, 2], caches: true, huge_pages: true, nodes: vec![0, 1] };
         let shown = rows.map(|(name, card, processor)| {
             let configuration = parse(name).unwrap().0;
             let layout = if name.contains("huge") { like_host.clone() } else { Layout::of(&configuration, &[]) };
-            machine(processor).arguments(&configuration, &files, &card, &layout, None).join(" ").replace(" -", "\n  -")
+            let files = if name.contains("blk=") { &with_disk } else { &files };
+            machine(processor)
+                .arguments(&configuration, files, &card, &layout, None, 5)
+                .join(" ")
+                .replace(" -", "\n  -")
         });
         insta::assert_snapshot!(shown.join("\n\n"));
     }

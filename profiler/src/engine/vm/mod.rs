@@ -1,12 +1,14 @@
 //! Virtual machines: the server in a guest of QEMU's, booted anew for every repetition.
 
 mod agent;
+mod disk;
 mod domain;
 mod gate;
 mod keys;
 mod launch;
 mod libvirt;
 mod machine;
+mod monitor;
 mod server;
 mod tap;
 mod tuning;
@@ -129,7 +131,7 @@ impl Engine for Vm {
         if configuration.key("halt-poll") != "auto" && self.processor != Processor::Kvm {
             return Err(Error::Usage(format!("`{configuration}`: only KVM polls: leave halt-poll out")));
         }
-        Ok(())
+        disk::check(configuration)
     }
     fn accepts(&self, kind: Kind) -> bool {
         // The guest keeps no account that the host could read.
@@ -179,6 +181,9 @@ impl Engine for Vm {
 fn beyond_libvirt(configuration: &Configuration, processor: Processor) -> Option<&'static str> {
     if configuration.key("machine") == "microvm" {
         return Some("libvirt knows no microvm");
+    }
+    if configuration.key("blk") == "nvme" {
+        return Some("libvirt knows no emulated NVMe");
     }
     // See [`Processor::words`].
     let several = processor == Processor::Emulated && configuration.key("vcpus") != "1";
@@ -250,8 +255,11 @@ pub fn domain_xml(configuration: &Configuration, snippet: Option<&Element>) -> R
         initial: &file("initial-0"),
         console: &format!("{}/RUN/console.log", crate::ledger::RUNS),
         agent: agent.as_deref(),
+        disk: None,
         card: if is_tap { domain::Card::Tap("vxRUNt0") } else { domain::Card::User(&user) },
     };
+    let disk = (configuration.key("blk") != "none").then(|| file("disk-0"));
+    let names = domain::Names { disk: disk.as_deref(), ..names };
     let layout = Layout::of(configuration, &allowed_cpus()?);
     let mut described = domain::describe(configuration, *processor, &layout, &names);
     snippet.into_iter().for_each(|snippet| domain::merge(&mut described, snippet));
@@ -320,10 +328,12 @@ impl Host for Prepared {
 }
 
 /// Files of one guest.
+#[derive(Clone)]
 struct Files {
     kernel: PathBuf,
     console: PathBuf,
     initial: PathBuf,
+    disk: Option<PathBuf>,
 }
 
 #[cfg(test)]
@@ -342,6 +352,8 @@ mod tests {
             "tcg:kernel=/boot/vmlinuz-6.1+deb12",
             "tcg:kernel=/a+copy=2",
             "tcg:kernel=vmlinuz",
+            "kvm:blk=virtio,cache=writeback",
+            "kvm:blk=scsi",
         ]
         .map(|text| {
             let said = parse(text).map_or_else(|error| error.to_string(), |(parsed, _)| parsed.to_string());

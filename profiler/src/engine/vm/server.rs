@@ -13,9 +13,11 @@ use workloads::init::{FAILED, READY, Serve, Task};
 
 use super::{
     Agent, Files, Starter,
+    disk::{self, Disk},
     gate::{self, Proof},
     launch::{self, Link, Running, Wanted},
     machine::{Machine, UserNetwork},
+    monitor,
     tuning::{Layout, Settings},
 };
 use crate::{
@@ -49,6 +51,7 @@ struct Guest {
     agent: Option<Agent>,
     /// Whether each of its processors has a CPU of its own.
     is_pinned: bool,
+    disk: Option<Disk>,
     _settings: Settings,
 }
 
@@ -64,7 +67,7 @@ fn place<'a>(bench: &Bench, configuration: &Configuration, network: Option<&'a R
     let at = |address| SocketAddrV4::new(address, port);
     let told = |address, prefix, gateway| {
         let (program, arguments) = bench.server.packed(at(address), None);
-        Serve { address, prefix, gateway, port, program, arguments, agent: None }
+        Serve { address, prefix, gateway, port, program, arguments, agent: None, has_disk: false }
     };
     let Some(network) = network else {
         let (gateway, address) = subnets.inside_qemu();
@@ -88,10 +91,12 @@ pub(super) fn start(
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let place = place(bench, configuration, network);
+    let disk = Disk::create(configuration, machine.folder.join(format!("disk-{number}")))?;
     let files = Files {
         kernel: kernel.image.clone(),
         console: bench.ledger.folder().join("console.log"),
         initial: machine.folder.join(format!("initial-{number}")),
+        disk: disk.as_ref().map(|disk| disk.path.clone()),
     };
     // With QEMU's own network, QEMU is the server, and nothing of the guest is on the path.
     let has_agent = configuration.key("agent") == "on" && network.is_some();
@@ -101,9 +106,10 @@ pub(super) fn start(
         files_of_guest.add_file(Path::new(AGENT), artifact::agent()?, 0o755);
         task.agent = Some(AGENT.into());
     }
+    task.has_disk = disk.is_some();
     let image = Image {
         kernel,
-        drivers: DRIVERS,
+        drivers: &[DRIVERS, disk::drivers(configuration)].concat(),
         binary: artifact::workload()?,
         packs: &[&files_of_guest],
         task: Task::Serve(task),
@@ -130,10 +136,12 @@ pub(super) fn start(
         facts: Vec::new(),
         agent: None,
         is_pinned: configuration.key("pin") == "on",
+        disk,
         _settings: settings,
     };
     let ready = guest.await_server(configuration, launched.proof.as_ref())?;
-    let (release, uptime) = ready.split_once(' ').unwrap_or((&ready, "?"));
+    let mut words = ready.split(' ');
+    let (release, uptime) = (words.next().unwrap_or_default(), words.next().unwrap_or("?"));
     guest.facts = [
         ("accelerator", configuration.engine.clone()),
         ("machine", configuration.key("machine").to_owned()),
@@ -143,6 +151,14 @@ pub(super) fn start(
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .to_vec();
+    if let Some(monitor) = launched.monitor {
+        let threads = monitor::check(monitor, guest.running.pid())?;
+        guest.facts.push(("threads".to_owned(), threads));
+    }
+    if guest.disk.is_some() {
+        let seen = disk::seen(configuration, words.next().unwrap_or_default())?;
+        guest.facts.push(("guest_disk".to_owned(), seen));
+    }
     if let Some(host) = launched.agent {
         let greeted = Agent::greet(host, &guest.console)
             .map_err(|error| Error::workload("there is no way to the guest", error))?;
@@ -224,9 +240,8 @@ impl Server for Guest {
         // libvirt lets its machines run on all of the host's.
         let pid = self.running.pid();
         process::pin(pid, cpus)?;
-        let is_processor = |name: &str| name.starts_with("CPU ") || name == "ALL CPUs/TCG";
         let threads = process::named_threads(pid).into_iter();
-        let processors = threads.filter(|(_, name)| self.is_pinned && is_processor(name));
+        let processors = threads.filter(|(_, name)| self.is_pinned && process::is_processor(name));
         processors.zip(cpus.iter().cycle()).try_for_each(|((thread, _), cpu)| process::pin_thread(thread, &[*cpu]))
     }
     fn take_agent(&mut self) -> Option<Agent> {
