@@ -149,7 +149,7 @@ impl Lab {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut machine = Machine(qemu.spawn().with_context(|| format!("cannot execute {QEMU}"))?);
-        keep_awake(machine.0.stdin.take().context("its input is a pipe")?);
+        let mut line = machine.0.stdin.take();
         let deadline = Instant::now() + self.patience;
         let stdout = machine.0.stdout.take().context("its output is a pipe")?;
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -157,6 +157,8 @@ impl Lab {
         loop {
             match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(bytes) => {
+                    // Before, the line would say each byte again; and nothing that loses interrupts runs yet.
+                    line.take().into_iter().for_each(keep_awake);
                     output.write_all(&bytes).and_then(|()| output.flush()).context("cannot pass on its output")?
                 }
                 Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,

@@ -19,6 +19,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Bytes of an answer; one processor takes some hundred.
 const LONGEST: u64 = 1 << 20;
+/// A thread of the monitor itself, of which it does not speak.
+const MONITORS_OWN: &str = "IO mon_iothread";
 /// Answers to others' questions, and events, before ours.
 const LINES: usize = 100;
 
@@ -87,7 +89,8 @@ fn numbers(answer: &Value) -> BTreeSet<u32> {
 fn by_name(threads: &[(u32, String)]) -> Threads {
     let with =
         |wanted: &dyn Fn(&str) -> bool| threads.iter().filter(|(_, name)| wanted(name)).map(|(tid, _)| *tid).collect();
-    Threads { processors: with(&process::is_processor), io: with(&|name| name.starts_with("IO ")) }
+    let is_io = |name: &str| name.starts_with("IO ") && name != MONITORS_OWN;
+    Threads { processors: with(&process::is_processor), io: with(&is_io) }
 }
 
 #[cfg(test)]
@@ -110,7 +113,8 @@ mod tests {
         let io = r#"{"return":[{"id":"io0","thread-id":9}]}"#;
         let told = of(&format!("{greeting}\n{{\"return\":{{}}}}\n{event}\n{cpus}\n{io}\n")).unwrap();
         assert_eq!(told, Threads { processors: [7, 8].into(), io: [9].into() });
-        let named = [(6, "qemu"), (7, "CPU 0/KVM"), (8, "CPU 1/KVM"), (9, "IO io0"), (10, "worker")];
+        let named =
+            [(6, "qemu"), (7, "CPU 0/KVM"), (8, "CPU 1/KVM"), (9, "IO io0"), (10, "worker"), (11, MONITORS_OWN)];
         assert_eq!(by_name(&named.map(|(tid, name)| (tid, name.to_owned()))), told);
     }
 
