@@ -13,6 +13,7 @@ use profiler_common::{
 
 use crate::{
     maps::{current, held, now, place_of_guest},
+    slots::swap_if,
     token::{Parts, spend_detail},
 };
 
@@ -40,8 +41,9 @@ pub fn takes(control: &Control, at_ns: u64) {
 fn split(control: &Control) {
     let Some(held) = held() else { return };
     let done = held.done;
-    held.done.taken_ns = 0;
-    if held.epoch != control.epoch || done.taken_ns == 0 {
+    // Several processors may leave their guest at once.
+    let is_there = done.taken_ns != 0 && swap_if(&mut held.done.taken_ns, done.taken_ns, 0) == done.taken_ns;
+    if held.epoch != control.epoch || !is_there {
         return;
     }
     // Into totals only: the record has had its next point already.
@@ -79,9 +81,17 @@ pub fn notifies(control: &Control, woken: &Thread) {
         return;
     }
     let (Some(thread), Some(held)) = (current(), held()) else { return };
-    if thread.vcpu.number != 0 && held.epoch == control.epoch && held.count > 0 && held.steps.entered_ns != 0 {
-        held.steps.notified_ns = thread.vcpu.exit_ns;
+    if thread.vcpu.number != 0 && held.epoch == control.epoch && held.count > 0 {
+        held.steps.notified_ns = notified(&held.steps, thread.vcpu.exit_ns);
     }
+}
+
+/// When the guest was last left to hand on its answer, if it may have been now: after it was interrupted, and entered. (It is not
+/// entered anew if it takes the interrupt as it runs; and what wakes a thread may be an interrupt of the host's, in the midst of anything.)
+#[inline(always)]
+fn notified(steps: &Steps, left_ns: u64) -> u64 {
+    let had_ns = steps.injected_ns.max(steps.entered_ns);
+    if steps.injected_ns != 0 && left_ns > had_ns { left_ns } else { steps.notified_ns }
 }
 
 /// Whether the guest has had the request that its machine holds since before `since_ns`, and has it still.
@@ -111,10 +121,11 @@ pub fn gives_back(control: &Control, answered_at: u8, at_ns: u64) {
         // Where several are held at once, nothing tells whose interrupt and whose notification it was.
         if held.count == 1 && held.alone != 0 && answered_at != 0 {
             // Where the thread that was in the guest does the sending itself, nobody is woken.
-            let own = current().filter(|thread| thread.vcpu.number != 0).map_or(0, |thread| thread.vcpu.exit_ns);
-            let notified_ns = if own != 0 { own } else { held.steps.notified_ns };
-            let (taken_ns, answered_at) = (held.since_ns, u64::from(answered_at));
-            held.done = Steps { notified_ns, taken_ns, answered_ns: at_ns, answered_at, ..held.steps };
+            let own_ns = current().filter(|thread| thread.vcpu.number != 0).map_or(0, |thread| thread.vcpu.exit_ns);
+            let (notified_ns, answered_at) = (notified(&held.steps, own_ns), u64::from(answered_at));
+            held.done = Steps { notified_ns, taken_ns: 0, answered_ns: at_ns, answered_at, ..held.steps };
+            // Last: with it, all of it is there for whoever leaves the guest next.
+            unsafe { core::ptr::write_volatile(&raw mut held.done.taken_ns, held.since_ns) }
         }
         held.count -= 1;
         if held.count == 0 {

@@ -156,7 +156,8 @@ pub fn of_kind(repetition: &Repetition, kind: PhaseKind) -> impl Iterator<Item =
     repetition.phases.iter().filter(move |phase| phase.kind == kind)
 }
 
-fn sums(repetition: &Repetition, kind: PhaseKind) -> Sums {
+/// `has_inside`: the rows have a guest's. Then steps of a machine that hold the guest's time are none of theirs, nor the other way round.
+fn sums(repetition: &Repetition, kind: PhaseKind, has_inside: bool) -> Sums {
     let mut sums = Sums::default();
     for phase in of_kind(repetition, kind) {
         sums.client_operations += phase.client.operations;
@@ -170,6 +171,10 @@ fn sums(repetition: &Repetition, kind: PhaseKind) -> Sums {
         sums.unfinished_ns += probes.unfinished_ns.saturating_sub(probes.idle_ns);
         let inside = inside::stages(phase);
         for stage in probes.stages.iter().chain(&inside.stages) {
+            let has_other = inside.boundary.is_some() != has_inside;
+            if stage.part && has_other && parts::is_of_machine(&key_of(stage)) {
+                continue;
+            }
             let table = if stage.part { &mut sums.parts } else { &mut sums.stages };
             let sum = table.entry(key_of(stage)).or_default();
             sum.0 += stage.count;
@@ -196,7 +201,8 @@ fn per(sum: u64, count: u64) -> f64 {
 pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
     // A round in which a phase saw no operation has no mean: it is left out, and said to be.
     let full: Vec<&Repetition> = repetitions.iter().copied().filter(|repetition| saw_operations(repetition)).collect();
-    let all_sums = |kind| full.iter().map(|repetition| sums(repetition, kind)).collect::<Vec<Sums>>();
+    let has_inside = !inside::keys(&full).is_empty();
+    let all_sums = |kind| full.iter().map(|repetition| sums(repetition, kind, has_inside)).collect::<Vec<Sums>>();
     let traced = all_sums(PhaseKind::Traced);
     let detailed = all_sums(PhaseKind::Detailed);
     let detached = all_sums(PhaseKind::Detached);

@@ -39,8 +39,8 @@ const FLOOR_RUNS: u64 = 100;
 const COST_FLOORS: u32 = 20;
 const COST_FLOOR: Duration = Duration::from_millis(20);
 const COST_RUN: Duration = Duration::from_millis(60);
-/// What the agent's own takes, more or less.
-const GUEST_COSTS: Duration = Duration::from_secs(1);
+/// What the agent's own takes, more or less: attaching is most of it.
+const GUEST_COSTS: Duration = Duration::from_secs(3);
 
 /// How long no operation may end.
 const STALL: Duration = Duration::from_secs(5);

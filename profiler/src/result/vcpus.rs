@@ -101,8 +101,8 @@ pub struct ExitResult {
     /// Of these five, while the machine held a request.
     #[serde(default)]
     pub holding_ns_per_op: f64,
-    /// Of that, what lies inside the guest's residence: the guest had been entered with a request, the only one, and had not been left
-    /// to hand on the answer. What is outside belongs to the boundary's toll.
+    /// Of that, what lies inside the guest: it had been entered with a request, the only one, and had not been left to hand on the
+    /// answer. Nearly all of it is in the guest's rows; what is outside, in the boundary's toll.
     #[serde(default)]
     pub inside_ns_per_op: f64,
     /// Exits inside the guest's residence, per operation.

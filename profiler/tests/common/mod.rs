@@ -153,8 +153,8 @@ pub fn has(feature: Feature) -> bool {
 /// A script of bpftrace's, running: with tracefs in a mount namespace of its own, because many machines have it not mounted. Retried,
 /// because bpftrace sometimes gives up at its start.
 pub fn bpftrace(script: &Path) -> std::process::Child {
-    const MOUNTED: &str = "mount -t tracefs tracefs /sys/kernel/tracing && \
-                           mount -t debugfs debugfs /sys/kernel/debug && exec bpftrace \"$0\"";
+    const MOUNTED: &str = "for kind in tracefs:tracing debugfs:debug; do place=/sys/kernel/${kind#*:}; \
+                           mountpoint -q $place || mount -t ${kind%:*} none $place || exit 1; done; exec bpftrace \"$0\"";
     for _ in 0..5 {
         let mut child = Command::new("unshare")
             .args(["--mount", "sh", "-c", MOUNTED])

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Whether it is a part of the time that a virtual machine holds a request, by what happens to its processor.
-fn is_of_machine(part: &StageKey) -> bool {
+pub(super) fn is_of_machine(part: &StageKey) -> bool {
     let seen = |place: &Place| matches!(place.point.as_str(), "injected" | "vcpu-running" | "entered" | "notified");
     seen(&part.from) || seen(&part.to)
 }
@@ -28,13 +28,18 @@ pub(super) fn take_residence(parts: &mut HashMap<StageKey, (u64, u64)>, phase: &
     let whole_ns: u64 =
         all().filter(|stage| !stage.part && Some(key_of(stage)) == inside.boundary).map(|stage| stage.total_ns).sum();
     let residence_ns = inside.residence_ns as f64 * (parted_ns as f64 / whole_ns.max(1) as f64).min(1.0);
-    let of_guest = parts
-        .iter_mut()
-        .filter(|(key, _)| is_of_machine(key))
-        // Where the entry was not seen, the longest.
-        .max_by_key(|(key, (_, ns))| (key.from.point == "entered", *ns));
-    if let Some((_, (_, ns))) = of_guest {
-        *ns = ns.saturating_sub(residence_ns as u64);
+    // In these the guest has the request; where neither entry nor notification was seen, in the longest.
+    let has_guest = |key: &StageKey| key.from.point == "entered" || key.to.point == "notified";
+    let longest = parts.iter().filter(|(key, _)| is_of_machine(key)).max_by_key(|(_, (_, ns))| *ns);
+    let longest = longest.map(|(key, _)| key.clone());
+    let requests: u64 = parts.iter().filter(|(key, _)| has_guest(key)).map(|(_, (count, _))| count).sum();
+    for (key, (count, ns)) in parts.iter_mut() {
+        let share = match requests {
+            0 => f64::from(u8::from(Some(key) == longest.as_ref())),
+            _ if has_guest(key) => *count as f64 / requests as f64,
+            _ => 0.0,
+        };
+        *ns = ns.saturating_sub((residence_ns * share) as u64);
     }
 }
 
@@ -184,7 +189,7 @@ mod tests {
     fn a_guests_residence_is_taken_out_of_the_guests_step() {
         let out = || Place::at("receive", "tap@host");
         let whole = total(false, "taken", out(), 1000);
-        let steps = [
+        let mut steps = [
             total(true, "taken", Place::fixed("injected"), 100),
             total(true, "injected", Place::fixed("entered"), 50),
             total(true, "entered", Place::fixed("notified"), 250),
@@ -201,15 +206,18 @@ mod tests {
             guest: None,
             account: None,
         };
-        let left = |residence_ns| {
+        let left = |steps: &[StageTotal; 4], residence_ns| {
             let mut parts = steps.iter().map(|step| (key_of(step), (step.count, step.total_ns))).collect();
             let inside = Inside { residence_ns, boundary: Some(boundary.clone()), ..Inside::default() };
             take_residence(&mut parts, &phase, &inside);
             steps.each_ref().map(|step| parts[&key_of(step)].1)
         };
         // Half of the time was divided into steps, the rest was of requests that came together.
-        assert_eq!(left(400), [100, 50, 50, 100]);
-        assert_eq!(left(900), [100, 50, 0, 100]);
-        assert_eq!(left(0), [100, 50, 250, 100]);
+        assert_eq!(left(&steps, 400), [100, 50, 50, 100]);
+        assert_eq!(left(&steps, 900), [100, 50, 0, 100]);
+        assert_eq!(left(&steps, 0), [100, 50, 250, 100]);
+        // Where the guest was not entered anew, it has the request until it notifies its machine.
+        steps[2].from = Place::fixed("injected");
+        assert_eq!(left(&steps, 400), [100, 50, 50, 100]);
     }
 }

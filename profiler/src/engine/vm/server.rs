@@ -36,6 +36,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Where the agent lies in a guest.
 const AGENT: &str = "/virtax-agent";
+/// Characters of what the console says of a guest that is ready: its kernel's release, its uptime, its disk.
+const LONGEST_READY: usize = 256;
 /// Lines of its console that a message shows.
 const CONSOLE_LINES: usize = 12;
 
@@ -204,7 +206,7 @@ impl Guest {
             if let Some((_, rest)) = console.split_once(READY)
                 && let Some((release, _)) = rest.split_once(['\r', '\n'])
             {
-                let plain = release.trim().chars().filter(|letter| !letter.is_control()).take(64).collect();
+                let plain = release.trim().chars().filter(|letter| !letter.is_control()).take(LONGEST_READY).collect();
                 return proof.map_or(Ok(()), Proof::check).map(|()| plain);
             }
             if began.elapsed() > gate::FIRST_ENTRY
