@@ -6,8 +6,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use profiler_common::{
-    CONNECTION_SLOTS, COUNTERS, Connection, Control, Counter, Cpu, Crossing, DIRECT_STAGES, Device, PACKET_SLOTS, Packet,
-    RECORD_SLOTS, ROLES as ROLE_COUNT, Record, SLOTS, SPREAD, STAGES, Socket, Stage, Thread, Wait,
+    CONNECTION_SLOTS, COUNTERS, Connection, Control, Counter, Cpu, Crossing, DIRECT_STAGES, Device, PACKET_SLOTS,
+    Packet, RECORD_SLOTS, ROLES as ROLE_COUNT, Record, SLOTS, SPREAD, STAGES, Socket, Stage, Thread, Wait,
     point::DEVICES,
     state::{RUNNING, STATES},
     vcpu,

@@ -6,8 +6,8 @@
 use profiler_common::{
     Control, Counter, Thread, Token, VHOST, VMM, Vcpu, exit_key, point,
     vcpu::{
-        BLOCKED, EXIT, GUEST, HOLDING, HOLDING_NUMBERS, Held, INSIDE, KERNEL, NUMBERS, OUT, PLACE, POLLED, PORT,
-        Steps, UNKNOWN, UNSEEN, USER,
+        BLOCKED, EXIT, GUEST, HOLDING, HOLDING_NUMBERS, Held, INSIDE, KERNEL, NUMBERS, OUT, PLACE, POLLED, PORT, Steps,
+        UNKNOWN, UNSEEN, USER,
     },
 };
 
@@ -218,13 +218,14 @@ pub fn left(control: &Control, reason: u32) -> Fault {
     if thread.vcpu.number == 0 {
         return None;
     }
-    split(control);
     let at_ns = now();
     turn_to(control, thread, KERNEL, at_ns);
     thread.vcpu.reason = reason as u16;
     thread.vcpu.place = 0;
     thread.vcpu.user_ns = 0;
     thread.vcpu.exit_ns = at_ns;
+    // Last: it takes a while, and the exit has begun.
+    split(control);
     None
 }
 
