@@ -95,13 +95,13 @@ pub struct Steps {
     pub running_ns: u64,
     /// When the guest was first entered there after this, ns.
     pub entered_ns: u64,
-    /// When the guest was last left in order to wake the process or worker, after it was entered, ns.
+    /// When the guest was last left in order to wake the process or worker, after it had been interrupted (and entered, if it was), ns.
     pub notified_ns: u64,
-    /// When the machine had taken the request, ns; with the next, set when the answer is out.
+    /// When the machine had taken the request, ns. This and what follows is set when the answer is out.
     pub taken_ns: u64,
-    /// When that was, ns.
+    /// When the answer came out, ns.
     pub answered_ns: u64,
-    /// The point at which.
+    /// The point at which it did.
     pub answered_at: u64,
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    child::NOBODY,
     configuration::Configuration,
     error::{Error, Result},
 };
@@ -15,10 +16,8 @@ use crate::{
 const SIZE: u64 = 256 << 20;
 /// A disk's sector, as Linux counts.
 const SECTOR: u64 = 512;
-/// Its owner: QEMU runs as nobody.
-const NOBODY: u32 = 65534;
 /// Name of QEMU's thread for it.
-pub const THREAD: &str = "io0";
+const THREAD: &str = "io0";
 
 /// A guest's disk, for as long as the guest is.
 pub struct Disk {
@@ -43,6 +42,7 @@ impl Disk {
             .and_then(|file| {
                 file.set_len(SIZE)?;
                 file.set_permissions(fs::Permissions::from_mode(0o600))?;
+                // QEMU runs as nobody.
                 fchown(&file, Some(NOBODY), Some(NOBODY))
             })
             .map_err(|error| Error::file("write", &disk.path, error))?;
