@@ -23,7 +23,7 @@ mod vcpu;
 
 use aya_ebpf::{
     EbpfContext,
-    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, perf_event, raw_tracepoint, tracepoint},
+    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, perf_event, raw_tracepoint},
     programs::{
         BtfTracePointContext, FEntryContext, FExitContext, PerfEventContext, ProbeContext, RawTracePointContext,
         RetProbeContext, TracePointContext,
@@ -106,12 +106,19 @@ fn field<T: Copy>(ctx: &TracePointContext, offset: u32) -> T {
     kernel::read(ctx.as_ptr() as u64, offset)
 }
 
+/// What a tracepoint's program returns, so that other users of the same event, perf above all, still get its record: 0 would hide it
+/// from them (`perf_trace_run_bpf_submit`). aya's macro for such programs always returns 0, so it is not used.
+const KEEP: u32 = 1;
+
 /// Programs for tracepoints whose records hold all that a handler wants.
 macro_rules! records {
     ($($program:ident: $tracepoint:literal => |$ctx:ident, $control:ident| $body:expr;)*) => { $(
-        #[tracepoint]
-        pub fn $program($ctx: TracePointContext) -> u32 {
-            follow!($ctx, $tracepoint, true, $control => $body)
+        #[unsafe(no_mangle)]
+        #[unsafe(link_section = "tracepoint")]
+        pub fn $program(context: *mut core::ffi::c_void) -> u32 {
+            let $ctx = TracePointContext::new(context);
+            follow!($ctx, $tracepoint, true, $control => $body);
+            KEEP
         }
     )* };
 }

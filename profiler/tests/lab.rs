@@ -3,7 +3,12 @@
 
 mod common;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::{Child, Command},
+};
 
 use common::{Out, Traces, alone, check, of, run_workload, text, virtax};
 use profiler::{
@@ -86,18 +91,19 @@ impl Trace {
     }
 }
 
-/// Of a text in which `TIME: …kvm_exit: vcpu 0 reason REASON rip …` and `TIME: …kvm_entry: vcpu 0, …` stand, s.
+/// Of lines `THREAD [CPU] … TIME: kvm_exit: vcpu 0 reason REASON rip …` and `…: kvm_entry: vcpu 0, …`, s. A thread is one virtual
+/// processor.
 fn parse_exits(text: &str) -> Exits {
-    let (mut left, mut found) = (None, Vec::new());
+    let (mut left, mut found) = (BTreeMap::new(), Vec::new());
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let Some((head, event)) = line.split_once("kvm_") else { continue };
-        let head = head.trim_end().trim_end_matches(':');
-        let at = head.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
+        let (thread, head) = head.split_once('[').unwrap();
+        let at = head.trim_end().trim_end_matches(':').rsplit(' ').next().unwrap().parse::<f64>().unwrap();
         let at_ns = (at * 1e9).round() as u64;
         if let Some(rest) = event.strip_prefix("exit: vcpu 0 reason ") {
-            left = Some((rest.split(" rip ").next().unwrap().to_owned(), at_ns));
+            left.insert(thread, (rest.split(" rip ").next().unwrap().to_owned(), at_ns));
         } else if event.starts_with("entry: vcpu 0")
-            && let Some((reason, from)) = left.take()
+            && let Some((reason, from)) = left.remove(thread)
         {
             found.push((reason, from, at_ns));
         }
@@ -110,6 +116,51 @@ impl Drop for Trace {
         let _ = fs::write(self.0.join("events/enable"), "0");
         let _ = fs::remove_dir(self.0);
     }
+}
+
+/// `perf kvm stat`, beside a run.
+struct Perf {
+    recorder: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Perf {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new("perf");
+        command.args(["kvm", "--host", "stat", "record", "--all-cpus", "--mmap-pages", "8M", "--output"]);
+        command.arg(folder.path().join("data")).stderr(fs::File::create(folder.path().join("said")).unwrap());
+        let recorder = command.spawn().unwrap();
+        common::wait_until("perf's recording", || folder.path().join("data").exists());
+        Self { recorder, folder }
+    }
+
+    /// Exits by reason: their number, and their sum in ns, out of the mean that perf prints.
+    fn report(mut self) -> BTreeMap<String, (u64, f64)> {
+        common::send(self.recorder.id(), libc::SIGTERM);
+        self.recorder.wait().unwrap();
+        let mut report = Command::new("perf");
+        report.args(["kvm", "--host", "--input"]).arg(self.folder.path().join("data")).args(["stat", "report"]);
+        let output = report.output().unwrap();
+        // Where it is no terminal, this perf writes its table to the wrong one of the two.
+        let table = text(&output.stdout) + &text(&output.stderr);
+        let said = fs::read_to_string(self.folder.path().join("said")).unwrap();
+        parse_perf(&table).unwrap_or_else(|| panic!("{said}{table}"))
+    }
+}
+
+/// `REASON SAMPLES SAMPLES% TIME% MINIMUM MAXIMUM MEANus ( +- … )`, under a heading.
+fn parse_perf(report: &str) -> Option<BTreeMap<String, (u64, f64)>> {
+    let mut found = BTreeMap::new();
+    for line in report.lines().skip_while(|line| !line.contains("VM-EXIT")).skip(1) {
+        let Some((values, _)) = line.split_once("us ( +-") else { continue };
+        let mut words = values.split_whitespace().rev();
+        let mean_us: f64 = words.next()?.parse().ok()?;
+        let count: u64 = words.nth(4)?.parse().ok()?;
+        let reason: Vec<&str> = words.collect::<Vec<_>>().into_iter().rev().collect();
+        found.insert(reason.join(" "), (count, mean_us * 1000.0 * count as f64));
+    }
+    (!found.is_empty()).then_some(found)
 }
 
 /// Beginning and end of the detailed phases of a run, and exits by reason in each: count, ns.
@@ -264,6 +315,24 @@ fn compare(out: &Out, exits: &Exits) {
     assert!(seen > 100, "{seen} exits");
 }
 
+/// What `perf kvm stat` counted from power on to off is what stands in the kernel's record, so that what is compared with the latter
+/// phase by phase is compared with perf, which cannot be asked for a phase.
+fn compare_perf(by_perf: &BTreeMap<String, (u64, f64)>, exits: &Exits) {
+    let mut by_kernel = BTreeMap::<String, (u64, f64)>::new();
+    for (reason, from, to) in exits {
+        let (count, total_ns) = by_kernel.entry(reason.clone()).or_default();
+        *count += 1;
+        *total_ns += (to - from) as f64;
+    }
+    let counts = |of: &BTreeMap<String, (u64, f64)>| -> BTreeMap<String, u64> {
+        of.iter().map(|(reason, (count, _))| (reason.clone(), *count)).collect()
+    };
+    assert_eq!(counts(by_perf), counts(&by_kernel));
+    let sum = |of: &BTreeMap<String, (u64, f64)>| of.values().map(|(_, total_ns)| total_ns).sum::<f64>();
+    let (theirs_ns, ours_ns) = (sum(by_perf), sum(&by_kernel));
+    assert!((theirs_ns / ours_ns - 1.0).abs() < 0.05, "{theirs_ns} ns by perf, {ours_ns} ns by the kernel's record");
+}
+
 #[test]
 fn exits_are_those_that_the_kernel_records() {
     let _alone = alone();
@@ -291,6 +360,24 @@ fn exits_are_those_that_the_kernel_records() {
     for words in ["virtual CPU, detailed phases", "exits by reason", "vCPU 0 npf"] {
         assert!(report.contains(words), "{report}");
     }
+}
+
+/// One of the longer tests: perf's record of each exit since power on is large.
+#[test]
+fn exits_are_those_that_perf_counts() {
+    let _alone = alone();
+    only_in_lab();
+    if std::env::var_os("VIRTAX_FULL").is_none() {
+        return;
+    }
+    let (perf, trace, out) = (Perf::start(), Trace::start(), Out::new());
+    let arguments =
+        ["--rounds", "1", "--duration", "4", "--placement", "free", "--in", "kvm:machine=microvm,agent=off"];
+    let result = run_workload("tcp-rr", &out, &arguments);
+    let (exits, by_perf) = (trace.exits(), perf.report());
+    check_vcpus(&result.configurations[0]);
+    compare(&out, &exits);
+    compare_perf(&by_perf, &exits);
 }
 
 /// What a role's threads ran, ns per operation.

@@ -34,7 +34,7 @@ const DRIVERS: &[&str] = &[
     "kvm-amd",
 ];
 /// Programs that runs of virtax's need, if this machine has them.
-const PROGRAMS: &[&str] = &["nft", "iptables", "iptables-save", "redis-server", "redis-benchmark"];
+const PROGRAMS: &[&str] = &["nft", "iptables", "iptables-save", "redis-server", "redis-benchmark", "perf"];
 /// What QEMU reads when it boots a kernel on a PC, and where Debian has it.
 const FIRMWARE: &[&str] = &[
     "/usr/share/seabios/bios-256k.bin",
@@ -64,6 +64,7 @@ pub struct Lab {
     pub cpus: u32,
     /// How long it may live.
     pub patience: Duration,
+    full: bool,
 }
 
 impl Lab {
@@ -74,6 +75,7 @@ impl Lab {
             memory: 3072,
             cpus: 1,
             patience: Duration::from_secs(1200),
+            full: false,
         })
     }
 
@@ -88,8 +90,8 @@ impl Lab {
         code
     }
 
-    /// Builds the tests of `profiler/tests/lab.rs`, and executes them there.
-    pub fn test(&self, arguments: &[String]) -> Result<TestCounts> {
+    /// Builds the tests of `profiler/tests/lab.rs`, and executes them there; the longer ones only with `full`.
+    pub fn test(&mut self, full: bool, arguments: &[String]) -> Result<TestCounts> {
         let mut build = command("cargo");
         build.args(["test", "--release", "--package", "profiler", "--test", "lab", "--no-run", "--locked"]);
         build.args(["--message-format", "json-render-diagnostics"]);
@@ -101,6 +103,7 @@ impl Lab {
             .find_map(|message| message["executable"].as_str().map(str::to_owned))
             .context("cargo has built no test named lab")?;
         let words: Vec<String> = std::iter::once(program).chain(arguments.iter().cloned()).collect();
+        self.full = full;
         let mut counts = TestOutput::default();
         let code = self.execute(&words, &mut counts)?;
         Ok(counts.finish(code == 0))
@@ -120,7 +123,11 @@ impl Lab {
             image.args(["--file", file]);
         }
         image.args(["--env", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "--env", "HOME=/tmp"]);
-        image.args(["--env", "VIRTAX_LAB=1", "--env", "VIRTAX_NO_SKIP=1", "--"]);
+        image.args(["--env", "VIRTAX_LAB=1", "--env", "VIRTAX_NO_SKIP=1"]);
+        if self.full {
+            image.args(["--env", "VIRTAX_FULL=1"]);
+        }
+        image.arg("--");
         let program = words.first().context("no command is given")?;
         image.arg(if program == "virtax" { PathBuf::from(VIRTAX) } else { found(program)? }).args(&words[1..]);
         run(image)

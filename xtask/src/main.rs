@@ -11,7 +11,7 @@ mod shell;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::{Parser, Subcommand};
 
 use crate::{daemon::Docker, kernel::Suite, setup::Purpose, shell::run};
@@ -95,6 +95,9 @@ enum Task {
         /// Execute the tests of profiler/tests/lab.rs; the command are their arguments
         #[arg(long)]
         test: bool,
+        /// The longer ones of these tests too
+        #[arg(long, requires = "test")]
+        full: bool,
         /// `virtax`, or a program of this machine, with its arguments
         #[arg(last = true, required_unless_present = "test")]
         command: Vec<String>,
@@ -134,7 +137,7 @@ fn execute(task: Task) -> Result<()> {
             build::all()?;
             let package = package::build()?;
             if try_out {
-                package::try_out(&package)?;
+                package::Minimal::debian()?.try_out(&package)?;
             }
             println!("package: {}", package.display());
             Ok(())
@@ -147,7 +150,7 @@ fn execute(task: Task) -> Result<()> {
             command.args(full.then_some("--full")).args(aa.then_some("--aa"));
             run(command)
         }
-        Task::Lab { no_install, kernel, backports, cpus, test, command } => {
+        Task::Lab { no_install, kernel, backports, cpus, test, full, command } => {
             setup::all(no_install, Purpose::Test)?;
             build::all()?;
             let mut machine = lab::Lab::new(suite(backports))?;
@@ -156,7 +159,7 @@ fn execute(task: Task) -> Result<()> {
                 machine.kernel = kernel;
             }
             if test {
-                let counts = machine.test(&command)?;
+                let counts = machine.test(full, &command)?;
                 println!("tests: {} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.ignored);
                 return if counts.success { Ok(()) } else { bail!("tests failed") };
             }
@@ -211,19 +214,23 @@ fn test(no_install: bool, full: bool, arguments: &[String]) -> Result<()> {
         command.env("VIRTAX_FULL", "1");
     }
     let mut counts = shell::run_tests(command)?;
+    let mut minimal = None;
     if arguments.is_empty() {
+        // Made beside the lab, which has one processor.
+        let making = std::thread::spawn(package::Minimal::debian);
         let suites: &[Suite] = if full { &[Suite::Release, Suite::Backports] } else { &[Suite::Release] };
         for suite in suites {
             println!("\n     Running profiler/tests/lab.rs in the lab, {suite:?}");
-            counts = counts.plus(&lab::Lab::new(*suite)?.test(&[])?);
+            counts = counts.plus(&lab::Lab::new(*suite)?.test(full, &[])?);
         }
+        minimal = Some(making.join().map_err(|_| anyhow!("the minimal Debian could not be made"))??);
     }
     println!("tests: {} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.ignored);
     if counts.failed > 0 || counts.passed == 0 || !counts.success {
         bail!("tests failed");
     }
-    if arguments.is_empty() {
-        package::try_out(&package::build()?)?;
+    if let Some(minimal) = minimal {
+        minimal.try_out(&package::build()?)?;
         println!("package: installs, runs, and is removed");
     }
     Ok(())

@@ -150,25 +150,36 @@ chroot "$1" sh -ec '
 '
 "#;
 
-/// Installs the package on a minimal Debian in a folder, runs it there, and removes it.
-pub fn try_out(package: &Path) -> Result<()> {
-    let root = Tree::new("target/package/root")?;
-    let folder = fs::canonicalize(&root.0)?;
-    let (mirror, release) = origin()?;
-    println!("package: tried on a minimal {release} in {}", root.0.display());
-    let mut debootstrap = command("debootstrap");
-    debootstrap.args(["--variant=minbase", &release]).arg(&folder).arg(mirror).stdout(Stdio::null());
-    run(debootstrap)?;
-    fs::copy(package, folder.join("virtax.deb")).context("cannot copy the package")?;
-    let mut trial = command("unshare");
-    trial.args(["--mount", "--propagation", "private", "sh", "-c", TRIAL, "trial"]).arg(&folder);
-    run(trial)?;
-    let text = fs::read_to_string(folder.join("result.json")).context("the trial left no result")?;
-    let result: serde_json::Value = serde_json::from_str(&text).context("the trial's result is none")?;
-    let native = &result["configurations"][0];
-    let complete = native["incomplete"].as_array().is_some_and(Vec::is_empty);
-    if !complete || native["stages"].as_array().is_none_or(Vec::is_empty) {
-        bail!("the trial's result is not complete: {}", native["incomplete"]);
+/// A minimal Debian in a folder.
+pub struct Minimal(Tree);
+
+impl Minimal {
+    /// Makes one of this machine's release.
+    pub fn debian() -> Result<Self> {
+        let root = Tree::new("target/package/root")?;
+        let (mirror, release) = origin()?;
+        println!("package: a minimal {release} in {}", root.0.display());
+        let mut debootstrap = command("debootstrap");
+        debootstrap.args(["--variant=minbase", &release]).arg(fs::canonicalize(&root.0)?).arg(mirror);
+        debootstrap.stdout(Stdio::null());
+        run(debootstrap)?;
+        Ok(Self(root))
     }
-    fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))
+
+    /// Installs the package there, runs it, and removes it.
+    pub fn try_out(self, package: &Path) -> Result<()> {
+        let folder = fs::canonicalize(&self.0.0)?;
+        fs::copy(package, folder.join("virtax.deb")).context("cannot copy the package")?;
+        let mut trial = command("unshare");
+        trial.args(["--mount", "--propagation", "private", "sh", "-c", TRIAL, "trial"]).arg(&folder);
+        run(trial)?;
+        let text = fs::read_to_string(folder.join("result.json")).context("the trial left no result")?;
+        let result: serde_json::Value = serde_json::from_str(&text).context("the trial's result is none")?;
+        let native = &result["configurations"][0];
+        let complete = native["incomplete"].as_array().is_some_and(Vec::is_empty);
+        if !complete || native["stages"].as_array().is_none_or(Vec::is_empty) {
+            bail!("the trial's result is not complete: {}", native["incomplete"]);
+        }
+        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))
+    }
 }

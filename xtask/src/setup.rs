@@ -99,6 +99,12 @@ const PACKAGES: &[Package] = &[
         only_for: Some(Purpose::Test),
     },
     Package {
+        name: "linux-perf",
+        why: "counts exits of virtual machines, to be held against virtax's counts",
+        present: || find("perf").is_some(),
+        only_for: Some(Purpose::Test),
+    },
+    Package {
         name: "debootstrap",
         why: "makes the minimal Debian that the package is tried on",
         present: || find("debootstrap").is_some(),

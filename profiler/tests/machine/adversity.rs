@@ -282,6 +282,10 @@ impl Drop for Daemon {
             send(self.child.id(), libc::SIGTERM);
         }
         let _ = self.child.wait();
+        // Each daemon mounts its folder once more over itself; one that is killed leaves that.
+        if let Some(folder) = &self.folder {
+            while nix::mount::umount(&folder.path().join("data")).is_ok() {}
+        }
     }
 }
 
