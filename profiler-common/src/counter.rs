@@ -70,6 +70,16 @@ counters! {
     SocketTable = "socket_table_full",
     /// Devices that found no slot.
     DeviceTable = "device_table_full",
+    /// bios that found no place: their operation is followed as if they were not there.
+    BioTable = "bio_table_full",
+    /// bios of file operations.
+    Bios = "bios",
+    /// Of those, the ones that the device failed.
+    BioErrors = "bios_failed",
+    /// Of those, the ones that were completed after their operation: read-ahead.
+    BiosLater = "bios_after_return",
+    /// Requests that a device's driver gave back, to be issued again.
+    Requeues = "requeues",
     /// Threads whose slot was taken over by another.
     ThreadClash = "thread_slot_taken",
     /// Successful sends seen by `sock:sock_send_length` (detailed phases).

@@ -131,10 +131,13 @@ pub struct Socket {
     pub reader: u32,
     /// 1: a CPU is taking the slot.
     pub lock: u64,
-    /// In a virtual machine: the number of the request that it holds, see [`crate::Crossing`]; 0: none.
+    /// In a virtual machine: the number of the request that it holds, see [`crate::Crossing`]; 0: none. Of a thread's file operations:
+    /// the number of the one that it is in.
     pub crossing: u32,
     /// Fills the cache line.
-    pub unused: [u32; 3],
+    pub unused: u32,
+    /// Of a thread's file operations: bios of the one that it is in that are under way.
+    pub bios: u64,
 }
 
 /// What a thread does; [`Thread::spent_ns`] has its time in each.
@@ -323,15 +326,18 @@ pub const CALL_POLL: u32 = 3;
 /// `ioctl`: how a virtual machine's process asks something of KVM, entering the guest above all.
 pub const CALL_CONTROL: u32 = 4;
 
-/// A network device on a path.
+/// A call that reads, writes or syncs a file at a position that it is given: in runs of file operations, an operation.
+pub const CALL_FILE: u32 = 5;
+
+/// A network device on a path, or a disk.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Device {
     /// The kernel's address, 0: free.
     pub key: u64,
-    /// Interface number in its namespace.
+    /// Interface number in its namespace; a disk's first device number, as `MAJOR << 20 | MINOR`.
     pub ifindex: u32,
-    /// Inode number of its network namespace.
+    /// Inode number of its network namespace; 0: it is a disk.
     pub namespace: u32,
     /// Its name, ended by a zero byte.
     pub name: [u8; 16],

@@ -87,4 +87,40 @@ pub const ENTERED: u8 = 162;
 /// The guest was left to notify its machine: `kvm:kvm_exit`.
 pub const NOTIFIED: u8 = 163;
 
+/// A file operation's system call was entered: `raw_syscalls:sys_enter`. The operation starts here.
+pub const ENTER: u8 = 164;
+/// It returns: `raw_syscalls:sys_exit`.
+pub const EXIT: u8 = 165;
+
+/// The first of the numbers that belong to disks.
+pub const DISK_BASE: u8 = 176;
+/// Disks that one repetition can tell apart; the probes count what exceeds them.
+pub const DISKS: u32 = 16;
+/// What happens at a disk: `block:block_bio_queue`.
+pub const AT_BIO: u8 = 0;
+/// What happens at a disk: `block:block_rq_insert`.
+pub const AT_INSERT: u8 = 1;
+/// What happens at a disk: `block:block_rq_issue`.
+pub const AT_ISSUE: u8 = 2;
+/// What happens at a disk: `block:block_rq_complete`, or `block:block_bio_complete`.
+pub const AT_COMPLETE: u8 = 3;
+
+/// The number of what (`AT_…`) happens at the disk with this index (below [`DISKS`]).
+#[inline(always)]
+#[must_use]
+pub const fn at_disk(what: u8, disk: u8) -> u8 {
+    DISK_BASE + 4 * disk + what
+}
+
+/// The inverse of [`at_disk`]: `(what, disk's index)`, or `None` for any other number.
+#[inline(always)]
+#[must_use]
+pub const fn disk_of(point: u8) -> Option<(u8, u8)> {
+    if point < DISK_BASE || point >= DISK_BASE + 4 * DISKS as u8 {
+        return None;
+    }
+    Some(((point - DISK_BASE) & 3, (point - DISK_BASE) >> 2))
+}
+
+const _: () = assert!(DISK_BASE as u32 + 4 * DISKS <= 256);
 const _: () = assert!(DEVICE_BASE as u32 + 4 * DEVICES <= READER_BASE as u32);

@@ -6,6 +6,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod block;
 mod boundary;
 mod kernel;
 mod loss;
@@ -96,6 +97,19 @@ tracepoints! {
     return_typed, return_raw: "sys_exit" => |ctx, control, K| thread::returned(&control);
     softirq_typed, softirq_raw: "softirq_entry" => |ctx, control, K| thread::softirq_began(&control, ctx.arg(0));
     softirq_end_typed, softirq_end_raw: "softirq_exit" => |ctx, _control, K| thread::softirq_ended(ctx.arg(0));
+    file_call_typed, file_call_raw | file_call_plain_typed, file_call_plain_raw: "sys_enter"
+        => |ctx, control, K| block::entered(control, ctx.arg(1));
+    file_return_typed, file_return_raw | file_return_plain_typed, file_return_plain_raw: "sys_exit"
+        => |ctx, control, K| block::left(control);
+    bio_typed, bio_raw | bio_plain_typed, bio_plain_raw: "block_bio_queue"
+        => |ctx, control, K| block::queued::<K, _>(control, ctx.arg(0));
+    insert_typed, insert_raw: "block_rq_insert" => |ctx, _control, K| block::inserted(ctx.arg(0));
+    issue_typed, issue_raw: "block_rq_issue" => |ctx, _control, K| block::issued(ctx.arg(0));
+    requeue_typed, requeue_raw: "block_rq_requeue" => |ctx, control, K| block::requeued(control, ctx.arg(0));
+    complete_typed, complete_raw | complete_plain_typed, complete_plain_raw: "block_rq_complete"
+        => |ctx, control, K| block::request_done(control, ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    bio_done_typed, bio_done_raw | bio_done_plain_typed, bio_done_plain_raw: "block_bio_complete"
+        => |ctx, control, K| block::bio_done::<K, _>(control, ctx.arg(1));
     fork_typed, fork_raw: "sched_process_fork" => |ctx, _control, K| thread::forked::<K>(ctx.arg(0), ctx.arg(1));
     exit_typed, exit_raw: "sched_process_exit" => |ctx, _control, K| thread::exited::<K>(ctx.arg(0));
 }

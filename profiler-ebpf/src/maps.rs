@@ -8,7 +8,7 @@ use aya_ebpf::{
 use profiler_common::{
     CONNECTION_SLOTS, COUNTERS, Connection, Control, Counter, Cpu, Crossing, DIRECT_STAGES, Device, PACKET_SLOTS,
     Packet, RECORD_SLOTS, ROLES as ROLE_COUNT, Record, SLOTS, SPREAD, STAGES, Socket, Stage, Thread, Wait,
-    point::DEVICES,
+    point::{DEVICES, DISKS},
     state::{RUNNING, STATES},
     vcpu,
 };
@@ -42,6 +42,8 @@ static THREADS: Array<Thread> = Array::with_max_entries(SLOTS, MMAPABLE);
 static WAITS: Array<Wait> = Array::with_max_entries(SLOTS, 0);
 #[map]
 static DEVICE_TABLE: Array<Device> = Array::with_max_entries(DEVICES, MMAPABLE);
+#[map]
+static DISK_TABLE: Array<Device> = Array::with_max_entries(DISKS, MMAPABLE);
 /// The stage whose totals stand at the same index of [`STAGE_TOTALS`]; 0: free. All of it is two pages: keys spread over a
 /// table of their own size would be a page, and a miss in its cache, each.
 #[map]
@@ -265,6 +267,32 @@ pub fn device(address: u64) -> Option<u8> {
     device_further(address, index)
 }
 
+/// Index of a disk, by its `gendisk`; a new one takes the next free place, where its name is noted.
+#[inline(always)]
+pub fn disk(address: u64) -> Option<u8> {
+    let first = low(address) >> 10;
+    for way in 0..DISKS {
+        let index = (first + way) & (DISKS - 1);
+        let Some(slot) = DISK_TABLE.get_ptr_mut(index) else {
+            continue;
+        };
+        let slot = unsafe { &mut *slot };
+        if slot.key == address {
+            return Some(index as u8);
+        }
+        if slot.key == 0 && try_lock(&mut slot.lock) {
+            slot.name = read(address, settings::disk_name());
+            let major: u32 = read(address, settings::disk_major());
+            let minor: u32 = read(address, settings::disk_minor());
+            slot.ifindex = major << 20 | minor;
+            slot.key = address;
+            return Some(index as u8);
+        }
+    }
+    count(Counter::DeviceTable);
+    None
+}
+
 /// 1 + index of a port or page (`vcpu::PORT`); 0: there is no room for it.
 #[cold]
 #[inline(never)]
@@ -356,7 +384,7 @@ fn further_stage(key: u32) -> u32 {
         return *index + 1;
     }
     let Some(taken) = FURTHER_TAKEN.get_ptr_mut(0) else { return 0 };
-    let index = DIRECT_STAGES + take_number(unsafe { &mut *taken }) as u32;
+    let index = DIRECT_STAGES + fetch_add(unsafe { &mut *taken }, 1) as u32;
     if index >= STAGES {
         return 0;
     }
@@ -369,16 +397,16 @@ fn further_stage(key: u32) -> u32 {
     index + 1
 }
 
-/// The next number that nobody has.
+/// Adds to a number that other CPUs add to as well; what it was before.
 #[inline(always)]
-fn take_number(next: &mut u64) -> u64 {
-    let mut number = 1u64;
+pub fn fetch_add(number: &mut u64, value: i64) -> u64 {
+    let mut before = value as u64;
     unsafe {
         core::arch::asm!(
-            "{number} = atomic_fetch_add((u64 *)({next} + 0), {number})",
-            next = in(reg) next,
-            number = inout(reg) number,
+            "{before} = atomic_fetch_add((u64 *)({number} + 0), {before})",
+            number = in(reg) number,
+            before = inout(reg) before,
         );
     }
-    number
+    before
 }

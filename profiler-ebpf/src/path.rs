@@ -465,7 +465,8 @@ pub fn follow_socket(address: u64, token: Token, reader: u32) -> Fault {
         reader,
         lock: 1,
         crossing: 0,
-        unused: [0; 3],
+        unused: 0,
+        bios: 0,
     };
     if put_socket(&new) {
         return None;
@@ -493,7 +494,7 @@ fn split_wait<const D: bool>(control: Phase<D>, socket: &Socket, at_ns: u64) {
 }
 
 #[inline(always)]
-fn finish_request<const D: bool>(control: Phase<D>, socket: &mut Socket, at_ns: u64) {
+pub fn finish_request<const D: bool>(control: Phase<D>, socket: &mut Socket, at_ns: u64) {
     if socket.role != CLIENT {
         return;
     }

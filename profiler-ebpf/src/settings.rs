@@ -60,6 +60,24 @@ settings! {
     TASK_CFS_RQ => task_cfs_rq;
     /// Offset of `cfs_rq.throttle_count`; [`NO_FIELD`]: there is none.
     CFS_RQ_THROTTLED => cfs_rq_throttled;
+    /// Offset of `bio.bi_next`.
+    BIO_NEXT => bio_next;
+    /// Offset of `bio.bi_iter.bi_size`.
+    BIO_SIZE => bio_size;
+    /// Offset of `bio.bi_bdev`.
+    BIO_BDEV => bio_bdev;
+    /// Offset of `bio.bi_status`.
+    BIO_STATUS => bio_status;
+    /// Offset of `block_device.bd_disk`.
+    BDEV_DISK => bdev_disk;
+    /// Offset of `gendisk.disk_name`.
+    DISK_NAME => disk_name;
+    /// Offset of `gendisk.major`.
+    DISK_MAJOR => disk_major;
+    /// Offset of `gendisk.first_minor`.
+    DISK_MINOR => disk_minor;
+    /// Offset of `request.bio`.
+    REQUEST_BIO => request_bio;
     /// Offset of `skbaddr` in the record of `net_dev_start_xmit`.
     XMIT_SKBADDR => xmit_skbaddr;
     /// Offset of `skbaddr` in the record of `netif_receive_skb`.

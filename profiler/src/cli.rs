@@ -404,6 +404,7 @@ impl CommonOptions {
                 debug: self.debug_probes,
                 limits,
                 machines: false,
+                files: false,
             },
             machines: Machines { connect: self.connect.clone(), domain: self.domain.clone() },
         })

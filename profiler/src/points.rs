@@ -8,7 +8,7 @@ use crate::counts::PhaseKind;
 /// In which phases a probe is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Set {
-    /// In all phases with probes: what the totals and records need.
+    /// In all phases with probes of runs of requests over the network: what the totals and records need.
     Core,
     /// In detailed and sampled phases: what threads and softirqs do.
     Schedule,
@@ -16,6 +16,14 @@ pub enum Set {
     Detail,
     /// In detailed phases of runs with virtual machines of the kernel's: their processors.
     Machine,
+    /// In all phases with probes of any run: who is followed.
+    Processes,
+    /// As [`Set::Core`], of runs of file operations.
+    File,
+    /// As [`Set::Detail`], of runs of file operations.
+    FileDetail,
+    /// As [`Set::Detail`], of runs of requests over the network.
+    NetworkDetail,
 }
 
 impl Set {
@@ -23,9 +31,11 @@ impl Set {
     #[must_use]
     pub const fn is_attached_in(self, kind: PhaseKind) -> bool {
         match self {
-            Self::Core => !matches!(kind, PhaseKind::Detached),
+            Self::Core | Self::Processes | Self::File => !matches!(kind, PhaseKind::Detached),
             Self::Schedule => matches!(kind, PhaseKind::Detailed | PhaseKind::Sampled),
-            Self::Detail | Self::Machine => matches!(kind, PhaseKind::Detailed),
+            Self::Detail | Self::Machine | Self::FileDetail | Self::NetworkDetail => {
+                matches!(kind, PhaseKind::Detailed)
+            }
         }
     }
 }
@@ -75,8 +85,10 @@ pub struct Alternative {
 pub enum Number {
     /// One number.
     Fixed(u8),
-    /// One number a device, by what happens there.
+    /// One number a network device, by what happens there.
     Device(u8),
+    /// One number a disk, by what happens there.
+    Disk(u8),
 }
 
 /// A point.
@@ -174,7 +186,7 @@ const fn part(number: Number, name: &'static str, passes: &'static str, successo
 }
 
 const ON_THE_WAY: &[&str] = &["receive", "softirq", "xmit", "queue", "delivered", "backlog", "dropped", "taken"];
-const GROUP: &[&str] = &["waking", "wakeup", "switch-in", "poll-return", "receive-call", "received"];
+const GROUP: &[&str] = &["waking", "wakeup", "switch-in", "poll-return", "receive-call", "received", "exit"];
 
 /// The table.
 pub const PROBES: &[Probe] = &[
@@ -291,14 +303,14 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "fork",
-        set: Set::Core,
+        set: Set::Processes,
         without: Some("processes that the server starts later are not followed"),
         alternatives: hooks!("fork", "sched_process_fork"),
         points: &[],
     },
     Probe {
         name: "exit",
-        set: Set::Core,
+        set: Set::Processes,
         without: Some("a process id that is used again may be taken for the server's"),
         alternatives: hooks!("exit", "sched_process_exit"),
         points: &[],
@@ -343,7 +355,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "queue",
-        set: Set::Detail,
+        set: Set::NetworkDetail,
         without: Some("time in a queueing discipline is not told from the stack above it"),
         alternatives: hooks!("queue", "net_dev_queue",
             "queue_record" record!("net/net_dev_queue", "QUEUE_SKBADDR": "skbaddr"[8])),
@@ -419,12 +431,68 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "sent",
-        set: Set::Detail,
+        set: Set::NetworkDetail,
         without: Some("the number of sends is not checked by a second count"),
         alternatives: hooks!("sent", "sock_send_length",
             "sent_record" record!("sock/sock_send_length", "SENT_SK": "sk"[8], "SENT_RET": "ret"[4]),
             "sent_fexit" Hook::Fexit("tcp_sendmsg")),
         points: &[],
+    },
+    Probe {
+        name: "file-call",
+        set: Set::File,
+        without: None,
+        alternatives: hooks!("file_call", plain, "sys_enter"),
+        points: &[point(Number::Fixed(number::ENTER), "enter", "thread → call", &["bio", "exit"])],
+    },
+    Probe {
+        name: "bio",
+        set: Set::File,
+        without: None,
+        alternatives: hooks!("bio", plain, "block_bio_queue"),
+        points: &[point(Number::Disk(number::AT_BIO), "bio", "call → bios", &["insert", "issue", "complete", "exit"])],
+    },
+    Probe {
+        name: "insert",
+        set: Set::FileDetail,
+        without: Some("waiting in the scheduler is not told from what is done before"),
+        alternatives: hooks!("insert", "block_rq_insert"),
+        points: &[part(Number::Disk(number::AT_INSERT), "insert", "bios → the same", &["issue"])],
+    },
+    Probe {
+        name: "issue",
+        set: Set::File,
+        without: None,
+        alternatives: hooks!("issue", "block_rq_issue"),
+        points: &[point(Number::Disk(number::AT_ISSUE), "issue", "bios → the same", &["complete"])],
+    },
+    Probe {
+        name: "requeue",
+        set: Set::File,
+        without: Some("what a driver gives back is not counted"),
+        alternatives: hooks!("requeue", "block_rq_requeue"),
+        points: &[],
+    },
+    Probe {
+        name: "complete",
+        set: Set::File,
+        without: None,
+        alternatives: hooks!("complete", plain, "block_rq_complete"),
+        points: &[point(Number::Disk(number::AT_COMPLETE), "complete", "bios → call", &["bio", "waking", "wakeup", "switch-in", "exit"])],
+    },
+    Probe {
+        name: "bio-complete",
+        set: Set::File,
+        without: Some("disks that make no requests of bios (device mapper, RAID, zram) are not told from their file system"),
+        alternatives: hooks!("bio_done", plain, "block_bio_complete"),
+        points: &[],
+    },
+    Probe {
+        name: "file-return",
+        set: Set::File,
+        without: None,
+        alternatives: hooks!("file_return", plain, "sys_exit"),
+        points: &[point(Number::Fixed(number::EXIT), "exit", "call → thread", &["enter"])],
     },
 ];
 
@@ -466,9 +534,10 @@ pub fn by_name(name: &str) -> Option<&'static Point> {
 /// The point with this number in the kernel, and the index of its device if it has one.
 #[must_use]
 pub fn by_number(number: u8) -> Option<(&'static Point, Option<u8>)> {
-    let (wanted, device) = match number::device_of(number) {
-        Some((what, device)) => (Number::Device(what), Some(device)),
-        None => (Number::Fixed(number), None),
+    let (wanted, device) = match (number::device_of(number), number::disk_of(number)) {
+        (Some((what, device)), _) => (Number::Device(what), Some(device)),
+        (None, Some((what, disk))) => (Number::Disk(what), Some(disk)),
+        (None, None) => (Number::Fixed(number), None),
     };
     all().find(|point| point.number == wanted).map(|point| (point, device))
 }
@@ -493,6 +562,7 @@ mod tests {
             let raw = match point.number {
                 Number::Fixed(number) => number,
                 Number::Device(what) => number::at_device(what, 5),
+                Number::Disk(what) => number::at_disk(what, 5),
             };
             assert_eq!(by_number(raw).unwrap().0.name, point.name);
         }

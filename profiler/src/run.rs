@@ -101,6 +101,7 @@ pub fn plan(request: &Request) -> Result<(Plan, Vec<String>)> {
     let settings = workload::parse_settings(workload, &request.settings)?;
     let parsed = configuration::parse_list(&request.configurations)?;
     check_injections(workload, &parsed.configurations)?;
+    check_files(workload, &parsed.configurations)?;
     let baseline = baseline(request.baseline.as_deref(), &parsed.configurations)?;
     phases(request.duration, request.sample_rate_hz > 0)?;
     if request.sample_rate_hz == 0 && request.samples_until.is_some() {
@@ -128,7 +129,7 @@ pub fn plan(request: &Request) -> Result<(Plan, Vec<String>)> {
 
 /// Refuses known costs that only our own server, or its messages of known size, can have.
 fn check_injections(workload: &dyn workload::Workload, configurations: &[Configuration]) -> Result<()> {
-    let own = workload.server_program() == ServerProgram::Own;
+    let own = workload.server_program() == ServerProgram::Own && !workload.is_of_files();
     let needs_own = |configuration: &&Configuration| {
         configuration.injection.is_some_and(|injection| injection.kind.is_servers() || injection.kind.is_queue())
     };
@@ -136,6 +137,18 @@ fn check_injections(workload: &dyn workload::Workload, configurations: &[Configu
         None => Ok(()),
         Some(configuration) => Err(Error::Usage(format!(
             "`{configuration}` needs a server of virtax's own, which workload `{}` has not; tcp-rr has",
+            workload.name()
+        ))),
+    }
+}
+
+/// Refuses machines whose file operations nobody follows yet.
+fn check_files(workload: &dyn workload::Workload, configurations: &[Configuration]) -> Result<()> {
+    let machine = configurations.iter().find(|found| ["kvm", "tcg"].contains(&found.engine.as_str()));
+    match machine.filter(|_| workload.is_of_files()) {
+        None => Ok(()),
+        Some(machine) => Err(Error::Usage(format!(
+            "workload `{}` is not followed into virtual machines yet: leave out `{machine}`",
             workload.name()
         ))),
     }

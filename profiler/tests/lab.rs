@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command},
 };
 
-use common::{Out, Traces, alone, check, of, run_workload, text, virtax};
+use common::{Out, Traces, alone, check, full, of, run_workload, text, virtax};
 use profiler::{
     counts::{PhaseKind, Repetition, VcpuState},
     points::PROBES,
@@ -367,7 +367,7 @@ fn exits_are_those_that_the_kernel_records() {
 fn exits_are_those_that_perf_counts() {
     let _alone = alone();
     only_in_lab();
-    if std::env::var_os("VIRTAX_FULL").is_none() {
+    if !full() {
         return;
     }
     let (perf, trace, out) = (Perf::start(), Trace::start(), Out::new());

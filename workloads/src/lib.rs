@@ -2,6 +2,7 @@
 //! and says what it saw in it.
 
 pub mod account;
+pub mod block;
 pub mod clock;
 pub mod connect;
 pub mod epoll;

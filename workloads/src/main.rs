@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use workloads::{
-    hog, init, redis, relay,
+    block, hog, init, redis, relay,
     tcp_rr::{client, server},
 };
 
@@ -15,6 +15,10 @@ enum Command {
     TcpRrClient(client::Options),
     /// Load generator for Redis; told its phases on standard input
     RedisClient(redis::client::Options),
+    /// Reads and writes a file, as the client says
+    BlockServer(block::server::Options),
+    /// Tells the server of a file its phases, as they come on standard input
+    BlockClient(block::client::Options),
     /// Userland proxy
     Relay(relay::Options),
     /// Computes, and does nothing else
@@ -43,6 +47,8 @@ fn main() -> std::process::ExitCode {
         Command::TcpRrServer(options) => server::serve(&options),
         Command::TcpRrClient(options) => client::drive(&options),
         Command::RedisClient(options) => redis::client::drive(&options),
+        Command::BlockServer(options) => block::server::serve(&options),
+        Command::BlockClient(options) => block::client::drive(&options),
         Command::Relay(options) => relay::relay(&options),
         Command::Hog(options) => hog::compute(&options),
     };

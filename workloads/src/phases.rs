@@ -1,4 +1,4 @@
-//! What a client sees in a phase: collected by its working threads, asked for on standard input.
+//! What a client sees in a phase: collected by its working threads, asked for line by line.
 
 use std::{
     io::{self, BufRead, Write},
@@ -72,9 +72,13 @@ fn inside(from_ns: u64, to_ns: u64, open_ns: u64, close_ns: u64) -> u64 {
 /// # Errors
 /// When standard output is closed.
 pub fn say(reply: &Reply) -> io::Result<()> {
+    say_to(&mut io::stdout().lock(), reply)
+}
+
+fn say_to(replies: &mut impl Write, reply: &Reply) -> io::Result<()> {
     let mut line = serde_json::to_string(reply)?;
     line.push('\n');
-    io::stdout().lock().write_all(line.as_bytes())
+    replies.write_all(line.as_bytes()).and_then(|()| replies.flush())
 }
 
 impl Shared {
@@ -119,9 +123,9 @@ impl Shared {
         (self.open_ns.load(Ordering::Relaxed), self.close_ns.load(Ordering::Relaxed))
     }
 
-    fn report(&self, workers: &[Arc<Worker>], heard_ns: u64) -> io::Result<()> {
+    fn report(&self, workers: &[Arc<Worker>], heard_ns: u64) -> Reply {
         if let Some(reason) = lock(&self.failure).take() {
-            return say(&Reply::Failed { reason });
+            return Reply::Failed { reason };
         }
         let phase = self.phase.load(Ordering::Relaxed);
         let (open_ns, close_ns) = self.interval();
@@ -140,18 +144,18 @@ impl Shared {
             histogram.add(&seen.histogram).expect("all histograms have the same bounds");
         }
         total.histogram = encode_histogram(&histogram);
-        say(&Reply::Phase(total))
+        Reply::Phase(total)
     }
 
-    /// Says that all connections work, and answers the requests on standard input until it ends.
+    /// Says that all connections work, and answers the requests until they end.
     ///
     /// # Errors
-    /// When standard output is closed.
-    pub fn answer(&self, workers: &[Arc<Worker>]) -> io::Result<()> {
+    /// When nobody reads the replies.
+    pub fn answer(&self, workers: &[Arc<Worker>], requests: impl BufRead, replies: &mut impl Write) -> io::Result<()> {
         let connections = workers.iter().map(|worker| worker.called_ns.len() as u32).sum();
-        say(&Reply::Ready { connections })?;
+        say_to(replies, &Reply::Ready { connections })?;
         let mut heard_ns = 0;
-        for line in io::stdin().lock().lines() {
+        for line in requests.lines() {
             match serde_json::from_str(&line?) {
                 Ok(Request::Phase { open_ns, close_ns }) => {
                     self.open_ns.store(open_ns, Ordering::Relaxed);
@@ -159,8 +163,8 @@ impl Shared {
                     self.phase.fetch_add(1, Ordering::Release);
                     heard_ns = now_ns();
                 }
-                Ok(Request::Report) => self.report(workers, heard_ns)?,
-                Err(error) => say(&Reply::Failed { reason: format!("unknown request: {error}") })?,
+                Ok(Request::Report) => say_to(replies, &self.report(workers, heard_ns))?,
+                Err(error) => say_to(replies, &Reply::Failed { reason: format!("unknown request: {error}") })?,
             }
         }
         self.stop.store(true, Ordering::Relaxed);

@@ -15,7 +15,7 @@ use super::wire::{self, GuestCounts, PORT, Reply, Request, VERSION};
 use crate::{
     counts::{Costs, PhaseKind, Role},
     error::{Error, Result},
-    points::{PROBES, Set},
+    points::PROBES,
     probes::{Attached, Loaded, Names, Offsets, Options, Totals, floor},
     process::{self, allowed_cpus},
     profile::Profile,
@@ -136,7 +136,7 @@ impl Agent {
 
     fn hello(&self) -> Reply {
         let loaded: Vec<&str> = self.probes.chosen().map(|(probe, _)| probe.name).collect();
-        let wanted = PROBES.iter().filter(|probe| probe.set != Set::Machine).map(|probe| probe.name);
+        let wanted = PROBES.iter().filter(|probe| Options::default().wants(probe.set)).map(|probe| probe.name);
         Reply::Hello {
             version: VERSION,
             release: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),

@@ -31,7 +31,10 @@ pub fn order(stages: &[(StageKey, u64)]) -> Vec<usize> {
     let has_proxy = stages.iter().any(|(key, _)| key.role.is_proxy());
     let (mut inside, mut left) = divide(stages);
     let mut ordered = Vec::with_capacity(stages.len());
-    let mut at = (Role::Client, Place::fixed("send"));
+    // Where a request starts; a file operation, where none does.
+    let start = if stages.iter().any(|(key, _)| key.from.point == "enter") { "enter" } else { "send" };
+    let start = (Role::Client, Place::fixed(start));
+    let mut at = start.clone();
     while !left.is_empty() {
         let begins_at = |role: Role| {
             left.iter()
@@ -56,7 +59,7 @@ pub fn order(stages: &[(StageKey, u64)]) -> Vec<usize> {
             // What the guest saw lies within what the host saw of its machine.
             ordered.append(&mut inside);
         }
-        if at == (Role::Client, Place::fixed("send")) {
+        if at == start {
             break;
         }
     }

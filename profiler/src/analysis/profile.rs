@@ -130,6 +130,11 @@ pub fn row_of(rows: &[Row], frames: &[Frame], sample: &Sample) -> Option<(usize,
         let row = if SENDING.contains(&call.1.as_str()) { find(&Place::fixed("call")) } else { find(from) };
         return row.map(|row| (row, Side::Own));
     }
+    let in_kernel = |index: &u32| frames[*index as usize].0 == Space::Kernel;
+    if *role == Role::Client && from.point == "exit" && !sample.stack.iter().any(in_kernel) {
+        // The program's own time between two file operations.
+        return None;
+    }
     let waits = matches!(from.point.as_str(), "ready");
     let side = if waits && sample.softirq.is_some() { Side::Waker } else { Side::Own };
     find(from).map(|row| (row, side))

@@ -470,6 +470,7 @@ impl Row {
 
     /// Whether it is the client's turn-around, of which only the ends belong to the latency.
     pub(super) fn is_turnaround(&self) -> bool {
-        self.key.role == Role::Client && self.key.from.point == "received" && self.key.to.point == "send"
+        let ends = (self.key.from.point.as_str(), self.key.to.point.as_str());
+        self.key.role == Role::Client && matches!(ends, ("received", "send") | ("exit", "enter"))
     }
 }

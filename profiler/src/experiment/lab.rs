@@ -77,7 +77,8 @@ impl<'a> Lab<'a> {
         // First what needs no trace to be left: a machine without probes ends here.
         let offsets = Offsets::of_running_kernel()?;
         let has_machine = |found: &Configuration| engine::by_name(&found.engine).is_some_and(|engine| engine.is_kvm());
-        let options = Options { machines: plan.configurations.iter().any(has_machine), ..options };
+        let machines = plan.configurations.iter().any(has_machine);
+        let options = Options { machines, files: plan.workload.is_of_files(), ..options };
         let probes = Loaded::new(&offsets, &options)?;
         if !cpus.agent.is_empty() {
             process::pin(std::process::id(), &cpus.agent)?;

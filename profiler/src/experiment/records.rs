@@ -44,11 +44,13 @@ pub struct Record {
 }
 
 impl Record {
-    /// From the client's send to its last receipt, ns; `None` if it has neither.
+    /// From the client's send to its last receipt, or from a file operation's call to its return, ns; `None` if it has neither.
     #[must_use]
     pub fn latency_ns(&self) -> Option<u64> {
-        let first = self.passes.iter().find(|pass| pass.place.point == "send")?;
-        let last = self.passes.iter().rfind(|pass| pass.place.point == "received" && pass.role == Role::Client)?;
+        let is_start = |pass: &&Pass| matches!(pass.place.point.as_str(), "send" | "enter");
+        let is_end = |pass: &&Pass| matches!(pass.place.point.as_str(), "received" | "exit") && pass.role == Role::Client;
+        let first = self.passes.iter().find(is_start)?;
+        let last = self.passes.iter().rfind(is_end)?;
         last.at_ns.checked_sub(first.at_ns)
     }
 }

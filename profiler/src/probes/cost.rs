@@ -115,7 +115,7 @@ impl Dispatch {
         self.loop_ns();
         for _ in 0..TURNS {
             let without = self.loop_ns();
-            let attached = probes.attach_probe("received")?;
+            let attached = probes.attach_probe(if probes.of_files { "file-call" } else { "received" })?;
             let with = self.loop_ns();
             drop(attached);
             differences.push(with - without);

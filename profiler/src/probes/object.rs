@@ -14,7 +14,7 @@ use aya::{
     programs::{Program, ProgramError},
 };
 use aya_log::EbpfLogger;
-use profiler_common::{CALL_CONTROL, CALL_POLL, CALL_RECEIVE, CALL_SEND, Control, Counter};
+use profiler_common::{CALL_CONTROL, CALL_FILE, CALL_POLL, CALL_RECEIVE, CALL_SEND, Control, Counter};
 
 use super::{Limits, Offsets, layouts::Records, mapped::MappedArray, tables::Tables, tracefs, vcpus::Reasons};
 use crate::{
@@ -61,6 +61,21 @@ pub struct Options {
     pub limits: Limits,
     /// Whether there are virtual machines of the kernel's: without, nothing of them is loaded.
     pub machines: bool,
+    /// Whether operations are a file's, instead of requests over the network: what the others need is not loaded.
+    pub files: bool,
+}
+
+impl Options {
+    /// Whether the probes of a set are loaded.
+    #[must_use]
+    pub const fn wants(&self, set: Set) -> bool {
+        match set {
+            Set::Machine => self.machines,
+            Set::Core | Set::NetworkDetail => !self.files,
+            Set::File | Set::FileDetail => self.files,
+            Set::Processes | Set::Schedule | Set::Detail => true,
+        }
+    }
 }
 
 /// A set of attached probes; dropping it detaches them and leaves them loaded.
@@ -79,11 +94,22 @@ pub struct Loaded {
     records: Records,
     pub(super) limits: Limits,
     pub(super) reasons: Reasons,
+    /// See [`Options::files`].
+    pub(super) of_files: bool,
 }
 
 /// System calls that send, receive, wait for readiness, or ask KVM, by the numbers of this architecture.
 const CALLS: &[(libc::c_long, u32)] = &[
     (libc::SYS_ioctl, CALL_CONTROL),
+    (libc::SYS_pread64, CALL_FILE),
+    (libc::SYS_pwrite64, CALL_FILE),
+    (libc::SYS_preadv, CALL_FILE),
+    (libc::SYS_pwritev, CALL_FILE),
+    (libc::SYS_preadv2, CALL_FILE),
+    (libc::SYS_pwritev2, CALL_FILE),
+    (libc::SYS_fsync, CALL_FILE),
+    (libc::SYS_fdatasync, CALL_FILE),
+    (libc::SYS_sync_file_range, CALL_FILE),
     (libc::SYS_write, CALL_SEND),
     (libc::SYS_writev, CALL_SEND),
     (libc::SYS_sendto, CALL_SEND),
@@ -270,7 +296,7 @@ impl Loaded {
         let records = Records::of_running_kernel();
         let mut bpf = open_object(offsets, &records, options, &types)?;
         let mut chosen = Vec::new();
-        for probe in PROBES.iter().filter(|probe| probe.set != Set::Machine || options.machines) {
+        for probe in PROBES.iter().filter(|probe| options.wants(probe.set)) {
             let mut refusals = Vec::new();
             let found = options.preference.order(probe.alternatives).into_iter().find(|alternative| {
                 load_alternative(&mut bpf, alternative, &types, &records)
@@ -295,8 +321,19 @@ impl Loaded {
         let tables = Tables::new(&bpf)?;
         let ring = typed(bpf.take_map("RECORD_RING"))?;
         let events = typed(bpf.take_map("EVENT_RING"))?;
-        let mut loaded =
-            Self { bpf, chosen, control, tables, ring, events, logger: None, records, limits: options.limits, reasons };
+        let mut loaded = Self {
+            bpf,
+            chosen,
+            control,
+            tables,
+            ring,
+            events,
+            logger: None,
+            records,
+            limits: options.limits,
+            reasons,
+            of_files: options.files,
+        };
         loaded.name_calls()?;
         if options.debug {
             loaded.logger = EbpfLogger::init_with_logger(&mut loaded.bpf, FaultNames)

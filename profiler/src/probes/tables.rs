@@ -6,7 +6,7 @@ use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use profiler_common::{
     CALL_KEYS, CLIENT, CONNECTION_SLOTS, COUNTERS, CROSSINGS, Connection, Counter, Crossing, Device, EMPTY, EXIT_KEYS,
     PACKET_SLOTS, Packet, RECORD_SLOTS, ROLES, Record, SLOTS, STAGES, SYSTEM_CALLS, Socket, Stage, Thread,
-    point::{DEVICES, RECEIVED},
+    point::{DEVICES, DISKS, EXIT, RECEIVED, disk_of},
     state::{self, STATES},
 };
 
@@ -48,9 +48,12 @@ impl Names {
     }
 }
 
-/// Labels of one repetition's devices, by the index that the probes gave them.
+/// Labels of one repetition's devices and disks, by the index that the probes gave them.
 #[derive(Debug, Clone, Default)]
-pub struct Labels(HashMap<u8, DeviceInfo>);
+pub struct Labels {
+    devices: HashMap<u8, DeviceInfo>,
+    disks: HashMap<u8, DeviceInfo>,
+}
 
 impl Labels {
     /// The place with this number in the kernel.
@@ -59,7 +62,8 @@ impl Labels {
         match points::by_number(number) {
             Some((point, None)) => Place::fixed(point.name),
             Some((point, Some(index))) => {
-                let label = self.0.get(&index).map_or("?", |device| device.label.as_str());
+                let of_kind = if disk_of(number).is_some() { &self.disks } else { &self.devices };
+                let label = of_kind.get(&index).map_or("?", |device| device.label.as_str());
                 Place::at(point.name, label)
             }
             None => match points::READER.iter().find(|(reader, ..)| *reader == number) {
@@ -70,7 +74,7 @@ impl Labels {
     }
     /// All of them.
     pub fn devices(&self) -> impl Iterator<Item = &DeviceInfo> {
-        self.0.values()
+        self.devices.values().chain(self.disks.values())
     }
 }
 
@@ -101,6 +105,7 @@ pub(super) struct Tables {
     threads: MappedArray<Thread>,
     records: MappedArray<Record>,
     devices: MappedArray<Device>,
+    disks: MappedArray<Device>,
     stage_keys: MappedArray<u64>,
     further_stages: MappedArray<u64>,
     places: MappedArray<u64>,
@@ -117,6 +122,7 @@ impl Tables {
             threads: MappedArray::new(map(bpf, "THREADS")?, SLOTS)?,
             records: MappedArray::new(map(bpf, "RECORDS")?, RECORD_SLOTS)?,
             devices: MappedArray::new(map(bpf, "DEVICE_TABLE")?, DEVICES)?,
+            disks: MappedArray::new(map(bpf, "DISK_TABLE")?, DISKS)?,
             stage_keys: MappedArray::new(map(bpf, "STAGE_KEYS")?, STAGES)?,
             further_stages: MappedArray::new(map(bpf, "FURTHER_TAKEN")?, 1)?,
             places: MappedArray::new(map(bpf, "VM_PLACES")?, profiler_common::vcpu::PLACES)?,
@@ -130,21 +136,20 @@ impl Loaded {
     /// Devices that the probes have met.
     #[must_use]
     pub fn labels(&self, names: &Names) -> Labels {
-        Labels(
-            self.tables
-                .devices
-                .iter()
-                .enumerate()
-                .filter(|(_, device)| device.key != 0)
+        let labelled = |table: &MappedArray<Device>| {
+            let known = table.iter().enumerate().filter(|(_, device)| device.key != 0);
+            known
                 .map(|(index, device)| {
                     let end = device.name.iter().position(|byte| *byte == 0).unwrap_or(device.name.len());
                     let name = String::from_utf8_lossy(&device.name[..end]).into_owned();
-                    let label = names.label(device.namespace, &name);
+                    // A disk is in no network namespace.
+                    let label = if device.namespace == 0 { name.clone() } else { names.label(device.namespace, &name) };
                     let info = DeviceInfo { label, name, ifindex: device.ifindex, namespace: device.namespace };
                     (index as u8, info)
                 })
-                .collect(),
-        )
+                .collect()
+        };
+        Labels { devices: labelled(&self.tables.devices), disks: labelled(&self.tables.disks) }
     }
 
     /// The totals now.
@@ -242,6 +247,7 @@ impl Loaded {
         self.tables.threads.clear();
         self.tables.records.clear();
         self.tables.devices.clear();
+        self.tables.disks.clear();
         self.tables.places.clear();
         self.tables.crossings.clear();
         self.tables.held.clear();
@@ -305,6 +311,10 @@ impl Loaded {
     /// stand the connections to them.
     #[must_use]
     pub fn sockets_seen(&self, epoch: u32) -> usize {
+        if self.of_files {
+            // Threads hold their operations from end to end.
+            return self.tokens_seen(epoch);
+        }
         let of_role = |role: u8| {
             let sockets = self.tables.sockets.iter();
             sockets.filter(|socket| socket.key != 0 && socket.token.epoch == epoch && socket.role == role).count()
@@ -350,7 +360,7 @@ impl Loaded {
             counts.tokens += 1;
             counts.unfinished += u64::from(counted != 0);
             counts.unfinished_ns += since_ns;
-            if token.role == CLIENT && token.point == RECEIVED {
+            if token.role == CLIENT && (token.point == RECEIVED || token.point == EXIT) {
                 counts.idle_ns += since_ns;
             }
         };

@@ -1,5 +1,6 @@
 //! Workloads: what client and server do. A new one is a file here and a line in [`all`].
 
+mod block;
 mod redis;
 mod tcp_rr;
 
@@ -35,6 +36,8 @@ pub enum Range {
         /// Largest.
         to: f64,
     },
+    /// The path of a folder.
+    Folder,
     /// One of these words.
     Words(&'static [&'static str]),
 }
@@ -99,6 +102,10 @@ pub trait Workload: Sync {
     fn check(&self, _settings: &Settings) -> Result<()> {
         Ok(())
     }
+    /// Whether its operations are calls that read or write a file, made by the server, instead of requests over the network.
+    fn is_of_files(&self) -> bool {
+        false
+    }
     /// The server's program.
     fn server_program(&self) -> ServerProgram {
         ServerProgram::Own
@@ -118,7 +125,7 @@ pub trait Workload: Sync {
 /// All workloads.
 #[must_use]
 pub fn all() -> &'static [&'static dyn Workload] {
-    &[&tcp_rr::TcpRr, &redis::Redis::SET, &redis::Redis::GET]
+    &[&tcp_rr::TcpRr, &redis::Redis::SET, &redis::Redis::GET, &block::Block]
 }
 
 /// The workload with this name.
@@ -147,6 +154,8 @@ impl Range {
                 Ok(value) if (0.0..=*to).contains(&value) => Ok(()),
                 _ => Err(format!("a number per second from 0 (as fast as responses come) to {to}")),
             },
+            Self::Folder if text.starts_with('/') => Ok(()),
+            Self::Folder => Err("the path of a folder, from /".to_owned()),
             Self::Words(words) if words.contains(&text) => Ok(()),
             Self::Words(words) => {
                 Err(format!("one of {}{}", words.join(", "), did_you_mean(text, words.iter().copied())))

@@ -150,6 +150,11 @@ pub fn has(feature: Feature) -> bool {
     }
 }
 
+/// Whether the longer suites run as well: `cargo xtask test --full`.
+pub fn full() -> bool {
+    std::env::var_os("VIRTAX_FULL").is_some()
+}
+
 /// A script of bpftrace's, running: with tracefs in a mount namespace of its own, because many machines have it not mounted. Retried,
 /// because bpftrace sometimes gives up at its start.
 pub fn bpftrace(script: &Path) -> std::process::Child {

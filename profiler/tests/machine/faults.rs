@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{Feature, Out, Running, Traces, alone, child_with, has, repetitions, text, virtax, wait_until};
+use crate::common::{
+    Feature, Out, Running, Traces, alone, child_with, full, has, repetitions, text, virtax, wait_until,
+};
 use profiler::result::RunResult;
 use rand::{RngExt, SeedableRng};
 
@@ -98,7 +100,7 @@ fn clean_removes_what_a_killed_run_left_and_nothing_else() {
     if !has(Feature::Probes) || !has(Feature::Docker) {
         return;
     }
-    let (times, seed) = (if std::env::var_os("VIRTAX_FULL").is_some() { 100 } else { 10 }, rand::random::<u64>());
+    let (times, seed) = (if full() { 100 } else { 10 }, rand::random::<u64>());
     let mut random = rand_pcg::Pcg64::seed_from_u64(seed);
     let before = Traces::now();
     for number in 0..times {
@@ -129,7 +131,7 @@ fn clean_waits_for_what_a_daemon_is_still_making() {
     if !has(Feature::Probes) || !has(Feature::Docker) {
         return;
     }
-    let times = if std::env::var_os("VIRTAX_FULL").is_some() { 40 } else { 6 };
+    let times = if full() { 40 } else { 6 };
     let before = Traces::now();
     for number in 0..times {
         let out = Out::new();

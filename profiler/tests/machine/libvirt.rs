@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use crate::common::{Feature, Out, Running, Traces, alone, check, has, of, run_workload, text, virtax};
+use crate::common::{Feature, Out, Running, Traces, alone, check, full, has, of, run_workload, text, virtax};
 
 const SHORT: [&str; 6] = ["--rounds", "1", "--duration", "1.2", "--placement", "split"];
 
@@ -87,7 +87,7 @@ fn look_at(configuration: &str, more: &[&str]) -> (Machine, profiler::result::Ru
 #[test]
 fn tuned_machines_are_as_they_are_called() {
     let _alone = alone();
-    if !ready() {
+    if !full() || !ready() {
         return;
     }
     let before = Traces::now();

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, os::unix::fs::symlink, path::Path, process::Command};
 
-use crate::common::{Feature, Out, Traces, alone, check, has, of, run_workload, succeed, text, virtax};
+use crate::common::{Feature, Out, Traces, alone, check, full, has, of, run_workload, succeed, text, virtax};
 use profiler::{
     counts::Role,
     ladder::{Ladder, Says},
@@ -172,7 +172,7 @@ fn a_ladder_goes_on_without_the_rungs_that_are_missing() {
 #[test]
 fn other_ladders_and_budgets() {
     let _alone = alone();
-    if !has(Feature::Probes) {
+    if !full() || !has(Feature::Probes) {
         return;
     }
     let before = Traces::now();

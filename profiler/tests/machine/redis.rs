@@ -9,7 +9,8 @@ use std::{
 };
 
 use crate::common::{
-    Feature, Out, Quota, Traces, alone, check, child_with, has, of, repetitions, run_workload, text, virtax, wait_until,
+    Feature, Out, Quota, Traces, alone, check, child_with, full, has, of, repetitions, run_workload, text, virtax,
+    wait_until,
 };
 use profiler::{
     counts::Role,
@@ -157,7 +158,7 @@ fn few_and_many_clients_in_both_placements() {
         return;
     }
     let all = "native,docker:net=host,docker:net=nat";
-    let cells: &[(&str, &str, &str, &str)] = if std::env::var_os("VIRTAX_FULL").is_some() {
+    let cells: &[(&str, &str, &str, &str)] = if full() {
         &[
             ("redis-set", all, "same", "1"),
             ("redis-set", all, "same", "10"),

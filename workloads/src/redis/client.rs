@@ -70,7 +70,7 @@ pub fn drive(options: &Options) -> io::Result<()> {
             theirs.fail(reason);
         }
     });
-    shared.answer(&[worker])
+    shared.answer(&[worker], io::stdin().lock(), &mut io::stdout().lock())
 }
 
 fn connect_all(options: &Options) -> Result<Vec<TcpStream>, String> {

@@ -71,7 +71,7 @@ pub fn drive(options: &Options) -> io::Result<()> {
             worker
         })
         .collect();
-    shared.answer(&workers)
+    shared.answer(&workers, io::stdin().lock(), &mut io::stdout().lock())
 }
 
 fn connect_all(options: &Options) -> io::Result<Vec<TcpStream>> {

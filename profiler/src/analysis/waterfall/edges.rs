@@ -39,8 +39,8 @@ pub(super) fn replace_turnaround(
     let total = |part: &StageKey| -> f64 { detailed.iter().map(|sums| of_round(sums, part)).sum() };
     let (entry_ns, exit_ns) = (total(&entry), total(&exit));
     if entry_ns + exit_ns == 0.0 {
-        // No system-call points here: one row for both ends.
-        let both = key("received", "send");
+        // No system-call points here, or those are the stages themselves: one row for both ends.
+        let both = whole.key.clone();
         rows.push(whole.end(both, ends_ns, whole.probes_ns.clone()));
         return None;
     }

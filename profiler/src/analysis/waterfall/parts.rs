@@ -44,7 +44,7 @@ pub(super) fn take_residence(parts: &mut HashMap<StageKey, (u64, u64)>, phase: &
 }
 
 /// The point that ends the stage in which a part lies.
-fn stage_end(part: &StageKey) -> Option<Place> {
+fn stage_end(part: &StageKey, rows: &[Row]) -> Option<Place> {
     if points::reader(&part.to.point).is_some() {
         return Some(Place::fixed(if part.from.point == "received" { "send" } else { "received" }));
     }
@@ -56,6 +56,9 @@ fn stage_end(part: &StageKey) -> Option<Place> {
         "queue" => at("xmit"),
         "softirq" => at("receive"),
         "call" | "return" => at("send"),
+        "insert" => at("issue"),
+        // A thread that waits for its file operation.
+        _ if rows.iter().any(|row| row.key.to.point == "exit") => at("exit"),
         _ => at("received"),
     })
 }
@@ -66,7 +69,7 @@ fn row_of(part: &StageKey, rows: &[Row]) -> Option<usize> {
     if is_of_machine(part) {
         return rows.iter().position(|row| row.key.from.point == "taken" && is_boundary(&row.key));
     }
-    let end = stage_end(part)?;
+    let end = stage_end(part, rows)?;
     let begins_a_stage =
         rows.iter().any(|row| row.key.role == part.role && row.key.from == part.from && row.key.to == end);
     rows.iter()

@@ -1,0 +1,111 @@
+//! Reads and writes of a file, by the server, each thread one at a time.
+
+use std::net::SocketAddrV4;
+
+use super::{ClientProgram, Range, Setting, Settings, Start, Workload};
+use crate::error::{Error, Result};
+
+/// See the module.
+pub struct Block;
+
+/// What transfers past the page cache are multiples of.
+const SECTOR: u64 = 512;
+
+fn number(settings: &Settings, name: &str) -> u64 {
+    settings[name].parse().unwrap_or(0)
+}
+
+impl Workload for Block {
+    fn name(&self) -> &'static str {
+        "block"
+    }
+    fn summary(&self) -> &'static str {
+        "reads and writes of a file, one at a time per thread (own program, in the place of the server)"
+    }
+    fn settings(&self) -> &'static [Setting] {
+        const SWITCH: Range = Range::Words(&["on", "off"]);
+        &[
+            Setting {
+                name: "kind",
+                range: Range::Words(&["read", "write", "mixed"]),
+                default: "read",
+                help: "what an operation does; mixed: half and half",
+            },
+            Setting {
+                name: "order",
+                range: Range::Words(&["random", "sequential"]),
+                default: "random",
+                help: "which block comes next",
+            },
+            Setting {
+                name: "bytes",
+                range: Range::Whole { from: 1, to: 16 << 20 },
+                default: "4096",
+                help: "bytes of an operation",
+            },
+            Setting {
+                name: "threads",
+                range: Range::Whole { from: 1, to: 256 },
+                default: "1",
+                help: "threads, each with one operation at a time",
+            },
+            Setting {
+                name: "direct",
+                range: SWITCH,
+                default: "on",
+                help: "past the page cache (O_DIRECT)",
+            },
+            Setting {
+                name: "sync-every",
+                range: Range::Whole { from: 0, to: 1_000_000 },
+                default: "0",
+                help: "an fdatasync, an operation of its own, after every so many writes of a thread; 0: none",
+            },
+            Setting { name: "size", range: Range::Whole { from: 1, to: 65_536 }, default: "64", help: "MiB of the file" },
+            Setting {
+                name: "folder",
+                range: Range::Folder,
+                default: "/var/tmp",
+                help: "where the file is made, without a name, in the server's view",
+            },
+        ]
+    }
+    fn connections(&self, settings: &Settings) -> u32 {
+        number(settings, "threads") as u32
+    }
+    fn check(&self, settings: &Settings) -> Result<()> {
+        let (bytes, threads) = (number(settings, "bytes"), number(settings, "threads"));
+        if settings["direct"] == "on" && bytes % SECTOR != 0 {
+            let why = format!("`bytes={bytes}` cannot be transferred with `direct=on`: give a multiple of {SECTOR}");
+            return Err(Error::Usage(why));
+        }
+        let wanted = bytes * threads;
+        if number(settings, "size") << 20 < wanted {
+            let least = wanted.div_ceil(1 << 20);
+            return Err(Error::Usage(format!("the file is smaller than one operation of each thread: give `size={least}`")));
+        }
+        if number(settings, "sync-every") > 0 && settings["kind"] == "read" {
+            return Err(Error::Usage("`sync-every` needs writes: give `kind=write` or `kind=mixed`".to_owned()));
+        }
+        Ok(())
+    }
+    fn is_of_files(&self) -> bool {
+        true
+    }
+    fn server_arguments(&self, settings: &Settings, start: Start<'_>) -> Vec<String> {
+        let mut arguments = vec!["block-server".to_owned(), "--listen".to_owned(), start.listen.to_string()];
+        for name in ["kind", "order", "bytes", "threads", "sync-every", "size", "folder"] {
+            arguments.extend([format!("--{name}"), settings[name].clone()]);
+        }
+        if settings["direct"] == "on" {
+            arguments.push("--direct".to_owned());
+        }
+        arguments
+    }
+    fn client(&self, _settings: &Settings, server: SocketAddrV4) -> ClientProgram {
+        ClientProgram::Own(["block-client", "--connect", &server.to_string()].map(str::to_owned).to_vec())
+    }
+    fn residual_limit(&self) -> f64 {
+        0.05
+    }
+}
