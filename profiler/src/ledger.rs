@@ -165,7 +165,7 @@ fn give_back(path: &Path, pages: u64) -> Result<()> {
 
 /// Removes a folder of programs, and the parent if it was the last; never anything outside of [`PROGRAMS`].
 fn remove_folder(path: &Path) -> Result<()> {
-    if path.parent() != Some(Path::new(PROGRAMS)) {
+    if path.parent() != Some(Path::new(PROGRAMS)) && !is_upper_layer(path) {
         return Err(Error::file("remove", path, format!("it does not lie in {PROGRAMS}")));
     }
     match fs::remove_dir_all(path) {
@@ -175,6 +175,17 @@ fn remove_folder(path: &Path) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// The name of a folder for an overlay's upper layer, on whatever disk a run's files are to lie.
+#[must_use]
+pub fn upper_layer(run_id: &str, number: u32) -> String {
+    format!("virtax-{run_id}-over-{number}")
+}
+
+fn is_upper_layer(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("virtax-"));
+    name.and_then(|name| name.split_once("-over-")).is_some_and(|(_, number)| number.parse::<u32>().is_ok())
 }
 
 /// One line of the file.

@@ -31,6 +31,8 @@ enum Content {
     Bytes(Vec<u8>),
     /// A symbolic link to this path.
     Link(PathBuf),
+    /// An empty folder that anyone may write into.
+    Folder,
 }
 
 /// A file of a pack, read.
@@ -40,6 +42,8 @@ pub enum Packed {
     File(Vec<u8>),
     /// A symbolic link to this path.
     Link(PathBuf),
+    /// An empty folder.
+    Folder,
 }
 
 /// A program with its dependencies.
@@ -92,6 +96,11 @@ impl Pack {
     /// Adds a copy of a file of this machine, at another place.
     pub fn add_copy(&mut self, inside: &Path, source: &Path, mode: u32) {
         self.files.insert(inside.to_owned(), (Content::Copy(source.to_owned()), mode & 0o777));
+    }
+
+    /// Adds an empty folder that anyone may write into.
+    pub fn add_open_folder(&mut self, inside: &Path) {
+        self.files.insert(inside.to_owned(), (Content::Folder, 0o777));
     }
 
     /// Where its files lie in the archive, in order.
@@ -196,6 +205,7 @@ impl Pack {
                 Content::Copy(source) => fs::read(source).map(Packed::File),
                 Content::Bytes(bytes) => Ok(Packed::File(bytes.clone())),
                 Content::Link(target) => Ok(Packed::Link(target.clone())),
+                Content::Folder => Ok(Packed::Folder),
             };
             packed
                 .and_then(|packed| function(inside, packed, *mode))
@@ -223,6 +233,11 @@ impl Pack {
                     header.set_entry_type(tar::EntryType::Symlink);
                     header.set_size(0);
                     archive.append_link(&mut header, relative(inside), target)
+                }
+                Packed::Folder => {
+                    header.set_entry_type(tar::EntryType::Directory);
+                    header.set_size(0);
+                    archive.append_data(&mut header, relative(inside), std::io::empty())
                 }
             }
         })?;

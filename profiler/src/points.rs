@@ -478,12 +478,19 @@ pub const PROBES: &[Probe] = &[
         set: Set::File,
         without: None,
         alternatives: hooks!("complete", plain, "block_rq_complete"),
-        points: &[point(Number::Disk(number::AT_COMPLETE), "complete", "bios → call", &["bio", "waking", "wakeup", "switch-in", "exit"])],
+        points: &[point(
+            Number::Disk(number::AT_COMPLETE),
+            "complete",
+            "bios → call",
+            &["bio", "waking", "wakeup", "switch-in", "exit"],
+        )],
     },
     Probe {
         name: "bio-complete",
         set: Set::File,
-        without: Some("disks that make no requests of bios (device mapper, RAID, zram) are not told from their file system"),
+        without: Some(
+            "disks that make no requests of bios (device mapper, RAID, zram) are not told from their file system",
+        ),
         alternatives: hooks!("bio_done", plain, "block_bio_complete"),
         points: &[],
     },
@@ -540,6 +547,13 @@ pub fn by_number(number: u8) -> Option<(&'static Point, Option<u8>)> {
         (None, None) => (Number::Fixed(number), None),
     };
     all().find(|point| point.number == wanted).map(|point| (point, device))
+}
+
+/// Whether a point is one of file operations, which have no client and no server.
+#[must_use]
+pub fn is_of_files(name: &str) -> bool {
+    let of_files = PROBES.iter().filter(|probe| matches!(probe.set, Set::File | Set::FileDetail));
+    of_files.flat_map(|probe| probe.points).any(|point| point.name == name)
 }
 
 /// Whether a request may pass from one point to the other.

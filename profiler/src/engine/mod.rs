@@ -69,6 +69,9 @@ const ACCOUNT: &str = "account";
 /// Where a server's files lie in a container.
 const INSIDE: &str = "/virtax";
 
+/// The folder in a container for files that its server reads and writes.
+pub(crate) const DATA: &str = "/data";
+
 /// What every server of a run is started from: the same files natively and packed.
 pub struct ServerFiles {
     /// Port to listen on.
@@ -107,6 +110,9 @@ impl ServerFiles {
             let path = folder.join(ACCOUNT);
             workloads::account::create(&path).map_err(|error| Error::file("write", &path, error))?;
         }
+        if workload.is_of_files() {
+            pack.add_open_folder(Path::new(DATA));
+        }
         for (name, content) in workload.server_files(settings) {
             pack.add_file(&Path::new(INSIDE).join(name), content.as_bytes(), 0o644);
             let path = folder.join(name);
@@ -120,7 +126,8 @@ impl ServerFiles {
     /// Program and arguments natively.
     #[must_use]
     pub fn native(&self, listen: SocketAddrV4, injection: Option<Injection>) -> (PathBuf, Vec<String>) {
-        let start = Start { listen, folder: &self.folder };
+        let data = self.data_folder().unwrap_or(&self.folder);
+        let start = Start { listen, folder: &self.folder, data };
         let mut arguments = self.workload.server_arguments(&self.settings, start);
         if let Some(injection) = injection.filter(|injection| injection.kind.is_servers()) {
             arguments.extend(injection.server_arguments());
@@ -132,10 +139,16 @@ impl ServerFiles {
     /// Program and arguments in a container made of the pack.
     #[must_use]
     pub fn packed(&self, listen: SocketAddrV4, injection: Option<Injection>) -> (PathBuf, Vec<String>) {
-        let start = Start { listen, folder: Path::new(INSIDE) };
+        let start = Start { listen, folder: Path::new(INSIDE), data: Path::new(DATA) };
         let mut arguments = self.workload.server_arguments(&self.settings, start);
         arguments.extend(injection.into_iter().flat_map(Injection::server_arguments));
         (self.pack.program.clone(), arguments)
+    }
+
+    /// The folder of the host for files that a server reads and writes; `None`: it has none.
+    #[must_use]
+    pub fn data_folder(&self) -> Option<&Path> {
+        self.workload.data_folder(&self.settings)
     }
 
     /// The file in which our own server notes what it did before its answers; `None`: it is not our own.
@@ -181,6 +194,10 @@ pub trait Engine: Sync {
     /// Whether it can put a known cost of this kind in.
     fn accepts(&self, kind: Kind) -> bool {
         kind.is_everywhere()
+    }
+    /// The file system that a configuration puts a server's files on; `None`: whatever the folder is on.
+    fn file_system(&self, _configuration: &Configuration) -> Option<&'static str> {
+        None
     }
     /// What a person would call a configuration, within a sentence.
     fn phrase(&self, configuration: &Configuration) -> String;

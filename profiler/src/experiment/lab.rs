@@ -328,6 +328,10 @@ impl Repeater for Lab<'_> {
         }
         let guests = phases.iter().rev().filter_map(|phase| phase.guest.as_ref());
         let guest_devices = guests.take(1).flat_map(|guest| guest.devices.clone()).collect::<Vec<_>>();
+        let file_facts = match self.plan.workload.is_of_files() {
+            true => crate::files::facts(server.pid(), configuration)?,
+            false => Vec::new(),
+        };
         let repetition = Repetition {
             round,
             configuration: configuration.to_string(),
@@ -336,6 +340,7 @@ impl Repeater for Lab<'_> {
             settings: engine::verified_settings(server.pid())?
                 .into_iter()
                 .chain(server.facts())
+                .chain(file_facts)
                 .chain(agent.map(|agent| ("guest_agent".to_owned(), agent.state())))
                 .collect(),
             devices: labels.devices().cloned().chain(guest_devices).collect(),

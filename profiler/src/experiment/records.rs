@@ -48,7 +48,8 @@ impl Record {
     #[must_use]
     pub fn latency_ns(&self) -> Option<u64> {
         let is_start = |pass: &&Pass| matches!(pass.place.point.as_str(), "send" | "enter");
-        let is_end = |pass: &&Pass| matches!(pass.place.point.as_str(), "received" | "exit") && pass.role == Role::Client;
+        let is_end =
+            |pass: &&Pass| matches!(pass.place.point.as_str(), "received" | "exit") && pass.role == Role::Client;
         let first = self.passes.iter().find(is_start)?;
         let last = self.passes.iter().rfind(is_end)?;
         last.at_ns.checked_sub(first.at_ns)

@@ -73,6 +73,7 @@ impl Image<'_> {
                 _ if !there.insert(inside.to_owned()) => Ok(()),
                 Packed::File(bytes) => archive.add(inside, &Entry::File(&bytes), mode),
                 Packed::Link(target) => archive.add(inside, &Entry::Link(&target), mode),
+                Packed::Folder => archive.add(inside, &Entry::Folder, mode),
             })?;
         }
         archive.finish().and_then(|mut file| file.flush()).map_err(fail)?;

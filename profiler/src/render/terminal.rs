@@ -94,6 +94,9 @@ pub(super) fn caveat(caveat: Option<&str>) -> String {
 }
 
 fn stage_name(stage: &StageResult) -> String {
+    if points::is_of_files(&stage.from.point) {
+        return format!("{} → {}", stage.from, stage.to);
+    }
     format!("{} {} → {}", stage.role.name(), stage.from, stage.to)
 }
 

@@ -227,6 +227,10 @@ fn too_few_samples(configuration: &ConfigurationResult, until: f64, found: &mut 
 }
 
 fn netfilter(environment: &Environment, configurations: &[ConfigurationResult], found: &mut Vec<Warning>) {
+    // File operations cross none.
+    if configurations.iter().any(|configuration| configuration.settings.contains_key("filesystem")) {
+        return;
+    }
     let host = &environment.host_hooks;
     let on_host = |configuration: &&ConfigurationResult| {
         configuration.settings.get("network_namespace").is_some_and(|namespace| namespace == "host")

@@ -1,6 +1,6 @@
 //! Reads and writes of a file, by the server, each thread one at a time.
 
-use std::net::SocketAddrV4;
+use std::{net::SocketAddrV4, path::Path};
 
 use super::{ClientProgram, Range, Setting, Settings, Start, Workload};
 use crate::error::{Error, Result};
@@ -49,24 +49,24 @@ impl Workload for Block {
                 default: "1",
                 help: "threads, each with one operation at a time",
             },
-            Setting {
-                name: "direct",
-                range: SWITCH,
-                default: "on",
-                help: "past the page cache (O_DIRECT)",
-            },
+            Setting { name: "direct", range: SWITCH, default: "on", help: "past the page cache (O_DIRECT)" },
             Setting {
                 name: "sync-every",
                 range: Range::Whole { from: 0, to: 1_000_000 },
                 default: "0",
                 help: "an fdatasync, an operation of its own, after every so many writes of a thread; 0: none",
             },
-            Setting { name: "size", range: Range::Whole { from: 1, to: 65_536 }, default: "64", help: "MiB of the file" },
+            Setting {
+                name: "size",
+                range: Range::Whole { from: 1, to: 65_536 },
+                default: "64",
+                help: "MiB of the file",
+            },
             Setting {
                 name: "folder",
                 range: Range::Folder,
                 default: "/var/tmp",
-                help: "where the file is made, without a name, in the server's view",
+                help: "folder of the host in which the file is made, without a name, or what a container keeps it in (bind, overlay)",
             },
         ]
     }
@@ -82,7 +82,9 @@ impl Workload for Block {
         let wanted = bytes * threads;
         if number(settings, "size") << 20 < wanted {
             let least = wanted.div_ceil(1 << 20);
-            return Err(Error::Usage(format!("the file is smaller than one operation of each thread: give `size={least}`")));
+            return Err(Error::Usage(format!(
+                "the file is smaller than one operation of each thread: give `size={least}`"
+            )));
         }
         if number(settings, "sync-every") > 0 && settings["kind"] == "read" {
             return Err(Error::Usage("`sync-every` needs writes: give `kind=write` or `kind=mixed`".to_owned()));
@@ -92,9 +94,13 @@ impl Workload for Block {
     fn is_of_files(&self) -> bool {
         true
     }
+    fn data_folder<'a>(&self, settings: &'a Settings) -> Option<&'a Path> {
+        Some(Path::new(&settings["folder"]))
+    }
     fn server_arguments(&self, settings: &Settings, start: Start<'_>) -> Vec<String> {
         let mut arguments = vec!["block-server".to_owned(), "--listen".to_owned(), start.listen.to_string()];
-        for name in ["kind", "order", "bytes", "threads", "sync-every", "size", "folder"] {
+        arguments.extend(["--folder".to_owned(), start.data.display().to_string()]);
+        for name in ["kind", "order", "bytes", "threads", "sync-every", "size"] {
             arguments.extend([format!("--{name}"), settings[name].clone()]);
         }
         if settings["direct"] == "on" {

@@ -83,6 +83,8 @@ pub struct Start<'a> {
     pub listen: SocketAddrV4,
     /// The folder of its files, as it sees it.
     pub folder: &'a Path,
+    /// The folder of files that it reads and writes, as it sees it.
+    pub data: &'a Path,
 }
 
 /// What client and server do.
@@ -105,6 +107,10 @@ pub trait Workload: Sync {
     /// Whether its operations are calls that read or write a file, made by the server, instead of requests over the network.
     fn is_of_files(&self) -> bool {
         false
+    }
+    /// The folder of the host in which a server of files has them, or containers theirs; `None`: it has none.
+    fn data_folder<'a>(&self, _settings: &'a Settings) -> Option<&'a Path> {
+        None
     }
     /// The server's program.
     fn server_program(&self) -> ServerProgram {

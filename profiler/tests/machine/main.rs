@@ -6,6 +6,7 @@ mod adversity;
 mod common;
 mod cross_checks;
 mod faults;
+mod files;
 mod libvirt;
 mod losses;
 mod mechanisms;

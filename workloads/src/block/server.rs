@@ -6,7 +6,7 @@ use std::{
     io::{self, BufReader},
     net::{SocketAddrV4, TcpListener},
     os::{
-        fd::{AsRawFd, FromRawFd},
+        fd::AsRawFd,
         unix::fs::{FileExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
@@ -87,7 +87,10 @@ pub fn serve(options: &Options) -> io::Result<()> {
     crate::clock::end_after(options.lifetime);
     let listener = TcpListener::bind(options.listen)?;
     let file = make_file(options)?;
-    let file = Arc::new(if options.direct { reopen_direct(&file, &options.folder)? } else { file });
+    if options.direct {
+        go_direct(&file, &options.folder)?;
+    }
+    let file = Arc::new(file);
     let (stream, _) = listener.accept()?;
     stream.set_nodelay(true)?;
     let shared = Arc::new(Shared::default());
@@ -145,17 +148,17 @@ fn nameless(folder: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// The same file once more, past the page cache.
-fn reopen_direct(file: &File, folder: &Path) -> io::Result<File> {
-    let path = format!("/proc/self/fd/{}\0", file.as_raw_fd());
-    // SAFETY: the path ends with a zero byte; the descriptor, if it is one, is nobody else's.
-    let found = unsafe {
-        match libc::open(path.as_ptr().cast(), libc::O_RDWR | libc::O_DIRECT | libc::O_CLOEXEC) {
-            -1 => Err(io::Error::last_os_error()),
-            descriptor => Ok(File::from_raw_fd(descriptor)),
+/// From now on, the file is read and written past the page cache.
+fn go_direct(file: &File, folder: &Path) -> io::Result<()> {
+    // SAFETY: no pointers.
+    let done = unsafe {
+        match libc::fcntl(file.as_raw_fd(), libc::F_GETFL) {
+            -1 => -1,
+            flags => libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags | libc::O_DIRECT),
         }
     };
-    within("open past the page cache (`direct=off` goes through it)", folder, found)
+    let found = if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) };
+    within("go past the page cache (`direct=off` goes through it) with", folder, found)
 }
 
 /// Memory at the address that direct transfers want.
@@ -242,7 +245,11 @@ fn work(options: &Options, index: u32, file: &File, shared: &Shared, worker: &Wo
         };
         let called_ns = now_ns();
         worker.calls(0, called_ns);
-        if writes { file.write_all_at(buffer.bytes(), at)? } else { file.read_exact_at(buffer.bytes(), at)? }
+        if writes {
+            file.write_all_at(buffer.bytes(), at)?
+        } else {
+            file.read_exact_at(buffer.bytes(), at)?
+        }
         note(shared, worker, &mut returned_ns, called_ns);
         written += u64::from(writes);
         if writes && options.sync_every > 0 && written % options.sync_every == 0 {

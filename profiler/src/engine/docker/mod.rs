@@ -24,14 +24,34 @@ impl Engine for Docker {
         "a container of the Docker daemon that DOCKER_HOST names, or the local one"
     }
     fn keys(&self) -> &'static [Key] {
-        &[Key {
-            name: "net",
-            values: Values::Words(&["host", "bridge", "nat"]),
-            default: "nat",
-            help: "host: the host's network; bridge: the container's own address, no NAT; nat: a published port",
-        }]
+        &[
+            Key {
+                name: "net",
+                values: Values::Words(&["host", "bridge", "nat"]),
+                default: "nat",
+                help: "host: the host's network; bridge: the container's own address, no NAT; nat: a published port",
+            },
+            Key {
+                name: "fs",
+                values: Values::Words(&["overlay", "volume", "tmpfs"]),
+                default: "overlay",
+                help: "where the server's files are. overlay: the container's own layer; volume: a volume of the daemon's; tmpfs: memory",
+            },
+        ]
+    }
+    fn file_system(&self, configuration: &Configuration) -> Option<&'static str> {
+        match configuration.key("fs") {
+            "overlay" => Some("overlay"),
+            "tmpfs" => Some("tmpfs"),
+            _ => None,
+        }
     }
     fn phrase(&self, configuration: &Configuration) -> String {
+        match configuration.key("fs") {
+            "volume" => return "a volume".to_owned(),
+            "tmpfs" => return "memory".to_owned(),
+            _ => {}
+        }
         match configuration.key("net") {
             "host" => "host networking",
             "bridge" => "the bridge without NAT",

@@ -6,7 +6,10 @@ use std::{
 };
 
 use bollard::{
-    models::{ContainerCreateBody, EndpointSettings, HostConfig, NetworkingConfig, PortBinding},
+    models::{
+        ContainerCreateBody, EndpointSettings, HostConfig, Mount, MountTmpfsOptions, MountType, NetworkingConfig,
+        PortBinding,
+    },
     query_parameters::{CreateContainerOptionsBuilder, LogsOptionsBuilder, StartContainerOptions},
 };
 use futures_util::TryStreamExt;
@@ -15,7 +18,7 @@ use super::{Client, LABEL, image, network::Network};
 use crate::{
     child::NOBODY,
     configuration::Configuration,
-    engine::{Bench, Server, port_remedy},
+    engine::{Bench, DATA, Server, port_remedy},
     error::{Error, Result},
     ledger::{Item, Lease},
     probes::Names,
@@ -121,12 +124,27 @@ fn body(
         host_config: Some(HostConfig {
             network_mode: Some(network_name.clone()),
             port_bindings: published,
+            mounts: mount_of(configuration).map(|mount| vec![mount]),
             ..HostConfig::default()
         }),
         networking_config: (mode != "host").then(|| NetworkingConfig {
             endpoints_config: Some(HashMap::from([(network_name, EndpointSettings::default())])),
         }),
         ..ContainerCreateBody::default()
+    }
+}
+
+/// What is mounted for the server's files.
+fn mount_of(configuration: &Configuration) -> Option<Mount> {
+    let target = Some(DATA.to_owned());
+    match configuration.key("fs") {
+        // Without a name: it goes with the container.
+        "volume" => Some(Mount { target, typ: Some(MountType::VOLUME), ..Mount::default() }),
+        "tmpfs" => {
+            let options = MountTmpfsOptions { mode: Some(0o1777), ..MountTmpfsOptions::default() };
+            Some(Mount { target, typ: Some(MountType::TMPFS), tmpfs_options: Some(options), ..Mount::default() })
+        }
+        _ => None,
     }
 }
 

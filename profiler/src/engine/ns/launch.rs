@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::seccomp;
 use crate::{
     child::NOBODY,
+    engine::DATA,
     error::{Error, Result},
 };
 
@@ -61,6 +62,8 @@ pub enum Root {
     Bind {
         /// The folder.
         folder: PathBuf,
+        /// The folder of the host that is bound into it for files that the server reads and writes.
+        data: Option<PathBuf>,
     },
     /// overlayfs.
     Overlay {
@@ -215,8 +218,12 @@ fn change_root(root: &Root, own_pids: bool) -> Step<()> {
     step("own mount namespace", unshare(CloneFlags::CLONE_NEWNS))?;
     step("keep mounts to itself", mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none))?;
     let at = match root {
-        Root::Bind { folder } => {
+        Root::Bind { folder, data } => {
             step("bind the root (fs=bind)", mount(Some(folder), folder, none, MsFlags::MS_BIND, none))?;
+            if let Some(data) = data {
+                let there = folder.join(DATA.trim_start_matches('/'));
+                step("bind the folder of files (fs=bind)", mount(Some(data), &there, none, MsFlags::MS_BIND, none))?;
+            }
             folder.clone()
         }
         Root::Overlay { lower, over } => {

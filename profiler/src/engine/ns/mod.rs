@@ -17,7 +17,7 @@ use std::{
 pub use launch::{COMMAND, enter};
 
 use self::network::{Network, QueueAt, Shape, Wanted};
-use super::{Bench, Engine, Host, Key, Server, Values};
+use super::{Bench, DATA, Engine, Host, Key, Server, Values};
 use crate::{
     configuration::Configuration,
     error::{Error, Result},
@@ -84,6 +84,9 @@ impl Engine for Ns {
     }
     fn accepts(&self, _kind: Kind) -> bool {
         true
+    }
+    fn file_system(&self, configuration: &Configuration) -> Option<&'static str> {
+        (configuration.key("fs") == "overlay").then_some("overlay")
     }
     fn phrase(&self, configuration: &Configuration) -> String {
         let net = match configuration.key("net") {
@@ -217,7 +220,16 @@ fn unpack(bench: &Bench) -> Result<PathBuf> {
     launch::furnish(&root).map_err(fail)?;
     // Whatever the user's umask: the server is nobody.
     open_folders(&root).map_err(fail)?;
+    let data = root.join(relative(DATA));
+    if data.exists() {
+        fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o1777)).map_err(fail)?;
+    }
     Ok(root)
+}
+
+/// An absolute path within another root.
+fn relative(path: &str) -> &str {
+    path.trim_start_matches('/')
 }
 
 fn open_folders(folder: &Path) -> std::io::Result<()> {

@@ -24,7 +24,7 @@ use crate::{
     error::{Error, Result},
     injection::{Injection, Kind},
     interrupt,
-    ledger::{Item, Lease, Ledger, PROGRAMS},
+    ledger::{Item, Lease, Ledger, PROGRAMS, upper_layer},
     net::Namespace,
     probes::Names,
     process,
@@ -115,21 +115,38 @@ fn spec(
 }
 
 /// The root of `fs`; an overlay has its own upper layer in every repetition.
-fn root_of(configuration: &Configuration, bench: &Bench, folder: Option<&Path>) -> Result<Option<Root>> {
+fn root_of(
+    configuration: &Configuration,
+    bench: &Bench,
+    folder: Option<&Path>,
+) -> Result<(Option<Root>, Option<Lease>)> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let Some(folder) = folder else { return Ok(None) };
+    let Some(folder) = folder else { return Ok((None, None)) };
     match configuration.key("fs") {
-        "bind" => Ok(Some(Root::Bind { folder: folder.to_owned() })),
+        "bind" => {
+            let data = bench.server.data_folder().map(Path::to_owned);
+            Ok((Some(Root::Bind { folder: folder.to_owned(), data }), None))
+        }
         "overlay" => {
-            let name = format!("over-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-            let over = Path::new(PROGRAMS).join(&bench.run_id).join(name);
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let (over, elsewhere) = match bench.server.data_folder() {
+                // Files that the server writes are to lie on the disk that was asked for.
+                Some(data) => {
+                    let path = data.join(upper_layer(&bench.run_id, number));
+                    let lease = bench.ledger.note(Item::Folder { path: path.clone() })?;
+                    // Not one that somebody else has made there.
+                    fs::create_dir(&path).map_err(|error| Error::file("create", &path, error))?;
+                    (path, Some(lease))
+                }
+                None => (Path::new(PROGRAMS).join(&bench.run_id).join(format!("over-{number}")), None),
+            };
             for layer in ["upper", "work", "root"] {
                 let path = over.join(layer);
                 fs::create_dir_all(&path).map_err(|error| Error::file("create", &path, error))?;
             }
-            Ok(Some(Root::Overlay { lower: folder.to_owned(), over }))
+            Ok((Some(Root::Overlay { lower: folder.to_owned(), over }), elsewhere))
         }
-        _ => Ok(None),
+        _ => Ok((None, None)),
     }
 }
 
@@ -146,7 +163,7 @@ pub(super) fn start(
     if let (Some(cgroup), percent @ 1..) = (&cgroup, Injection::of(configuration.injection, Kind::QuotaPercent)) {
         cgroup.limit_cpu(quota(percent), PERIOD)?;
     }
-    let root = root_of(configuration, bench, folder)?;
+    let (root, elsewhere) = root_of(configuration, bench, folder)?;
     let over = match &root {
         Some(Root::Overlay { over, .. }) => Some(over.clone()),
         _ => None,
@@ -168,7 +185,7 @@ pub(super) fn start(
         client: bench.wire.namespace.clone(),
         account: bench.server.account_file(),
         injection: configuration.injection,
-        leases: vec![lease],
+        leases: std::iter::once(lease).chain(elsewhere).collect(),
         cgroup,
     };
     server.wait_for_program(&bench.ledger)?;

@@ -1,0 +1,264 @@
+//! Operations of files: followed from the call to the disk and back, wherever the file lies.
+
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+use crate::common::{Feature, Out, Traces, alone, check, has, of, run_workload, succeed, text, virtax, wait_until};
+use profiler::{
+    counts::{PhaseKind, Repetition},
+    result::{ConfigurationResult, StageResult},
+};
+
+const SHORT: [&str; 4] = ["--rounds", "1", "--duration", "0.8"];
+
+fn run(out: &Out, configurations: &str, settings: &[&str]) -> profiler::result::RunResult {
+    let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    run_workload("block", out, &[&["--in", configurations], &SHORT[..], &settings].concat())
+}
+
+fn stage<'a>(configuration: &'a ConfigurationResult, from: &str, to: &str) -> Option<&'a StageResult> {
+    configuration.stages.iter().find(|stage| stage.from.point == from && stage.to.point == to)
+}
+
+/// How often a stage occurs per operation.
+fn count(configuration: &ConfigurationResult, from: &str, to: &str) -> f64 {
+    stage(configuration, from, to).map_or(0.0, |stage| stage.count_per_op)
+}
+
+/// A read past the page cache is one bio; nearly all of its time is the disk's.
+#[test]
+fn a_direct_read_is_one_bio() {
+    let _alone = alone();
+    if !has(Feature::Probes) {
+        return;
+    }
+    let before = Traces::now();
+    let result = run(&Out::new(), "native", &[]);
+    assert_eq!(before, Traces::now());
+    let native = of(&result, "native");
+    check(native);
+    for (from, to) in [("enter", "bio"), ("issue", "complete"), ("complete", "exit"), ("exit", "enter")] {
+        let found = count(native, from, to);
+        assert!((found - 1.0).abs() < 0.02, "{from} → {to}: {found} in {:#?}", native.stages);
+    }
+    let disk = stage(native, "issue", "complete").unwrap();
+    assert!(disk.ns_per_op > 0.3 * native.traced_latency.mean_ns, "{disk:?}");
+    // Detailed phases say what lies between the interrupt and the return.
+    let woken: Vec<&str> =
+        stage(native, "complete", "exit").unwrap().parts.iter().map(|part| part.to.point.as_str()).collect();
+    assert!(woken.contains(&"wakeup") && woken.last() == Some(&"exit"), "{woken:?}");
+    let bios = native.counters["bios"] as f64 / native.losses.followed as f64;
+    assert!((bios - 1.0).abs() < 0.02, "{bios}");
+}
+
+/// What is written into the page cache does no input or output; what syncs it does, and waits for the disk's own cache.
+#[test]
+fn writes_and_their_syncs() {
+    let _alone = alone();
+    if !has(Feature::Probes) {
+        return;
+    }
+    let result = run(&Out::new(), "native", &["kind=write", "direct=off", "sync-every=1"]);
+    let native = of(&result, "native");
+    check(native);
+    // One operation in two is a sync.
+    let (writes, syncs) = (count(native, "enter", "exit"), count(native, "enter", "bio"));
+    assert!((writes - 0.5).abs() < 0.05 && (syncs - 0.5).abs() < 0.05, "{writes} and {syncs}");
+    assert!(count(native, "complete", "exit") > 0.4, "{:#?}", native.stages);
+}
+
+/// Threads wait for one another, each with an operation of its own.
+#[test]
+fn many_threads_have_an_operation_each() {
+    let _alone = alone();
+    if !has(Feature::Probes) {
+        return;
+    }
+    let result = run(&Out::new(), "native", &["threads=16", "kind=mixed", "sync-every=8"]);
+    check(of(&result, "native"));
+}
+
+/// The file lies where each configuration says, and operations on memory have no bio.
+#[test]
+fn files_lie_where_configurations_say() {
+    let _alone = alone();
+    if !has(Feature::Probes) || !has(Feature::Docker) {
+        return;
+    }
+    let before = Traces::now();
+    let all = "native,ns:net=own,fs=bind,ns:net=own,fs=overlay,docker:net=host,docker:net=host,fs=volume,docker:net=host,fs=tmpfs";
+    let result = run(&Out::new(), all, &[]);
+    assert_eq!(before, Traces::now());
+    let system = |configuration: &ConfigurationResult| configuration.settings["filesystem"].clone();
+    let [native, bind, overlay, layer, volume, memory] = &result.configurations[..] else {
+        panic!("{}", result.configurations.len())
+    };
+    for configuration in [native, bind, overlay, layer, volume] {
+        check(configuration);
+        assert!(count(configuration, "issue", "complete") > 0.9, "{}: {:#?}", configuration.name, configuration.stages);
+    }
+    check(memory);
+    assert_eq!(system(native), system(bind));
+    assert_eq!([system(overlay), system(layer), system(memory)], ["overlay", "overlay", "tmpfs"]);
+    assert_ne!(system(volume), "overlay");
+    assert_eq!(memory.counters["bios"], 0);
+    assert!((count(memory, "enter", "exit") - 1.0).abs() < 0.02, "{:#?}", memory.stages);
+}
+
+/// The kernel's own record of bios and requests, by its own clock.
+struct Trace {
+    folder: tempfile::TempDir,
+}
+
+impl Trace {
+    const EVENTS: [&str; 3] = ["block_bio_queue", "block_rq_issue", "block_rq_complete"];
+
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let none = None::<&str>;
+        nix::mount::mount(Some("none"), folder.path(), Some("tracefs"), nix::mount::MsFlags::empty(), none).unwrap();
+        let trace = Self { folder };
+        fs::create_dir(trace.instance()).unwrap();
+        let events = Self::EVENTS.map(|event| (format!("events/block/{event}/enable"), "1"));
+        let settings = [("trace_clock".to_owned(), "mono"), ("buffer_size_kb".to_owned(), "65536")];
+        for (file, value) in settings.into_iter().chain(events) {
+            fs::write(trace.instance().join(file), value).unwrap();
+        }
+        trace
+    }
+    fn instance(&self) -> std::path::PathBuf {
+        self.folder.path().join("instances/virtax-test")
+    }
+    /// Times at which the server's threads queued bios, and from issue to completion of the requests that they issued, ns.
+    fn read(&self) -> (Vec<u64>, Vec<(u64, u64)>) {
+        fs::write(self.instance().join("tracing_on"), "0").unwrap();
+        let recorded = fs::read_to_string(self.instance().join("trace")).unwrap();
+        let (mut queued, mut issued, mut done) = (Vec::new(), BTreeMap::new(), Vec::new());
+        for line in recorded.lines().filter(|line| !line.starts_with('#')) {
+            let Some((head, event)) = line.split_once(": block_") else { continue };
+            let at_ns = (head.rsplit(' ').next().unwrap().parse::<f64>().unwrap() * 1e9).round() as u64;
+            let words: Vec<&str> = event.split_whitespace().collect();
+            // `bio_queue: 254,0 R SECTOR + COUNT [COMMAND]`, `rq_issue: 254,0 R BYTES () SECTOR + COUNT …`, `rq_complete: 254,0 R () SECTOR …`
+            match words[0] {
+                "bio_queue:" if event.contains("[virtax-workload") => queued.push(at_ns),
+                "rq_issue:" if event.contains("[virtax-workload") => drop(issued.insert(words[5].to_owned(), at_ns)),
+                "rq_complete:" => {
+                    if let Some(since_ns) = issued.remove(words[4]) {
+                        done.push((since_ns, at_ns));
+                    }
+                }
+                _ => {}
+            }
+        }
+        (queued, done)
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        for event in Self::EVENTS {
+            let _ = fs::write(self.instance().join(format!("events/block/{event}/enable")), "0");
+        }
+        let _ = fs::remove_dir(self.instance());
+        let _ = nix::mount::umount(self.folder.path());
+    }
+}
+
+/// Each bio is counted that the kernel records, and the disk's time is what lies between its own records of issue and completion.
+#[test]
+fn bios_are_those_that_the_kernel_records() {
+    let _alone = alone();
+    if !has(Feature::Probes) {
+        return;
+    }
+    let (trace, out) = (Trace::start(), Out::new());
+    run(&out, "native", &[]);
+    let (queued, done) = trace.read();
+    drop(trace);
+    let repetitions = fs::read_to_string(out.path().join("repetitions.jsonl")).unwrap();
+    let repetitions = repetitions.lines().map(|line| serde_json::from_str::<Repetition>(line).unwrap());
+    let mut compared = 0;
+    for phase in repetitions.flat_map(|repetition| repetition.phases) {
+        if phase.kind != PhaseKind::Traced {
+            continue;
+        }
+        let within = phase.open_ns..phase.open_ns + phase.length_ns;
+        let probes = phase.probes.unwrap();
+        let (ours, theirs) = (probes.counters["bios"], queued.iter().filter(|at| within.contains(at)).count() as u64);
+        // The text's times are rounded to a microsecond.
+        assert!(ours.abs_diff(theirs) <= 2 && ours > 500, "{ours} bios, by the kernel {theirs}");
+        let disk =
+            probes.stages.iter().find(|stage| stage.from.point == "issue" && stage.to.point == "complete").unwrap();
+        let clipped = |(since, until): &(u64, u64)| until.min(&within.end).saturating_sub(*since.max(&within.start));
+        let theirs_ns: u64 = done.iter().map(clipped).sum();
+        let apart = disk.total_ns as f64 / theirs_ns as f64 - 1.0;
+        assert!(apart.abs() < 0.05, "{} ns, by the kernel {theirs_ns}", disk.total_ns);
+        compared += 1;
+    }
+    assert!(compared >= 2, "{compared} phases");
+}
+
+/// What cannot be is said, with the place; and nothing stays.
+#[test]
+fn files_that_cannot_be_are_explained() {
+    let _alone = alone();
+    if !has(Feature::Probes) {
+        return;
+    }
+    let before = Traces::now();
+    let small = tempfile::tempdir().unwrap();
+    let none = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("none"), small.path(), Some("tmpfs"), none, Some("size=2m,mode=1777")).unwrap();
+    let closed = tempfile::tempdir().unwrap();
+    fs::set_permissions(closed.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let said = |folder: &Path| {
+        let mut command = virtax();
+        command.args(["run", "block", "--in", "native", "--rounds", "1", "--duration", "0.5", "--out"]);
+        let output = command.arg(Out::new().path()).arg("--set").arg(format!("folder={}", folder.display())).output();
+        let output = output.unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, words) = said(small.path());
+    let left = fs::read_dir(small.path()).unwrap().count();
+    nix::mount::umount(small.path()).unwrap();
+    assert!(code == Some(5) && words.contains("cannot fill a file in") && words.contains("No space left"), "{words}");
+    assert_eq!(left, 0);
+    let (code, words) = said(closed.path());
+    assert!(
+        code == Some(5) && words.contains("cannot make a file in") && words.contains("Permission denied"),
+        "{words}"
+    );
+    let (code, words) = said(Path::new("/nonexistent"));
+    assert!(code == Some(5) && words.contains("cannot make a file in /nonexistent"), "{words}");
+    let (code, words) = said(Path::new("/proc"));
+    assert!(code == Some(5) && words.contains("cannot make a file in /proc"), "{words}");
+    assert_eq!(before, Traces::now());
+}
+
+/// An overlay's layers lie on the disk that was asked for, and go after a kill as well.
+#[test]
+fn a_killed_run_leaves_no_layer() {
+    let _alone = alone();
+    if !has(Feature::Probes) {
+        return;
+    }
+    let before = Traces::now();
+    let layers = || {
+        let found = fs::read_dir("/var/tmp").unwrap().flatten();
+        found.filter(|entry| entry.file_name().to_string_lossy().starts_with("virtax-")).count()
+    };
+    let there = layers();
+    let out = Out::new();
+    let mut command = virtax();
+    command.args(["run", "block", "--in", "ns:net=own,fs=overlay", "--rounds", "50", "--out"]).arg(out.path());
+    let mut run = command.stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn().unwrap();
+    wait_until("the layer", || layers() > there);
+    std::thread::sleep(Duration::from_millis(300));
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert!(layers() > there);
+    let mut clean = virtax();
+    clean.arg("clean");
+    succeed(clean);
+    assert_eq!(layers(), there);
+    assert_eq!(before, Traces::now());
+}
