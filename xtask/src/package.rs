@@ -19,9 +19,10 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("fish", "usr/share/fish/vendor_completions.d/virtax.fish"),
 ];
 /// Files of the project, and where the package has them.
-const DOCUMENTS: [(&str, &str); 7] = [
+const DOCUMENTS: [(&str, &str); 8] = [
     ("README.md", "README.md"),
     ("CHANGELOG.md", "changelog"),
+    ("docs/files.md", "files.md"),
     ("docs/method.md", "method.md"),
     ("docs/overhead.md", "overhead.md"),
     ("docs/privileges.md", "privileges.md"),

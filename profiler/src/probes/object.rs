@@ -16,67 +16,13 @@ use aya::{
 use aya_log::EbpfLogger;
 use profiler_common::{CALL_CONTROL, CALL_FILE, CALL_POLL, CALL_RECEIVE, CALL_SEND, Control, Counter};
 
-use super::{Limits, Offsets, layouts::Records, mapped::MappedArray, tables::Tables, tracefs, vcpus::Reasons};
+use super::{Limits, Offsets, Options, layouts::Records, mapped::MappedArray, tables::Tables, tracefs, vcpus::Reasons};
 use crate::{
     artifact,
     counts::{PhaseKind, Role},
     error::{Error, Result},
-    points::{Alternative, Hook, PROBES, Probe, Set},
+    points::{Alternative, Hook, PROBES, Probe},
 };
-
-/// Which alternatives may be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Preference {
-    /// The first that loads.
-    #[default]
-    Best,
-    /// This kind of program wherever a probe has it and the kernel takes it, the best elsewhere: tests force what other kernels
-    /// would get.
-    Kind(&'static str),
-}
-
-/// Kinds of programs that may be asked for, see [`Hook::kind`].
-pub const KINDS: [&str; 7] = ["tp_btf", "raw_tp", "tracepoint", "fentry", "fexit", "kprobe", "kretprobe"];
-
-impl Preference {
-    /// A probe's alternatives in the order in which they are tried.
-    fn order(self, alternatives: &'static [Alternative]) -> Vec<&'static Alternative> {
-        let mut order: Vec<_> = alternatives.iter().collect();
-        if let Self::Kind(kind) = self {
-            // Stable: the rest stays in its order.
-            order.sort_by_key(|alternative| alternative.hook.kind() != kind);
-        }
-        order
-    }
-}
-
-/// How the probes are loaded.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
-    /// Which alternatives may be used.
-    pub preference: Preference,
-    /// Whether faults of the probes go to the terminal.
-    pub debug: bool,
-    /// Sizes of the tables.
-    pub limits: Limits,
-    /// Whether there are virtual machines of the kernel's: without, nothing of them is loaded.
-    pub machines: bool,
-    /// Whether operations are a file's, instead of requests over the network: what the others need is not loaded.
-    pub files: bool,
-}
-
-impl Options {
-    /// Whether the probes of a set are loaded.
-    #[must_use]
-    pub const fn wants(&self, set: Set) -> bool {
-        match set {
-            Set::Machine => self.machines,
-            Set::Core | Set::NetworkDetail => !self.files,
-            Set::File | Set::FileDetail => self.files,
-            Set::Processes | Set::Schedule | Set::Detail => true,
-        }
-    }
-}
 
 /// A set of attached probes; dropping it detaches them and leaves them loaded.
 pub struct Attached(#[expect(dead_code, reason = "held for its drop")] pub(super) Vec<Box<dyn Any>>);

@@ -203,7 +203,9 @@ fn tail(configuration: &ConfigurationResult, look: Look) -> String {
             Cell::new(&stage.label),
         ]);
     }
-    table.add_row(vec![Cell::new("  all stages, send → received"), number(micros(total)), number(n)]);
+    let of_files = configuration.stages.iter().any(|stage| points::is_of_files(&stage.from.point));
+    let ends = if of_files { "enter → exit" } else { "send → received" };
+    table.add_row(vec![Cell::new(format!("  all stages, {ends}")), number(micros(total)), number(n)]);
     lines(&table)
 }
 

@@ -1,6 +1,6 @@
 //! Reads and writes of a file, by the server, each thread one at a time.
 
-use std::{net::SocketAddrV4, path::Path};
+use std::{net::SocketAddrV4, path::Path, time::Duration};
 
 use super::{ClientProgram, Range, Setting, Settings, Start, Workload};
 use crate::error::{Error, Result};
@@ -10,6 +10,9 @@ pub struct Block;
 
 /// What transfers past the page cache are multiples of.
 const SECTOR: u64 = 512;
+
+/// What a disk writes at least.
+const SLOWEST_MIB_PER_S: u64 = 10;
 
 fn number(settings: &Settings, name: &str) -> u64 {
     settings[name].parse().unwrap_or(0)
@@ -108,8 +111,14 @@ impl Workload for Block {
         }
         arguments
     }
-    fn client(&self, _settings: &Settings, server: SocketAddrV4) -> ClientProgram {
-        ClientProgram::Own(["block-client", "--connect", &server.to_string()].map(str::to_owned).to_vec())
+    fn client(&self, settings: &Settings, server: SocketAddrV4) -> ClientProgram {
+        let patience = self.patience(settings).as_millis().to_string();
+        let arguments = ["block-client", "--connect", &server.to_string(), "--patience-ms", &patience];
+        ClientProgram::Own(arguments.map(str::to_owned).to_vec())
+    }
+    fn patience(&self, settings: &Settings) -> Duration {
+        // The file is written first.
+        Duration::from_secs(15 + number(settings, "size") / SLOWEST_MIB_PER_S)
     }
     fn residual_limit(&self) -> f64 {
         0.05

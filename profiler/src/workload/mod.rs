@@ -4,7 +4,7 @@ mod block;
 mod redis;
 mod tcp_rr;
 
-use std::{collections::BTreeMap, net::SocketAddrV4, path::Path};
+use std::{collections::BTreeMap, net::SocketAddrV4, path::Path, time::Duration};
 
 use crate::error::{Error, Result, did_you_mean};
 
@@ -124,6 +124,10 @@ pub trait Workload: Sync {
     fn server_arguments(&self, settings: &Settings, start: Start<'_>) -> Vec<String>;
     /// The client, and its arguments.
     fn client(&self, settings: &Settings, server: SocketAddrV4) -> ClientProgram;
+    /// How long client and server may take until they work together.
+    fn patience(&self, _settings: &Settings) -> Duration {
+        Duration::from_secs(15)
+    }
     /// Largest residual of a complete result, share of the client's mean.
     fn residual_limit(&self) -> f64;
 }

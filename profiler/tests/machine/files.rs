@@ -8,7 +8,8 @@ use profiler::{
     result::{ConfigurationResult, StageResult},
 };
 
-const SHORT: [&str; 4] = ["--rounds", "1", "--duration", "0.8"];
+/// The smaller the file, the less is there to be written first, and given back to the disk in the end.
+const SHORT: [&str; 6] = ["--rounds", "1", "--duration", "0.8", "--set", "size=16"];
 
 fn run(out: &Out, configurations: &str, settings: &[&str]) -> profiler::result::RunResult {
     let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
@@ -48,6 +49,15 @@ fn a_direct_read_is_one_bio() {
     assert!(woken.contains(&"wakeup") && woken.last() == Some(&"exit"), "{woken:?}");
     let bios = native.counters["bios"] as f64 / native.losses.followed as f64;
     assert!((bios - 1.0).abs() < 0.02, "{bios}");
+    // Untyped tracepoints see the same.
+    let untyped = run_workload("block", &Out::new(), &[&["--in", "native", "--probes", "raw_tp"], &SHORT[..]].concat());
+    let untyped = of(&untyped, "native");
+    check(untyped);
+    let ids = |found: &ConfigurationResult| {
+        let regular = found.stages.iter().filter(|stage| stage.count_per_op > 0.5);
+        regular.map(|stage| stage.id.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(native), ids(untyped));
 }
 
 /// What is written into the page cache does no input or output; what syncs it does, and waits for the disk's own cache.

@@ -85,12 +85,13 @@ const PIECE: usize = 1 << 20;
 /// When the file cannot be made or opened, or the port cannot be had.
 pub fn serve(options: &Options) -> io::Result<()> {
     crate::clock::end_after(options.lifetime);
-    let listener = TcpListener::bind(options.listen)?;
     let file = make_file(options)?;
     if options.direct {
         go_direct(&file, &options.folder)?;
     }
     let file = Arc::new(file);
+    // Only now: who is answered before would take what goes wrong until here for a lost connection.
+    let listener = TcpListener::bind(options.listen)?;
     let (stream, _) = listener.accept()?;
     stream.set_nodelay(true)?;
     let shared = Arc::new(Shared::default());

@@ -63,7 +63,7 @@ pub fn start(
             if !cpus.is_empty() {
                 crate::process::pin(client.pid(), cpus)?;
             }
-            client.wait_ready(own::PATIENCE, || alive(server))?;
+            client.wait_ready(workload.patience(settings), || alive(server))?;
             Ok(Box::new(client))
         }
         ClientProgram::RedisBenchmark { arguments, keyspace } => {

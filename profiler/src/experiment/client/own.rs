@@ -18,9 +18,6 @@ use crate::{
     interrupt,
 };
 
-/// How long all connections may take.
-pub const PATIENCE: Duration = Duration::from_secs(15);
-
 /// See the module.
 pub struct Own {
     child: Child,
