@@ -14,7 +14,7 @@ pub enum Preference {
     Kind(&'static str),
 }
 
-/// Kinds of programs that may be asked for, see [`Hook::kind`].
+/// Kinds of programs that may be asked for, see [`crate::points::Hook::kind`].
 pub const KINDS: [&str; 7] = ["tp_btf", "raw_tp", "tracepoint", "fentry", "fexit", "kprobe", "kretprobe"];
 
 impl Preference {
