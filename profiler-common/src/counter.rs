@@ -78,6 +78,10 @@ counters! {
     BioErrors = "bios_failed",
     /// Of those, the ones that were completed after their operation: read-ahead.
     BiosLater = "bios_after_return",
+    /// bios of which a part became one of its own, too large for the device as a whole.
+    BioSplits = "bio_splits",
+    /// Requests of more bios than are looked at: their operations seem to wait for the rest.
+    LongRequests = "requests_of_too_many_bios",
     /// Requests that a device's driver gave back, to be issued again.
     Requeues = "requeues",
     /// Threads whose slot was taken over by another.

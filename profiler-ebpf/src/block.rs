@@ -2,11 +2,15 @@
 //!
 //! Each thread has a place among the sockets for the operation that it is in. Its bios are known by their address, from when they
 //! are queued until they are completed. The operation moves on with the first bio that is queued while none is under way, and with
-//! the last that is completed: what lies between is the time until that one was issued, and the device's.
+//! the last that is completed: what lies between is the time until that one was issued, and the device's. Only its own thread
+//! moves an operation; who completes its last bio, on whatever CPU, leaves the times for it.
 
-use aya_ebpf::{macros::map, maps::HashMap};
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap},
+};
 use profiler_common::{
-    CALL_FILE, CLIENT, Counter, SERVER, Socket, Token,
+    CALL_FILE, CLIENT, Counter, EMPTY, READ, SERVER, SLOTS, Socket, Tag, Token,
     point::{AT_BIO, AT_COMPLETE, AT_INSERT, AT_ISSUE, ENTER, EXIT, SWITCH_IN, WAKEUP, WAKING, at_disk, disk_of},
 };
 
@@ -24,7 +28,7 @@ use crate::{
 
 /// bios under way that can be told apart.
 const BIOS_MOST: u32 = 16384;
-/// bios of one request that are looked at: the rest of a longer one counts as issued when it was queued.
+/// bios of one request that are looked at; a longer one is counted.
 const MERGED_MOST: u32 = 64;
 /// Keys of threads lie where the kernel has no addresses.
 const THREADS: u64 = 1 << 62;
@@ -41,11 +45,65 @@ struct Bio {
     issued_ns: u64,
     /// Index of its disk.
     disk: u32,
-    reserved: u32,
+    /// Phase in which it was queued.
+    epoch: u32,
+}
+
+/// The last bio of an operation is done: what its thread has not noted yet.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Done {
+    /// Which of the thread's operations.
+    number: u32,
+    /// Index of the disk.
+    disk: u32,
+    /// As in [`Bio`].
+    inserted_ns: u64,
+    issued_ns: u64,
+    /// When it was completed, ns; 0: it was noted.
+    at_ns: u64,
 }
 
 #[map]
 static BIOS: HashMap<u64, Bio> = HashMap::with_max_entries(BIOS_MOST, 0);
+/// By the operations' places.
+#[map]
+static DONE: Array<Done> = Array::with_max_entries(SLOTS, 0);
+
+/// The token is lost; the thread's next operation has a new one.
+#[inline(always)]
+fn fail<const D: bool>(control: Phase<D>, operation: &mut Socket, cause: Counter) -> Fault {
+    let fault = give_up(&control, operation, cause);
+    operation.token.record = 0;
+    fault
+}
+
+/// Notes that all bios so far are done, where the one who completed the last has left that.
+#[inline(always)]
+fn settle<const D: bool>(control: Phase<D>, operation: &mut Socket) -> Result<(), Counter> {
+    let Some(done) = DONE.get_ptr_mut(operation.slot & (SLOTS - 1)) else { return Ok(()) };
+    let done = unsafe { &mut *done };
+    let at_ns = core::mem::take(&mut done.at_ns);
+    if done.number != operation.crossing || at_ns <= operation.token.at_ns {
+        return Ok(());
+    }
+    let disk = done.disk as u8;
+    if done.issued_ns > operation.token.at_ns && done.issued_ns <= at_ns {
+        if control.splits() {
+            let mut parts = Parts::of(&operation.token);
+            parts.via(&control, at_disk(AT_INSERT, disk), done.inserted_ns);
+            parts.end(&control, at_disk(AT_ISSUE, disk), done.issued_ns);
+        }
+        pass(&control, &mut operation.token, at_disk(AT_ISSUE, disk), done.issued_ns)?;
+    }
+    pass(&control, &mut operation.token, at_disk(AT_COMPLETE, disk), at_ns)
+}
+
+/// What a thread works on, when its operation is further on than its token.
+#[inline(always)]
+fn tag_at(operation: &Socket, point: u8) -> Tag {
+    Tag { point, ..tag_of(operation) }
+}
 
 /// The operation that the current thread is in, or was in last; the thread's number with it.
 #[inline(always)]
@@ -72,16 +130,18 @@ pub fn entered<const D: bool>(control: Phase<D>, number: u64) -> Fault {
     operation.crossing = operation.crossing.wrapping_add(1);
     operation.bios = 0;
     let mut fault = None;
-    if operation.token.epoch != control.epoch || operation.token.point != EXIT {
-        if operation.token.epoch == control.epoch {
+    let is_known = operation.token.epoch == control.epoch && operation.state != EMPTY;
+    if !is_known || operation.token.point != EXIT {
+        if is_known {
             // Its return was not seen.
             fault = Some(lose(&operation.token, operation.counted, Counter::LostResynchronised));
         }
         operation.token = first;
+        operation.state = READ;
         operation.counted = 0;
     } else {
         if let Err(cause) = pass(&control, &mut operation.token, ENTER, at_ns) {
-            return give_up(&control, operation, cause);
+            return fail(control, operation, cause);
         }
         operation.counted = (at_ns >= control.open_ns && at_ns < control.close_ns) as u8;
         if operation.counted != 0 {
@@ -99,13 +159,22 @@ pub fn entered<const D: bool>(control: Phase<D>, number: u64) -> Fault {
     fault
 }
 
+/// Whether its thread is in the call, and its token known.
+#[inline(always)]
+fn is_under_way<const D: bool>(control: Phase<D>, operation: &Socket) -> bool {
+    operation.token.epoch == control.epoch && operation.state != EMPTY && operation.token.point != EXIT
+}
+
 /// `raw_syscalls:sys_exit`
 #[inline(always)]
 pub fn left<const D: bool>(control: Phase<D>) -> Fault {
     let (tid, known) = of_current()?;
     let operation = known?;
-    if operation.token.epoch != control.epoch || operation.token.point == EXIT {
+    if !is_under_way(control, operation) {
         return None;
+    }
+    if let Err(cause) = settle(control, operation) {
+        return fail(control, operation, cause);
     }
     let at_ns = now();
     if control.splits() {
@@ -118,7 +187,7 @@ pub fn left<const D: bool>(control: Phase<D>) -> Fault {
         }
     }
     if let Err(cause) = pass(&control, &mut operation.token, EXIT, at_ns) {
-        return give_up(&control, operation, cause);
+        return fail(control, operation, cause);
     }
     finish_request(control, operation, at_ns);
     if operation.token.record != 0 {
@@ -135,27 +204,52 @@ pub fn left<const D: bool>(control: Phase<D>) -> Fault {
 #[inline(always)]
 pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
     let operation = of_current()?.1?;
-    if operation.token.epoch != control.epoch || operation.token.point == EXIT {
+    if !is_under_way(control, operation) {
         return None;
     }
-    let at_ns = now();
     let device: u64 = K::load(bio, settings::bio_bdev());
     let disk = u32::from(disk(read(device, settings::bdev_disk()))?);
-    let entry = Bio { slot: operation.slot, number: operation.crossing, disk, ..Bio::default() };
+    let entry = Bio { slot: operation.slot, number: operation.crossing, disk, epoch: control.epoch, ..Bio::default() };
     if BIOS.insert(&bio, &entry, 0).is_err() {
         count(Counter::BioTable);
         return Some(Counter::BioTable);
     }
+    let is_first = fetch_add(&mut operation.bios, 1) == 0;
+    if is_first {
+        if let Err(cause) = settle(control, operation) {
+            return fail(control, operation, cause);
+        }
+    }
+    // After those of its last bio.
+    let at_ns = now();
     count_inside(&control, at_ns, Counter::Bios);
     let waits = operation.token.point == ENTER || matches!(disk_of(operation.token.point), Some((AT_COMPLETE, _)));
-    if fetch_add(&mut operation.bios, 1) == 0 && waits {
+    if is_first && waits {
         if let Err(cause) = pass(&control, &mut operation.token, at_disk(AT_BIO, disk as u8), at_ns) {
-            return give_up(&control, operation, cause);
+            return fail(control, operation, cause);
         }
         if control.tags() {
             work_on(tag_of(operation), false);
         }
     }
+    None
+}
+
+/// `block:block_split`: the front of a bio becomes one of its own, to which the rest is bound.
+#[inline(always)]
+pub fn split<const D: bool>(control: Phase<D>, front: u64) -> Fault {
+    let rest: u64 = read(front, settings::bio_private());
+    let entry = unsafe { BIOS.get(&rest) }.copied()?;
+    let operation = socket_in(entry.slot)?;
+    if entry.epoch != control.epoch || entry.number != operation.crossing || !is_under_way(control, operation) {
+        return None;
+    }
+    if BIOS.insert(&front, &entry, 0).is_err() {
+        count(Counter::BioTable);
+        return Some(Counter::BioTable);
+    }
+    fetch_add(&mut operation.bios, 1);
+    count_inside(&control, now(), Counter::BioSplits);
     None
 }
 
@@ -181,6 +275,15 @@ fn note(request: u64, is_issue: bool) -> Fault {
     None
 }
 
+/// From now on, a thread that issues its only bio itself is in the driver, and then waits for the disk.
+#[inline(always)]
+fn driver_works(entry: &Bio) {
+    let Some((_, Some(operation))) = of_current() else { return };
+    if operation.slot == entry.slot && operation.crossing == entry.number && operation.bios == 1 {
+        work_on(tag_at(operation, at_disk(AT_ISSUE, entry.disk as u8)), false);
+    }
+}
+
 /// `block:block_rq_insert`
 #[inline(always)]
 pub fn inserted(request: u64) -> Fault {
@@ -189,7 +292,13 @@ pub fn inserted(request: u64) -> Fault {
 
 /// `block:block_rq_issue`
 #[inline(always)]
-pub fn issued(request: u64) -> Fault {
+pub fn issued<const D: bool>(control: Phase<D>, request: u64) -> Fault {
+    if control.tags() {
+        let first: u64 = read(request, settings::request_bio());
+        if let Some(entry) = unsafe { BIOS.get(&first) } {
+            driver_works(entry);
+        }
+    }
     note(request, true)
 }
 
@@ -211,15 +320,18 @@ pub fn request_done<const D: bool>(control: Phase<D>, request: u64, status: u8, 
     let mut left = bytes;
     for _ in 0..MERGED_MOST {
         if bio == 0 {
-            break;
+            return None;
         }
         let size: u32 = read(bio, settings::bio_size());
         if size > left {
-            break;
+            return None;
         }
         left -= size;
         complete(control, bio, status, at_ns);
         bio = read(bio, settings::bio_next());
+    }
+    if bio != 0 && unsafe { BIOS.get(&bio) }.is_some() {
+        count_inside(&control, at_ns, Counter::LongRequests);
     }
     None
 }
@@ -244,37 +356,31 @@ fn complete<const D: bool>(control: Phase<D>, bio: u64, status: u8, at_ns: u64) 
 #[inline(always)]
 fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64) -> Fault {
     let operation = socket_in(entry.slot)?;
-    if operation.token.epoch != control.epoch {
+    if entry.epoch != control.epoch || operation.token.epoch != control.epoch {
         return None;
     }
     if status != 0 {
         count_inside(&control, at_ns, Counter::BioErrors);
     }
-    if operation.crossing != entry.number || operation.token.point == EXIT {
+    if operation.crossing != entry.number || operation.token.point == EXIT || operation.state == EMPTY {
         count_inside(&control, at_ns, Counter::BiosLater);
         return None;
     }
     if fetch_add(&mut operation.bios, -1) != 1 {
         return None;
     }
-    let disk = entry.disk as u8;
-    if entry.issued_ns > operation.token.at_ns {
-        if control.splits() {
-            let mut parts = Parts::of(&operation.token);
-            parts.via(&control, at_disk(AT_INSERT, disk), entry.inserted_ns);
-            parts.end(&control, at_disk(AT_ISSUE, disk), entry.issued_ns);
-        }
-        if let Err(cause) = pass(&control, &mut operation.token, at_disk(AT_ISSUE, disk), entry.issued_ns) {
-            return give_up(&control, operation, cause);
-        }
-    }
-    if let Err(cause) = pass(&control, &mut operation.token, at_disk(AT_COMPLETE, disk), at_ns) {
-        return give_up(&control, operation, cause);
-    }
+    let done = unsafe { &mut *DONE.get_ptr_mut(entry.slot & (SLOTS - 1))? };
+    *done = Done {
+        number: entry.number,
+        disk: entry.disk,
+        inserted_ns: entry.inserted_ns,
+        issued_ns: entry.issued_ns,
+        at_ns,
+    };
     if control.tags() {
-        // Its thread works on it, though somebody else has moved it on.
+        // What is done from now on, by whoever wakes the thread and by itself, is done after the disk's part.
         if let Some(thread) = thread(operation.reader) {
-            thread.tag = tag_of(operation);
+            thread.tag = tag_at(operation, at_disk(AT_COMPLETE, entry.disk as u8));
         }
     }
     None

@@ -103,8 +103,10 @@ tracepoints! {
         => |ctx, control, K| block::left(control);
     bio_typed, bio_raw | bio_plain_typed, bio_plain_raw: "block_bio_queue"
         => |ctx, control, K| block::queued::<K, _>(control, ctx.arg(0));
+    split_typed, split_raw: "block_split" => |ctx, control, K| block::split(control, ctx.arg(0));
     insert_typed, insert_raw: "block_rq_insert" => |ctx, _control, K| block::inserted(ctx.arg(0));
-    issue_typed, issue_raw: "block_rq_issue" => |ctx, _control, K| block::issued(ctx.arg(0));
+    issue_typed, issue_raw | issue_plain_typed, issue_plain_raw: "block_rq_issue"
+        => |ctx, control, K| block::issued(control, ctx.arg(0));
     requeue_typed, requeue_raw: "block_rq_requeue" => |ctx, control, K| block::requeued(control, ctx.arg(0));
     complete_typed, complete_raw | complete_plain_typed, complete_plain_raw: "block_rq_complete"
         => |ctx, control, K| block::request_done(control, ctx.arg(0), ctx.arg(1), ctx.arg(2));

@@ -64,6 +64,8 @@ settings! {
     BIO_NEXT => bio_next;
     /// Offset of `bio.bi_iter.bi_size`.
     BIO_SIZE => bio_size;
+    /// Offset of `bio.bi_private`.
+    BIO_PRIVATE => bio_private;
     /// Offset of `bio.bi_bdev`.
     BIO_BDEV => bio_bdev;
     /// Offset of `bio.bi_status`.

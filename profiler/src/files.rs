@@ -1,4 +1,5 @@
-//! Where a server's file lies, read from its process: by the device that the file is on, and what its mounts say of that.
+//! Where a server's file lies, read from its process: through which mount it is open, and what that was made of. (The file's device would not do:
+//! btrfs and overlayfs give files devices that no mount has.)
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
@@ -15,6 +16,8 @@ struct Place {
     system: String,
     /// What that was mounted from.
     source: String,
+    /// Its device's number.
+    device: String,
 }
 
 /// What was found of the place of a server's file: names and values.
@@ -23,10 +26,9 @@ struct Place {
 /// If it is gone, has no such file, or has it where the configuration does not say.
 pub fn facts(pid: u32, configuration: &Configuration) -> Result<Vec<(String, String)>> {
     let fail = |why: String| Error::workload(format!("cannot see where the file of `{configuration}` lies"), why);
-    let device = device_of_file(pid).ok_or_else(|| fail("its server has no file without a name open".to_owned()))?;
+    let mount = mount_of_file(pid).ok_or_else(|| fail("its server has no file without a name open".to_owned()))?;
     let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).map_err(|error| fail(error.to_string()))?;
-    let number = format!("{}:{}", libc::major(device), libc::minor(device));
-    let place = find(&mounts, &number).ok_or_else(|| fail(format!("no mount has its device, {number}")))?;
+    let place = find(&mounts, &mount).ok_or_else(|| fail(format!("there is no mount {mount}")))?;
     let wanted = engine::by_name(&configuration.engine).and_then(|engine| engine.file_system(configuration));
     if wanted.is_some_and(|wanted| wanted != place.system) {
         let why = format!("the file is on {}, not on {}", place.system, wanted.unwrap_or_default());
@@ -35,19 +37,20 @@ pub fn facts(pid: u32, configuration: &Configuration) -> Result<Vec<(String, Str
     Ok(vec![
         ("filesystem".to_owned(), place.system),
         ("filesystem_source".to_owned(), place.source),
-        ("file_device".to_owned(), number),
+        ("file_device".to_owned(), place.device),
     ])
 }
 
-/// The device of a regular file without a name that a process has open.
-fn device_of_file(pid: u32) -> Option<u64> {
+/// The number of the mount through which a process has a regular file without a name open (proc_pid_fdinfo(5)).
+fn mount_of_file(pid: u32) -> Option<String> {
     let open = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
-    open.filter_map(|entry| {
-        let metadata = fs::metadata(entry.path()).ok()?;
-        (metadata.is_file() && metadata.nlink() == 0 && is_nameless(&fs::read_link(entry.path()).ok()?))
-            .then(|| metadata.dev())
-    })
-    .next()
+    let mut nameless = open.filter(|entry| {
+        let is_plain = fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_file() && metadata.nlink() == 0);
+        is_plain && fs::read_link(entry.path()).is_ok_and(|shown| is_nameless(&shown))
+    });
+    let number = nameless.next()?.file_name();
+    let facts = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("fdinfo").join(number)).ok()?;
+    facts.lines().find_map(|line| Some(line.strip_prefix("mnt_id:")?.trim().to_owned()))
 }
 
 /// What the kernel shows of a file without a name: memory of programs' own is none of a file system that one asks for.
@@ -56,17 +59,15 @@ fn is_nameless(shown: &Path) -> bool {
     shown.ends_with(" (deleted)") && !shown.starts_with("/memfd:")
 }
 
-/// The last mount of a device in a text of `/proc/PID/mountinfo` (proc_pid_mountinfo(5)).
-fn find(mounts: &str, device: &str) -> Option<Place> {
-    mounts
-        .lines()
-        .filter_map(|line| {
-            let (mount, system) = line.split_once(" - ")?;
-            let mut words = system.split(' ');
-            let (kind, source) = (words.next()?, words.next()?);
-            (mount.split(' ').nth(2)? == device).then(|| Place { system: kind.to_owned(), source: source.to_owned() })
-        })
-        .next_back()
+/// The mount of a number in a text of `/proc/PID/mountinfo` (proc_pid_mountinfo(5)).
+fn find(mounts: &str, number: &str) -> Option<Place> {
+    mounts.lines().find_map(|line| {
+        let (mount, system) = line.split_once(" - ")?;
+        let mut mount = mount.split(' ');
+        let (mut words, found) = (system.split(' '), mount.next()? == number);
+        let (system, source, device) = (words.next()?.to_owned(), words.next()?.to_owned(), mount.nth(1)?.to_owned());
+        found.then_some(Place { system, source, device })
+    })
 }
 
 #[cfg(test)]
@@ -74,22 +75,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_is_found_among_mounts() {
+    fn a_mount_is_found_by_its_number() {
         let mounts = "22 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
                       23 22 0:5 / /proc rw shared:2 - proc proc rw\n\
                       40 22 0:40 / / rw - overlay overlay rw,lowerdir=/a,upperdir=/b\n\
                       41 40 0:41 / /data rw - tmpfs tmpfs rw\nnonsense\n";
-        let found = |device| find(mounts, device).map(|place| (place.system, place.source));
-        assert_eq!(found("254:0"), Some(("ext4".to_owned(), "/dev/vda".to_owned())));
-        assert_eq!(found("0:40").unwrap().0, "overlay");
-        assert_eq!(found("0:41").unwrap().0, "tmpfs");
-        assert_eq!(found("0:4"), None);
+        let found = |number| find(mounts, number).map(|place| (place.system, place.source, place.device));
+        let place =
+            |system: &str, source: &str, device: &str| Some((system.to_owned(), source.to_owned(), device.to_owned()));
+        assert_eq!(found("22"), place("ext4", "/dev/vda", "254:0"));
+        assert_eq!(found("40"), place("overlay", "overlay", "0:40"));
+        assert_eq!(found("41"), place("tmpfs", "tmpfs", "0:41"));
+        assert_eq!(found("4"), None);
     }
 
     #[test]
-    fn a_file_without_a_name_is_found_by_its_device() {
-        let file = tempfile::tempfile().unwrap();
-        assert_eq!(device_of_file(std::process::id()), Some(file.metadata().unwrap().dev()));
+    fn a_file_without_a_name_is_found_by_its_mount() {
+        let _file = tempfile::tempfile().unwrap();
+        let mount = mount_of_file(std::process::id()).unwrap();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(find(&mounts, &mount).is_some(), "{mount}");
         assert!(!is_nameless(Path::new("/memfd:x (deleted)")) && !is_nameless(Path::new("/a/file")));
     }
 }

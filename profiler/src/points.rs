@@ -302,14 +302,31 @@ pub const PROBES: &[Probe] = &[
         set: Set::File,
         without: None,
         alternatives: hooks!("file_call", plain, "sys_enter"),
-        points: &[point(Number::Fixed(number::ENTER), "enter", "thread → call", &["bio", "exit"])],
+        points: &[point(
+            Number::Fixed(number::ENTER),
+            "enter",
+            "thread → call",
+            &["bio", "waking", "wakeup", "switch-in", "exit"],
+        )],
     },
     Probe {
         name: "bio",
         set: Set::File,
         without: None,
         alternatives: hooks!("bio", plain, "block_bio_queue"),
-        points: &[point(Number::Disk(number::AT_BIO), "bio", "call → bios", &["insert", "issue", "complete", "exit"])],
+        points: &[point(
+            Number::Disk(number::AT_BIO),
+            "bio",
+            "call → bios",
+            &["insert", "issue", "complete", "waking", "wakeup", "switch-in", "exit"],
+        )],
+    },
+    Probe {
+        name: "split",
+        set: Set::File,
+        without: Some("an operation whose bio is too large for its disk is followed by the rest of it alone"),
+        alternatives: hooks!("split", "block_split"),
+        points: &[],
     },
     Probe {
         name: "insert",
@@ -322,7 +339,7 @@ pub const PROBES: &[Probe] = &[
         name: "issue",
         set: Set::File,
         without: None,
-        alternatives: hooks!("issue", "block_rq_issue"),
+        alternatives: hooks!("issue", plain, "block_rq_issue"),
         points: &[point(Number::Disk(number::AT_ISSUE), "issue", "bios → the same", &["complete"])],
     },
     Probe {

@@ -136,7 +136,7 @@ fn check_injections(workload: &dyn workload::Workload, configurations: &[Configu
     match configurations.iter().find(needs_own).filter(|_| !own) {
         None => Ok(()),
         Some(configuration) => Err(Error::Usage(format!(
-            "`{configuration}` needs a server of virtax's own, which workload `{}` has not; tcp-rr has",
+            "`{configuration}` needs a server of virtax's own that answers requests, which workload `{}` has not; tcp-rr has",
             workload.name()
         ))),
     }

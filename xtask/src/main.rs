@@ -219,11 +219,17 @@ fn test(no_install: bool, full: bool, arguments: &[String]) -> Result<()> {
         // Made beside the lab, which has one processor.
         let making = std::thread::spawn(package::Minimal::debian);
         let suites: &[Suite] = if full { &[Suite::Release, Suite::Backports] } else { &[Suite::Release] };
-        for suite in suites {
-            println!("\n     Running profiler/tests/lab.rs in the lab, {suite:?}");
-            counts = counts.plus(&lab::Lab::new(*suite)?.test(full, &[])?);
-        }
-        minimal = Some(making.join().map_err(|_| anyhow!("the minimal Debian could not be made"))??);
+        let tested: Result<Vec<_>> = suites
+            .iter()
+            .map(|suite| {
+                println!("\n     Running profiler/tests/lab.rs in the lab, {suite:?}");
+                lab::Lab::new(*suite)?.test(full, &[])
+            })
+            .collect();
+        // Whatever became of the tests: it must not go on without us.
+        let made = making.join().map_err(|_| anyhow!("the minimal Debian could not be made"))?;
+        counts = tested?.iter().fold(counts, |sum, suite| sum.plus(suite));
+        minimal = Some(made?);
     }
     println!("tests: {} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.ignored);
     if counts.failed > 0 || counts.passed == 0 || !counts.success {

@@ -3,7 +3,7 @@
 //! A hit costs its way in and out (`dispatch`) and the time inside the program. The clock is read on the way in, so
 //! half the dispatch belongs to the stage that ends at the point, and all the rest to the stage that begins there. Hits
 //! that end no stage (wake-ups, switches, packets without a token) fall, in nearly all cases, into the waiting of a
-//! reader: they are shared out among the groups that end with `received`.
+//! reader: they are shared out among the groups that end with `received`, or with the completion of bios.
 
 use super::path::StageKey;
 use crate::{counts::Costs, points::PROBES};
@@ -43,7 +43,12 @@ fn waiting(stages: &[(StageKey, f64)]) -> impl Iterator<Item = usize> {
     stages
         .iter()
         .enumerate()
-        .filter(|(_, (key, _))| key.to.point == "received" && key.from.point != "received")
+        .filter(|(_, (key, _))| match key.to.point.as_str() {
+            "received" => key.from.point != "received",
+            // Further bios of an operation, and programs at wake-ups, run while it waits for its first.
+            "complete" => true,
+            _ => false,
+        })
         .map(|(index, _)| index)
 }
 

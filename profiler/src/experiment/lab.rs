@@ -283,6 +283,10 @@ impl Repeater for Lab<'_> {
         interrupt::sleep(WARM_UP)?;
         process::check_placement(client.pid(), &self.cpus.client)?;
         process::check_placement(server.pid(), &self.cpus.server)?;
+        let file_facts = match self.plan.workload.is_of_files() {
+            true => crate::files::facts(server.pid(), configuration)?,
+            false => Vec::new(),
+        };
         let connections = self.plan.workload.connections(&self.plan.settings);
         let mut agent = server.take_agent();
         let families = parties.roles().processes().chain(server.companions()).collect();
@@ -328,10 +332,6 @@ impl Repeater for Lab<'_> {
         }
         let guests = phases.iter().rev().filter_map(|phase| phase.guest.as_ref());
         let guest_devices = guests.take(1).flat_map(|guest| guest.devices.clone()).collect::<Vec<_>>();
-        let file_facts = match self.plan.workload.is_of_files() {
-            true => crate::files::facts(server.pid(), configuration)?,
-            false => Vec::new(),
-        };
         let repetition = Repetition {
             round,
             configuration: configuration.to_string(),

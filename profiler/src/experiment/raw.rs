@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use profiler_common::{
     event,
-    point::{READY, RECEIVED},
+    point::{EXIT, READY, RECEIVED},
 };
 use workloads::protocol::PhaseReport;
 
@@ -37,7 +37,7 @@ impl RawPhase {
         for event in self.sampled.iter().flat_map(|sampled| &sampled.events) {
             let head = &event.head;
             let of_waker = head.point == READY && head.softirq != 0;
-            let between = head.point == RECEIVED && Role::from_number(head.role) == Role::Client;
+            let between = matches!(head.point, RECEIVED | EXIT) && Role::from_number(head.role) == Role::Client;
             if head.kind == event::SAMPLE && head.on_path != 0 && !of_waker && !between {
                 *stages.entry((Role::from_number(head.role), labels.place(head.point))).or_default() += 1;
             }

@@ -27,6 +27,7 @@ const FIELDS: &[(&str, &str, &str)] = &[
     ("NET_INUM", "net", "ns.inum"),
     ("BIO_NEXT", "bio", "bi_next"),
     ("BIO_SIZE", "bio", "bi_iter.bi_size"),
+    ("BIO_PRIVATE", "bio", "bi_private"),
     ("BIO_BDEV", "bio", "bi_bdev"),
     ("BIO_STATUS", "bio", "bi_status"),
     ("BDEV_DISK", "block_device", "bd_disk"),

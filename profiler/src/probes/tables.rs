@@ -252,20 +252,16 @@ impl Loaded {
         self.tables.crossings.clear();
         self.tables.held.clear();
         self.forget_stages()?;
-        self.forget_roles()?;
+        self.empty::<u32, u32>("ROLES")?;
+        self.empty::<u64, [u64; 4]>("BIOS")?;
         while self.ring.next().is_some() {}
         while self.events.next().is_some() {}
         Ok(())
     }
 
-    /// The end of [`Loaded::follow`], of all processes.
-    fn forget_roles(&mut self) -> Result<()> {
-        self.empty("ROLES")
-    }
-
-    fn empty(&mut self, name: &str) -> Result<()> {
-        let mut entries: aya::maps::HashMap<&mut MapData, u32, u32> = typed(self.bpf.map_mut(name))?;
-        let known: Vec<u32> = entries.keys().flatten().collect();
+    fn empty<K: aya::Pod + Ord, V: aya::Pod>(&mut self, name: &str) -> Result<()> {
+        let mut entries: aya::maps::HashMap<&mut MapData, K, V> = typed(self.bpf.map_mut(name))?;
+        let known: Vec<K> = entries.keys().flatten().collect();
         known.iter().try_for_each(|key| entries.remove(key).map_err(table))
     }
 
@@ -285,7 +281,7 @@ impl Loaded {
         }
         self.tables.stage_keys.clear();
         self.tables.further_stages.clear();
-        self.empty("FURTHER_STAGES")
+        self.empty::<u32, u32>("FURTHER_STAGES")
     }
 
     /// Tokens of this phase that have been seen.

@@ -209,7 +209,9 @@ fn too_few_samples(configuration: &ConfigurationResult, until: f64, found: &mut 
     let larger = configuration.stages.iter().filter(|stage| of_stage(stage) as f64 >= LARGER_STAGE * all as f64);
     // A few may be missing: the quota of a round counts what is set aside later.
     let short: Vec<&str> = larger
-        .filter(|stage| stage.from.point != "received" && (of_stage(stage) as f64) < 0.9 * needed)
+        .filter(|stage| {
+            !["received", "exit"].contains(&stage.from.point.as_str()) && (of_stage(stage) as f64) < 0.9 * needed
+        })
         .map(|stage| stage.id.as_str())
         .collect();
     if !short.is_empty() {

@@ -155,11 +155,12 @@ pub fn full() -> bool {
     std::env::var_os("VIRTAX_FULL").is_some()
 }
 
-/// A script of bpftrace's, running: with tracefs in a mount namespace of its own, because many machines have it not mounted. Retried,
-/// because bpftrace sometimes gives up at its start.
+/// A script of bpftrace's at work, which says so in its `BEGIN`: with tracefs in a mount namespace of its own, because many machines have it
+/// not mounted. Retried, because bpftrace sometimes gives up at its start.
 pub fn bpftrace(script: &Path) -> std::process::Child {
     const MOUNTED: &str = "for kind in tracefs:tracing debugfs:debug; do place=/sys/kernel/${kind#*:}; \
-                           mountpoint -q $place || mount -t ${kind%:*} none $place || exit 1; done; exec bpftrace \"$0\"";
+                           mountpoint -q $place || mount -t ${kind%:*} none $place || exit 1; done; \
+                           exec bpftrace -B line \"$0\"";
     for _ in 0..5 {
         let mut child = Command::new("unshare")
             .args(["--mount", "sh", "-c", MOUNTED])
@@ -168,12 +169,34 @@ pub fn bpftrace(script: &Path) -> std::process::Child {
             .stderr(std::process::Stdio::null())
             .spawn()
             .expect("unshare");
-        std::thread::sleep(std::time::Duration::from_secs(3));
-        if child.try_wait().expect("our child").is_none() {
+        if says(child.stdout.as_mut().expect("a pipe"), BPFTRACE_WORKS) {
             return child;
         }
+        let _ = child.kill();
+        let _ = child.wait();
     }
     panic!("bpftrace does not run {}", script.display());
+}
+
+/// What a script is to print in its `BEGIN`, which bpftrace executes once everything is attached.
+pub const BPFTRACE_WORKS: &str = "at work";
+
+/// Whether a program says this within half a minute. Nothing is read beyond that line.
+fn says(output: &mut std::process::ChildStdout, words: &str) -> bool {
+    use std::{io::Read, os::fd::AsFd};
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let mut said = Vec::new();
+    while !text(&said).contains(words) {
+        let left = deadline.saturating_duration_since(std::time::Instant::now()).as_millis();
+        let mut watched = [nix::poll::PollFd::new(output.as_fd(), nix::poll::PollFlags::POLLIN)];
+        let waited = nix::poll::poll(&mut watched, u16::try_from(left).unwrap_or(u16::MAX));
+        let mut byte = [0];
+        if !waited.is_ok_and(|ready| ready > 0) || !matches!(output.read(&mut byte), Ok(1)) {
+            return false;
+        }
+        said.push(byte[0]);
+    }
+    true
 }
 
 /// What a command printed.

@@ -139,6 +139,7 @@ fn softirqs_and_switches_are_those_of_proc() {
 
 /// Stages as bpftrace sees them: from the server's receipt to its answer's way out, the wire, and the waits for client and server.
 const SCRIPT: &str = r#"
+BEGIN { printf("at work\n"); }
 tracepoint:net:net_dev_start_xmit /comm == "virtax-workload"/ {
   @sent[args->skbaddr] = nsecs;
   if (@got[tid]) { @own_ns = sum(nsecs - @got[tid]); @own_n = count(); delete(@got[tid]); }

@@ -74,6 +74,29 @@ fn writes_and_their_syncs() {
     let (writes, syncs) = (count(native, "enter", "exit"), count(native, "enter", "bio"));
     assert!((writes - 0.5).abs() < 0.05 && (syncs - 0.5).abs() < 0.05, "{writes} and {syncs}");
     assert!(count(native, "complete", "exit") > 0.4, "{:#?}", native.stages);
+    // Who waits for the disk is woken in the row that it ends; nobody wakes who wrote into memory.
+    let has_wait = |from| stage(native, from, "exit").unwrap().parts.iter().any(|part| part.to.point == "wakeup");
+    assert!(has_wait("complete") && !has_wait("enter"), "{:#?}", native.stages);
+}
+
+/// Large operations have many bios, of which some are too large for their disk: the call ends with the last of them.
+#[test]
+fn large_operations_end_with_their_last_bio() {
+    let _alone = alone();
+    if !has(Feature::Probes) {
+        return;
+    }
+    for settings in [["bytes=4194304", "direct=on"], ["bytes=4194304", "direct=off"]] {
+        let result = run(&Out::new(), "native", &[&settings[..], &["kind=write", "sync-every=1"]].concat());
+        let native = of(&result, "native");
+        assert_eq!(native.losses.lost.values().sum::<u64>(), 0, "{:?}", native.losses);
+        assert!(native.conservation_percent.abs() <= 0.5, "{}", native.conservation_percent);
+        assert!(native.counters["bios"] > native.losses.followed / 2, "{:?}", native.counters);
+        assert_eq!(native.counters["bio_table_full"], 0);
+        // Woken by the last bio: what is left then is short.
+        let rest = stage(native, "complete", "exit").map_or(0.0, |stage| stage.ns_per_op);
+        assert!(rest < 0.1 * native.traced_latency.mean_ns, "{settings:?}: {rest} ns after it: {:#?}", native.stages);
+    }
 }
 
 /// Threads wait for one another, each with an operation of its own.

@@ -43,6 +43,21 @@ pub(super) fn take_residence(parts: &mut HashMap<StageKey, (u64, u64)>, phase: &
     }
 }
 
+/// Points that a thread passes when it is woken.
+const WAKING: &[&str] = &["waking", "wakeup", "switch-in"];
+
+/// Of the rows in which a file operation returns, the one in which threads were woken most; parts that begin with the waking do not say
+/// of which they are. `None`: these are no file operations, or nobody waited.
+fn row_of_waits(rows: &[Row], totals: &BTreeMap<&StageKey, (u64, u64)>) -> Option<usize> {
+    let woken = |row: &Row| -> u64 {
+        let begin =
+            totals.iter().filter(|(key, _)| key.from == row.key.from && WAKING.contains(&key.to.point.as_str()));
+        begin.map(|(_, (count, _))| count).sum()
+    };
+    let ending = rows.iter().enumerate().filter(|(_, row)| row.key.to.point == "exit");
+    ending.map(|(index, row)| (woken(row), index)).filter(|(count, _)| *count > 0).max().map(|(_, index)| index)
+}
+
 /// The point that ends the stage in which a part lies.
 fn stage_end(part: &StageKey, rows: &[Row]) -> Option<Place> {
     if points::reader(&part.to.point).is_some() {
@@ -167,9 +182,11 @@ fn collect(rows: &[Row], sums: &[Sums]) -> BTreeMap<usize, Vec<(StageKey, f64, f
         total.0 += count;
         total.1 += ns;
     }
+    let waits_in = row_of_waits(rows, &totals);
     let mut by_row: BTreeMap<usize, Vec<(StageKey, f64, f64)>> = BTreeMap::new();
     for (key, (count, ns)) in totals {
-        if let Some(index) = row_of(key, rows) {
+        let of_wait = waits_in.filter(|_| WAKING.contains(&key.from.point.as_str()));
+        if let Some(index) = of_wait.or_else(|| row_of(key, rows)) {
             let count_per_op = count as f64 / operations.max(1) as f64;
             by_row.entry(index).or_default().push((key.clone(), count_per_op, ns as f64));
         }

@@ -47,17 +47,16 @@ impl Engine for Docker {
         }
     }
     fn phrase(&self, configuration: &Configuration) -> String {
-        match configuration.key("fs") {
-            "volume" => return "a volume".to_owned(),
-            "tmpfs" => return "memory".to_owned(),
-            _ => {}
-        }
-        match configuration.key("net") {
+        let net = match configuration.key("net") {
             "host" => "host networking",
             "bridge" => "the bridge without NAT",
             _ => "NAT",
+        };
+        match configuration.key("fs") {
+            "volume" => format!("{net} with a volume"),
+            "tmpfs" => format!("{net} with files in memory"),
+            _ => net.to_owned(),
         }
-        .to_owned()
     }
     fn prepare(&self, bench: &Bench, configurations: &[Configuration]) -> Result<Box<dyn Host>> {
         let client = Client::connect()?;

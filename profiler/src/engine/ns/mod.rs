@@ -97,9 +97,15 @@ impl Engine for Ns {
             "bridge" => "a bare bridge",
             _ => "bare NAT",
         };
+        let root = match configuration.key("fs") {
+            "bind" => Some("a root of its own"),
+            "overlay" => Some("overlayfs"),
+            _ => None,
+        };
         let others: Vec<&str> = ["cgroup", "pid", "user", "seccomp", "hooks", "conntrack"]
             .into_iter()
             .filter(|key| !["off", "host"].contains(&configuration.key(key)))
+            .chain(root)
             .collect();
         if others.is_empty() || net.ends_with("NAT") {
             net.to_owned()

@@ -133,9 +133,11 @@ fn root_of(
                 // Files that the server writes are to lie on the disk that was asked for.
                 Some(data) => {
                     let path = data.join(upper_layer(&bench.run_id, number));
+                    // First made, then noted: one that somebody else has made there is nothing for us to remove. Nobody else may look into it.
+                    let mut make = fs::DirBuilder::new();
+                    std::os::unix::fs::DirBuilderExt::mode(&mut make, 0o700);
+                    make.create(&path).map_err(|error| Error::file("create", &path, error))?;
                     let lease = bench.ledger.note(Item::Folder { path: path.clone() })?;
-                    // Not one that somebody else has made there.
-                    fs::create_dir(&path).map_err(|error| Error::file("create", &path, error))?;
                     (path, Some(lease))
                 }
                 None => (Path::new(PROGRAMS).join(&bench.run_id).join(format!("over-{number}")), None),
