@@ -203,7 +203,17 @@ fn demo(no_install: bool, out: &std::path::Path) -> Result<()> {
 
 fn test(no_install: bool, full: bool, arguments: &[String]) -> Result<()> {
     setup::all(no_install, Purpose::Test)?;
-    build::all()?;
+    // Beside the compiler, which no measurement is: it waits for the network mostly.
+    let (minimal, built) = std::thread::scope(|scope| {
+        let making = arguments.is_empty().then(|| scope.spawn(package::Minimal::debian));
+        let built = build::all();
+        (making.map(|making| making.join()), built)
+    });
+    built?;
+    let minimal = match minimal {
+        Some(made) => Some(made.map_err(|_| anyhow!("the minimal Debian could not be made"))??),
+        None => None,
+    };
     let guest_kernel = kernel::fetched(Suite::Release)?;
     let _docker = Docker::ensure()?;
     let mut command = shell::command("cargo");
@@ -214,22 +224,12 @@ fn test(no_install: bool, full: bool, arguments: &[String]) -> Result<()> {
         command.env("VIRTAX_FULL", "1");
     }
     let mut counts = shell::run_tests(command)?;
-    let mut minimal = None;
     if arguments.is_empty() {
-        // Made beside the lab, which has one processor.
-        let making = std::thread::spawn(package::Minimal::debian);
         let suites: &[Suite] = if full { &[Suite::Release, Suite::Backports] } else { &[Suite::Release] };
-        let tested: Result<Vec<_>> = suites
-            .iter()
-            .map(|suite| {
-                println!("\n     Running profiler/tests/lab.rs in the lab, {suite:?}");
-                lab::Lab::new(*suite)?.test(full, &[])
-            })
-            .collect();
-        // Whatever became of the tests: it must not go on without us.
-        let made = making.join().map_err(|_| anyhow!("the minimal Debian could not be made"))?;
-        counts = tested?.iter().fold(counts, |sum, suite| sum.plus(suite));
-        minimal = Some(made?);
+        for suite in suites {
+            println!("\n     Running profiler/tests/lab.rs in the lab, {suite:?}");
+            counts = counts.plus(&lab::Lab::new(*suite)?.test(full, &[])?);
+        }
     }
     println!("tests: {} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.ignored);
     if counts.failed > 0 || counts.passed == 0 || !counts.success {
