@@ -43,8 +43,12 @@ impl Host for Native {
         let mut command = child::command(&program);
         command.args(arguments).stdout(output.0).stderr(output.1);
         child::unprivileged(&mut command, None);
-        let (child, lease) =
-            child::spawn(&bench.ledger, command).map_err(|error| Error::workload("cannot start the server", error))?;
+        let (child, lease) = child::spawn(&bench.ledger, command).map_err(|error| {
+            // It may have had time to say why.
+            let words = last_lines(&log);
+            let separator = if words.is_empty() { "" } else { ": " };
+            Error::workload("cannot start the server", format!("{error}{separator}{words}"))
+        })?;
         let injected = configuration.injection.filter(|injection| injection.kind.is_servers());
         let account = injected.and_then(|_| bench.server.account_file());
         Ok(Box::new(Process { child, address, log, account, _lease: lease }))
