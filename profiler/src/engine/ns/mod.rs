@@ -226,16 +226,11 @@ fn unpack(bench: &Bench) -> Result<PathBuf> {
     launch::furnish(&root).map_err(fail)?;
     // Whatever the user's umask: the server is nobody.
     open_folders(&root).map_err(fail)?;
-    let data = root.join(relative(DATA));
+    let data = root.join(DATA.trim_start_matches('/'));
     if data.exists() {
         fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o1777)).map_err(fail)?;
     }
     Ok(root)
-}
-
-/// An absolute path within another root.
-fn relative(path: &str) -> &str {
-    path.trim_start_matches('/')
 }
 
 fn open_folders(folder: &Path) -> std::io::Result<()> {
