@@ -82,6 +82,8 @@ counters! {
     BioSplits = "bio_splits",
     /// Requests of more bios than are looked at: their operations seem to wait for the rest.
     LongRequests = "requests_of_too_many_bios",
+    /// Calls that began or ended more operations than are looked at: the rest are not followed.
+    AtOnceMany = "too_many_operations_at_once",
     /// Requests that a device's driver gave back, to be issued again.
     Requeues = "requeues",
     /// Threads whose slot was taken over by another.

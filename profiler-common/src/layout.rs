@@ -134,9 +134,9 @@ pub struct Socket {
     /// In a virtual machine: the number of the request that it holds, see [`crate::Crossing`]; 0: none. Of a thread's file operations:
     /// the number of the one that it is in.
     pub crossing: u32,
-    /// Fills the cache line.
-    pub unused: u32,
-    /// Of a thread's file operations: bios of the one that it is in that are under way.
+    /// Of a file operation that is completed: 1 + slot of the next of its thread's; 0: there is none.
+    pub next: u32,
+    /// Of a file operation: its bios that are under way.
     pub bios: u64,
 }
 
@@ -303,14 +303,24 @@ pub struct Thread {
     pub worked_slot: u32,
     /// Of a proxy's thread: 1 + slot of the socket that it last received from, 0: what that held is handed on.
     pub proxied_slot: u32,
-    /// Stops the compiler from inventing padding.
-    pub reserved: u32,
+    /// Kind of the call that it is in which makes, submits or ends file operations ([`CALL_FILE`] and above); 0: none.
+    pub file_call: u32,
     /// Phase that `state`, `ready` and `read` belong to.
     pub epoch: u32,
     /// Messages that wait in its sockets.
     pub ready: u64,
     /// Messages that it has received and not answered.
     pub read: u64,
+    /// When it entered that call, ns.
+    pub file_call_ns: u64,
+    /// Key of the asynchronous operation that it submits; 0: none.
+    pub submitting: u64,
+    /// Where the call is to put events.
+    pub events: u64,
+    /// 1 + slot of the operation that was completed last while it was in the call; 0: none.
+    pub reaped: u32,
+    /// Stops the compiler from inventing padding.
+    pub reserved: u32,
     /// What it works on.
     pub tag: Tag,
     /// What virtual processor it is.
@@ -328,6 +338,12 @@ pub const CALL_CONTROL: u32 = 4;
 
 /// A call that reads, writes or syncs a file at a position that it is given: in runs of file operations, an operation.
 pub const CALL_FILE: u32 = 5;
+/// `io_submit`. All that make, submit or end file operations are not less than [`CALL_FILE`].
+pub const CALL_SUBMIT: u32 = 6;
+/// `io_getevents`.
+pub const CALL_REAP: u32 = 7;
+/// `io_uring_enter`, which does both.
+pub const CALL_RING: u32 = 8;
 
 /// A network device on a path, or a disk.
 #[repr(C)]
@@ -501,7 +517,7 @@ const _: () = assert!(size_of::<EventHead>() == 72);
 const _: () = assert!(size_of::<Event>() == 72 + 16 * FRAMES);
 const _: () = assert!(size_of::<Packet>() == 64);
 const _: () = assert!(size_of::<Connection>() == 64);
-const _: () = assert!(size_of::<Thread>() == 272);
+const _: () = assert!(size_of::<Thread>() == 304);
 const _: () = assert!(size_of::<Device>() == 40);
 const _: () = assert!(size_of::<Stage>() == 16 + 4 * BUCKETS);
 const _: () = assert!(size_of::<Seen>() == 16);

@@ -1,43 +1,40 @@
-//! File operations: held by their system call, then by its bios, then by the call again.
+//! The bios of file operations: known by their address, from when they are queued until they are completed.
 //!
-//! Each thread has a place among the sockets for the operation that it is in. Its bios are known by their address, from when they
-//! are queued until they are completed. The operation moves on with the first bio that is queued while none is under way, and with
-//! the last that is completed: what lies between is the time until that one was issued, and the device's. Only its own thread
-//! moves an operation; who completes its last bio, on whatever CPU, leaves the times for it.
+//! An operation moves on with the first bio that is queued while none is under way, and with the last that is completed: what lies
+//! between is the time until that one was issued, and the device's. Only its own thread moves an operation; who completes its last
+//! bio, on whatever CPU, leaves the times for it.
 
 use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap},
 };
 use profiler_common::{
-    CALL_FILE, CLIENT, Counter, EMPTY, READ, SERVER, SLOTS, Socket, Tag, Token,
-    point::{AT_BIO, AT_COMPLETE, AT_INSERT, AT_ISSUE, ENTER, EXIT, SWITCH_IN, WAKEUP, WAKING, at_disk, disk_of},
+    Counter, EMPTY, SLOTS, Socket, Tag,
+    point::{AT_BIO, AT_COMPLETE, AT_INSERT, AT_ISSUE, ENTER, EXIT, at_disk, disk_of},
 };
 
 use crate::{
+    file::{fail, is_under_way, of_current},
     kernel::{Kernel, read},
-    loss::give_up,
-    maps::{call_kind, count, count_inside, current, disk, fetch_add, now, thread},
-    path::{Fault, finish_request, follow_socket, tag_of},
+    maps::{count, count_inside, disk, fetch_add, now, thread},
+    path::{Fault, tag_of},
     phase::Phase,
     settings,
-    slots::{socket, socket_in},
+    slots::socket_in,
     thread::work_on,
-    token::{Parts, append, begin_record, commit_record, lose, pass},
+    token::{Parts, pass},
 };
 
 /// bios under way that can be told apart.
 const BIOS_MOST: u32 = 16384;
 /// bios of one request that are looked at; a longer one is counted.
 const MERGED_MOST: u32 = 64;
-/// Keys of threads lie where the kernel has no addresses.
-const THREADS: u64 = 1 << 62;
 
 /// A bio under way.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 struct Bio {
-    /// Place of its operation, and which one of that thread's it is.
+    /// Place of its operation, and which one in that place it is.
     slot: u32,
     number: u32,
     /// When its request was given to the scheduler, and to the driver, ns; 0: not.
@@ -53,7 +50,7 @@ struct Bio {
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 struct Done {
-    /// Which of the thread's operations.
+    /// Which of the operations in its place.
     number: u32,
     /// Index of the disk.
     disk: u32,
@@ -70,17 +67,9 @@ static BIOS: HashMap<u64, Bio> = HashMap::with_max_entries(BIOS_MOST, 0);
 #[map]
 static DONE: Array<Done> = Array::with_max_entries(SLOTS, 0);
 
-/// The token is lost; the thread's next operation has a new one.
-#[inline(always)]
-fn fail<const D: bool>(control: Phase<D>, operation: &mut Socket, cause: Counter) -> Fault {
-    let fault = give_up(&control, operation, cause);
-    operation.token.record = 0;
-    fault
-}
-
 /// Notes that all bios so far are done, where the one who completed the last has left that.
 #[inline(always)]
-fn settle<const D: bool>(control: Phase<D>, operation: &mut Socket) -> Result<(), Counter> {
+pub fn settle<const D: bool>(control: Phase<D>, operation: &mut Socket) -> Result<(), Counter> {
     let Some(done) = DONE.get_ptr_mut(operation.slot & (SLOTS - 1)) else { return Ok(()) };
     let done = unsafe { &mut *done };
     let at_ns = core::mem::take(&mut done.at_ns);
@@ -105,105 +94,10 @@ fn tag_at(operation: &Socket, point: u8) -> Tag {
     Tag { point, ..tag_of(operation) }
 }
 
-/// The operation that the current thread is in, or was in last; the thread's number with it.
-#[inline(always)]
-fn of_current() -> Option<(u32, Option<&'static mut Socket>)> {
-    let thread = current()?;
-    if thread.role != u32::from(SERVER) {
-        return None;
-    }
-    Some((thread.tid, socket(THREADS | u64::from(thread.tid))))
-}
-
-/// `raw_syscalls:sys_enter`
-#[inline(always)]
-pub fn entered<const D: bool>(control: Phase<D>, number: u64) -> Fault {
-    if call_kind(number) != CALL_FILE {
-        return None;
-    }
-    let (tid, known) = of_current()?;
-    let at_ns = now();
-    let first = Token { at_ns, epoch: control.epoch, record: 0, point: ENTER, role: CLIENT };
-    let Some(operation) = known else {
-        return follow_socket(THREADS | u64::from(tid), first, tid);
-    };
-    operation.crossing = operation.crossing.wrapping_add(1);
-    operation.bios = 0;
-    let mut fault = None;
-    let is_known = operation.token.epoch == control.epoch && operation.state != EMPTY;
-    if !is_known || operation.token.point != EXIT {
-        if is_known {
-            // Its return was not seen.
-            fault = Some(lose(&operation.token, operation.counted, Counter::LostResynchronised));
-        }
-        operation.token = first;
-        operation.state = READ;
-        operation.counted = 0;
-    } else {
-        if let Err(cause) = pass(&control, &mut operation.token, ENTER, at_ns) {
-            return fail(control, operation, cause);
-        }
-        operation.counted = (at_ns >= control.open_ns && at_ns < control.close_ns) as u8;
-        if operation.counted != 0 {
-            count(Counter::Followed);
-        }
-        let slot = begin_record(&control, operation);
-        if slot != 0 {
-            append(slot, CLIENT, ENTER, at_ns);
-        }
-        operation.token.record = slot;
-    }
-    if control.tags() {
-        work_on(tag_of(operation), false);
-    }
-    fault
-}
-
-/// Whether its thread is in the call, and its token known.
-#[inline(always)]
-fn is_under_way<const D: bool>(control: Phase<D>, operation: &Socket) -> bool {
-    operation.token.epoch == control.epoch && operation.state != EMPTY && operation.token.point != EXIT
-}
-
-/// `raw_syscalls:sys_exit`
-#[inline(always)]
-pub fn left<const D: bool>(control: Phase<D>) -> Fault {
-    let (tid, known) = of_current()?;
-    let operation = known?;
-    if !is_under_way(control, operation) {
-        return None;
-    }
-    if let Err(cause) = settle(control, operation) {
-        return fail(control, operation, cause);
-    }
-    let at_ns = now();
-    if control.splits() {
-        if let Some(thread) = thread(tid) {
-            let mut parts = Parts::of(&operation.token);
-            parts.via(&control, WAKING, thread.waking_ns);
-            parts.via(&control, WAKEUP, thread.wakeup_ns);
-            parts.via(&control, SWITCH_IN, thread.switch_in_ns);
-            parts.end(&control, EXIT, at_ns);
-        }
-    }
-    if let Err(cause) = pass(&control, &mut operation.token, EXIT, at_ns) {
-        return fail(control, operation, cause);
-    }
-    finish_request(control, operation, at_ns);
-    if operation.token.record != 0 {
-        commit_record(operation.token.record);
-        operation.token.record = 0;
-    }
-    if control.tags() {
-        work_on(tag_of(operation), false);
-    }
-    None
-}
-
 /// `block:block_bio_queue`, in the context of whoever submits.
 #[inline(always)]
 pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
-    let operation = of_current()?.1?;
+    let operation = of_current()?;
     if !is_under_way(control, operation) {
         return None;
     }
@@ -278,7 +172,7 @@ fn note(request: u64, is_issue: bool) -> Fault {
 /// From now on, a thread that issues its only bio itself is in the driver, and then waits for the disk.
 #[inline(always)]
 fn driver_works(entry: &Bio) {
-    let Some((_, Some(operation))) = of_current() else { return };
+    let Some(operation) = of_current() else { return };
     if operation.slot == entry.slot && operation.crossing == entry.number && operation.bios == 1 {
         work_on(tag_at(operation, at_disk(AT_ISSUE, entry.disk as u8)), false);
     }

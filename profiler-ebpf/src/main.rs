@@ -8,6 +8,7 @@
 
 mod block;
 mod boundary;
+mod file;
 mod kernel;
 mod loss;
 mod maps;
@@ -98,9 +99,10 @@ tracepoints! {
     softirq_typed, softirq_raw: "softirq_entry" => |ctx, control, K| thread::softirq_began(&control, ctx.arg(0));
     softirq_end_typed, softirq_end_raw: "softirq_exit" => |ctx, _control, K| thread::softirq_ended(ctx.arg(0));
     file_call_typed, file_call_raw | file_call_plain_typed, file_call_plain_raw: "sys_enter"
-        => |ctx, control, K| block::entered(control, ctx.arg(1));
+        => |ctx, control, K| file::entered(control, ctx.arg(0), ctx.arg(1));
     file_return_typed, file_return_raw | file_return_plain_typed, file_return_plain_raw: "sys_exit"
-        => |ctx, control, K| block::left(control);
+        => |ctx, control, K| file::left(control, ctx.arg(1));
+    submit_typed, submit_raw: "iomap_dio_rw_begin" => |ctx, _control, K| file::direct(ctx.arg(0));
     bio_typed, bio_raw | bio_plain_typed, bio_plain_raw: "block_bio_queue"
         => |ctx, control, K| block::queued::<K, _>(control, ctx.arg(0));
     split_typed, split_raw: "block_split" => |ctx, control, K| block::split(control, ctx.arg(0));
@@ -178,6 +180,21 @@ records! {
     );
     pio_record: "kvm_pio" => |ctx, _control| vcpu::accessed_port(field(&ctx, settings::pio_port()));
     mmio_record: "kvm_mmio" => |ctx, _control| vcpu::accessed_memory(field(&ctx, settings::mmio_gpa()));
+    ring_submit_record: "io_uring_submit_req" => |ctx, control| file::ring_submits(
+        control,
+        field(&ctx, settings::ring_submit_ctx()),
+        field(&ctx, settings::ring_submit_data()),
+    );
+    ring_submit_older_record: "io_uring_submit_sqe" => |ctx, control| file::ring_submits(
+        control,
+        field(&ctx, settings::ring_submit_older_ctx()),
+        field(&ctx, settings::ring_submit_older_data()),
+    );
+    ring_complete_record: "io_uring_complete" => |ctx, control| file::ring_completed(
+        control,
+        field(&ctx, settings::ring_complete_ctx()),
+        field(&ctx, settings::ring_complete_data()),
+    );
     call_record: "sys_enter" => |ctx, control| thread::called(&control, field(&ctx, settings::call_id()));
     return_record: "sys_exit" => |ctx, control| thread::returned(&control);
     softirq_record: "softirq_entry" => |ctx, control| thread::softirq_began(&control, field(&ctx, settings::softirq_vec()));
@@ -237,6 +254,16 @@ pub fn received_kretprobe(ctx: RetProbeContext) -> u32 {
         let socket = maps::current().map_or(0, |thread| core::mem::take(&mut thread.receiving));
         if socket == 0 { None } else { path::received(control, socket, ctx.ret(), 0) }
     })
+}
+
+// `io_submit_one(ctx, user_iocb, compat)`
+#[fentry(function = "io_submit_one")]
+pub fn submit_fentry(ctx: FEntryContext) -> i32 {
+    follow!(ctx, "io_submit_one", true, _control => file::submits(ctx.arg(1)))
+}
+#[kprobe]
+pub fn submit_kprobe(ctx: ProbeContext) -> u32 {
+    follow!(ctx, "io_submit_one", true, _control => ctx.arg(1).and_then(file::submits))
 }
 
 #[cfg(not(test))]

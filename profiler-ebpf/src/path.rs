@@ -465,7 +465,7 @@ pub fn follow_socket(address: u64, token: Token, reader: u32) -> Fault {
         reader,
         lock: 1,
         crossing: 0,
-        unused: 0,
+        next: 0,
         bios: 0,
     };
     if put_socket(&new) {

@@ -78,6 +78,14 @@ settings! {
     DISK_MAJOR => disk_major;
     /// Offset of `gendisk.first_minor`.
     DISK_MINOR => disk_minor;
+    /// Offset of the register of a system call's second argument in `pt_regs`; [`NO_FIELD`]: not known.
+    REGISTERS_SECOND => registers_second;
+    /// The third's.
+    REGISTERS_THIRD => registers_third;
+    /// The fourth's.
+    REGISTERS_FOURTH => registers_fourth;
+    /// Offset of `aio_kiocb.ki_res.obj`: what its program calls it; [`NO_FIELD`]: there is none.
+    KIOCB_IOCB => kiocb_iocb;
     /// Offset of `request.bio`.
     REQUEST_BIO => request_bio;
     /// Offset of `skbaddr` in the record of `net_dev_start_xmit`.
@@ -110,6 +118,18 @@ settings! {
     WAKING_PID => waking_pid;
     /// Offset of `pid` in the record of `sched_wakeup`.
     WAKEUP_PID => wakeup_pid;
+    /// Offset of `ctx` in the record of `io_uring_submit_req`.
+    RING_SUBMIT_CTX => ring_submit_ctx;
+    /// Offset of `user_data` in the record of `io_uring_submit_req`.
+    RING_SUBMIT_DATA => ring_submit_data;
+    /// Offset of `ctx` in the record of `io_uring_submit_sqe`.
+    RING_SUBMIT_OLDER_CTX => ring_submit_older_ctx;
+    /// Offset of `user_data` in the record of `io_uring_submit_sqe`.
+    RING_SUBMIT_OLDER_DATA => ring_submit_older_data;
+    /// Offset of `ctx` in the record of `io_uring_complete`.
+    RING_COMPLETE_CTX => ring_complete_ctx;
+    /// Offset of `user_data` in the record of `io_uring_complete`.
+    RING_COMPLETE_DATA => ring_complete_data;
     /// Offset of `id` in the record of `sys_enter`.
     CALL_ID => call_id;
     /// Offset of `vec` in the record of `softirq_entry`.

@@ -32,8 +32,8 @@ macro_rules! record {
     };
 }
 
-/// The only way to see what differs from kernel to kernel but in its record.
-const fn by_record(program: &'static str, hook: Hook) -> Alternative {
+/// A way to see what has no tracepoint whose arguments are the same in every kernel.
+const fn only(program: &'static str, hook: Hook) -> Alternative {
     Alternative { program, plain: None, hook }
 }
 
@@ -224,14 +224,14 @@ pub const PROBES: &[Probe] = &[
         name: "vm-entry",
         set: Set::Machine,
         without: Some("exits of virtual machines are not seen"),
-        alternatives: &[by_record("entry_record", record!("kvm/kvm_entry", "ENTRY_VCPU": "vcpu_id"[4]))],
+        alternatives: &[only("entry_record", record!("kvm/kvm_entry", "ENTRY_VCPU": "vcpu_id"[4]))],
         points: &[part(Number::Fixed(number::ENTERED), "entered", "machine → guest", &["notified", "receive"])],
     },
     Probe {
         name: "vm-interrupt",
         set: Set::Machine,
         without: Some("the way of a request from its machine to the guest and back is not divided"),
-        alternatives: &[by_record(
+        alternatives: &[only(
             "interrupt_record",
             record!("kvm/kvm_apic_accept_irq", "INTERRUPT_VCPU": "apicid"[4]),
         )],
@@ -254,21 +254,21 @@ pub const PROBES: &[Probe] = &[
         name: "vm-exit",
         set: Set::Machine,
         without: Some("exits of virtual machines are not seen"),
-        alternatives: &[by_record("exit_record", record!("kvm/kvm_exit", "EXIT_REASON": "exit_reason"[4]))],
+        alternatives: &[only("exit_record", record!("kvm/kvm_exit", "EXIT_REASON": "exit_reason"[4]))],
         points: &[part(Number::Fixed(number::NOTIFIED), "notified", "guest → machine", &["receive"])],
     },
     Probe {
         name: "vm-user-exit",
         set: Set::Machine,
         without: Some("what QEMU does for an exit is not told from what the kernel does"),
-        alternatives: &[by_record("user_record", record!("kvm/kvm_userspace_exit"))],
+        alternatives: &[only("user_record", record!("kvm/kvm_userspace_exit"))],
         points: &[],
     },
     Probe {
         name: "vm-halt",
         set: Set::Machine,
         without: Some("polling before an idle processor sleeps is not told from the kernel's work"),
-        alternatives: &[by_record(
+        alternatives: &[only(
             "halt_record",
             record!("kvm/kvm_vcpu_wakeup", "HALT_NS": "ns"[8], "HALT_WAITED": "waited"[1]),
         )],
@@ -278,14 +278,14 @@ pub const PROBES: &[Probe] = &[
         name: "vm-port",
         set: Set::Machine,
         without: Some("exits to QEMU are not divided by port"),
-        alternatives: &[by_record("pio_record", record!("kvm/kvm_pio", "PIO_PORT": "port"[4]))],
+        alternatives: &[only("pio_record", record!("kvm/kvm_pio", "PIO_PORT": "port"[4]))],
         points: &[],
     },
     Probe {
         name: "vm-memory",
         set: Set::Machine,
         without: Some("exits to QEMU are not divided by address"),
-        alternatives: &[by_record("mmio_record", record!("kvm/kvm_mmio", "MMIO_GPA": "gpa"[8]))],
+        alternatives: &[only("mmio_record", record!("kvm/kvm_mmio", "MMIO_GPA": "gpa"[8]))],
         points: &[],
     },
     Probe {
@@ -308,6 +308,35 @@ pub const PROBES: &[Probe] = &[
             "thread → call",
             &["bio", "waking", "wakeup", "switch-in", "exit"],
         )],
+    },
+    Probe {
+        name: "submit",
+        set: Set::File,
+        without: Some("bios of several operations that one `io_submit` makes are taken for the first's"),
+        alternatives: hooks!("submit", "iomap_dio_rw_begin",
+            "submit_fentry" Hook::Fentry("io_submit_one"), "submit_kprobe" Hook::Kprobe("io_submit_one")),
+        points: &[],
+    },
+    Probe {
+        name: "ring-submit",
+        set: Set::File,
+        without: Some("operations by io_uring are not followed"),
+        alternatives: &[
+            only("ring_submit_record", record!("io_uring/io_uring_submit_req", "RING_SUBMIT_CTX": "ctx"[8], "RING_SUBMIT_DATA": "user_data"[8])),
+            only("ring_submit_older_record",
+                record!("io_uring/io_uring_submit_sqe", "RING_SUBMIT_OLDER_CTX": "ctx"[8], "RING_SUBMIT_OLDER_DATA": "user_data"[8])),
+        ],
+        points: &[],
+    },
+    Probe {
+        name: "ring-complete",
+        set: Set::File,
+        without: Some("operations by io_uring are not followed"),
+        alternatives: &[only(
+            "ring_complete_record",
+            record!("io_uring/io_uring_complete", "RING_COMPLETE_CTX": "ctx"[8], "RING_COMPLETE_DATA": "user_data"[8]),
+        )],
+        points: &[],
     },
     Probe {
         name: "bio",

@@ -195,6 +195,12 @@ impl Worker {
         self.called_ns[connection].store(called_ns, Ordering::Relaxed);
     }
 
+    /// Connections on which an operation has returned.
+    #[cfg(test)]
+    pub(crate) fn used(&self) -> usize {
+        lock(&self.seen).idle_since_ns.iter().filter(|since_ns| **since_ns > 0).count()
+    }
+
     /// The turn-arounds that the thread will note only when the operations end that it is about to make, or is making.
     fn pending_turnaround_ns(&self, seen: &Seen, open_ns: u64, close_ns: u64) -> u64 {
         seen.idle_since_ns

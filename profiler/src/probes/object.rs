@@ -14,7 +14,7 @@ use aya::{
     programs::{Program, ProgramError},
 };
 use aya_log::EbpfLogger;
-use profiler_common::{CALL_CONTROL, CALL_FILE, CALL_POLL, CALL_RECEIVE, CALL_SEND, Control, Counter};
+use profiler_common::{CALL_CONTROL, CALL_FILE, CALL_POLL, CALL_REAP, CALL_RECEIVE, CALL_RING, CALL_SEND, CALL_SUBMIT, Control, Counter};
 
 use super::{Limits, Offsets, Options, layouts::Records, mapped::MappedArray, tables::Tables, tracefs, vcpus::Reasons};
 use crate::{
@@ -56,6 +56,9 @@ const CALLS: &[(libc::c_long, u32)] = &[
     (libc::SYS_fsync, CALL_FILE),
     (libc::SYS_fdatasync, CALL_FILE),
     (libc::SYS_sync_file_range, CALL_FILE),
+    (libc::SYS_io_submit, CALL_SUBMIT),
+    (libc::SYS_io_getevents, CALL_REAP),
+    (libc::SYS_io_uring_enter, CALL_RING),
     (libc::SYS_write, CALL_SEND),
     (libc::SYS_writev, CALL_SEND),
     (libc::SYS_sendto, CALL_SEND),

@@ -45,6 +45,14 @@ const OPTIONAL: &[(&str, &str, &str)] = &[
     ("TASK_THROTTLED", "task_struct", "throttled"),
     ("TASK_CFS_RQ", "task_struct", "se.cfs_rq"),
     ("CFS_RQ_THROTTLED", "cfs_rq", "throttle_count"),
+    ("KIOCB_IOCB", "aio_kiocb", "ki_res.obj"),
+    // Elsewhere, asynchronous calls are not followed.
+    #[cfg(target_arch = "x86_64")]
+    ("REGISTERS_SECOND", "pt_regs", "si"),
+    #[cfg(target_arch = "x86_64")]
+    ("REGISTERS_THIRD", "pt_regs", "dx"),
+    #[cfg(target_arch = "x86_64")]
+    ("REGISTERS_FOURTH", "pt_regs", "r10"),
 ];
 
 /// Offsets of all fields that the probes read, in bytes.

@@ -1,4 +1,4 @@
-//! Reads and writes of a file, by the server, each thread one at a time.
+//! Reads and writes of a file, by the server.
 
 use std::{net::SocketAddrV4, path::Path, time::Duration};
 
@@ -23,7 +23,7 @@ impl Workload for Block {
         "block"
     }
     fn summary(&self) -> &'static str {
-        "reads and writes of a file, one at a time per thread (own program, in the place of the server)"
+        "reads and writes of a file (own program, in the place of the server)"
     }
     fn settings(&self) -> &'static [Setting] {
         const SWITCH: Range = Range::Words(&["on", "off"]);
@@ -50,7 +50,19 @@ impl Workload for Block {
                 name: "threads",
                 range: Range::Whole { from: 1, to: 256 },
                 default: "1",
-                help: "threads, each with one operation at a time",
+                help: "threads, each with `depth` operations at a time",
+            },
+            Setting {
+                name: "engine",
+                range: Range::Words(&["sync", "libaio", "io-uring"]),
+                default: "sync",
+                help: "how operations are made: by calls that return when they are done, or submitted and waited for",
+            },
+            Setting {
+                name: "depth",
+                range: Range::Whole { from: 1, to: 128 },
+                default: "1",
+                help: "operations of each thread that are under way at once; more than one need libaio or io-uring",
             },
             Setting { name: "direct", range: SWITCH, default: "on", help: "past the page cache (O_DIRECT)" },
             Setting {
@@ -74,7 +86,7 @@ impl Workload for Block {
         ]
     }
     fn connections(&self, settings: &Settings) -> u32 {
-        number(settings, "threads") as u32
+        (number(settings, "threads") * number(settings, "depth")) as u32
     }
     fn check(&self, settings: &Settings) -> Result<()> {
         let (bytes, threads) = (number(settings, "bytes"), number(settings, "threads"));
@@ -92,6 +104,13 @@ impl Workload for Block {
         if number(settings, "sync-every") > 0 && settings["kind"] == "read" {
             return Err(Error::Usage("`sync-every` needs writes: give `kind=write` or `kind=mixed`".to_owned()));
         }
+        if settings["engine"] == "sync" && number(settings, "depth") > 1 {
+            let why = "a call that returns when it is done is one at a time: give `engine=libaio` or `engine=io-uring`";
+            return Err(Error::Usage(why.to_owned()));
+        }
+        if settings["engine"] != "sync" && number(settings, "sync-every") > 0 {
+            return Err(Error::Usage("`sync-every` needs `engine=sync`".to_owned()));
+        }
         Ok(())
     }
     fn is_of_files(&self) -> bool {
@@ -103,7 +122,7 @@ impl Workload for Block {
     fn server_arguments(&self, settings: &Settings, start: Start<'_>) -> Vec<String> {
         let mut arguments = vec!["block-server".to_owned(), "--listen".to_owned(), start.listen.to_string()];
         arguments.extend(["--folder".to_owned(), start.data.display().to_string()]);
-        for name in ["kind", "order", "bytes", "threads", "sync-every", "size"] {
+        for name in ["kind", "order", "bytes", "threads", "engine", "depth", "sync-every", "size"] {
             arguments.extend([format!("--{name}"), settings[name].clone()]);
         }
         if settings["direct"] == "on" {

@@ -2,4 +2,6 @@
 //! server runs in, and are timed there.
 
 pub mod client;
+mod queue;
 pub mod server;
+mod work;

@@ -1,7 +1,6 @@
-//! The server: threads that read or write one file, each one call at a time.
+//! The server: threads that read or write one file.
 
 use std::{
-    alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
     fs::{File, OpenOptions},
     io::{self, BufReader},
     net::{SocketAddrV4, TcpListener},
@@ -10,14 +9,11 @@ use std::{
         unix::fs::{FileExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
-    ptr::NonNull,
     sync::Arc,
 };
 
-use crate::{
-    clock::now_ns,
-    phases::{Shared, Times, Worker},
-};
+use super::work::{Random, work};
+use crate::phases::{Shared, Worker};
 
 /// What an operation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -37,6 +33,17 @@ pub enum Order {
     Random,
     /// The next one of the thread's own part of the file.
     Sequential,
+}
+
+/// How operations are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Engine {
+    /// By calls that return when they are done.
+    Sync,
+    /// By `io_submit` and `io_getevents`.
+    Libaio,
+    /// By `io_uring_enter`.
+    IoUring,
 }
 
 /// What the server does.
@@ -60,9 +67,15 @@ pub struct Options {
     /// Bytes of an operation.
     #[arg(long, default_value_t = 4096)]
     pub bytes: usize,
-    /// Threads, each with one operation at a time.
+    /// Threads.
     #[arg(long, default_value_t = 1)]
     pub threads: u32,
+    /// How operations are made.
+    #[arg(long, value_enum, default_value = "sync")]
+    pub engine: Engine,
+    /// Operations of each thread that are under way at once.
+    #[arg(long, default_value_t = 1)]
+    pub depth: usize,
     /// Past the page cache (`O_DIRECT`).
     #[arg(long)]
     pub direct: bool,
@@ -75,9 +88,9 @@ pub struct Options {
 }
 
 /// Blocks of direct transfers, and what they lie at, are multiples of this on every disk in use.
-const ALIGNMENT: usize = 4096;
+pub const ALIGNMENT: usize = 4096;
 /// Bytes written at a time while the file is made.
-const PIECE: usize = 1 << 20;
+pub const PIECE: usize = 1 << 20;
 
 /// Makes the file, then reads or writes it, and tells the client, until that goes.
 ///
@@ -97,7 +110,7 @@ pub fn serve(options: &Options) -> io::Result<()> {
     let shared = Arc::new(Shared::default());
     let workers: Vec<Arc<Worker>> = (0..options.threads)
         .map(|index| {
-            let worker = Arc::new(Worker::new(1));
+            let worker = Arc::new(Worker::new(options.depth));
             let (shared, mine, options, file) = (shared.clone(), worker.clone(), options.clone(), file.clone());
             std::thread::spawn(move || {
                 if let Err(error) = work(&options, index, &file, &shared, &mine) {
@@ -119,7 +132,7 @@ fn within<T>(what: &str, folder: &Path, result: io::Result<T>) -> io::Result<T> 
 }
 
 /// A file without a name, which no end of this process leaves behind, full of what does not compress, and on its disk.
-fn make_file(options: &Options) -> io::Result<File> {
+pub fn make_file(options: &Options) -> io::Result<File> {
     let folder = &options.folder;
     let file = within("make", folder, nameless(folder))?;
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
@@ -162,119 +175,11 @@ fn go_direct(file: &File, folder: &Path) -> io::Result<()> {
     within("go past the page cache (`direct=off` goes through it) with", folder, found)
 }
 
-/// Memory at the address that direct transfers want.
-struct Buffer(NonNull<u8>, Layout);
-
-// SAFETY: it is owned memory.
-unsafe impl Send for Buffer {}
-
-impl Buffer {
-    fn new(bytes: usize) -> io::Result<Self> {
-        let layout = Layout::from_size_align(bytes.max(1), ALIGNMENT)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        // SAFETY: its size is not 0.
-        let memory = unsafe { alloc_zeroed(layout) };
-        Ok(Self(NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout)), layout))
-    }
-    fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: that many bytes were allocated, zeroed, and are borrowed as this is.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_ptr(), self.1.size()) }
-    }
-}
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        // SAFETY: allocated with this layout.
-        unsafe { dealloc(self.0.as_ptr(), self.1) }
-    }
-}
-
-/// Marsaglia's xorshift (2003), 64 bits: which block is next must not cost what a better one would.
-struct Random(u64);
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-}
-
-/// Blocks of a thread, and which comes next.
-struct Blocks {
-    order: Order,
-    /// Blocks from which random ones are taken: all of the file's.
-    all: u64,
-    /// Its own part, for sequential ones.
-    first: u64,
-    count: u64,
-    next: u64,
-}
-
-impl Blocks {
-    fn new(options: &Options, index: u32) -> io::Result<Self> {
-        let all = options.size * PIECE as u64 / options.bytes.max(1) as u64;
-        let count = all / u64::from(options.threads.max(1));
-        if count == 0 {
-            let why = format!("a file of {} MiB has no block of {} bytes for each thread", options.size, options.bytes);
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-        }
-        Ok(Self { order: options.order, all, first: u64::from(index) * count, count, next: 0 })
-    }
-    fn next(&mut self, random: &mut Random) -> u64 {
-        match self.order {
-            Order::Random => random.next() % self.all,
-            Order::Sequential => {
-                let block = self.first + self.next;
-                self.next = (self.next + 1) % self.count;
-                block
-            }
-        }
-    }
-}
-
-fn work(options: &Options, index: u32, file: &File, shared: &Shared, worker: &Worker) -> io::Result<()> {
-    let mut buffer = Buffer::new(options.bytes)?;
-    let mut random = Random(0x2545_f491_4f6c_dd1d ^ (u64::from(index) + 1));
-    let mut blocks = Blocks::new(options, index)?;
-    let (mut returned_ns, mut written) = (now_ns(), 0);
-    while !shared.stopped() {
-        let at = blocks.next(&mut random) * options.bytes as u64;
-        let writes = match options.kind {
-            Kind::Read => false,
-            Kind::Write => true,
-            Kind::Mixed => random.next() & 1 == 0,
-        };
-        let called_ns = now_ns();
-        worker.calls(0, called_ns);
-        if writes {
-            file.write_all_at(buffer.bytes(), at)?
-        } else {
-            file.read_exact_at(buffer.bytes(), at)?
-        }
-        note(shared, worker, &mut returned_ns, called_ns);
-        written += u64::from(writes);
-        if writes && options.sync_every > 0 && written % options.sync_every == 0 {
-            let called_ns = now_ns();
-            worker.calls(0, called_ns);
-            file.sync_data()?;
-            note(shared, worker, &mut returned_ns, called_ns);
-        }
-    }
-    Ok(())
-}
-
-/// An operation has ended.
-fn note(shared: &Shared, worker: &Worker, returned_ns: &mut u64, called_ns: u64) {
-    let back_ns = now_ns();
-    shared.note(worker, 0, &Times { intended_ns: called_ns, before_ns: *returned_ns, called_ns, back_ns });
-    *returned_ns = back_ns;
-}
-
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    fn options(threads: u32, order: Order) -> Options {
+    pub fn options(threads: u32, order: Order) -> Options {
         Options {
             listen: "127.0.0.1:0".parse().unwrap(),
             folder: std::env::temp_dir(),
@@ -283,29 +188,12 @@ mod tests {
             order,
             bytes: 4096,
             threads,
+            engine: Engine::Sync,
+            depth: 1,
             direct: false,
             sync_every: 0,
             lifetime: 10,
         }
-    }
-
-    #[test]
-    fn threads_go_through_parts_of_their_own() {
-        let of = |index| {
-            let mut blocks = Blocks::new(&options(2, Order::Sequential), index).unwrap();
-            let mut random = Random(1);
-            (0..129).map(|_| blocks.next(&mut random)).collect::<Vec<_>>()
-        };
-        assert_eq!(of(0), (0..128).chain([0]).collect::<Vec<_>>());
-        assert_eq!(of(1), (128..256).chain([128]).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn random_blocks_lie_in_the_file_and_differ() {
-        let mut blocks = Blocks::new(&options(1, Order::Random), 0).unwrap();
-        let mut random = Random(7);
-        let found: std::collections::BTreeSet<u64> = (0..1000).map(|_| blocks.next(&mut random)).collect();
-        assert!(found.len() > 200 && *found.last().unwrap() < 256, "{}", found.len());
     }
 
     #[test]
@@ -314,6 +202,5 @@ mod tests {
         assert_eq!(file.metadata().unwrap().len(), PIECE as u64);
         let missing = Options { folder: "/nonexistent".into(), ..options(1, Order::Random) };
         assert!(make_file(&missing).unwrap_err().to_string().starts_with("cannot make a file in /nonexistent: "));
-        assert!(Blocks::new(&options(300, Order::Random), 0).is_err());
     }
 }

@@ -1,0 +1,317 @@
+//! File operations: held by their system call, then by its bios, then by the call again.
+//!
+//! Each thread has a place among the sockets for the call that it is in. An asynchronous operation has one of its own, known by what its
+//! program calls it (the address of its `iocb`, the `user_data` of its ring's entry): it begins with the call that submits it, and ends
+//! with the one that takes its completion.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user};
+use profiler_common::{
+    CALL_FILE, CALL_REAP, CALL_RING, CALL_SUBMIT, CLIENT, Counter, EMPTY, READ, SERVER, Socket, Tag, Thread, Token,
+    point::{ENTER, EXIT, SWITCH_IN, WAKEUP, WAKING},
+};
+
+use crate::{
+    block::settle,
+    kernel::read,
+    loss::give_up,
+    maps::{call_kind, count, count_inside, current, now, thread},
+    path::{Fault, finish_request, follow_socket, tag_of},
+    phase::{Phase, following},
+    settings::{self, NO_FIELD},
+    slots::{socket, socket_in},
+    thread::work_on,
+    token::{Parts, append, begin_record, commit_record, lose, pass},
+};
+
+/// Keys of operations lie where the kernel has no addresses: those of threads,
+const THREADS: u64 = 1 << 62;
+/// and those of asynchronous ones: below it, their process and as much of what that calls them.
+const ASYNCHRONOUS: u64 = 1 << 62 | 1 << 61;
+const NAME_BITS: u32 = 45;
+/// Operations that one call may begin or end; more are counted.
+const AT_ONCE_MOST: u32 = 128;
+/// Bytes of an `io_event`, and where it has its iocb (`include/uapi/linux/aio_abi.h`).
+const EVENT_BYTES: u64 = 32;
+const EVENT_IOCB: u64 = 8;
+
+/// The token is lost; the next operation in its place has a new one.
+#[inline(always)]
+pub fn fail<const D: bool>(control: Phase<D>, operation: &mut Socket, cause: Counter) -> Fault {
+    let fault = give_up(&control, operation, cause);
+    operation.token.record = 0;
+    fault
+}
+
+/// The current thread, if it makes operations.
+#[inline(always)]
+fn maker() -> Option<&'static mut Thread> {
+    current().filter(|thread| thread.role == u32::from(SERVER))
+}
+
+/// The operation that the current thread is in, was in last, or submits.
+#[inline(always)]
+pub fn of_current() -> Option<&'static mut Socket> {
+    let thread = maker()?;
+    socket(if thread.submitting == 0 { THREADS | u64::from(thread.tid) } else { thread.submitting })
+}
+
+/// The key of what the current process calls `name`.
+#[inline(always)]
+fn key_of(name: u64) -> u64 {
+    let process = (bpf_get_current_pid_tgid() >> 32) & 0xffff;
+    ASYNCHRONOUS | process << NAME_BITS | name & ((1 << NAME_BITS) - 1)
+}
+
+/// Whether its call, or its completion, is still to come, and its token known.
+#[inline(always)]
+pub fn is_under_way<const D: bool>(control: Phase<D>, operation: &Socket) -> bool {
+    operation.token.epoch == control.epoch && operation.state != EMPTY && operation.token.point != EXIT
+}
+
+/// `raw_syscalls:sys_enter`
+#[inline(always)]
+pub fn entered<const D: bool>(control: Phase<D>, registers: u64, number: u64) -> Fault {
+    let kind = call_kind(number);
+    if kind < CALL_FILE {
+        return None;
+    }
+    let thread = maker()?;
+    let at_ns = now();
+    thread.file_call = kind;
+    thread.file_call_ns = at_ns;
+    match kind {
+        CALL_FILE => return begin(control, THREADS | u64::from(thread.tid), thread.tid, at_ns),
+        CALL_SUBMIT => submit_all(control, thread, registers, at_ns),
+        CALL_REAP => thread.events = argument(registers, settings::registers_fourth()),
+        _ => thread.reaped = 0,
+    }
+    None
+}
+
+/// An argument of a system call; 0: it is not known where this processor has it.
+#[inline(always)]
+fn argument(registers: u64, offset: u32) -> u64 {
+    if offset == NO_FIELD { 0 } else { read(registers, offset) }
+}
+
+/// A word of the current process's memory, which the kernel reads or wrote just now; 0: it is not there.
+#[inline(always)]
+fn word(address: u64) -> u64 {
+    unsafe { bpf_probe_read_user(address as *const u64) }.unwrap_or(0)
+}
+
+/// `io_submit`: all of its operations begin, and the thread works for the first.
+#[inline(always)]
+fn submit_all<const D: bool>(control: Phase<D>, thread: &mut Thread, registers: u64, at_ns: u64) {
+    let number = argument(registers, settings::registers_second());
+    let mut at = argument(registers, settings::registers_third());
+    if number > u64::from(AT_ONCE_MOST) {
+        count_inside(&control, at_ns, Counter::AtOnceMany);
+    }
+    for index in 0..AT_ONCE_MOST {
+        if u64::from(index) >= number {
+            break;
+        }
+        let key = key_of(word(at));
+        if index == 0 {
+            thread.submitting = key;
+        }
+        operation_begins(key, thread.tid, at_ns);
+        at += 8;
+    }
+}
+
+/// `iomap:iomap_dio_rw_begin`, with the kernel's form of an iocb.
+#[inline(always)]
+pub fn direct(kernels: u64) -> Fault {
+    let thread = maker()?;
+    if thread.file_call == CALL_SUBMIT && settings::kiocb_iocb() != NO_FIELD {
+        // Typed, it would be a plain `kiocb`, which is shorter.
+        thread.submitting = key_of(read(kernels, settings::kiocb_iocb()));
+    }
+    None
+}
+
+/// `io_submit_one`: until the next one, or the end of the call, the thread works for this operation.
+#[inline(always)]
+pub fn submits(iocb: u64) -> Fault {
+    let thread = maker()?;
+    if thread.file_call == CALL_SUBMIT {
+        thread.submitting = key_of(iocb);
+    }
+    None
+}
+
+/// What a ring's program calls an operation may be a small number, the same in another ring: both together.
+#[inline(always)]
+fn in_ring(ring: u64, name: u64) -> u64 {
+    name ^ ring << 12
+}
+
+/// `io_uring:io_uring_submit_req`: as [`submits`]. With several in one call, all began with it.
+#[inline(always)]
+pub fn ring_submits(control: Phase<true>, ring: u64, name: u64) -> Fault {
+    let thread = maker()?;
+    if thread.file_call != CALL_RING {
+        return None;
+    }
+    thread.submitting = key_of(in_ring(ring, name));
+    begin(control, thread.submitting, thread.tid, thread.file_call_ns)
+}
+
+/// A function that the verifier looks at once, because one call may begin many. It returns what such functions must, a number.
+#[cold]
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn operation_begins(key: u64, tid: u32, at_ns: u64) -> u32 {
+    following::<true>().and_then(|control| begin(control, key, tid, at_ns)).map_or(0, |fault| fault as u32)
+}
+
+/// As [`operation_begins`].
+#[cold]
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn operation_ends(slot: u32, at_ns: u64) -> u32 {
+    let (Some(control), Some(operation)) = (following::<true>(), socket_in(slot)) else { return 0 };
+    end(control, operation, at_ns).map_or(0, |fault| fault as u32)
+}
+
+#[inline(always)]
+fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64) -> Fault {
+    let first = Token { at_ns, epoch: control.epoch, record: 0, point: ENTER, role: CLIENT };
+    let Some(operation) = socket(key) else {
+        return follow_socket(key, first, tid);
+    };
+    operation.reader = tid;
+    operation.crossing = operation.crossing.wrapping_add(1);
+    operation.bios = 0;
+    let mut fault = None;
+    let is_known = operation.token.epoch == control.epoch && operation.state != EMPTY;
+    if !is_known || operation.token.point != EXIT {
+        if is_known {
+            // Its return was not seen.
+            fault = Some(lose(&operation.token, operation.counted, Counter::LostResynchronised));
+        }
+        operation.token = first;
+        operation.state = READ;
+        operation.counted = 0;
+    } else {
+        if let Err(cause) = pass(&control, &mut operation.token, ENTER, at_ns) {
+            return fail(control, operation, cause);
+        }
+        operation.counted = (at_ns >= control.open_ns && at_ns < control.close_ns) as u8;
+        if operation.counted != 0 {
+            count(Counter::Followed);
+        }
+        let slot = begin_record(&control, operation);
+        if slot != 0 {
+            append(slot, CLIENT, ENTER, at_ns);
+        }
+        operation.token.record = slot;
+    }
+    if control.tags() {
+        work_on(tag_of(operation), false);
+    }
+    fault
+}
+
+/// `raw_syscalls:sys_exit`
+#[inline(always)]
+pub fn left<const D: bool>(control: Phase<D>, result: i64) -> Fault {
+    let thread = maker()?;
+    let at_ns = now();
+    thread.submitting = 0;
+    let mut fault = None;
+    match core::mem::take(&mut thread.file_call) {
+        CALL_FILE => {
+            if let Some(operation) = socket(THREADS | u64::from(thread.tid)) {
+                fault = end(control, operation, at_ns);
+            }
+        }
+        CALL_REAP => reap(control, thread.events, result, at_ns),
+        CALL_RING => reap_ring(control, thread, at_ns),
+        CALL_SUBMIT => {}
+        _ => return None,
+    }
+    // What it does from now on is for none, or for all.
+    if control.tags() && thread.tag.point != EXIT {
+        work_on(Tag::default(), false);
+    }
+    fault
+}
+
+/// `io_getevents` has put this many events into its caller's memory.
+#[inline(always)]
+fn reap<const D: bool>(control: Phase<D>, events: u64, result: i64, at_ns: u64) {
+    if result > i64::from(AT_ONCE_MOST) {
+        count_inside(&control, at_ns, Counter::AtOnceMany);
+    }
+    let mut at = events + EVENT_IOCB;
+    for index in 0..AT_ONCE_MOST {
+        if i64::from(index) >= result {
+            break;
+        }
+        if let Some(operation) = socket(key_of(word(at))) {
+            operation_ends(operation.slot, at_ns);
+        }
+        at += EVENT_BYTES;
+    }
+}
+
+/// `io_uring:io_uring_complete`: the completion lies in the ring. Whoever is in a call for it sees it when that returns; else it
+/// has it now.
+#[inline(always)]
+pub fn ring_completed(control: Phase<true>, ring: u64, name: u64) -> Fault {
+    let thread = maker()?;
+    let operation = socket(key_of(in_ring(ring, name)))?;
+    if thread.file_call == CALL_RING && operation.reader == thread.tid {
+        operation.next = thread.reaped;
+        thread.reaped = operation.slot + 1;
+    } else {
+        return end(control, operation, now());
+    }
+    None
+}
+
+/// `io_uring_enter` returns: its caller finds what was completed meanwhile.
+#[inline(always)]
+fn reap_ring<const D: bool>(control: Phase<D>, thread: &mut Thread, at_ns: u64) {
+    for _ in 0..AT_ONCE_MOST {
+        let Some(slot) = thread.reaped.checked_sub(1) else { return };
+        let Some(operation) = socket_in(slot) else { return };
+        thread.reaped = core::mem::take(&mut operation.next);
+        operation_ends(slot, at_ns);
+    }
+    count_inside(&control, at_ns, Counter::AtOnceMany);
+}
+
+#[inline(always)]
+fn end<const D: bool>(control: Phase<D>, operation: &mut Socket, at_ns: u64) -> Fault {
+    if !is_under_way(control, operation) {
+        return None;
+    }
+    if let Err(cause) = settle(control, operation) {
+        return fail(control, operation, cause);
+    }
+    if control.splits() {
+        if let Some(thread) = thread(operation.reader) {
+            let mut parts = Parts::of(&operation.token);
+            parts.via(&control, WAKING, thread.waking_ns);
+            parts.via(&control, WAKEUP, thread.wakeup_ns);
+            parts.via(&control, SWITCH_IN, thread.switch_in_ns);
+            parts.end(&control, EXIT, at_ns);
+        }
+    }
+    if let Err(cause) = pass(&control, &mut operation.token, EXIT, at_ns) {
+        return fail(control, operation, cause);
+    }
+    finish_request(control, operation, at_ns);
+    if operation.token.record != 0 {
+        commit_record(operation.token.record);
+        operation.token.record = 0;
+    }
+    if control.tags() {
+        work_on(tag_of(operation), false);
+    }
+    None
+}

@@ -1,0 +1,201 @@
+//! Operations that are under way while their thread goes on: by `io_submit`, and by a ring.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd, RawFd},
+    ptr::null_mut,
+};
+
+use io_uring::{IoUring, opcode, types::Fd};
+
+/// One operation. Its memory stays where it is until it is done.
+pub struct Transfer {
+    /// Which of the thread's.
+    pub slot: usize,
+    /// Whether it writes.
+    pub writes: bool,
+    /// Where its bytes are.
+    pub memory: *mut u8,
+    /// How many.
+    pub bytes: usize,
+    /// Where in the file.
+    pub at: u64,
+}
+
+/// A way to have operations under way.
+pub trait Queue {
+    /// The operation is made with the next [`Queue::go`].
+    ///
+    /// # Errors
+    /// If there is no room for it.
+    fn push(&mut self, transfer: &Transfer) -> io::Result<()>;
+    /// Makes what was pushed, waits until at least one operation is done, and tells all that are: which, and how many bytes.
+    ///
+    /// # Errors
+    /// If the kernel refuses one of them, or waiting.
+    fn go(&mut self, done: &mut Vec<(usize, io::Result<usize>)>) -> io::Result<()>;
+    /// Waits until none is under way.
+    fn finish(&mut self);
+}
+
+fn result(bytes: i64) -> io::Result<usize> {
+    usize::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(-bytes as i32))
+}
+
+/// Laid out as in `include/uapi/linux/aio_abi.h`, on little-endian machines.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Iocb {
+    data: u64,
+    key: u32,
+    flags_of_transfer: i32,
+    opcode: u16,
+    priority: i16,
+    file: u32,
+    memory: u64,
+    bytes: u64,
+    at: i64,
+    reserved: u64,
+    flags: u32,
+    event_file: u32,
+}
+const IOCB_CMD_PREAD: u16 = 0;
+const IOCB_CMD_PWRITE: u16 = 1;
+
+/// As there.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Event {
+    data: u64,
+    iocb: u64,
+    result: i64,
+    result2: i64,
+}
+
+/// Linux's asynchronous I/O, as libaio has it.
+pub struct Aio {
+    context: libc::c_ulong,
+    file: RawFd,
+    iocbs: Box<[Iocb]>,
+    pushed: Vec<*mut Iocb>,
+    events: Box<[Event]>,
+}
+
+impl Aio {
+    /// For so many operations at once on a file, which stays open for as long.
+    ///
+    /// # Errors
+    /// If the kernel has none (`aio-max-nr`, or built without).
+    pub fn new(file: &File, depth: usize) -> io::Result<Self> {
+        let mut context: libc::c_ulong = 0;
+        // SAFETY: the pointer is to a context, which is 0.
+        if unsafe { libc::syscall(libc::SYS_io_setup, depth as libc::c_long, &raw mut context) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self {
+            context,
+            file: file.as_raw_fd(),
+            iocbs: vec![Iocb::default(); depth].into(),
+            pushed: Vec::with_capacity(depth),
+            events: vec![Event::default(); depth].into(),
+        })
+    }
+}
+
+impl Queue for Aio {
+    fn push(&mut self, transfer: &Transfer) -> io::Result<()> {
+        self.iocbs[transfer.slot] = Iocb {
+            data: transfer.slot as u64,
+            opcode: if transfer.writes { IOCB_CMD_PWRITE } else { IOCB_CMD_PREAD },
+            file: self.file as u32,
+            memory: transfer.memory as u64,
+            bytes: transfer.bytes as u64,
+            at: transfer.at as i64,
+            ..Iocb::default()
+        };
+        self.pushed.push(&raw mut self.iocbs[transfer.slot]);
+        Ok(())
+    }
+    fn go(&mut self, done: &mut Vec<(usize, io::Result<usize>)>) -> io::Result<()> {
+        let mut made = 0;
+        while made < self.pushed.len() {
+            let rest = &mut self.pushed[made..];
+            // SAFETY: the pointers are to iocbs of this queue, whose memory their maker keeps.
+            let taken = unsafe {
+                libc::syscall(libc::SYS_io_submit, self.context, rest.len() as libc::c_long, rest.as_mut_ptr())
+            };
+            made += result(if taken == -1 { -i64::from(errno()) } else { taken })?;
+        }
+        self.pushed.clear();
+        // SAFETY: there is room for as many events.
+        let came = unsafe {
+            let most = self.events.len() as libc::c_long;
+            libc::syscall(
+                libc::SYS_io_getevents,
+                self.context,
+                1 as libc::c_long,
+                most,
+                self.events.as_mut_ptr(),
+                null_mut::<libc::timespec>(),
+            )
+        };
+        let came = result(if came == -1 { -i64::from(errno()) } else { came })?;
+        done.extend(self.events[..came].iter().map(|event| (event.data as usize, result(event.result))));
+        Ok(())
+    }
+    fn finish(&mut self) {
+        // SAFETY: the context is this queue's, and not used any more.
+        unsafe { libc::syscall(libc::SYS_io_destroy, self.context) };
+    }
+}
+
+fn errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}
+
+
+/// io_uring.
+pub struct Ring {
+    ring: IoUring,
+    file: RawFd,
+    under_way: usize,
+}
+
+impl Ring {
+    /// As [`Aio::new`].
+    ///
+    /// # Errors
+    /// If the kernel has none, or forbids it (`kernel.io_uring_disabled`, seccomp).
+    pub fn new(file: &File, depth: usize) -> io::Result<Self> {
+        Ok(Self { ring: IoUring::new(depth as u32)?, file: file.as_raw_fd(), under_way: 0 })
+    }
+}
+
+impl Queue for Ring {
+    fn push(&mut self, transfer: &Transfer) -> io::Result<()> {
+        let (file, bytes) = (Fd(self.file), transfer.bytes as u32);
+        let entry = if transfer.writes {
+            opcode::Write::new(file, transfer.memory, bytes).offset(transfer.at).build()
+        } else {
+            opcode::Read::new(file, transfer.memory, bytes).offset(transfer.at).build()
+        };
+        // SAFETY: file and memory stay until the operation is done.
+        unsafe { self.ring.submission().push(&entry.user_data(transfer.slot as u64)) }.map_err(io::Error::other)?;
+        self.under_way += 1;
+        Ok(())
+    }
+    fn go(&mut self, done: &mut Vec<(usize, io::Result<usize>)>) -> io::Result<()> {
+        self.ring.submit_and_wait(1)?;
+        let before = done.len();
+        done.extend(self.ring.completion().map(|entry| (entry.user_data() as usize, result(entry.result().into()))));
+        self.under_way -= done.len() - before;
+        Ok(())
+    }
+    fn finish(&mut self) {
+        while self.under_way > 0 && self.ring.submit_and_wait(1).is_ok() {
+            self.under_way -= self.ring.completion().count();
+        }
+    }
+}
+
