@@ -315,8 +315,8 @@ pub struct Thread {
     pub file_call_ns: u64,
     /// Key of the asynchronous operation that it submits; 0: none.
     pub submitting: u64,
-    /// Where the call is to put events.
-    pub events: u64,
+    /// Where its program has the next operation that the call is to submit, or wants the events of those that it takes.
+    pub memory: u64,
     /// 1 + slot of the operation that was completed last while it was in the call; 0: none.
     pub reaped: u32,
     /// Stops the compiler from inventing padding.

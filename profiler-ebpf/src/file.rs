@@ -82,7 +82,7 @@ pub fn entered<const D: bool>(control: Phase<D>, registers: u64, number: u64) ->
     match kind {
         CALL_FILE => return begin(control, THREADS | u64::from(thread.tid), thread.tid, at_ns),
         CALL_SUBMIT => submit_all(control, thread, registers, at_ns),
-        CALL_REAP => thread.events = argument(registers, settings::registers_fourth()),
+        CALL_REAP => thread.memory = argument(registers, settings::registers_fourth()),
         _ => thread.reaped = 0,
     }
     None
@@ -105,6 +105,7 @@ fn word(address: u64) -> u64 {
 fn submit_all<const D: bool>(control: Phase<D>, thread: &mut Thread, registers: u64, at_ns: u64) {
     let number = argument(registers, settings::registers_second());
     let mut at = argument(registers, settings::registers_third());
+    thread.memory = at;
     if number > u64::from(AT_ONCE_MOST) {
         count_inside(&control, at_ns, Counter::AtOnceMany);
     }
@@ -121,13 +122,23 @@ fn submit_all<const D: bool>(control: Phase<D>, thread: &mut Thread, registers: 
     }
 }
 
-/// `iomap:iomap_dio_rw_begin`, with the kernel's form of an iocb.
+/// `iomap:iomap_dio_rw_begin`, with the kernel's form of an iocb. A file system above another (overlayfs) puts one of its own in its place:
+/// then this is the next of the call's, in their order.
 #[inline(always)]
 pub fn direct(kernels: u64) -> Fault {
     let thread = maker()?;
-    if thread.file_call == CALL_SUBMIT && settings::kiocb_iocb() != NO_FIELD {
+    if thread.file_call != CALL_SUBMIT {
+        return None;
+    }
+    let next = key_of(word(thread.memory));
+    thread.memory += 8;
+    thread.submitting = next;
+    if settings::kiocb_iocb() != NO_FIELD {
         // Typed, it would be a plain `kiocb`, which is shorter.
-        thread.submitting = key_of(read(kernels, settings::kiocb_iocb()));
+        let own = key_of(read(kernels, settings::kiocb_iocb()));
+        if own != next && socket(own).is_some() {
+            thread.submitting = own;
+        }
     }
     None
 }
@@ -228,7 +239,7 @@ pub fn left<const D: bool>(control: Phase<D>, result: i64) -> Fault {
                 fault = end(control, operation, at_ns);
             }
         }
-        CALL_REAP => reap(control, thread.events, result, at_ns),
+        CALL_REAP => reap(control, thread.memory, result, at_ns),
         CALL_RING => reap_ring(control, thread, at_ns),
         CALL_SUBMIT => {}
         _ => return None,

@@ -37,7 +37,7 @@ pub fn facts(pid: u32, configuration: &Configuration) -> Result<Vec<(String, Str
     Ok(vec![
         ("filesystem".to_owned(), place.system),
         ("filesystem_source".to_owned(), place.source),
-        ("file_device".to_owned(), place.device),
+        ("device".to_owned(), place.device),
     ])
 }
 

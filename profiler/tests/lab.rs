@@ -281,6 +281,9 @@ fn compare(out: &Out, exits: &Exits) {
     assert!(!phases.is_empty());
     let (mut seen, mut ours_ns, mut kernels_ns) = (0, 0, 0);
     for (open_ns, close_ns, reasons) in phases {
+        // The emulated processor itself may lose its own to another process, in the midst of the two: for as long as a scheduler's slice,
+        // which then is the record's alone.
+        let (mut slices, slice_ns) = (1, 10_000_000.0);
         for (reason, (count, total_ns)) in reasons {
             seen += count;
             ours_ns += total_ns;
@@ -303,11 +306,12 @@ fn compare(out: &Out, exits: &Exits) {
             kernels_ns += theirs_ns;
             // Once in a while, an interrupt falls between the two.
             let interrupted_ns = 500_000.0;
-            let apart_ns = total_ns.abs_diff(theirs_ns) as f64;
-            assert!(
-                apart_ns <= between(total_ns, count) + interrupted_ns,
-                "{reason}: {total_ns} ns, by the kernel {theirs_ns}"
-            );
+            let mut over_ns = total_ns.abs_diff(theirs_ns) as f64 - between(total_ns, count) - interrupted_ns;
+            if over_ns > 0.0 && slices > 0 && total_ns < theirs_ns {
+                slices -= 1;
+                over_ns -= slice_ns;
+            }
+            assert!(over_ns <= 0.0, "{reason}: {total_ns} ns, by the kernel {theirs_ns}");
         }
     }
     let apart_ns = ours_ns.abs_diff(kernels_ns) as f64;

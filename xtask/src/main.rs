@@ -51,7 +51,7 @@ enum Task {
         /// Install nothing: say what is missing and how it is brought
         #[arg(long)]
         no_install: bool,
-        /// All cases, not only the half chosen for speed
+        /// All cases, not only those chosen for speed
         #[arg(long)]
         full: bool,
         /// Instead: compare configurations with themselves, forty times

@@ -14,7 +14,9 @@ use aya::{
     programs::{Program, ProgramError},
 };
 use aya_log::EbpfLogger;
-use profiler_common::{CALL_CONTROL, CALL_FILE, CALL_POLL, CALL_REAP, CALL_RECEIVE, CALL_RING, CALL_SEND, CALL_SUBMIT, Control, Counter};
+use profiler_common::{
+    CALL_CONTROL, CALL_FILE, CALL_POLL, CALL_REAP, CALL_RECEIVE, CALL_RING, CALL_SEND, CALL_SUBMIT, Control, Counter,
+};
 
 use super::{Limits, Offsets, Options, layouts::Records, mapped::MappedArray, tables::Tables, tracefs, vcpus::Reasons};
 use crate::{

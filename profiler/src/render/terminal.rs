@@ -123,7 +123,7 @@ pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
         }
         if stage.direction != direction {
             direction = &stage.direction;
-            table.add_row(vec![Cell::new(direction)]);
+            table.add_row(vec![Cell::new(if of_files(configuration) { "operation" } else { direction })]);
         }
         let optional = |value: Option<f64>| value.map_or("–".to_owned(), micros);
         table.add_row(vec![
@@ -164,13 +164,14 @@ pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
     if configuration.lateness_ns_per_op > 0.0 {
         table.add_row(vec![Cell::new("intended → call"), number(micros(configuration.lateness_ns_per_op))]);
     }
+    let by = if of_files(configuration) { "the program" } else { "the client" };
     table.add_row(vec![
-        Cell::new("latency, traced phases, by the client"),
+        Cell::new(format!("latency, traced phases, by {by}")),
         number(micros(latency)),
         number(spread(configuration.traced_latency.ci95_ns)),
     ]);
     table.add_row(vec![
-        Cell::new("latency, detached phases, by the client"),
+        Cell::new(format!("latency, detached phases, by {by}")),
         number(micros(configuration.latency.mean_ns)),
         number(spread(configuration.latency.ci95_ns)),
         number(""),
@@ -185,6 +186,11 @@ pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
         let _ = writeln!(text, "INCOMPLETE: {reason}");
     }
     text
+}
+
+/// Whether its operations are a file's, which no client asks for.
+fn of_files(configuration: &ConfigurationResult) -> bool {
+    configuration.stages.iter().any(|stage| points::is_of_files(&stage.from.point))
 }
 
 /// The largest stages of the slowest requests.
@@ -203,8 +209,7 @@ fn tail(configuration: &ConfigurationResult, look: Look) -> String {
             Cell::new(&stage.label),
         ]);
     }
-    let of_files = configuration.stages.iter().any(|stage| points::is_of_files(&stage.from.point));
-    let ends = if of_files { "enter → exit" } else { "send → received" };
+    let ends = if of_files(configuration) { "enter → exit" } else { "send → received" };
     table.add_row(vec![Cell::new(format!("  all stages, {ends}")), number(micros(total)), number(n)]);
     lines(&table)
 }
@@ -237,7 +242,13 @@ pub fn summary(result: &RunResult, look: Look) -> String {
         ("client's turn-around µs", |c| micros(c.turnaround_ns_per_op)),
         ("virtax's CPU, of one core", |c| percent(c.agent_cpu_share)),
     ];
+    let files = result.configurations.iter().any(of_files);
     for (name, value) in rows {
+        let name = match *name {
+            "requests followed" if files => "operations followed",
+            "client's turn-around µs" if files => "between operations µs",
+            other => other,
+        };
         let mut row = vec![Cell::new(name)];
         row.extend(result.configurations.iter().map(|configuration| number(value(configuration))));
         table.add_row(row);

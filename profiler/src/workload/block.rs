@@ -11,6 +11,9 @@ pub struct Block;
 /// What transfers past the page cache are multiples of.
 const SECTOR: u64 = 512;
 
+/// Bytes of memory that operations may take at once.
+const MEMORY_MOST: u64 = 1 << 30;
+
 /// What a disk writes at least.
 const SLOWEST_MIB_PER_S: u64 = 10;
 
@@ -104,6 +107,11 @@ impl Workload for Block {
         if number(settings, "sync-every") > 0 && settings["kind"] == "read" {
             return Err(Error::Usage("`sync-every` needs writes: give `kind=write` or `kind=mixed`".to_owned()));
         }
+        let under_way = wanted * number(settings, "depth");
+        if under_way > MEMORY_MOST {
+            let why = format!("operations under way at once would take {} MiB of memory", under_way >> 20);
+            return Err(Error::Usage(format!("{why}: give fewer `threads`, less `depth` or `bytes`")));
+        }
         if settings["engine"] == "sync" && number(settings, "depth") > 1 {
             let why = "a call that returns when it is done is one at a time: give `engine=libaio` or `engine=io-uring`";
             return Err(Error::Usage(why.to_owned()));
@@ -141,5 +149,29 @@ impl Workload for Block {
     }
     fn residual_limit(&self) -> f64 {
         0.05
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{by_name, tests::parse_of};
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        let block = by_name("block").unwrap();
+        let refused: &[&[&str]] = &[
+            &["depth=2"],
+            &["engine=aio"],
+            &["engine=libaio", "kind=write", "sync-every=1"],
+            &["sync-every=1"],
+            &["bytes=100"],
+            &["size=1", "threads=200", "bytes=8192"],
+            &["engine=io-uring", "depth=129"],
+            &["engine=io-uring", "depth=128", "bytes=16777216"],
+        ];
+        let said =
+            refused.iter().map(|pairs| format!("{:<44} {}", pairs.join(" "), parse_of(block, pairs).unwrap_err()));
+        insta::assert_snapshot!(said.collect::<Vec<_>>().join("\n"));
+        assert!(parse_of(block, &["engine=libaio", "depth=128", "threads=4"]).is_ok());
     }
 }

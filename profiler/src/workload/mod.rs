@@ -215,9 +215,13 @@ mod tests {
 
     use super::*;
 
-    fn parse(pairs: &[&str]) -> Result<Settings> {
+    pub fn parse_of(workload: &dyn Workload, pairs: &[&str]) -> Result<Settings> {
         let pairs: Vec<String> = pairs.iter().map(|pair| (*pair).to_owned()).collect();
-        parse_settings(by_name("tcp-rr").unwrap(), &pairs)
+        parse_settings(workload, &pairs)
+    }
+
+    fn parse(pairs: &[&str]) -> Result<Settings> {
+        parse_of(by_name("tcp-rr").unwrap(), pairs)
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use crate::common::{Feature, Out, Traces, alone, check, has, of, run_workload, succeed, text, virtax, wait_until};
+use crate::common::{
+    Feature, Out, Traces, alone, check, full, has, of, run_workload, succeed, text, virtax, wait_until,
+};
 use profiler::{
     counts::{PhaseKind, Repetition},
     result::{ConfigurationResult, StageResult},
@@ -203,8 +205,13 @@ fn bios_are_those_that_the_kernel_records() {
     if !has(Feature::Probes) {
         return;
     }
+    let all = [&[][..], &["engine=libaio", "depth=8"], &["engine=io-uring", "depth=8"]];
+    all[..if full() { 3 } else { 2 }].iter().for_each(|settings| compare_with_kernel(settings));
+}
+
+fn compare_with_kernel(settings: &[&str]) {
     let (trace, out) = (Trace::start(), Out::new());
-    run(&out, "native", &[]);
+    run(&out, "native", settings);
     let (queued, done) = trace.read();
     drop(trace);
     let repetitions = fs::read_to_string(out.path().join("repetitions.jsonl")).unwrap();
@@ -228,6 +235,50 @@ fn bios_are_those_that_the_kernel_records() {
         compared += 1;
     }
     assert!(compared >= 2, "{compared} phases");
+}
+
+/// However many of a thread's are under way: each has a beginning, bios and an end of its own, and with several threads none is taken for
+/// another's.
+#[test]
+fn asynchronous_operations_are_each_followed() {
+    let _alone = alone();
+    if !has(Feature::Probes) {
+        return;
+    }
+    let all = [
+        ["engine=io-uring", "kind=read", "threads=1", "depth=1"],
+        ["engine=io-uring", "kind=mixed", "threads=1", "depth=8"],
+        ["engine=libaio", "kind=read", "threads=2", "depth=16"],
+    ];
+    for settings in all {
+        let result = run(&Out::new(), "native", &settings);
+        let native = of(&result, "native");
+        check(native);
+        for (from, to) in [("issue", "complete"), ("complete", "exit"), ("exit", "enter")] {
+            let found = count(native, from, to);
+            assert!((found - 1.0).abs() < 0.05, "{settings:?}: {from} → {to}: {found}");
+        }
+        assert_eq!(native.counters["too_many_operations_at_once"], 0);
+    }
+    // Without a tracepoint's types, too.
+    let untyped = ["--in", "native", "--probes", "raw_tp", "--set", "engine=libaio", "--set", "depth=8"];
+    check(of(&run_workload("block", &Out::new(), &[&untyped, &SHORT[..]].concat()), "native"));
+}
+
+/// On the layers of a container, and on memory, where operations are done before their submission returns.
+#[test]
+fn asynchronous_operations_in_containers() {
+    let _alone = alone();
+    if !has(Feature::Probes) || !has(Feature::Docker) {
+        return;
+    }
+    let before = Traces::now();
+    let result = run(&Out::new(), "docker:net=host,docker:net=host,fs=tmpfs", &["engine=libaio", "depth=4"]);
+    result.configurations.iter().for_each(check);
+    assert_eq!(before, Traces::now());
+    let [layer, memory] = &result.configurations[..] else { panic!("{}", result.configurations.len()) };
+    assert!(count(layer, "issue", "complete") > 0.9 && memory.counters["bios"] == 0);
+    assert!((count(memory, "enter", "exit") - 1.0).abs() < 0.02, "{:#?}", memory.stages);
 }
 
 /// What cannot be is said, with the place; and nothing stays.
@@ -255,6 +306,12 @@ fn files_that_cannot_be_are_explained() {
     nix::mount::umount(small.path()).unwrap();
     assert!(code == Some(5) && words.contains("cannot fill a file in") && words.contains("No space left"), "{words}");
     assert_eq!(left, 0);
+    // A file system that may only be read.
+    nix::mount::mount(Some("none"), small.path(), Some("tmpfs"), nix::mount::MsFlags::MS_RDONLY, Some("size=2m"))
+        .unwrap();
+    let (code, words) = said(small.path());
+    nix::mount::umount(small.path()).unwrap();
+    assert!(code == Some(5) && words.contains("cannot make a file in") && words.contains("Read-only"), "{words}");
     let (code, words) = said(closed.path());
     assert!(
         code == Some(5) && words.contains("cannot make a file in") && words.contains("Permission denied"),

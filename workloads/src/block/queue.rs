@@ -154,7 +154,6 @@ fn errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
-
 /// io_uring.
 pub struct Ring {
     ring: IoUring,
@@ -198,4 +197,3 @@ impl Queue for Ring {
         }
     }
 }
-

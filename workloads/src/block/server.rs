@@ -176,10 +176,10 @@ fn go_direct(file: &File, folder: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use super::*;
 
-    pub fn options(threads: u32, order: Order) -> Options {
+    pub(in super::super) fn options(threads: u32, order: Order) -> Options {
         Options {
             listen: "127.0.0.1:0".parse().unwrap(),
             folder: std::env::temp_dir(),

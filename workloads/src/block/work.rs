@@ -117,9 +117,7 @@ pub fn work(options: &Options, index: u32, file: &File, shared: &Shared, worker:
     };
     match options.engine {
         Engine::Sync => making.one_by_one(file),
-        Engine::Libaio => {
-            making.queued(&mut Aio::new(file, options.depth).map_err(|error| none("libaio", &error))?)
-        }
+        Engine::Libaio => making.queued(&mut Aio::new(file, options.depth).map_err(|error| none("libaio", &error))?),
         Engine::IoUring => {
             making.queued(&mut Ring::new(file, options.depth).map_err(|error| none("io_uring", &error))?)
         }
@@ -260,6 +258,41 @@ mod tests {
                 continue;
             }
             assert_eq!(worker.used(), 8);
+        }
+    }
+
+    /// As a container's seccomp filter does: the call is refused.
+    fn forbid(call: libc::c_long) {
+        let instruction = |code: u32, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+        let mut filter = [
+            // The call's number is the first word of what the filter is given.
+            instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+            instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, call as u32),
+            instruction(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+            instruction(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+        // SAFETY: the program is whole, and read during the call only. Both are the current thread's alone.
+        unsafe {
+            assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+            assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program), 0);
+        }
+    }
+
+    #[test]
+    fn an_engine_that_is_forbidden_is_named() {
+        for (engine, call, name) in
+            [(Engine::Libaio, libc::SYS_io_setup, "libaio"), (Engine::IoUring, libc::SYS_io_uring_setup, "io_uring")]
+        {
+            let said = std::thread::spawn(move || {
+                let options = Options { engine, ..options(1, Order::Random) };
+                let file = make_file(&options).unwrap();
+                forbid(call);
+                work(&options, 0, &file, &Shared::default(), &Worker::new(1)).unwrap_err().to_string()
+            });
+            let said = said.join().unwrap();
+            assert!(said.starts_with(name) && said.contains("not permitted"), "{said}");
+            assert!(said.ends_with("`engine=sync` can"), "{said}");
         }
     }
 }
