@@ -84,6 +84,8 @@ counters! {
     LongRequests = "requests_of_too_many_bios",
     /// Calls that began or ended more operations than are looked at: the rest are not followed.
     AtOnceMany = "too_many_operations_at_once",
+    /// Operations that a worker of io_uring's made in the stead of who submitted them.
+    ByWorkers = "operations_by_workers",
     /// Requests that a device's driver gave back, to be issued again.
     Requeues = "requeues",
     /// Threads whose slot was taken over by another.

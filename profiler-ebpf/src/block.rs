@@ -11,10 +11,11 @@ use aya_ebpf::{
 use profiler_common::{
     Counter, EMPTY, SLOTS, Socket, Tag,
     point::{AT_BIO, AT_COMPLETE, AT_INSERT, AT_ISSUE, ENTER, EXIT, at_disk, disk_of},
+    state::RUNNING,
 };
 
 use crate::{
-    file::{fail, is_under_way, of_current},
+    file::{fail, is_asynchronous, is_under_way, of_current},
     kernel::{Kernel, read},
     maps::{count, count_inside, disk, fetch_add, now, thread},
     path::{Fault, tag_of},
@@ -272,8 +273,11 @@ fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64) 
         at_ns,
     };
     if control.tags() {
-        // What is done from now on, by whoever wakes the thread and by itself, is done after the disk's part.
-        if let Some(thread) = thread(operation.reader) {
+        // What is done from now on, by whoever wakes the thread and by itself, is done after the disk's part. A thread that works
+        // for another operation meanwhile goes on with that.
+        if let Some(thread) =
+            thread(operation.reader).filter(|thread| !is_asynchronous(operation) || thread.state != RUNNING)
+        {
             thread.tag = tag_at(operation, at_disk(AT_COMPLETE, entry.disk as u8));
         }
     }

@@ -42,6 +42,12 @@ pub fn fail<const D: bool>(control: Phase<D>, operation: &mut Socket, cause: Cou
     fault
 }
 
+/// Whether an operation's thread goes on while it is under way.
+#[inline(always)]
+pub fn is_asynchronous(operation: &Socket) -> bool {
+    operation.key & ASYNCHRONOUS == ASYNCHRONOUS
+}
+
 /// The current thread, if it makes operations.
 #[inline(always)]
 fn maker() -> Option<&'static mut Thread> {
@@ -125,30 +131,30 @@ fn submit_all<const D: bool>(control: Phase<D>, thread: &mut Thread, registers: 
 /// `iomap:iomap_dio_rw_begin`, with the kernel's form of an iocb. A file system above another (overlayfs) puts one of its own in its place:
 /// then this is the next of the call's, in their order.
 #[inline(always)]
-pub fn direct(kernels: u64) -> Fault {
+pub fn direct<const D: bool>(control: Phase<D>, kernels: u64) -> Fault {
     let thread = maker()?;
     if thread.file_call != CALL_SUBMIT {
         return None;
     }
-    let next = key_of(word(thread.memory));
+    let mut key = key_of(word(thread.memory));
     thread.memory += 8;
-    thread.submitting = next;
     if settings::kiocb_iocb() != NO_FIELD {
         // Typed, it would be a plain `kiocb`, which is shorter.
         let own = key_of(read(kernels, settings::kiocb_iocb()));
-        if own != next && socket(own).is_some() {
-            thread.submitting = own;
+        if own != key && socket(own).is_some() {
+            key = own;
         }
     }
+    turn_to(control, thread, key);
     None
 }
 
 /// `io_submit_one`: until the next one, or the end of the call, the thread works for this operation.
 #[inline(always)]
-pub fn submits(iocb: u64) -> Fault {
+pub fn submits(control: Phase<true>, iocb: u64) -> Fault {
     let thread = maker()?;
     if thread.file_call == CALL_SUBMIT {
-        thread.submitting = key_of(iocb);
+        turn_to(control, thread, key_of(iocb));
     }
     None
 }
@@ -156,7 +162,19 @@ pub fn submits(iocb: u64) -> Fault {
 /// What a ring's program calls an operation may be a small number, the same in another ring: both together.
 #[inline(always)]
 fn in_ring(ring: u64, name: u64) -> u64 {
-    name ^ ring << 12
+    // Places are found by the low half: the rings' differing bits are to reach all of it (Knuth's multiplicative hash, 64 bits).
+    name ^ (ring >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 19
+}
+
+/// The thread works for an operation from now on.
+#[inline(always)]
+fn turn_to<const D: bool>(control: Phase<D>, thread: &mut Thread, key: u64) {
+    thread.submitting = key;
+    if control.tags() {
+        if let Some(operation) = socket(key) {
+            work_on(tag_of(operation), false);
+        }
+    }
 }
 
 /// `io_uring:io_uring_submit_req`: as [`submits`]. With several in one call, all began with it.
@@ -269,6 +287,25 @@ fn reap<const D: bool>(control: Phase<D>, events: u64, result: i64, at_ns: u64) 
     }
 }
 
+/// `io_uring:io_uring_cqring_wait`: what is done from now on, in its waits, is for none that it submitted.
+#[inline(always)]
+pub fn ring_waits(control: Phase<true>) -> Fault {
+    let thread = maker()?;
+    thread.submitting = 0;
+    if control.tags() {
+        work_on(Tag::default(), false);
+    }
+    None
+}
+
+/// `io_uring:io_uring_queue_async_work`: a worker of the ring's makes the operation, whose bios then are that one's.
+#[inline(always)]
+pub fn by_worker(control: Phase<true>) -> Fault {
+    maker()?;
+    count_inside(&control, now(), Counter::ByWorkers);
+    None
+}
+
 /// `io_uring:io_uring_complete`: the completion lies in the ring. Whoever is in a call for it sees it when that returns; else it
 /// has it now.
 #[inline(always)]
@@ -293,7 +330,9 @@ fn reap_ring<const D: bool>(control: Phase<D>, thread: &mut Thread, at_ns: u64) 
         thread.reaped = core::mem::take(&mut operation.next);
         operation_ends(slot, at_ns);
     }
-    count_inside(&control, at_ns, Counter::AtOnceMany);
+    if thread.reaped != 0 {
+        count_inside(&control, at_ns, Counter::AtOnceMany);
+    }
 }
 
 #[inline(always)]

@@ -102,7 +102,7 @@ tracepoints! {
         => |ctx, control, K| file::entered(control, ctx.arg(0), ctx.arg(1));
     file_return_typed, file_return_raw | file_return_plain_typed, file_return_plain_raw: "sys_exit"
         => |ctx, control, K| file::left(control, ctx.arg(1));
-    submit_typed, submit_raw: "iomap_dio_rw_begin" => |ctx, _control, K| file::direct(ctx.arg(0));
+    submit_typed, submit_raw: "iomap_dio_rw_begin" => |ctx, control, K| file::direct(control, ctx.arg(0));
     bio_typed, bio_raw | bio_plain_typed, bio_plain_raw: "block_bio_queue"
         => |ctx, control, K| block::queued::<K, _>(control, ctx.arg(0));
     split_typed, split_raw: "block_split" => |ctx, control, K| block::split(control, ctx.arg(0));
@@ -190,6 +190,8 @@ records! {
         field(&ctx, settings::ring_submit_older_ctx()),
         field(&ctx, settings::ring_submit_older_data()),
     );
+    ring_wait_record: "io_uring_cqring_wait" => |_ctx, control| file::ring_waits(control);
+    ring_worker_record: "io_uring_queue_async_work" => |_ctx, control| file::by_worker(control);
     ring_complete_record: "io_uring_complete" => |ctx, control| file::ring_completed(
         control,
         field(&ctx, settings::ring_complete_ctx()),
@@ -259,11 +261,11 @@ pub fn received_kretprobe(ctx: RetProbeContext) -> u32 {
 // `io_submit_one(ctx, user_iocb, compat)`
 #[fentry(function = "io_submit_one")]
 pub fn submit_fentry(ctx: FEntryContext) -> i32 {
-    follow!(ctx, "io_submit_one", true, _control => file::submits(ctx.arg(1)))
+    follow!(ctx, "io_submit_one", true, control => file::submits(control, ctx.arg(1)))
 }
 #[kprobe]
 pub fn submit_kprobe(ctx: ProbeContext) -> u32 {
-    follow!(ctx, "io_submit_one", true, _control => ctx.arg(1).and_then(file::submits))
+    follow!(ctx, "io_submit_one", true, control => ctx.arg(1).and_then(|iocb| file::submits(control, iocb)))
 }
 
 #[cfg(not(test))]

@@ -2,10 +2,14 @@
 //! kernel's hooks it is seen, best first. Probes are rows of it; nothing else knows how one is attached.
 
 mod kinds;
+mod lookup;
 
 use profiler_common::point as number;
 
-pub use self::kinds::{Alternative, Hook, Number, Point, Probe, Set};
+pub use self::{
+    kinds::{Alternative, Hook, Number, Point, Probe, Set},
+    lookup::{READER, all, by_name, by_number, is_legal, is_of_files, is_own_work, reader},
+};
 
 /// The alternatives of a probe, by its programs' common name; with `plain`, each has its plain program as well.
 macro_rules! hooks {
@@ -331,6 +335,20 @@ pub const PROBES: &[Probe] = &[
         points: &[],
     },
     Probe {
+        name: "ring-wait",
+        set: Set::File,
+        without: Some("bios of io_uring's second tries are taken for the last operation's"),
+        alternatives: &[only("ring_wait_record", record!("io_uring/io_uring_cqring_wait"))],
+        points: &[],
+    },
+    Probe {
+        name: "ring-worker",
+        set: Set::File,
+        without: Some("operations that io_uring's workers make are not counted"),
+        alternatives: &[only("ring_worker_record", record!("io_uring/io_uring_queue_async_work"))],
+        points: &[],
+    },
+    Probe {
         name: "ring-complete",
         set: Set::File,
         without: Some("operations by io_uring are not followed"),
@@ -409,65 +427,6 @@ pub const PROBES: &[Probe] = &[
         points: &[point(Number::Fixed(number::EXIT), "exit", "call → thread", &["enter"])],
     },
 ];
-
-/// What the reader of a socket did while a message waited in it or its answer was made: numbers, names as ends of parts,
-/// and what they mean.
-pub const READER: &[(u8, &str, &str)] = &[
-    (number::READER_BLOCKED, "blocked", "asleep, and nobody had begun to wake it"),
-    (number::READER_WAKING, "waking", "being woken, on no run queue yet"),
-    (number::READER_RUNNABLE, "run-queue", "waiting for a CPU"),
-    (number::READER_THROTTLED, "throttled", "kept from running by the CPU quota of its group"),
-    (number::READER_ELSEWHERE, "other-requests", "working on other requests"),
-    (number::READER_HERE, "own-work", "working on this request, or turning to it"),
-    (number::READER_IN_CALL, "own-call", "in the system call that ends the stage"),
-];
-
-/// What the reader of a socket did, by the name of the part that it ends.
-#[must_use]
-pub fn reader(name: &str) -> Option<&'static str> {
-    READER.iter().find(|(_, found, _)| *found == name).map(|(.., meaning)| *meaning)
-}
-
-/// Whether the reader of a socket worked for the request itself in this part of a stage.
-#[must_use]
-pub fn is_own_work(name: &str) -> bool {
-    matches!(name, "own-work" | "own-call")
-}
-
-/// All points.
-pub fn all() -> impl Iterator<Item = &'static Point> {
-    PROBES.iter().flat_map(|probe| probe.points)
-}
-
-/// The point with this name.
-#[must_use]
-pub fn by_name(name: &str) -> Option<&'static Point> {
-    all().find(|point| point.name == name)
-}
-
-/// The point with this number in the kernel, and the index of its device if it has one.
-#[must_use]
-pub fn by_number(number: u8) -> Option<(&'static Point, Option<u8>)> {
-    let (wanted, device) = match (number::device_of(number), number::disk_of(number)) {
-        (Some((what, device)), _) => (Number::Device(what), Some(device)),
-        (None, Some((what, disk))) => (Number::Disk(what), Some(disk)),
-        (None, None) => (Number::Fixed(number), None),
-    };
-    all().find(|point| point.number == wanted).map(|point| (point, device))
-}
-
-/// Whether a point is one of file operations, which have no client and no server.
-#[must_use]
-pub fn is_of_files(name: &str) -> bool {
-    let of_files = PROBES.iter().filter(|probe| matches!(probe.set, Set::File | Set::FileDetail));
-    of_files.flat_map(|probe| probe.points).any(|point| point.name == name)
-}
-
-/// Whether a request may pass from one point to the other.
-#[must_use]
-pub fn is_legal(from: &str, to: &str) -> bool {
-    by_name(from).is_some_and(|point| point.successors.contains(&to))
-}
 
 #[cfg(test)]
 mod tests {

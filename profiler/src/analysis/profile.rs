@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     layers::{Lookup, Rules, UNMATCHED, USER},
-    statistics::share_interval,
+    statistics::{mean, share_interval},
     waterfall::{Row, Waterfall},
 };
 use crate::{
@@ -140,8 +140,31 @@ pub fn row_of(rows: &[Row], frames: &[Frame], sample: &Sample) -> Option<(usize,
     find(from).map(|row| (row, side))
 }
 
-/// Counts of samples by layer, of one row.
-type Counts = BTreeMap<String, u64>;
+/// What no sample shows of a row's time, by name, where an operation mostly waits while nobody works for it: for its disk; in a queue,
+/// or to be woken and to run. `None`: somebody works at any time, which samples divide.
+#[must_use]
+pub fn unseen(row: &Row) -> Option<&'static str> {
+    match (row.key.from.point.as_str(), row.key.to.point.as_str()) {
+        ("issue" | "bio", "complete") => Some("device"),
+        ("bio", "issue") | ("bio" | "issue" | "complete", "exit") => Some("waiting"),
+        _ => None,
+    }
+}
+
+/// The share of a row's time in which somebody worked for its operation; `worked_ns`: CPU time of its samples, ns per operation.
+#[must_use]
+pub fn worked_share(worked_ns: f64, row_ns: f64) -> f64 {
+    if row_ns > 0.0 { (worked_ns / row_ns).min(1.0) } else { 1.0 }
+}
+
+/// Samples of one row.
+#[derive(Debug, Clone, Default)]
+struct Counts {
+    /// How many of each layer.
+    layers: BTreeMap<String, u64>,
+    /// Their CPU time, ns.
+    ns: f64,
+}
 
 /// Computes it from a configuration's profiles, all of rounds that the waterfall has.
 #[must_use]
@@ -152,13 +175,16 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Prof
     if profiles.is_empty() {
         return found;
     }
-    let mut pooled: Vec<Counts> = vec![Counts::new(); waterfall.rows.len()];
-    let mut by_round: BTreeMap<u32, Vec<Counts>> = BTreeMap::new();
+    let none = vec![Counts::default(); waterfall.rows.len()];
+    let mut pooled = none.clone();
+    // With the operations of their round.
+    let mut by_round: BTreeMap<u32, (Vec<Counts>, u64)> = BTreeMap::new();
     let mut cpu: BTreeMap<(String, String), (u64, f64)> = BTreeMap::new();
     let mut kernel = (0u64, BTreeMap::<String, (u64, f64)>::new());
     let operations = profiles.iter().map(|profile| profile.operations).sum::<u64>().max(1) as f64;
     for profile in &profiles {
-        let of_round = by_round.entry(profile.round).or_insert_with(|| vec![Counts::new(); waterfall.rows.len()]);
+        let (of_round, operations_of_round) = by_round.entry(profile.round).or_insert_with(|| (none.clone(), 0));
+        *operations_of_round += profile.operations;
         let mut lookup = Lookup::new(rules);
         let scale = scales(profile);
         for sample in &profile.samples {
@@ -178,12 +204,14 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Prof
             if side == Side::Own {
                 found.on_path += sample.count;
                 for counts in [&mut pooled[row], &mut of_round[row]] {
-                    *counts.entry(layer.to_owned()).or_default() += sample.count;
+                    *counts.layers.entry(layer.to_owned()).or_default() += sample.count;
+                    counts.ns += sample.ns * scale(sample);
                 }
             }
         }
     }
-    found.stages = waterfall.rows.iter().zip(&pooled).map(|(row, counts)| stage_layers(row, counts, None)).collect();
+    let in_all = |(row, counts)| stage_layers(row, counts, operations, None);
+    found.stages = waterfall.rows.iter().zip(&pooled).map(in_all).collect();
     for (index, round) in waterfall.rounds.iter().enumerate() {
         if let Some(counts) = by_round.get(&round.round) {
             found.rounds.insert(round.round, round_layers(waterfall, index, counts, &found.stages));
@@ -258,17 +286,33 @@ fn waits(row: &Row, round: Option<usize>) -> (Vec<LayerShare>, f64) {
     (waits, work.max(0.0))
 }
 
-fn stage_layers(row: &Row, counts: &Counts, round: Option<usize>) -> Vec<LayerShare> {
-    let all: u64 = counts.values().sum();
-    let (mut layers, work) = waits(row, round);
-    if all == 0 {
+/// What is known of `count` samples that came by chance (Poisson, by its normal approximation), as parts of as many: 95 % interval.
+fn by_chance(count: u64) -> [f64; 2] {
+    let reach = 1.96 / (count.max(1) as f64).sqrt();
+    [(1.0 - reach).max(0.0), 1.0 + reach]
+}
+
+fn stage_layers(row: &Row, counts: &Counts, operations: f64, round: Option<usize>) -> Vec<LayerShare> {
+    let all: u64 = counts.layers.values().sum();
+    let (mut layers, mut work) = waits(row, round);
+    let unseen = unseen(row);
+    if let Some(name) = unseen {
+        let row_ns = round.map_or_else(|| mean(&row.rounds_ns), |round| row.rounds_ns[round]);
+        work = worked_share(counts.ns / operations, row_ns);
+        let [low, high] = by_chance(all).map(|end| (work * end).min(1.0));
+        let ci95 = (all > 0).then_some([1.0 - high, 1.0 - low]);
+        layers.push(LayerShare { layer: name.to_owned(), share: 1.0 - work, ci95, samples: 0 });
+    } else if all == 0 {
         return Vec::new();
     }
-    layers.extend(counts.iter().map(|(layer, count)| LayerShare {
-        layer: layer.clone(),
-        share: work * *count as f64 / all as f64,
-        ci95: share_interval(*count, all).map(|interval| interval.map(|end| work * end)),
-        samples: *count,
+    layers.extend(counts.layers.iter().map(|(layer, count)| {
+        let share = work * *count as f64 / all as f64;
+        let interval = match unseen {
+            // How much is work is known from the samples as well.
+            Some(_) => Some(by_chance(*count).map(|end| (share * end).min(1.0))),
+            None => share_interval(*count, all).map(|interval| interval.map(|end| work * end)),
+        };
+        LayerShare { layer: layer.clone(), share, ci95: interval, samples: *count }
     }));
     layers.sort_by(|a, b| b.share.total_cmp(&a.share));
     layers
@@ -279,7 +323,7 @@ fn stage_layers(row: &Row, counts: &Counts, round: Option<usize>) -> Vec<LayerSh
 fn round_layers(
     waterfall: &Waterfall,
     round: usize,
-    counts: &[Counts],
+    (counts, operations): &(Vec<Counts>, u64),
     pooled: &[Vec<LayerShare>],
 ) -> BTreeMap<String, f64> {
     let mut layers: BTreeMap<String, f64> = BTreeMap::new();
@@ -289,7 +333,7 @@ fn round_layers(
             *layers.entry("unsampled".to_owned()).or_default() += ns;
             continue;
         }
-        let own = stage_layers(row, counts, Some(round));
+        let own = stage_layers(row, counts, (*operations).max(1) as f64, Some(round));
         for share in if own.is_empty() { pooled } else { &own } {
             *layers.entry(share.layer.clone()).or_default() += ns * share.share;
         }

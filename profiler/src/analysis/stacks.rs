@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{
     describe::direction,
     layers::{Lookup, Rules},
-    profile::{GUEST, SWITCHING, Side, cpu_role, row_of, scales},
+    profile::{GUEST, SWITCHING, Side, cpu_role, row_of, scales, unseen, worked_share},
     waterfall::{Row, Waterfall},
 };
 use crate::{
@@ -108,6 +108,8 @@ type Below = BTreeMap<Vec<Named>, f64>;
 pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Stacks {
     let mut own: Vec<Below> = vec![Below::new(); waterfall.rows.len()];
     let mut wakers: Vec<Below> = own.clone();
+    // CPU time of each row's own samples, ns per operation.
+    let mut worked_ns = vec![0.0; waterfall.rows.len()];
     let mut cpu = Below::new();
     let operations = profiles.iter().map(|profile| profile.operations).sum::<u64>().max(1) as f64;
     for profile in profiles {
@@ -128,6 +130,9 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Stac
             of_role.extend(below.iter().cloned());
             *cpu.entry(of_role).or_default() += sample.ns * scale(sample) / operations;
             if let Some((row, side)) = row_of(&waterfall.rows, &profile.frames, sample) {
+                if side == Side::Own {
+                    worked_ns[row] += sample.ns * scale(sample) / operations;
+                }
                 let side = if side == Side::Own { &mut own } else { &mut wakers };
                 *side[row].entry(below.clone()).or_default() += sample.ns;
             }
@@ -137,8 +142,13 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Stac
     let latency = waterfall
         .rows
         .iter()
+        .zip(worked_ns)
         .zip(own.iter().zip(&wakers))
-        .flat_map(|(row, (own, wakers))| latency_of(row, waterfall.has_inside(), own, wakers))
+        .flat_map(|((row, worked_ns), (own, wakers))| {
+            // Without any sample, nothing is known of what is none.
+            let worked_ns = (!profiles.is_empty()).then_some(worked_ns);
+            latency_of(row, waterfall.has_inside(), worked_ns, own, wakers)
+        })
         .collect();
     for profile in profiles {
         for state in profile.states.iter().filter(|state| state.state == SWITCHING) {
@@ -173,7 +183,7 @@ fn divide(base: &[Named], below: &Below, ns: f64, into: &mut Vec<Weighted>) {
     }
 }
 
-fn latency_of(row: &Row, inside_known: bool, own: &Below, wakers: &Below) -> Vec<Weighted> {
+fn latency_of(row: &Row, inside_known: bool, worked_ns: Option<f64>, own: &Below, wakers: &Below) -> Vec<Weighted> {
     let ns = crate::analysis::statistics::mean(&row.rounds_ns);
     let base = stage_frames(row, inside_known);
     let mut stacks = Vec::new();
@@ -190,6 +200,15 @@ fn latency_of(row: &Row, inside_known: bool, own: &Below, wakers: &Below) -> Vec
             divide(&frames, wakers, part_ns, &mut stacks);
         } else {
             stacks.push(Weighted { frames, ns: part_ns });
+        }
+    }
+    if let (Some(name), Some(worked_ns)) = (unseen(row), worked_ns) {
+        work = ns * worked_share(worked_ns, ns);
+        let mut frames = base.clone();
+        frames.push(Named { name: name.to_owned(), layer: Some(name.to_owned()) });
+        stacks.push(Weighted { frames, ns: ns - work });
+        if own.is_empty() {
+            return stacks;
         }
     }
     divide(&base, own, work, &mut stacks);

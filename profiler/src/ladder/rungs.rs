@@ -83,6 +83,7 @@ const STORAGE: &[Rung] = &[
     rung("bind mount", "ns:net=host,fs=bind", &[]),
     rung("overlayfs", "ns:net=host,fs=overlay", &["overlayfs"]),
     rung("Docker, host network", "docker:net=host", &[]),
+    Rung { on: Some("bind mount"), ..rung("Docker volume", "docker:net=host,fs=volume", &[]) },
 ];
 
 /// The rungs of an order, from below.

@@ -337,6 +337,15 @@ fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResu
             result.conservation_percent
         ));
     }
+    for (counter, what) in [
+        (Counter::SocketTable, "sockets, or threads that make file operations, found no place in the probes' table"),
+        (Counter::BioTable, "bios found no place in the probes' table"),
+        (Counter::AtOnceMany, "calls began or ended more operations than are followed"),
+    ] {
+        if waterfall.counter(counter) > 0 {
+            reasons.push(format!("{what} ({}, {} times)", counter.name(), waterfall.counter(counter)));
+        }
+    }
     if waterfall.counter(Counter::UnknownSocket) > 0 {
         reasons.push(
             "requests were delivered to a socket of no process of the run: a relay (docker-proxy?) stands on the path"

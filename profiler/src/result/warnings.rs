@@ -48,6 +48,7 @@ pub fn of(header: &Header, configurations: &[ConfigurationResult], repetitions: 
             "--set client=virtax",
         ));
     }
+    configurations.iter().for_each(|configuration| workers(configuration, &mut found));
     let disturbed: Vec<&Repetition> =
         repetitions.iter().filter(|repetition| !repetition.disturbances.is_empty()).collect();
     if let Some(first) = disturbed.first() {
@@ -65,6 +66,26 @@ pub fn of(header: &Header, configurations: &[ConfigurationResult], repetitions: 
         ));
     }
     found
+}
+
+/// Share of operations from which on it is said that io_uring's workers make them.
+const BY_WORKERS: f64 = 0.01;
+
+fn workers(configuration: &ConfigurationResult, found: &mut Vec<Warning>) {
+    let made = configuration.counters.get("operations_by_workers").copied().unwrap_or(0);
+    let share = made as f64 / configuration.losses.followed.max(1) as f64;
+    if share >= BY_WORKERS {
+        found.push(warning(
+            "io-workers",
+            format!(
+                "{:.0} % of the operations of `{}` were made by io_uring's workers in its thread's stead, so that their bios are not \
+                 followed: its file system cannot promise not to wait",
+                100.0 * share.min(1.0),
+                configuration.name
+            ),
+            "--set engine=libaio, or engine=sync",
+        ));
+    }
 }
 
 fn machine(environment: &Environment, found: &mut Vec<Warning>) {

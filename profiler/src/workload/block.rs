@@ -11,6 +11,9 @@ pub struct Block;
 /// What transfers past the page cache are multiples of.
 const SECTOR: u64 = 512;
 
+/// Operations of all threads that may be under way at once: a quarter of the places that the probes have for them.
+const AT_ONCE_MOST: u64 = 4096;
+
 /// Bytes of memory that operations may take at once.
 const MEMORY_MOST: u64 = 1 << 30;
 
@@ -116,6 +119,14 @@ impl Workload for Block {
             let why = "a call that returns when it is done is one at a time: give `engine=libaio` or `engine=io-uring`";
             return Err(Error::Usage(why.to_owned()));
         }
+        if threads * number(settings, "depth") > AT_ONCE_MOST {
+            let why = format!("more than {AT_ONCE_MOST} operations at once are not followed");
+            return Err(Error::Usage(format!("{why}: give fewer `threads` or less `depth`")));
+        }
+        if settings["engine"] == "libaio" && settings["direct"] == "off" {
+            let why = "libaio reads and writes the page cache one after the other, before it returns: give `direct=on`";
+            return Err(Error::Usage(format!("{why}, or `engine=io-uring`")));
+        }
         if settings["engine"] != "sync" && number(settings, "sync-every") > 0 {
             return Err(Error::Usage("`sync-every` needs `engine=sync`".to_owned()));
         }
@@ -167,6 +178,8 @@ mod tests {
             &["bytes=100"],
             &["size=1", "threads=200", "bytes=8192"],
             &["engine=io-uring", "depth=129"],
+            &["engine=io-uring", "depth=128", "threads=40"],
+            &["engine=libaio", "direct=off"],
             &["engine=io-uring", "depth=128", "bytes=16777216"],
         ];
         let said =

@@ -259,10 +259,35 @@ fn asynchronous_operations_are_each_followed() {
             assert!((found - 1.0).abs() < 0.05, "{settings:?}: {from} → {to}: {found}");
         }
         assert_eq!(native.counters["too_many_operations_at_once"], 0);
+        // A bio that was given to another operation of its call is done after that one, as often as not. A few writes are left to
+        // workers: those that are to set the file's time.
+        let share = |counter: &str| native.counters[counter] as f64 / native.losses.followed as f64;
+        assert!(
+            share("bios_after_return") < 0.01 && share("operations_by_workers") < 0.05,
+            "{settings:?}: {:?}",
+            native.counters
+        );
     }
     // Without a tracepoint's types, too.
     let untyped = ["--in", "native", "--probes", "raw_tp", "--set", "engine=libaio", "--set", "depth=8"];
     check(of(&run_workload("block", &Out::new(), &[&untyped, &SHORT[..]].concat()), "native"));
+}
+
+/// File systems that cannot promise not to wait leave operations to io_uring's workers: they are followed as a whole, and that is said.
+#[test]
+fn operations_of_workers_are_followed_as_a_whole() {
+    let _alone = alone();
+    if !has(Feature::Probes) {
+        return;
+    }
+    let before = Traces::now();
+    let result = run(&Out::new(), "ns:net=own,fs=overlay", &["engine=io-uring", "depth=4"]);
+    assert_eq!(before, Traces::now());
+    let overlay = &result.configurations[0];
+    check(overlay);
+    assert!((count(overlay, "enter", "exit") - 1.0).abs() < 0.05, "{:#?}", overlay.stages);
+    assert!(overlay.counters["operations_by_workers"] as f64 > 0.9 * overlay.losses.followed as f64);
+    assert!(result.warnings.iter().any(|warning| warning.name == "io-workers"), "{:?}", result.warnings);
 }
 
 /// On the layers of a container, and on memory, where operations are done before their submission returns.
@@ -294,13 +319,14 @@ fn files_that_cannot_be_are_explained() {
     nix::mount::mount(Some("none"), small.path(), Some("tmpfs"), none, Some("size=2m,mode=1777")).unwrap();
     let closed = tempfile::tempdir().unwrap();
     fs::set_permissions(closed.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-    let said = |folder: &Path| {
+    let said_in = |configuration: &str, folder: &Path| {
         let mut command = virtax();
-        command.args(["run", "block", "--in", "native", "--rounds", "1", "--duration", "0.5", "--out"]);
+        command.args(["run", "block", "--in", configuration, "--rounds", "1", "--duration", "0.5", "--out"]);
         let output = command.arg(Out::new().path()).arg("--set").arg(format!("folder={}", folder.display())).output();
         let output = output.unwrap();
         (output.status.code(), text(&output.stderr))
     };
+    let said = |folder: &Path| said_in("native", folder);
     let (code, words) = said(small.path());
     let left = fs::read_dir(small.path()).unwrap().count();
     nix::mount::umount(small.path()).unwrap();
@@ -319,6 +345,13 @@ fn files_that_cannot_be_are_explained() {
     );
     let (code, words) = said(Path::new("/nonexistent"));
     assert!(code == Some(5) && words.contains("cannot make a file in /nonexistent"), "{words}");
+    for configuration in ["ns:net=own,fs=bind", "ns:net=own,fs=overlay"] {
+        let (code, words) = said_in(configuration, Path::new("/nonexistent"));
+        assert!(code == Some(2) && words.contains("`folder=/nonexistent` is no folder"), "{words}");
+    }
+    let marked = tempfile::Builder::new().prefix("a,b").tempdir().unwrap();
+    let (code, words) = said_in("ns:net=own,fs=overlay", marked.path());
+    assert!(code == Some(2) && words.contains("cannot be an overlay's"), "{words}");
     let (code, words) = said(Path::new("/proc"));
     assert!(code == Some(5) && words.contains("cannot make a file in /proc"), "{words}");
     assert_eq!(before, Traces::now());

@@ -29,14 +29,27 @@ pub trait Queue {
     ///
     /// # Errors
     /// If there is no room for it.
-    fn push(&mut self, transfer: &Transfer) -> io::Result<()>;
+    ///
+    /// # Safety
+    /// The transfer's memory has that many bytes, and stays until the operation is done or [`Queue::finish`] says that all are.
+    unsafe fn push(&mut self, transfer: &Transfer) -> io::Result<()>;
     /// Makes what was pushed, waits until at least one operation is done, and tells all that are: which, and how many bytes.
     ///
     /// # Errors
     /// If the kernel refuses one of them, or waiting.
     fn go(&mut self, done: &mut Vec<(usize, io::Result<usize>)>) -> io::Result<()>;
-    /// Waits until none is under way.
-    fn finish(&mut self);
+    /// Waits until none is under way; whether that is so.
+    fn finish(&mut self) -> bool;
+}
+
+/// A wait is also ended by a stop of the process, a debugger, a frozen cgroup: none of them is an error.
+fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
 }
 
 fn result(bytes: i64) -> io::Result<usize> {
@@ -104,7 +117,7 @@ impl Aio {
 }
 
 impl Queue for Aio {
-    fn push(&mut self, transfer: &Transfer) -> io::Result<()> {
+    unsafe fn push(&mut self, transfer: &Transfer) -> io::Result<()> {
         self.iocbs[transfer.slot] = Iocb {
             data: transfer.slot as u64,
             opcode: if transfer.writes { IOCB_CMD_PWRITE } else { IOCB_CMD_PREAD },
@@ -128,25 +141,27 @@ impl Queue for Aio {
             made += result(if taken == -1 { -i64::from(errno()) } else { taken })?;
         }
         self.pushed.clear();
-        // SAFETY: there is room for as many events.
-        let came = unsafe {
-            let most = self.events.len() as libc::c_long;
-            libc::syscall(
-                libc::SYS_io_getevents,
-                self.context,
-                1 as libc::c_long,
-                most,
-                self.events.as_mut_ptr(),
-                null_mut::<libc::timespec>(),
-            )
-        };
-        let came = result(if came == -1 { -i64::from(errno()) } else { came })?;
+        let came = again(|| {
+            // SAFETY: there is room for as many events.
+            let came = unsafe {
+                libc::syscall(
+                    libc::SYS_io_getevents,
+                    self.context,
+                    1 as libc::c_long,
+                    self.events.len() as libc::c_long,
+                    self.events.as_mut_ptr(),
+                    null_mut::<libc::timespec>(),
+                )
+            };
+            result(if came == -1 { -i64::from(errno()) } else { came })
+        })?;
         done.extend(self.events[..came].iter().map(|event| (event.data as usize, result(event.result))));
         Ok(())
     }
-    fn finish(&mut self) {
+    fn finish(&mut self) -> bool {
+        // Waits for all of them.
         // SAFETY: the context is this queue's, and not used any more.
-        unsafe { libc::syscall(libc::SYS_io_destroy, self.context) };
+        unsafe { libc::syscall(libc::SYS_io_destroy, self.context) != -1 }
     }
 }
 
@@ -162,38 +177,46 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// As [`Aio::new`].
+    /// As [`Aio::new`], for the current thread alone.
     ///
     /// # Errors
     /// If the kernel has none, or forbids it (`kernel.io_uring_disabled`, seccomp).
     pub fn new(file: &File, depth: usize) -> io::Result<Self> {
-        Ok(Self { ring: IoUring::new(depth as u32)?, file: file.as_raw_fd(), under_way: 0 })
+        // So that completions come while their thread waits for them, and nowhere else: a worker of the kernel's would bring some
+        // before (since 6.1).
+        let ring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(depth as u32);
+        let ring = match ring {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => IoUring::new(depth as u32)?,
+            other => other?,
+        };
+        Ok(Self { ring, file: file.as_raw_fd(), under_way: 0 })
     }
 }
 
 impl Queue for Ring {
-    fn push(&mut self, transfer: &Transfer) -> io::Result<()> {
+    unsafe fn push(&mut self, transfer: &Transfer) -> io::Result<()> {
         let (file, bytes) = (Fd(self.file), transfer.bytes as u32);
         let entry = if transfer.writes {
             opcode::Write::new(file, transfer.memory, bytes).offset(transfer.at).build()
         } else {
             opcode::Read::new(file, transfer.memory, bytes).offset(transfer.at).build()
         };
-        // SAFETY: file and memory stay until the operation is done.
+        // SAFETY: the file stays until the operation is done, and the memory as the caller sees to.
         unsafe { self.ring.submission().push(&entry.user_data(transfer.slot as u64)) }.map_err(io::Error::other)?;
         self.under_way += 1;
         Ok(())
     }
     fn go(&mut self, done: &mut Vec<(usize, io::Result<usize>)>) -> io::Result<()> {
-        self.ring.submit_and_wait(1)?;
+        again(|| self.ring.submit_and_wait(1))?;
         let before = done.len();
         done.extend(self.ring.completion().map(|entry| (entry.user_data() as usize, result(entry.result().into()))));
         self.under_way -= done.len() - before;
         Ok(())
     }
-    fn finish(&mut self) {
-        while self.under_way > 0 && self.ring.submit_and_wait(1).is_ok() {
+    fn finish(&mut self) -> bool {
+        while self.under_way > 0 && again(|| self.ring.submit_and_wait(1)).is_ok() {
             self.under_way -= self.ring.completion().count();
         }
+        self.under_way == 0
     }
 }

@@ -114,7 +114,7 @@ pub fn serve(options: &Options) -> io::Result<()> {
             let (shared, mine, options, file) = (shared.clone(), worker.clone(), options.clone(), file.clone());
             std::thread::spawn(move || {
                 if let Err(error) = work(&options, index, &file, &shared, &mine) {
-                    shared.fail(explain("use", &options.folder, &error));
+                    shared.fail(explain("use", &options.folder, &error) + hint(&options, &error));
                 }
             });
             worker
@@ -125,6 +125,16 @@ pub fn serve(options: &Options) -> io::Result<()> {
 
 fn explain(what: &str, folder: &Path, error: &io::Error) -> String {
     format!("cannot {what} a file in {}: {error}", folder.display())
+}
+
+/// What probably is wrong, where the kernel only says that something is.
+fn hint(options: &Options, error: &io::Error) -> &'static str {
+    let may_be_too_fine = options.direct && options.bytes % ALIGNMENT != 0;
+    if may_be_too_fine && error.raw_os_error() == Some(libc::EINVAL) {
+        "; its disk may transfer whole multiples of 4096 bytes only: give `bytes=4096`, or `direct=off`"
+    } else {
+        ""
+    }
 }
 
 fn within<T>(what: &str, folder: &Path, result: io::Result<T>) -> io::Result<T> {
@@ -194,6 +204,15 @@ pub(super) mod tests {
             sync_every: 0,
             lifetime: 10,
         }
+    }
+
+    #[test]
+    fn a_transfer_too_fine_for_its_disk_has_a_hint() {
+        let options = Options { direct: true, bytes: 512, ..options(1, Order::Random) };
+        let refused = io::Error::from_raw_os_error(libc::EINVAL);
+        assert!(hint(&options, &refused).contains("`bytes=4096`"));
+        assert_eq!(hint(&Options { bytes: 8192, ..options.clone() }, &refused), "");
+        assert_eq!(hint(&options, &io::Error::from_raw_os_error(libc::EIO)), "");
     }
 
     #[test]

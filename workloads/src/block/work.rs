@@ -4,6 +4,7 @@ use std::{
     alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
     fs::File,
     io,
+    mem::ManuallyDrop,
     os::unix::fs::FileExt,
     ptr::NonNull,
 };
@@ -40,6 +41,21 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         // SAFETY: allocated with this layout.
         unsafe { dealloc(self.0.as_ptr(), self.1) }
+    }
+}
+
+/// Buffers that the kernel may be reading and writing.
+struct UnderWay<'a> {
+    queue: &'a mut dyn Queue,
+    buffers: ManuallyDrop<Vec<Buffer>>,
+}
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        // If the kernel cannot be waited for, their memory stays its own.
+        if self.queue.finish() {
+            // SAFETY: once, and nobody uses them after this.
+            unsafe { ManuallyDrop::drop(&mut self.buffers) };
+        }
     }
 }
 
@@ -113,7 +129,9 @@ pub fn work(options: &Options, index: u32, file: &File, shared: &Shared, worker:
         returned_ns: vec![now_ns(); options.depth],
     };
     let none = |engine: &str, error: &io::Error| {
-        io::Error::new(error.kind(), format!("{engine} cannot be had here ({error}); `engine=sync` can"))
+        let used_up = "raise fs.aio-max-nr, give fewer `threads` or less `depth`, or `engine=sync`";
+        let remedy = if error.raw_os_error() == Some(libc::EAGAIN) { used_up } else { "`engine=sync` can" };
+        io::Error::new(error.kind(), format!("{engine} cannot be had here ({error}); {remedy}"))
     };
     match options.engine {
         Engine::Sync => making.one_by_one(file),
@@ -162,15 +180,13 @@ impl Making<'_> {
 
     /// As many at once as there are places: whatever is done is followed by the next.
     fn queued(mut self, queue: &mut dyn Queue) -> io::Result<()> {
-        let mut buffers =
+        let buffers =
             (0..self.options.depth).map(|_| Buffer::new(self.options.bytes)).collect::<io::Result<Vec<_>>>()?;
-        let made = self.keep_going(queue, &mut buffers);
-        // Before the memory that the kernel reads and writes is given back.
-        queue.finish();
-        made
+        self.keep_going(&mut UnderWay { queue, buffers: ManuallyDrop::new(buffers) })
     }
 
-    fn keep_going(&mut self, queue: &mut dyn Queue, buffers: &mut [Buffer]) -> io::Result<()> {
+    fn keep_going(&mut self, under_way: &mut UnderWay<'_>) -> io::Result<()> {
+        let (queue, buffers) = (&mut *under_way.queue, &mut under_way.buffers);
         let mut called_ns = vec![0; buffers.len()];
         let mut free: Vec<usize> = (0..buffers.len()).collect();
         let mut done = Vec::with_capacity(buffers.len());
@@ -180,7 +196,9 @@ impl Making<'_> {
                 let memory = buffers[slot].bytes();
                 called_ns[slot] = now_ns();
                 self.worker.calls(slot, called_ns[slot]);
-                queue.push(&Transfer { slot, writes, memory: memory.as_mut_ptr(), bytes: memory.len(), at })?;
+                let transfer = Transfer { slot, writes, memory: memory.as_mut_ptr(), bytes: memory.len(), at };
+                // SAFETY: the buffer is not given back while anything is under way.
+                unsafe { queue.push(&transfer)? };
             }
             queue.go(&mut done)?;
             let back_ns = now_ns();

@@ -114,6 +114,20 @@ fn spec(
     }
 }
 
+/// Refuses a folder for files that is none, or whose path has what the mount would take for its own marks.
+fn check_folder(data: &Path, marks: &[char]) -> Result<()> {
+    if !data.is_dir() {
+        let why = format!("`folder={}` is no folder of this machine: make it, or name another", data.display());
+        return Err(Error::Usage(why));
+    }
+    if data.to_string_lossy().contains(marks) {
+        let why =
+            format!("`folder={}` cannot be an overlay's: a comma, colon or backslash in it separates", data.display());
+        return Err(Error::Usage(format!("{why} overlayfs's own options; name another")));
+    }
+    Ok(())
+}
+
 /// The root of `fs`; an overlay has its own upper layer in every repetition.
 fn root_of(
     configuration: &Configuration,
@@ -125,6 +139,7 @@ fn root_of(
     match configuration.key("fs") {
         "bind" => {
             let data = bench.server.data_folder().map(Path::to_owned);
+            data.as_deref().map_or(Ok(()), |data| check_folder(data, &[]))?;
             Ok((Some(Root::Bind { folder: folder.to_owned(), data }), None))
         }
         "overlay" => {
@@ -132,6 +147,7 @@ fn root_of(
             let (over, elsewhere) = match bench.server.data_folder() {
                 // Files that the server writes are to lie on the disk that was asked for.
                 Some(data) => {
+                    check_folder(data, &[',', ':', '\\'])?;
                     let path = data.join(upper_layer(&bench.run_id, number));
                     // First made, then noted: one that somebody else has made there is nothing for us to remove. Nobody else may look into it.
                     let mut make = fs::DirBuilder::new();

@@ -42,6 +42,8 @@ const LAYERS: &[(&str, &str)] = &[
     ("throttled", "#56607f"),
     ("other-requests", "#f7e1a0"),
     ("switching", "#dfe6f2"),
+    ("device", "#2b2d5b"),
+    ("waiting", "#c9cfe0"),
 ];
 
 /// Of frames that are no code.
