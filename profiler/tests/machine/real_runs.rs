@@ -2,7 +2,7 @@
 
 use crate::common::{Feature, Traces, alone, check, has, of, run_tcp_rr};
 use profiler::{
-    points::{Hook, PROBES},
+    points::{Hook, PROBES, Probe},
     probes,
     result::{ConfigurationResult, RunResult},
 };

@@ -1,4 +1,4 @@
-//! A recorded run (eight rounds, host network and NAT), computed and rendered anew.
+//! Recorded runs, computed and rendered anew: eight rounds over host network and NAT, three of asynchronous reads of a file.
 
 use std::{fs, path::Path};
 
@@ -11,9 +11,13 @@ use profiler::{
 
 /// A copy of the recorded run in a folder of the test's own.
 fn recorded() -> Out {
+    copied("run")
+}
+
+fn copied(name: &str) -> Out {
     let out = Out::new();
     fs::create_dir(out.path()).unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/run");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
     for entry in fs::read_dir(source).unwrap().flatten() {
         fs::copy(entry.path(), out.path().join(entry.file_name())).unwrap();
     }
@@ -31,6 +35,41 @@ fn the_report_is_as_reviewed() {
     let (result, _) = run::report(&recorded().path()).unwrap();
     let shown = terminal::report(&result, Look { width: Some(200), styled: false });
     insta::assert_snapshot!(shown);
+}
+
+#[test]
+fn the_report_of_file_operations_is_as_reviewed() {
+    let (result, _) = run::report(&copied("run-file").path()).unwrap();
+    let shown = terminal::report(&result, Look { width: Some(200), styled: false });
+    insta::assert_snapshot!(shown);
+}
+
+/// While an operation is with its disk, samples of CPUs divide what little code ran for it, and not the disk's time.
+#[test]
+fn a_disks_time_is_no_codes() {
+    let out = copied("run-file");
+    let (result, _) = run::report(&out.path()).unwrap();
+    let native = &result.configurations[0];
+    let disk = native.stages.iter().find(|stage| stage.id == "request/issue(vda)→complete(vda)").unwrap();
+    let device = disk.layers.iter().find(|layer| layer.layer == "device").unwrap();
+    assert!(device.share > 0.9 && device.samples == 0, "{:?}", disk.layers);
+    let [low, high] = device.ci95.unwrap();
+    assert!(low <= device.share && device.share <= high && high <= 1.0, "{device:?}");
+    assert!(disk.layers.len() > 1, "the driver has samples: {:?}", disk.layers);
+    // As wide in the picture as in the table, beside the same stage's code.
+    let folded = fs::read_to_string(out.path().join("latency.native.folded")).unwrap();
+    let width = |has: &dyn Fn(&str) -> bool| -> f64 {
+        let lines = folded.lines().filter_map(|line| line.rsplit_once(' ')).filter(|(stack, _)| has(stack));
+        lines.map(|(_, ns)| ns.parse::<f64>().unwrap()).sum()
+    };
+    let drawn = width(&|stack| stack.ends_with("issue(vda) → complete(vda);device"));
+    assert!((drawn / (device.share * disk.ns_per_op) - 1.0).abs() < 0.01, "{drawn} of {}", disk.ns_per_op);
+    let stages: f64 = native.stages.iter().map(|stage| stage.ns_per_op).sum();
+    assert!((width(&|_| true) / stages - 1.0).abs() < 0.001);
+    for stage in &native.stages {
+        let shares: f64 = stage.layers.iter().map(|layer| layer.share).sum();
+        assert!((shares - 1.0).abs() < 1e-6, "{}: {:?}", stage.id, stage.layers);
+    }
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn explain(what: &str, folder: &Path, error: &io::Error) -> String {
 
 /// What probably is wrong, where the kernel only says that something is.
 fn hint(options: &Options, error: &io::Error) -> &'static str {
-    let may_be_too_fine = options.direct && options.bytes % ALIGNMENT != 0;
+    let may_be_too_fine = options.direct && !options.bytes.is_multiple_of(ALIGNMENT);
     if may_be_too_fine && error.raw_os_error() == Some(libc::EINVAL) {
         "; its disk may transfer whole multiples of 4096 bytes only: give `bytes=4096`, or `direct=off`"
     } else {
