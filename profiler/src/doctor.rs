@@ -16,7 +16,7 @@ use crate::{
     probes::{Support, support},
     process::allowed_cpus,
     symbols,
-    workload::REDIS_BENCHMARK,
+    workload::{FIO, REDIS_BENCHMARK},
 };
 
 /// A finding.
@@ -92,8 +92,8 @@ fn machine() -> Vec<Finding> {
     let docker = docker::Client::connect().and_then(|client| client.version());
     let hooks = hooks_of(std::process::id());
     let symbols = symbols::check_kernel_symbols(Path::new(symbols::KALLSYMS));
-    let redis = pack::find_program("redis-server", "redis-server")
-        .and_then(|_| pack::find_program(REDIS_BENCHMARK.0, REDIS_BENCHMARK.1));
+    let redis = pack::find_program("redis-server", "redis-server").and_then(|_| REDIS_BENCHMARK.find());
+    let fio = FIO.find();
     let qemu = pack::find_program(QEMU.0, QEMU.1);
     let (kernel, kvm) = (Kernel::find(), check_kvm());
     let clock = environment.clocksource.clone().unwrap_or_default();
@@ -129,6 +129,11 @@ fn machine() -> Vec<Finding> {
             redis.is_ok(),
             if redis.is_ok() { "redis-server, redis-benchmark" } else { "no redis-server or redis-benchmark" },
             "apt-get install --no-install-recommends redis-server, for the Redis workloads",
+        ),
+        finding(
+            fio.is_ok(),
+            if fio.is_ok() { "fio" } else { "no fio" },
+            "apt-get install --no-install-recommends fio, for the workloads of that name",
         ),
         finding(
             qemu.is_ok(),

@@ -258,7 +258,7 @@ fn clean_command() -> Result<ExitCode> {
 fn listing() -> String {
     let mut text = String::from("workloads\n");
     for workload in workload::all() {
-        text += &format!("  {:<10} {}\n", workload.name(), workload.summary());
+        text += &format!("  {:<17} {}\n", workload.name(), workload.summary());
         for setting in workload.settings() {
             text += &format!("    --set {:<22} {}\n", format!("{}={}", setting.name, setting.default), setting.help);
         }

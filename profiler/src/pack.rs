@@ -88,6 +88,15 @@ impl Pack {
         Ok(pack)
     }
 
+    /// Adds another program, with all that it needs.
+    ///
+    /// # Errors
+    /// As [`Pack::of`].
+    pub fn add(&mut self, program: &Path) -> Result<()> {
+        let program = std::path::absolute(program).map_err(|error| refuse(program, error, "give another path"))?;
+        self.add_program(&program, SCRIPT_DEPTH)
+    }
+
     /// Adds a file of these bytes.
     pub fn add_file(&mut self, inside: &Path, bytes: &[u8], mode: u32) {
         self.files.insert(inside.to_owned(), (Content::Bytes(bytes.to_vec()), mode & 0o777));

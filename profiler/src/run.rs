@@ -19,7 +19,7 @@ use crate::{
     },
     interrupt,
     ledger::{Ledger, RUNS},
-    pack, privileges, probes,
+    privileges, probes,
     process::allowed_cpus,
     render::flame,
     result::{Built, Inputs, RunResult, build},
@@ -272,13 +272,14 @@ fn check_needs(plan: &Plan) -> Result<()> {
     if plan.sample_rate_hz > 0 {
         symbols::check_kernel_symbols(Path::new(symbols::KALLSYMS))?;
     }
-    if let ServerProgram::System { name, package } = plan.workload.server_program() {
-        pack::find_program(name, package)?;
+    if let ServerProgram::System(tool) = plan.workload.server_program() {
+        tool.find()?;
     }
+    plan.workload.server_executes().map_or(Ok(()), |tool| tool.find().map(drop))?;
     let nowhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
     match plan.workload.client(&plan.settings, nowhere) {
         ClientProgram::Own(_) => Ok(()),
-        ClientProgram::RedisBenchmark { .. } => pack::find_program(REDIS_BENCHMARK.0, REDIS_BENCHMARK.1).map(drop),
+        ClientProgram::RedisBenchmark { .. } => REDIS_BENCHMARK.find().map(drop),
     }
 }
 

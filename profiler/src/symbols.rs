@@ -88,10 +88,17 @@ impl Symbols {
     #[must_use]
     pub fn process(&self, pid: u32, addresses: &BTreeSet<u64>) -> HashMap<u64, Vec<String>> {
         let source = Source::Process(Process::new(Pid::from(pid)));
-        self.names(&source, addresses, "unknown").unwrap_or_else(|error| {
-            log::warn!("functions of process {pid} have no names: {error}");
-            addresses.iter().map(|address| (*address, vec![unnamed("unknown")])).collect()
-        })
+        self.names(&source, addresses, "unknown").unwrap_or_else(|_| self.one_by_one(&source, addresses))
+    }
+
+    /// A stack without frame pointers holds addresses that are none, and one in a mapping that is no program (libaio's ring of events)
+    /// fails all that are asked for with it.
+    fn one_by_one(&self, source: &Source<'_>, addresses: &BTreeSet<u64>) -> HashMap<u64, Vec<String>> {
+        let name = |address: &u64| {
+            let found = self.names(source, &BTreeSet::from([*address]), "unknown").ok();
+            found.and_then(|mut names| names.remove(address)).unwrap_or_else(|| vec![unnamed("unknown")])
+        };
+        addresses.iter().map(|address| (*address, name(address))).collect()
     }
 
     fn names(

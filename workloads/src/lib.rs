@@ -6,6 +6,8 @@ pub mod block;
 pub mod clock;
 pub mod connect;
 pub mod epoll;
+pub mod file;
+pub mod fio;
 pub mod hog;
 pub mod init;
 pub mod phases;

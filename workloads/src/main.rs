@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use workloads::{
-    block, hog, init, redis, relay,
+    block, fio, hog, init, redis, relay,
     tcp_rr::{client, server},
 };
 
@@ -19,6 +19,8 @@ enum Command {
     BlockServer(block::server::Options),
     /// Tells the server of a file its phases, as they come on standard input
     BlockClient(block::client::Options),
+    /// Runs fio on a file, and says what it says
+    FioServer(fio::Options),
     /// Userland proxy
     Relay(relay::Options),
     /// Computes, and does nothing else
@@ -49,6 +51,7 @@ fn main() -> std::process::ExitCode {
         Command::RedisClient(options) => redis::client::drive(&options),
         Command::BlockServer(options) => block::server::serve(&options),
         Command::BlockClient(options) => block::client::drive(&options),
+        Command::FioServer(options) => fio::serve(&options),
         Command::Relay(options) => relay::relay(&options),
         Command::Hog(options) => hog::compute(&options),
     };

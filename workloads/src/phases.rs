@@ -75,7 +75,7 @@ pub fn say(reply: &Reply) -> io::Result<()> {
     say_to(&mut io::stdout().lock(), reply)
 }
 
-fn say_to(replies: &mut impl Write, reply: &Reply) -> io::Result<()> {
+pub(crate) fn say_to(replies: &mut impl Write, reply: &Reply) -> io::Result<()> {
     let mut line = serde_json::to_string(reply)?;
     line.push('\n');
     replies.write_all(line.as_bytes()).and_then(|()| replies.flush())

@@ -57,6 +57,10 @@ pub struct PhaseReport {
     /// to the phase's length, and its turn-around is not known.
     #[serde(default)]
     pub whole_run: bool,
+    /// The witness only counts on: operations and latencies are differences of what it said shortly before the phase and at its end,
+    /// operations scaled to the phase's length, and its turn-around is not known.
+    #[serde(default)]
+    pub asked_around: bool,
     /// Latencies, ns: from the intended time where there is a rate. HDR histogram V2, base64.
     pub histogram: String,
 }

@@ -63,6 +63,12 @@ const PACKAGES: &[Package] = &[
         only_for: None,
     },
     Package {
+        name: "fio",
+        why: "the storage workloads of that name",
+        present: || find("fio").is_some(),
+        only_for: Some(Purpose::Test),
+    },
+    Package {
         name: "iproute2",
         why: "shapes queues (tc), a known cost of `virtax truth`",
         present: || find("tc").is_some(),

@@ -21,7 +21,7 @@ use crate::{
     injection::{Injection, Kind},
     ledger::Ledger,
     net::Wire,
-    pack::{self, Pack},
+    pack::Pack,
     probes::Names,
     process,
     workload::{ServerProgram, Settings, Start, Workload},
@@ -80,6 +80,8 @@ pub struct ServerFiles {
     pub pack: Pack,
     /// The program natively.
     program: PathBuf,
+    /// The program that it executes: natively and in a pack at the same place; empty: none.
+    tool: PathBuf,
     /// The folder of its files natively.
     folder: PathBuf,
     workload: &'static dyn Workload,
@@ -100,9 +102,13 @@ impl ServerFiles {
     ) -> Result<Self> {
         let program = match workload.server_program() {
             ServerProgram::Own => binary.to_owned(),
-            ServerProgram::System { name, package } => pack::find_program(name, package)?,
+            ServerProgram::System(tool) => tool.find()?,
         };
         let mut pack = Pack::of(&program)?;
+        let tool = workload.server_executes().map(|tool| tool.find()).transpose()?;
+        if let Some(tool) = &tool {
+            pack.add(tool)?;
+        }
         for note in &pack.notes {
             log::warn!("{note}");
         }
@@ -120,14 +126,15 @@ impl ServerFiles {
                 .and_then(|()| std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)))
                 .map_err(|error| Error::file("write", &path, error))?;
         }
-        Ok(Self { port, pack, program, folder: folder.to_owned(), workload, settings: settings.clone() })
+        let tool = tool.unwrap_or_default();
+        Ok(Self { port, pack, program, tool, folder: folder.to_owned(), workload, settings: settings.clone() })
     }
 
     /// Program and arguments natively.
     #[must_use]
     pub fn native(&self, listen: SocketAddrV4, injection: Option<Injection>) -> (PathBuf, Vec<String>) {
         let data = self.data_folder().unwrap_or(&self.folder);
-        let start = Start { listen, folder: &self.folder, data };
+        let start = Start { listen, folder: &self.folder, data, tool: &self.tool };
         let mut arguments = self.workload.server_arguments(&self.settings, start);
         if let Some(injection) = injection.filter(|injection| injection.kind.is_servers()) {
             arguments.extend(injection.server_arguments());
@@ -139,7 +146,7 @@ impl ServerFiles {
     /// Program and arguments in a container made of the pack.
     #[must_use]
     pub fn packed(&self, listen: SocketAddrV4, injection: Option<Injection>) -> (PathBuf, Vec<String>) {
-        let start = Start { listen, folder: Path::new(INSIDE), data: Path::new(DATA) };
+        let start = Start { listen, folder: Path::new(INSIDE), data: Path::new(DATA), tool: &self.tool };
         let mut arguments = self.workload.server_arguments(&self.settings, start);
         arguments.extend(injection.into_iter().flat_map(Injection::server_arguments));
         (self.pack.program.clone(), arguments)

@@ -11,6 +11,7 @@ use crate::{
         plan::{LARGER_STAGE, ROUNDS_FOR_VERDICTS},
         store::Header,
     },
+    workload,
 };
 
 /// A warning.
@@ -49,6 +50,9 @@ pub fn of(header: &Header, configurations: &[ConfigurationResult], repetitions: 
         ));
     }
     configurations.iter().for_each(|configuration| workers(configuration, &mut found));
+    if let Some(smaller) = workload::by_name(&header.workload).ok().and_then(|known| known.scaling(&header.settings)) {
+        found.push(warning("scaled", smaller, "a larger `--set size=`"));
+    }
     let disturbed: Vec<&Repetition> =
         repetitions.iter().filter(|repetition| !repetition.disturbances.is_empty()).collect();
     if let Some(first) = disturbed.first() {

@@ -18,7 +18,22 @@ const AT_ONCE_MOST: u64 = 4096;
 const MEMORY_MOST: u64 = 1 << 30;
 
 /// What a disk writes at least.
-const SLOWEST_MIB_PER_S: u64 = 10;
+pub(super) const SLOWEST_MIB_PER_S: u64 = 10;
+
+/// Where the file lies.
+pub(super) const FOLDER: Setting = Setting {
+    name: "folder",
+    range: Range::Folder,
+    default: "/var/tmp",
+    help: "folder of the host in which the file is made, without a name, or what a container keeps it in (bind, overlay)",
+};
+
+/// What tells a server of files its phases.
+pub(super) fn client(server: SocketAddrV4, patience: Duration) -> ClientProgram {
+    let patience = patience.as_millis().to_string();
+    let arguments = ["block-client", "--connect", &server.to_string(), "--patience-ms", &patience];
+    ClientProgram::Own(arguments.map(str::to_owned).to_vec())
+}
 
 fn number(settings: &Settings, name: &str) -> u64 {
     settings[name].parse().unwrap_or(0)
@@ -83,12 +98,7 @@ impl Workload for Block {
                 default: "64",
                 help: "MiB of the file",
             },
-            Setting {
-                name: "folder",
-                range: Range::Folder,
-                default: "/var/tmp",
-                help: "folder of the host in which the file is made, without a name, or what a container keeps it in (bind, overlay)",
-            },
+            FOLDER,
         ]
     }
     fn connections(&self, settings: &Settings) -> u32 {
@@ -150,9 +160,7 @@ impl Workload for Block {
         arguments
     }
     fn client(&self, settings: &Settings, server: SocketAddrV4) -> ClientProgram {
-        let patience = self.patience(settings).as_millis().to_string();
-        let arguments = ["block-client", "--connect", &server.to_string(), "--patience-ms", &patience];
-        ClientProgram::Own(arguments.map(str::to_owned).to_vec())
+        client(server, self.patience(settings))
     }
     fn patience(&self, settings: &Settings) -> Duration {
         // The file is written first.

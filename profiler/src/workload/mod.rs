@@ -1,12 +1,23 @@
 //! Workloads: what client and server do. A new one is a file here and a line in [`all`].
 
 mod block;
+mod fio;
 mod redis;
 mod tcp_rr;
 
-use std::{collections::BTreeMap, net::SocketAddrV4, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddrV4,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use crate::error::{Error, Result, did_you_mean};
+pub use fio::FIO;
+
+use crate::{
+    error::{Error, Result, did_you_mean},
+    pack,
+};
 
 /// A setting that a workload understands.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +37,13 @@ pub struct Setting {
 pub enum Range {
     /// A whole number.
     Whole {
+        /// Smallest.
+        from: u64,
+        /// Largest.
+        to: u64,
+    },
+    /// A whole number, or `auto`.
+    WholeOrAuto {
         /// Smallest.
         from: u64,
         /// Largest.
@@ -51,12 +69,26 @@ pub enum ServerProgram {
     /// The static binary that virtax brings along.
     Own,
     /// One of this machine's, packed for containers.
-    System {
-        /// Its name.
-        name: &'static str,
-        /// The package of Debian's that brings it.
-        package: &'static str,
-    },
+    System(Tool),
+}
+
+/// A program of this machine's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tool {
+    /// Its name.
+    pub name: &'static str,
+    /// The package of Debian's that brings it.
+    pub package: &'static str,
+}
+
+impl Tool {
+    /// Where it is.
+    ///
+    /// # Errors
+    /// If it is not there, with what brings it.
+    pub fn find(&self) -> Result<PathBuf> {
+        pack::find_program(self.name, self.package)
+    }
 }
 
 /// The program that asks.
@@ -74,7 +106,7 @@ pub enum ClientProgram {
 }
 
 /// Redis's own benchmark: the program, and the package of Debian's that brings it.
-pub const REDIS_BENCHMARK: (&str, &str) = ("redis-benchmark", "redis-tools");
+pub const REDIS_BENCHMARK: Tool = Tool { name: "redis-benchmark", package: "redis-tools" };
 
 /// What a server is told when it starts.
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +117,8 @@ pub struct Start<'a> {
     pub folder: &'a Path,
     /// The folder of files that it reads and writes, as it sees it.
     pub data: &'a Path,
+    /// The program that it executes ([`Workload::server_executes`]).
+    pub tool: &'a Path,
 }
 
 /// What client and server do.
@@ -116,6 +150,16 @@ pub trait Workload: Sync {
     fn server_program(&self) -> ServerProgram {
         ServerProgram::Own
     }
+    /// A program of this machine's that the server executes.
+    fn server_executes(&self) -> Option<Tool> {
+        None
+    }
+    /// Replaces settings that are left to the machine.
+    fn scale(&self, _settings: &mut Settings) {}
+    /// What is smaller than in the study that the workload is taken from; `None`: nothing.
+    fn scaling(&self, _settings: &Settings) -> Option<String> {
+        None
+    }
     /// Files that the server needs beside its program: names and contents.
     fn server_files(&self, _settings: &Settings) -> Vec<(&'static str, String)> {
         Vec::new()
@@ -135,7 +179,16 @@ pub trait Workload: Sync {
 /// All workloads.
 #[must_use]
 pub fn all() -> &'static [&'static dyn Workload] {
-    &[&tcp_rr::TcpRr, &redis::Redis::SET, &redis::Redis::GET, &block::Block]
+    &[
+        &tcp_rr::TcpRr,
+        &redis::Redis::SET,
+        &redis::Redis::GET,
+        &block::Block,
+        &fio::Fio::SEQREAD,
+        &fio::Fio::SEQWRITE,
+        &fio::Fio::RANDREAD_QD16,
+        &fio::Fio::RANDRW_QD32X8,
+    ]
 }
 
 /// The workload with this name.
@@ -159,6 +212,11 @@ impl Range {
             Self::Whole { from, to } => match text.parse::<u64>() {
                 Ok(value) if (*from..=*to).contains(&value) => Ok(()),
                 _ => Err(format!("a whole number from {from} to {to}")),
+            },
+            Self::WholeOrAuto { from, to } => match text.parse::<u64>() {
+                _ if text == "auto" => Ok(()),
+                Ok(value) if (*from..=*to).contains(&value) => Ok(()),
+                _ => Err(format!("`auto`, or a whole number from {from} to {to}")),
             },
             Self::Rate { to } => match text.parse::<f64>() {
                 Ok(value) if (0.0..=*to).contains(&value) => Ok(()),
@@ -205,6 +263,7 @@ pub fn parse_settings(workload: &dyn Workload, pairs: &[String]) -> Result<Setti
     for setting in workload.settings() {
         settings.entry(setting.name.to_owned()).or_insert_with(|| setting.default.to_owned());
     }
+    workload.scale(&mut settings);
     workload.check(&settings)?;
     Ok(settings)
 }

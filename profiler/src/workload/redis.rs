@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 
 use workloads::redis::LARGEST_VALUE;
 
-use super::{ClientProgram, Range, ServerProgram, Setting, Settings, Start, Workload};
+use super::{ClientProgram, Range, ServerProgram, Setting, Settings, Start, Tool, Workload};
 use crate::error::{Error, Result};
 
 /// One of the commands. See the module.
@@ -85,7 +85,7 @@ impl Workload for Redis {
         )))
     }
     fn server_program(&self) -> ServerProgram {
-        ServerProgram::System { name: "redis-server", package: "redis-server" }
+        ServerProgram::System(Tool { name: "redis-server", package: "redis-server" })
     }
     fn server_files(&self, _settings: &Settings) -> Vec<(&'static str, String)> {
         // Nothing on disk, nothing in the background: what is measured is the command.

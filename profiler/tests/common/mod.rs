@@ -54,6 +54,8 @@ pub enum Feature {
     Redis,
     /// A cgroup with a CPU quota can be made.
     CpuQuota,
+    /// fio is installed.
+    Fio,
     /// strace is installed.
     Strace,
     /// bpftrace is installed.
@@ -123,6 +125,7 @@ pub fn has(feature: Feature) -> bool {
         Feature::Probes => ("loading BPF programs", probes_load()),
         Feature::Docker => ("a Docker daemon", docker::Client::connect().map(drop)),
         Feature::Redis => ("redis-server", pack::find_program("redis-server", "redis-server").map(drop)),
+        Feature::Fio => ("fio", pack::find_program("fio", "fio").map(drop)),
         Feature::Strace => ("strace", pack::find_program("strace", "strace").map(drop)),
         Feature::Vm => ("QEMU and a kernel for its guest", {
             let qemu = pack::find_program("qemu-system-x86_64", "qemu-system-x86");

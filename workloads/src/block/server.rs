@@ -1,19 +1,19 @@
 //! The server: threads that read or write one file.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, BufReader},
     net::{SocketAddrV4, TcpListener},
-    os::{
-        fd::AsRawFd,
-        unix::fs::{FileExt, OpenOptionsExt},
-    },
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use super::work::{Random, work};
-use crate::phases::{Shared, Worker};
+use super::work::work;
+use crate::{
+    file::{explain, make, within},
+    phases::{Shared, Worker},
+};
 
 /// What an operation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -89,8 +89,6 @@ pub struct Options {
 
 /// Blocks of direct transfers, and what they lie at, are multiples of this on every disk in use.
 pub const ALIGNMENT: usize = 4096;
-/// Bytes written at a time while the file is made.
-pub const PIECE: usize = 1 << 20;
 
 /// Makes the file, then reads or writes it, and tells the client, until that goes.
 ///
@@ -98,7 +96,7 @@ pub const PIECE: usize = 1 << 20;
 /// When the file cannot be made or opened, or the port cannot be had.
 pub fn serve(options: &Options) -> io::Result<()> {
     crate::clock::end_after(options.lifetime);
-    let file = make_file(options)?;
+    let file = make(&options.folder, options.size)?;
     if options.direct {
         go_direct(&file, &options.folder)?;
     }
@@ -123,10 +121,6 @@ pub fn serve(options: &Options) -> io::Result<()> {
     shared.answer(&workers, BufReader::new(&stream), &mut &stream)
 }
 
-fn explain(what: &str, folder: &Path, error: &io::Error) -> String {
-    format!("cannot {what} a file in {}: {error}", folder.display())
-}
-
 /// What probably is wrong, where the kernel only says that something is.
 fn hint(options: &Options, error: &io::Error) -> &'static str {
     let may_be_too_fine = options.direct && !options.bytes.is_multiple_of(ALIGNMENT);
@@ -135,41 +129,6 @@ fn hint(options: &Options, error: &io::Error) -> &'static str {
     } else {
         ""
     }
-}
-
-fn within<T>(what: &str, folder: &Path, result: io::Result<T>) -> io::Result<T> {
-    result.map_err(|error| io::Error::new(error.kind(), explain(what, folder, &error)))
-}
-
-/// A file without a name, which no end of this process leaves behind, full of what does not compress, and on its disk.
-pub fn make_file(options: &Options) -> io::Result<File> {
-    let folder = &options.folder;
-    let file = within("make", folder, nameless(folder))?;
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let mut piece = vec![0; PIECE];
-    for index in 0..options.size {
-        piece.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&random.next().to_le_bytes()));
-        within("fill", folder, file.write_all_at(&piece, index * PIECE as u64))?;
-    }
-    within("write out", folder, file.sync_all())?;
-    // What lies in the page cache now would make of the first reads what they are not.
-    // SAFETY: no pointers.
-    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-    Ok(file)
-}
-
-/// `O_TMPFILE`; where the file system has none, a file whose name is removed at once.
-fn nameless(folder: &Path) -> io::Result<File> {
-    let mut open = OpenOptions::new();
-    open.read(true).write(true);
-    match open.clone().custom_flags(libc::O_TMPFILE).mode(0o600).open(folder) {
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
-        other => return other,
-    }
-    let path = folder.join(format!("virtax-block-{}", std::process::id()));
-    let file = open.create_new(true).mode(0o600).open(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
 }
 
 /// From now on, the file is read and written past the page cache.
@@ -213,13 +172,5 @@ pub(super) mod tests {
         assert!(hint(&options, &refused).contains("`bytes=4096`"));
         assert_eq!(hint(&Options { bytes: 8192, ..options.clone() }, &refused), "");
         assert_eq!(hint(&options, &io::Error::from_raw_os_error(libc::EIO)), "");
-    }
-
-    #[test]
-    fn a_file_without_a_name_holds_what_it_is_to_hold() {
-        let file = make_file(&options(1, Order::Random)).unwrap();
-        assert_eq!(file.metadata().unwrap().len(), PIECE as u64);
-        let missing = Options { folder: "/nonexistent".into(), ..options(1, Order::Random) };
-        assert!(make_file(&missing).unwrap_err().to_string().starts_with("cannot make a file in /nonexistent: "));
     }
 }

@@ -11,10 +11,11 @@ use std::{
 
 use super::{
     queue::{Aio, Queue, Ring, Transfer},
-    server::{ALIGNMENT, Engine, Kind, Options, Order, PIECE},
+    server::{ALIGNMENT, Engine, Kind, Options, Order},
 };
 use crate::{
     clock::now_ns,
+    file::{PIECE, Random},
     phases::{Shared, Times, Worker},
 };
 
@@ -56,18 +57,6 @@ impl Drop for UnderWay<'_> {
             // SAFETY: once, and nobody uses them after this.
             unsafe { ManuallyDrop::drop(&mut self.buffers) };
         }
-    }
-}
-
-/// Marsaglia's xorshift (2003), 64 bits: which block is next must not cost what a better one would.
-pub struct Random(pub u64);
-impl Random {
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
     }
 }
 
@@ -227,10 +216,8 @@ impl Making<'_> {
 mod tests {
     use std::sync::Arc;
 
-    use super::{
-        super::server::{make_file, tests::options},
-        *,
-    };
+    use super::{super::server::tests::options, *};
+    use crate::file::make;
 
     #[test]
     fn threads_go_through_parts_of_their_own() {
@@ -261,7 +248,7 @@ mod tests {
     fn operations_at_once_are_all_noted() {
         for engine in [Engine::Libaio, Engine::IoUring] {
             let options = Options { engine, depth: 8, ..options(1, Order::Random) };
-            let file = make_file(&options).unwrap();
+            let file = make(&options.folder, options.size).unwrap();
             let (shared, worker) = (Arc::new(Shared::default()), Arc::new(Worker::new(options.depth)));
             let worked = std::thread::scope(|scope| {
                 let working = scope.spawn(|| work(&options, 0, &file, &shared, &worker));
@@ -304,7 +291,7 @@ mod tests {
         {
             let said = std::thread::spawn(move || {
                 let options = Options { engine, ..options(1, Order::Random) };
-                let file = make_file(&options).unwrap();
+                let file = make(&options.folder, options.size).unwrap();
                 forbid(call);
                 work(&options, 0, &file, &Shared::default(), &Worker::new(1)).unwrap_err().to_string()
             });

@@ -25,7 +25,7 @@ pub(super) fn replace_turnaround(
 ) -> Option<Vec<f64>> {
     let position = rows.iter().position(Row::is_turnaround)?;
     let whole = rows.remove(position);
-    if traced.iter().any(|sums| sums.whole_run) {
+    if traced.iter().any(|sums| sums.lacks_turnaround) {
         return Some(whole.rounds_ns);
     }
     let ends_ns: Vec<f64> = whole

@@ -240,8 +240,12 @@ fn change_root(root: &Root, own_pids: bool) -> Step<()> {
         let (here, there) = (Path::new("/dev").join(device), at.join("dev").join(device));
         step(&format!("bind {}", here.display()), mount(Some(&here), &there, none, MsFlags::MS_BIND, none))?;
     }
+    let proc = at.join("proc");
     if own_pids {
-        step("mount /proc", mount(Some("proc"), &at.join("proc"), Some("proc"), MsFlags::empty(), none))?;
+        step("mount /proc", mount(Some("proc"), &proc, Some("proc"), MsFlags::empty(), none))?;
+    } else {
+        // In a user namespace, only with all that others have mounted below it.
+        step("bind /proc", mount(Some("/proc"), &proc, none, MsFlags::MS_BIND | MsFlags::MS_REC, none))?;
     }
     step("enter the root", std::env::set_current_dir(&at))?;
     step("change the root", pivot_root(".", "."))?;

@@ -22,7 +22,7 @@ use crate::{
     error::{Error, Result},
     interrupt,
     net::{self, Namespace},
-    pack, process,
+    process,
     workload::REDIS_BENCHMARK,
 };
 
@@ -65,7 +65,7 @@ impl RedisBenchmark {
         mut alive: impl FnMut() -> Result<()>,
     ) -> Result<Self> {
         let mut client = Self {
-            program: pack::find_program(REDIS_BENCHMARK.0, REDIS_BENCHMARK.1)?,
+            program: REDIS_BENCHMARK.find()?,
             arguments,
             ledger: bench.ledger.clone(),
             namespace: bench
