@@ -17,7 +17,7 @@ pub const PIECE: usize = 1 << 20;
 pub struct Random(pub u64);
 impl Random {
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -34,7 +34,7 @@ pub fn make(folder: &Path, mib: u64) -> io::Result<File> {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut piece = vec![0; PIECE];
     for index in 0..mib {
-        piece.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&random.next().to_le_bytes()));
+        piece.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&random.number().to_le_bytes()));
         within("fill", folder, file.write_all_at(&piece, index * PIECE as u64))?;
     }
     within("write out", folder, file.sync_all())?;

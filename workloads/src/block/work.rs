@@ -83,7 +83,7 @@ impl Blocks {
     }
     fn next(&mut self, random: &mut Random) -> u64 {
         match self.order {
-            Order::Random => random.next() % self.all,
+            Order::Random => random.number() % self.all,
             Order::Sequential => {
                 let block = self.first + self.next;
                 self.next = (self.next + 1) % self.count;
@@ -138,7 +138,7 @@ impl Making<'_> {
         let writes = match self.options.kind {
             Kind::Read => false,
             Kind::Write => true,
-            Kind::Mixed => self.random.next() & 1 == 0,
+            Kind::Mixed => self.random.number() & 1 == 0,
         };
         (writes, at)
     }
