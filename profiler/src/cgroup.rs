@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -130,6 +131,29 @@ impl Cgroup {
         }
         write("cpu.cfs_period_us", period.to_string())?;
         write("cpu.cfs_quota_us", quota.to_string())
+    }
+
+    /// Lets it read from the disk that a folder lies on only so many times a second.
+    ///
+    /// # Errors
+    /// If the kernel limits no disk.
+    pub fn limit_reads(&self, folder: &Path, per_s: u32) -> Result<()> {
+        let number = fs::metadata(folder).map_err(|error| Error::file("look at", folder, error))?.dev();
+        let disk = format!("{}:{}", nix::sys::stat::major(number), nix::sys::stat::minor(number));
+        let (controller, file, line) = if self.is_second {
+            ("io", "io.max", format!("{disk} riops={per_s}"))
+        } else {
+            ("blkio", "blkio.throttle.read_iops_device", format!("{disk} {per_s}"))
+        };
+        let path = self.folder_of(controller)?.join(file);
+        fs::write(&path, line).map_err(|error| {
+            let what = format!("cannot limit reads of {disk} by {}", path.display());
+            Error::unsupported(
+                what,
+                error,
+                "a kernel with CONFIG_BLK_DEV_THROTTLING, and a folder on a whole disk of its own",
+            )
+        })
     }
 
     /// How often it was throttled so far, and for how long, ns.

@@ -41,6 +41,14 @@ pub fn facts(pid: u32, configuration: &Configuration) -> Result<Vec<(String, Str
     ])
 }
 
+/// The device that an image lies on, and its number: names and values.
+#[must_use]
+pub fn of_image(image: &Path) -> Vec<(String, String)> {
+    let Ok(number) = fs::metadata(image).map(|metadata| metadata.dev()) else { return Vec::new() };
+    let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
+    vec![("device".to_owned(), format!("an image on {major}:{minor}"))]
+}
+
 /// The number of the mount through which a process has a regular file without a name open (proc_pid_fdinfo(5)).
 fn mount_of_file(pid: u32) -> Option<String> {
     let open = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();

@@ -40,6 +40,8 @@ pub enum Kind {
     Filters,
     /// Bridges in a row.
     Bridges,
+    /// Reads of the disk below a loop device, as many as that a second.
+    ReadIops,
     /// A userland proxy in the way: as `proxy=on`, under the name of what it is put into.
     Proxies,
 }
@@ -48,7 +50,7 @@ pub enum Kind {
 pub const SLOW_EVERY: u64 = 50;
 
 /// All kinds: name, largest value, what it is.
-const KINDS: [(Kind, &str, u32, &str); 15] = [
+const KINDS: [(Kind, &str, u32, &str); 16] = [
     (Kind::Copy, "copy", 999, "nothing: the same configuration once more"),
     (Kind::SleepUs, "sleep-us", 100_000, "the server sleeps so long before it answers (tcp-rr)"),
     (Kind::SpinUs, "spin-us", 100_000, "the server computes so long before it answers (tcp-rr)"),
@@ -63,6 +65,12 @@ const KINDS: [(Kind, &str, u32, &str); 15] = [
     (Kind::Hogs, "hogs", 64, "programs that compute on the server's CPU (ns)"),
     (Kind::Filters, "filters", 32, "system-call filters that look at arguments (ns)"),
     (Kind::Bridges, "bridges", 16, "bridges in a row (ns:net=bridge)"),
+    (
+        Kind::ReadIops,
+        "read-iops",
+        1_000_000,
+        "at most so many reads a second of the disk below (block, ns:fs=loop,cgroup=on)",
+    ),
     (Kind::Proxies, "proxies", 1, "a userland proxy in the way (ns:net=bridge)"),
 ];
 

@@ -165,7 +165,7 @@ fn give_back(path: &Path, pages: u64) -> Result<()> {
 
 /// Removes a folder of programs, and the parent if it was the last; never anything outside of [`PROGRAMS`].
 fn remove_folder(path: &Path) -> Result<()> {
-    if path.parent() != Some(Path::new(PROGRAMS)) && !is_upper_layer(path) {
+    if path.parent() != Some(Path::new(PROGRAMS)) && !lies_elsewhere(path) {
         return Err(Error::file("remove", path, format!("it does not lie in {PROGRAMS}")));
     }
     match fs::remove_dir_all(path) {
@@ -177,15 +177,25 @@ fn remove_folder(path: &Path) -> Result<()> {
     }
 }
 
-/// The name of a folder for an overlay's upper layer, on whatever disk a run's files are to lie.
+/// What folders are for that lie on whatever disk a run's files are to lie: an overlay's upper layer, a machine's disk.
+const ELSEWHERE: [&str; 2] = ["-over-", "-disk-"];
+
+/// The name of a folder for an overlay's upper layer.
 #[must_use]
 pub fn upper_layer(run_id: &str, number: u32) -> String {
-    format!("virtax-{run_id}-over-{number}")
+    format!("virtax-{run_id}{}{number}", ELSEWHERE[0])
 }
 
-fn is_upper_layer(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("virtax-"));
-    name.and_then(|name| name.split_once("-over-")).is_some_and(|(_, number)| number.parse::<u32>().is_ok())
+/// The name of a folder for a machine's disk.
+#[must_use]
+pub fn disk_folder(run_id: &str, number: u32) -> String {
+    format!("virtax-{run_id}{}{number}", ELSEWHERE[1])
+}
+
+fn lies_elsewhere(path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()?.strip_prefix("virtax-")) else { return false };
+    let number = ELSEWHERE.iter().find_map(|purpose| name.split_once(purpose));
+    number.is_some_and(|(_, number)| number.parse::<u32>().is_ok())
 }
 
 /// One line of the file.

@@ -70,6 +70,14 @@ pub fn find_program(name: &str, package: &str) -> Result<PathBuf> {
     })
 }
 
+/// As [`find_program`], also where only root has programs.
+///
+/// # Errors
+/// As that.
+pub fn find_tool(name: &str, package: &str) -> Result<PathBuf> {
+    find_program(name, package).or_else(|error| find_in(name, "/usr/sbin:/sbin".as_ref()).ok_or(error))
+}
+
 fn find_in(name: &str, path: &std::ffi::OsStr) -> Option<PathBuf> {
     std::env::split_paths(path).map(|folder| folder.join(name)).find(|found| {
         fs::metadata(found).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)

@@ -142,16 +142,21 @@ fn check_injections(workload: &dyn workload::Workload, configurations: &[Configu
     }
 }
 
-/// Refuses machines whose file operations nobody follows yet.
+/// Refuses machines that have no disk for files, or in which nobody would see their operations.
 fn check_files(workload: &dyn workload::Workload, configurations: &[Configuration]) -> Result<()> {
-    let machine = configurations.iter().find(|found| ["kvm", "tcg"].contains(&found.engine.as_str()));
-    match machine.filter(|_| workload.is_of_files()) {
-        None => Ok(()),
-        Some(machine) => Err(Error::Usage(format!(
-            "workload `{}` is not followed into virtual machines yet: leave out `{machine}`",
-            workload.name()
-        ))),
+    let machines = configurations.iter().filter(|found| ["kvm", "tcg"].contains(&found.engine.as_str()));
+    for machine in machines.filter(|_| workload.is_of_files()) {
+        let refuse = |why| Err(Error::Usage(format!("`{machine}` {why}")));
+        if machine.key("blk") == "none" {
+            return refuse("has no disk for files: add blk=virtio, or blk=nvme");
+        }
+        if machine.key("agent") == "off" || machine.key("net") == "user" {
+            return refuse(
+                "has nobody who sees operations of files in the guest: take agent=on, and net=tap or net=nat",
+            );
+        }
     }
+    Ok(())
 }
 
 /// Index of the baseline: the first, unless another is named.

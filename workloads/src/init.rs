@@ -5,7 +5,7 @@ use std::{
     ffi::CString,
     fs,
     io::{self, Write},
-    net::{Ipv4Addr, SocketAddrV4, TcpStream},
+    net::Ipv4Addr,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
         unix::{
@@ -34,6 +34,8 @@ pub const ENDED: &str = "virtax-ended:";
 pub const AGENT_ENDED: &str = "virtax-agent-ended:";
 /// Where such a program's output goes: the second serial line.
 const OUTPUT: &str = "/dev/ttyS1";
+/// What is on a guest's disk that is there for files.
+pub const FILE_SYSTEM: &str = "ext4";
 /// The guest's only network card.
 const CARD: &CStrName = b"eth0\0";
 /// User and group of the server: `nobody`.
@@ -78,6 +80,8 @@ pub struct Serve {
     pub agent: Option<PathBuf>,
     /// Whether it has a disk, which comes some time after its driver.
     pub has_disk: bool,
+    /// Where its disk's file system is mounted, for files that the server reads and writes.
+    pub data: Option<PathBuf>,
 }
 
 /// A program.
@@ -126,10 +130,16 @@ fn start() -> io::Result<String> {
 fn serve(guest: &Serve) -> io::Result<ExitStatus> {
     about("eth0", await_card().and_then(|()| take_up(CARD, guest.address, guest.prefix)))?;
     about("route", route_through(guest.gateway))?;
+    let disk = if guest.has_disk { about("disk", await_disk())? } else { String::new() };
+    if let Some(data) = &guest.data {
+        let device = format!("/dev/{}", disk.split(':').next().unwrap_or_default());
+        about(&device, mount_from(&device, FILE_SYSTEM, &data.display().to_string()))?;
+        about("data", fs::set_permissions(data, fs::Permissions::from_mode(0o1777)))?;
+    }
     let mut command = Command::new(&guest.program);
     command.args(&guest.arguments).current_dir("/tmp").uid(NOBODY).gid(NOBODY);
     let mut server = about(&guest.program.display().to_string(), command.spawn())?;
-    while TcpStream::connect(SocketAddrV4::new(guest.address, guest.port)).is_err() {
+    while !is_listened_on(guest.port) {
         if let Some(status) = server.try_wait()? {
             return Ok(status);
         }
@@ -137,12 +147,11 @@ fn serve(guest: &Serve) -> io::Result<ExitStatus> {
     }
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let uptime = fs::read_to_string("/proc/uptime")?;
-    let disk = if guest.has_disk { about("disk", await_disk())? } else { String::new() };
     println!("{READY} {} {} {disk}", release.trim(), uptime.split(' ').next().unwrap_or_default());
-    let agent = guest
-        .agent
-        .as_ref()
-        .map(|agent| Command::new(agent).args([server.id().to_string(), guest.port.to_string()]).spawn());
+    let agent = guest.agent.as_ref().map(|agent| {
+        let of_files = guest.data.iter().map(|_| "--files".to_owned());
+        Command::new(agent).args([server.id().to_string(), guest.port.to_string()]).args(of_files).spawn()
+    });
     if let Some(Err(error)) = &agent {
         // Without it, the machine is one row: no reason to end.
         println!("{AGENT_ENDED} {error}");
@@ -156,6 +165,17 @@ fn serve(guest: &Serve) -> io::Result<ExitStatus> {
             println!("{AGENT_ENDED} {}", ExitStatus::from_raw(status));
         }
     }
+}
+
+/// Whether somebody listens on a port, by the kernel's own list (proc(5), `/proc/net/tcp`): a server may take the first who comes for
+/// its client.
+fn is_listened_on(port: u16) -> bool {
+    let listed = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    listed.lines().any(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let at = words.get(1).and_then(|local| u16::from_str_radix(local.rsplit(':').next()?, 16).ok());
+        at == Some(port) && words.get(3) == Some(&"0A")
+    })
 }
 
 /// Executes a program to its end; its exit code, 128 and more for a signal. Orphans that end meanwhile are laid to rest.
@@ -216,9 +236,13 @@ fn done(result: libc::c_long) -> io::Result<libc::c_long> {
 }
 
 fn mount(kind: &str, place: &str) -> io::Result<()> {
-    let (kind, place) = (CString::new(kind)?, CString::new(place)?);
+    mount_from(kind, kind, place)
+}
+
+fn mount_from(source: &str, kind: &str, place: &str) -> io::Result<()> {
+    let (source, kind, place) = (CString::new(source)?, CString::new(kind)?, CString::new(place)?);
     // SAFETY: the strings live as long as the call; no data.
-    let result = unsafe { libc::mount(kind.as_ptr(), place.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) };
+    let result = unsafe { libc::mount(source.as_ptr(), place.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) };
     done(result.into()).map(drop)
 }
 

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::Write,
     os::unix::fs::{OpenOptionsExt, symlink},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
@@ -78,6 +78,18 @@ const PACKAGES: &[Package] = &[
         name: "qemu-system-x86",
         why: "runs the virtual machines",
         present: || find("qemu-system-x86_64").is_some(),
+        only_for: Some(Purpose::Test),
+    },
+    Package {
+        name: "e2fsprogs",
+        why: "makes the file systems on the disks of virtual machines",
+        present: || find("mkfs.ext4").is_some() || Path::new("/usr/sbin/mkfs.ext4").is_file(),
+        only_for: Some(Purpose::Test),
+    },
+    Package {
+        name: "qemu-utils",
+        why: "makes images in QEMU's own format",
+        present: || find("qemu-img").is_some(),
         only_for: Some(Purpose::Test),
     },
     Package {

@@ -46,6 +46,7 @@ struct Agent {
     probes: Loaded,
     server: u32,
     port: u16,
+    options: Options,
     names: Names,
     namespace: u32,
     epoch: u32,
@@ -67,12 +68,12 @@ struct Phase {
 ///
 /// # Errors
 /// If there is no port, or the probes cannot be loaded; the host is told the latter.
-pub fn serve(server: u32, port: u16) -> Result<()> {
+pub fn serve(server: u32, port: u16, of_files: bool) -> Result<()> {
     let path = find_port()?;
     let fail = |error| Error::file("use", &path, error);
     let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(fail)?;
     let mut lines = BufReader::new(file.try_clone().map_err(fail)?);
-    let mut agent = Agent::new(server, port);
+    let mut agent = Agent::new(server, port, of_files);
     loop {
         let request = wire::hear(&mut lines).map_err(fail)?;
         let done = match &mut agent {
@@ -108,13 +109,16 @@ fn find_port() -> Result<PathBuf> {
 }
 
 impl Agent {
-    fn new(server: u32, port: u16) -> Result<Self> {
-        let probes = Loaded::new(&Offsets::of_running_kernel()?, &Options::default())?;
+    fn new(server: u32, port: u16, of_files: bool) -> Result<Self> {
+        let options = Options { files: of_files, ..Options::default() };
+        let probes = Loaded::new(&Offsets::of_running_kernel()?, &options)?;
         let namespace = process::network_namespace(std::process::id())?;
         let sampling = Sampling { rate_hz: 0, cpus: allowed_cpus()?, until: None };
         let mut names = Names::default();
-        names.namespace(namespace, NAMESPACE);
-        Ok(Self { probes, server, port, names, namespace, epoch: 0, phase: None, sampled: Vec::new(), sampling })
+        // Disks are in no namespace.
+        [namespace, 0].into_iter().for_each(|namespace| names.namespace(namespace, NAMESPACE));
+        let (phase, sampled) = (None, Vec::new());
+        Ok(Self { probes, server, port, options, names, namespace, epoch: 0, phase, sampled, sampling })
     }
 
     fn answer(&mut self, request: &Request) -> Result<Option<Reply>> {
@@ -124,8 +128,9 @@ impl Agent {
                 self.sampling.rate_hz = *rate_hz;
                 self.begin(*kind, *connections, *wait_every).map(|()| Some(Reply::Begun))
             }
-            Request::Record { in_ns, length_ns } => {
-                self.record(*in_ns, *length_ns);
+            Request::Clock => Ok(Some(Reply::Clock { now_ns: now_ns() })),
+            Request::Record { in_ns, at_ns, length_ns } => {
+                self.record(at_ns.unwrap_or_else(|| now_ns().saturating_add(*in_ns)), *length_ns);
                 Ok(None)
             }
             Request::End => self.end().map(|counts| Some(Reply::Counted(Box::new(counts)))),
@@ -136,7 +141,7 @@ impl Agent {
 
     fn hello(&self) -> Reply {
         let loaded: Vec<&str> = self.probes.chosen().map(|(probe, _)| probe.name).collect();
-        let wanted = PROBES.iter().filter(|probe| Options::default().wants(probe.set)).map(|probe| probe.name);
+        let wanted = PROBES.iter().filter(|probe| self.options.wants(probe.set)).map(|probe| probe.name);
         Reply::Hello {
             version: VERSION,
             release: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
@@ -179,16 +184,19 @@ impl Agent {
         };
         self.probes.control(control);
         let start = Instant::now();
-        while self.probes.server_sockets_seen(self.epoch) < connections as usize && start.elapsed() < LONGEST_LEAD_IN {
+        let seen = || match self.options.files {
+            true => self.probes.tokens_seen(self.epoch),
+            false => self.probes.server_sockets_seen(self.epoch),
+        };
+        while seen() < connections as usize && start.elapsed() < LONGEST_LEAD_IN {
             std::thread::sleep(LEAD_IN);
         }
         self.phase = Some(Phase { kind, attached, before, control });
         Ok(())
     }
 
-    fn record(&mut self, in_ns: u64, length_ns: u64) {
+    fn record(&mut self, open_ns: u64, length_ns: u64) {
         if let Some(phase) = &mut self.phase {
-            let open_ns = now_ns().saturating_add(in_ns);
             phase.control.open_ns = open_ns;
             phase.control.close_ns = open_ns.saturating_add(length_ns);
             self.probes.record(phase.control.open_ns, phase.control.close_ns);
@@ -220,7 +228,8 @@ impl Agent {
         }
         let crossings =
             if phase.kind == PhaseKind::Traced { self.probes.crossings(&phase.control) } else { Vec::new() };
-        Ok(GuestCounts { probes, devices: labels.devices().cloned().collect(), crossings, matched: None })
+        let devices = labels.devices().cloned().collect();
+        Ok(GuestCounts { probes, devices, crossings, ..GuestCounts::default() })
     }
 
     /// As on the host: the statistics' own cost, with the probes told to do nothing, then theirs. What getting into them takes is not
@@ -241,7 +250,7 @@ impl Agent {
         let (runs, floor_ns) = found;
         self.start(kind, vec![attached], connections, 0)?;
         let length = COST_WINDOW * COST_WINDOWS;
-        self.record(0, length.as_nanos() as u64);
+        self.record(now_ns(), length.as_nanos() as u64);
         let mut readings = vec![self.probes.run_times(kind)];
         let began = Instant::now();
         for _ in 0..COST_WINDOWS {

@@ -8,14 +8,14 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    counts::{Costs, DeviceInfo, PhaseKind, ProbeCounts},
+    counts::{Costs, DeviceInfo, PhaseKind, ProbeCounts, Role},
     histogram::bucket_of,
     input,
     profile::Profile,
 };
 
 /// Both sides must have the same.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Name of the machine's port.
 pub const PORT: &str = "virtax";
 /// Longest line, bytes: a guest may be broken, or hostile.
@@ -41,10 +41,14 @@ pub enum Request {
         /// In sampled phases: one wait in about this many leaves its stacks; 0: none.
         wait_every: u32,
     },
+    /// What its clock shows.
+    Clock,
     /// The phase recorded.
     Record {
         /// From now, ns.
         in_ns: u64,
+        /// From then, by the agent's clock, ns, instead: the same that a program in the guest was told.
+        at_ns: Option<u64>,
         /// Its length, ns.
         length_ns: u64,
     },
@@ -74,6 +78,11 @@ pub enum Reply {
     },
     /// Requests are followed.
     Begun,
+    /// `CLOCK_MONOTONIC`, ns.
+    Clock {
+        /// Now.
+        now_ns: u64,
+    },
     /// The phase is over.
     Counted(Box<GuestCounts>),
     /// Stacks, with the names of the guest's functions.
@@ -97,6 +106,9 @@ pub struct GuestCounts {
     /// In traced phases: single requests by number, and how long the guest had them, ns. Only while they travel.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub crossings: Vec<(u32, u64)>,
+    /// Of files: these are the host's counts, of what the machine's process did for its guest, and the phase's own are the guest's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_host: bool,
     /// Those put together with the host's, by the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matched: Option<Matched>,
@@ -115,6 +127,21 @@ pub struct Matched {
     pub residence_ns: u64,
     /// `(bucket, count)` of the differences, see [`crate::histogram`].
     pub buckets: Vec<(u16, u32)>,
+}
+
+impl GuestCounts {
+    /// Of files, operations begin in the guest, and the host has its machine's share: returned are the guest's counts, and the host's
+    /// in their place, without the time that the machine's process was not asked for anything.
+    #[must_use]
+    pub fn inside_out(mut self, host: ProbeCounts) -> (ProbeCounts, Self) {
+        let guests = std::mem::replace(&mut self.probes, host);
+        self.probes.stages.retain(|stage| stage.from.point != "exit");
+        // Requests have the roles of client and server only.
+        let of_process = self.probes.stages.iter_mut().filter(|stage| stage.role == Role::Server);
+        of_process.for_each(|stage| stage.role = Role::Vmm);
+        self.is_host = true;
+        (guests, self)
+    }
 }
 
 impl Matched {
@@ -207,6 +234,30 @@ mod tests {
         assert_eq!((matched.held_ns, matched.residence_ns), (400, 160));
         assert_eq!(matched.buckets, [(bucket_of(40), 1), (bucket_of(200), 1)]);
         assert_eq!(Matched::of(&host, &[]), Matched::default());
+    }
+
+    #[test]
+    fn of_files_the_guests_counts_come_first() {
+        let stage = |role, from: &str, to: &str| crate::counts::StageTotal {
+            part: false,
+            role,
+            from: crate::counts::Place::fixed(from),
+            to: crate::counts::Place::fixed(to),
+            count: 1,
+            total_ns: 5,
+            buckets: Vec::new(),
+        };
+        let host = ProbeCounts {
+            stages: vec![stage(Role::Server, "enter", "exit"), stage(Role::Server, "exit", "enter")],
+            ..ProbeCounts::default()
+        };
+        let inside = ProbeCounts { stages: vec![stage(Role::Client, "exit", "enter")], ..ProbeCounts::default() };
+        let guest = GuestCounts { probes: inside.clone(), ..GuestCounts::default() };
+        let (first, second) = guest.inside_out(host);
+        assert_eq!(first, inside);
+        assert!(second.is_host);
+        // Without the time that nobody asked QEMU for anything.
+        assert_eq!(second.probes.stages, [stage(Role::Vmm, "enter", "exit")]);
     }
 
     #[test]

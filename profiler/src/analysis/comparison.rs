@@ -8,6 +8,7 @@ use super::{
     statistics::{Estimate, estimate, mean},
     waterfall::{Round, Row, Waterfall},
 };
+use crate::counts::Role;
 
 /// What can be said about a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,8 +66,12 @@ pub struct Comparison {
 /// Identifies a stage across configurations.
 #[must_use]
 pub fn stage_id(key: &StageKey) -> String {
-    // A message is received and sent by the proxy as by whom it is for.
-    let at = if key.role.is_proxy() { "proxy/" } else { "" };
+    // A message is received and sent by the proxy as by whom it is for; a guest's operation is one of QEMU's, too.
+    let at = match key.role {
+        role if role.is_proxy() => "proxy/",
+        Role::Vmm => "vmm/",
+        _ => "",
+    };
     format!("{}/{at}{}→{}", direction(key.role, &key.from.point), key.from, key.to)
 }
 

@@ -9,7 +9,7 @@ pub fn direction(role: Role, from: &str) -> &'static str {
     match (role, waiting_or_reading) {
         (Role::ProxyIn, _) | (Role::Client, false) | (Role::Server, true) => "request",
         (Role::ProxyOut, _) | (Role::Client, true) | (Role::Server, false) => "response",
-        // Roles of threads, which never hold a request.
+        // What a machine's process does for a file operation of its guest's; threads of other roles never hold a request.
         (Role::Vcpu | Role::Vmm | Role::Vhost, _) => "request",
     }
 }
@@ -50,6 +50,9 @@ pub fn what(role: Role, from: &Place, to: &Place) -> String {
         ("enter", "bio") => "file system, page cache, making the bio".to_owned(),
         ("enter", "exit") => "no bio of its own: page cache, file system, waits for others' bios".to_owned(),
         ("bio", "issue") => "block layer: plug, scheduler, queue".to_owned(),
+        ("issue", "complete") if from_namespace == "guest" => {
+            "the virtual machine: its disk, QEMU, the host's disk".to_owned()
+        }
         ("issue", "complete") => "driver and device".to_owned(),
         ("bio", "complete") => "block layer, driver and device".to_owned(),
         ("complete", "exit") => "waking the thread, run queue, the rest of the call".to_owned(),

@@ -87,6 +87,17 @@ pub fn order(stages: &[(StageKey, u64)]) -> Vec<usize> {
 /// there) until the answer comes out of the same.
 #[must_use]
 pub fn is_boundary(key: &StageKey) -> bool {
+    is_disk_of_guest(key) || is_network_boundary(key)
+}
+
+/// A guest's disk has an operation: its machine, and the host below it.
+#[must_use]
+pub fn is_disk_of_guest(key: &StageKey) -> bool {
+    let is_guests = key.from.device.as_ref().is_some_and(|disk| disk.ends_with("@guest"));
+    key.from.point == "issue" && key.to.point == "complete" && is_guests
+}
+
+fn is_network_boundary(key: &StageKey) -> bool {
     let is_same = key.from.point == "xmit" && key.from.device == key.to.device;
     key.to.point == "receive" && (key.from.point == "taken" || is_same)
 }
@@ -99,6 +110,16 @@ fn divide(stages: &[(StageKey, u64)]) -> (Vec<usize>, Vec<usize>) {
         |key: &StageKey| key.role == Role::Client && key.from.point == "receive" && !ends(Role::Client, &key.from);
     let mut left: Vec<usize> = (0..stages.len()).collect();
     let mut inside = Vec::new();
+    if stages.iter().any(|(key, _)| key.role == Role::Vmm) {
+        let (mut of_process, left): (Vec<usize>, Vec<usize>) =
+            left.into_iter().partition(|index| stages[*index].0.role == Role::Vmm);
+        of_process.sort_by_key(|index| {
+            let key = &stages[*index].0;
+            let rank = ["enter", "bio", "issue", "complete"].iter().position(|point| key.from.point == *point);
+            (rank, std::cmp::Reverse(stages[*index].1))
+        });
+        return (of_process, left);
+    }
     let first = left.iter().filter(|index| is_first(&stages[**index].0)).max_by_key(|index| stages[**index].1);
     let mut next = first.copied();
     while let Some(index) = next {
@@ -151,6 +172,24 @@ mod tests {
             key(Role::Server, at("xmit", "wire@host"), fixed("delivered")),
             key(Role::Client, fixed("delivered"), fixed("received")),
             key(Role::Client, fixed("received"), fixed("send")),
+        ];
+        let backwards: Vec<(StageKey, u64)> = way.iter().rev().map(|key| (key.clone(), 100)).collect();
+        assert_eq!(order(&backwards), (0..way.len()).rev().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_guests_operation_holds_its_machines() {
+        let (fixed, at) = (Place::fixed, Place::at);
+        let way = [
+            key(Role::Client, fixed("enter"), at("bio", "vda@guest")),
+            key(Role::Client, at("bio", "vda@guest"), at("issue", "vda@guest")),
+            key(Role::Client, at("issue", "vda@guest"), at("complete", "vda@guest")),
+            key(Role::Vmm, fixed("enter"), at("bio", "vda")),
+            key(Role::Vmm, at("bio", "vda"), at("issue", "vda")),
+            key(Role::Vmm, at("issue", "vda"), at("complete", "vda")),
+            key(Role::Vmm, at("complete", "vda"), fixed("exit")),
+            key(Role::Client, at("complete", "vda@guest"), fixed("exit")),
+            key(Role::Client, fixed("exit"), fixed("enter")),
         ];
         let backwards: Vec<(StageKey, u64)> = way.iter().rev().map(|key| (key.clone(), 100)).collect();
         assert_eq!(order(&backwards), (0..way.len()).rev().collect::<Vec<_>>());

@@ -318,6 +318,7 @@ fn contradiction(repetition: &Repetition, phase: &Phase) -> Option<String> {
 fn stage_rows(traced: &[Sums], repetitions: &[&Repetition]) -> Vec<Row> {
     let keys: BTreeSet<&StageKey> = traced.iter().flat_map(|sums| sums.stages.keys()).collect();
     let inside = inside::keys(repetitions);
+    let inside_out = inside::is_of_process(&inside);
     let stages: Vec<(StageKey, u64)> = keys
         .into_iter()
         .map(|key| (key.clone(), traced.iter().filter_map(|sums| sums.stages.get(key)).map(|sum| sum.0).sum()))
@@ -339,7 +340,7 @@ fn stage_rows(traced: &[Sums], repetitions: &[&Repetition]) -> Vec<Row> {
                     .collect(),
                 count_per_op: per(*count, operations),
                 histogram: histogram_of(repetitions, PhaseKind::Traced, false, key),
-                in_guest: inside.contains(key),
+                in_guest: inside.contains(key) != inside_out,
                 parts: Vec::new(),
                 key: key.clone(),
             }
@@ -460,11 +461,18 @@ impl Row {
     #[must_use]
     pub fn label(&self, inside_known: bool) -> String {
         let key = &self.key;
+        if inside_known && path::is_disk_of_guest(key) {
+            return "the boundary: notification, waking QEMU, its own time, the interrupt".to_owned();
+        }
         if inside_known && path::is_boundary(key) {
             return "the boundary: notification, waking, exits, virtio, and back".to_owned();
         }
         let words = what(key.role, &key.from, &key.to);
-        if self.in_guest { format!("{words} (guest)") } else { words }
+        match (self.in_guest, key.role) {
+            (true, _) => format!("{words} (guest)"),
+            (false, Role::Vmm) => format!("{words} (QEMU)"),
+            (false, _) => words,
+        }
     }
 
     /// Mean of the probes' own time, ns per operation.

@@ -1,6 +1,7 @@
 //! Engines: how a server is run. A new one is a file here and a line in [`all`].
 
 pub mod docker;
+mod image;
 mod key;
 mod native;
 pub mod ns;
@@ -150,6 +151,12 @@ impl ServerFiles {
         let mut arguments = self.workload.server_arguments(&self.settings, start);
         arguments.extend(injection.into_iter().flat_map(Injection::server_arguments));
         (self.pack.program.clone(), arguments)
+    }
+
+    /// Where files are that a server reads and writes, and MiB of them; `None`: it has none.
+    #[must_use]
+    pub fn files(&self) -> Option<(&Path, u64)> {
+        Some((self.data_folder()?, self.settings.get("size")?.parse().ok()?))
     }
 
     /// The folder of the host for files that a server reads and writes; `None`: it has none.

@@ -165,6 +165,7 @@ impl<'a> Lab<'a> {
                 client: client.pid(),
                 server: server.pid(),
                 is_machine: server.is_machine(),
+                inside_out: server.is_machine() && self.plan.workload.is_of_files(),
                 proxy,
                 boundary,
                 port,
@@ -283,7 +284,7 @@ impl Repeater for Lab<'_> {
         interrupt::sleep(WARM_UP)?;
         process::check_placement(client.pid(), &self.cpus.client)?;
         process::check_placement(server.pid(), &self.cpus.server)?;
-        let file_facts = match self.plan.workload.is_of_files() {
+        let file_facts = match self.plan.workload.is_of_files() && !parties.inside_out {
             true => crate::files::facts(server.pid(), configuration)?,
             false => Vec::new(),
         };
@@ -325,6 +326,9 @@ impl Repeater for Lab<'_> {
             true => None,
             false => Some(sampling::profile(&sampled, &labels, round, &self.sampling)?),
         };
+        if let Some(profile) = profile.as_mut().filter(|_| parties.inside_out) {
+            profile.of_machines_process();
+        }
         if let (Some(profile), Some(agent)) = (&mut profile, &mut agent)
             && let Some(guest) = agent.profile()
         {

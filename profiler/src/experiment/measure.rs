@@ -60,6 +60,8 @@ pub struct Measurement<'a> {
     pub parties: Parties,
     sampling: Sampling,
     agent: Option<&'a mut Agent>,
+    /// What is to be added to the host's clock for that of whoever times operations.
+    shift_ns: i64,
     connections: u32,
     epoch: u32,
     record_every: u32,
@@ -85,6 +87,7 @@ impl<'a> Measurement<'a> {
             parties,
             sampling,
             agent: None,
+            shift_ns: 0,
             connections,
             epoch: 0,
             record_every: 0,
@@ -123,15 +126,24 @@ impl<'a> Measurement<'a> {
 
     /// Announces an interval to the client.
     fn window(&mut self, length: Duration, tried: u32) -> Result<(u64, u64)> {
+        if let Some(agent) = self.agent.as_mut().filter(|_| self.parties.inside_out) {
+            self.shift_ns = agent.clock_shift_ns();
+        }
         let open_ns = now_ns() + (ANNOUNCEMENT * (1 << tried)).as_nanos() as u64;
         let close_ns = open_ns + length.as_nanos() as u64;
-        self.client.begin_phase(open_ns, close_ns)?;
+        self.client.begin_phase(self.to_guest(open_ns), self.to_guest(close_ns))?;
         Ok((open_ns, close_ns))
+    }
+
+    /// A time of the host's, by the clock of whoever times operations.
+    const fn to_guest(&self, host_ns: u64) -> u64 {
+        host_ns.wrapping_add_signed(self.shift_ns)
     }
 
     /// What the client saw of the last phase.
     fn report(&mut self) -> Result<PhaseReport> {
-        let report = self.client.report()?;
+        let mut report = self.client.report()?;
+        report.heard_ns = report.heard_ns.wrapping_add_signed(-self.shift_ns);
         if waits_only(&report) {
             self.wait_for_progress()?;
         }
@@ -222,7 +234,8 @@ impl<'a> Measurement<'a> {
         let (open_ns, close_ns) = self.window(length, tried)?;
         self.probes.record(open_ns, close_ns);
         if let Some(agent) = &mut self.agent {
-            agent.record(open_ns.saturating_sub(now_ns()), close_ns - open_ns);
+            let at_ns = self.parties.inside_out.then(|| open_ns.wrapping_add_signed(self.shift_ns));
+            agent.record(open_ns.saturating_sub(now_ns()), at_ns, close_ns - open_ns);
         }
         // Late ourselves: the phase counts as one of which the client heard too late.
         let open_ns = if now_ns() < open_ns { open_ns } else { 0 };
@@ -273,13 +286,26 @@ impl<'a> Measurement<'a> {
         let sampled = (kind == PhaseKind::Sampled).then(|| RawSampled {
             events,
             users,
-            operations: counts.counter(Counter::Operations),
+            operations: match &guest {
+                Some(guest) if self.parties.inside_out => guest.probes.counter(Counter::Operations),
+                _ => counts.counter(Counter::Operations),
+            },
             length_ns,
             schedstat_ns: cpu_ns,
             states: counts.states.clone(),
             noted: (counts.counter(Counter::Events), counts.counter(Counter::EventsRingFull)),
         });
         let client = whole_run.unwrap_or_else(|| self.report())?;
+        let (counts, guest) = if self.parties.inside_out {
+            let guest = guest.ok_or_else(|| {
+                let state = self.agent.as_ref().map_or_else(|| "no agent".to_owned(), |agent| agent.state());
+                Error::workload("operations in the machine cannot be seen", state)
+            })?;
+            let (counts, host) = guest.inside_out(counts);
+            (counts, Some(host))
+        } else {
+            (counts, guest)
+        };
         let phase = Phase { kind, open_ns, length_ns, client, probes: Some(counts), guest, account: None };
         Ok((open_ns, RawPhase { phase, records, sampled }))
     }
@@ -310,8 +336,8 @@ impl<'a> Measurement<'a> {
             epoch: self.epoch,
             open_ns: u64::MAX,
             close_ns: u64::MAX,
-            // Requests of sampled phases are disturbed more than a record should be.
-            record_every: if mode == STACKS { 0 } else { self.record_every },
+            // Requests of sampled phases are disturbed more than a record should be; what a machine's process does is none.
+            record_every: if mode == STACKS || self.parties.inside_out { 0 } else { self.record_every },
             mode,
             wait_every: if mode == STACKS { self.wait_every } else { 0 },
             proxy_port: self.parties.proxy.map_or(0, |_| u32::from(self.parties.port)),
@@ -325,6 +351,10 @@ impl<'a> Measurement<'a> {
             interrupt::sleep(LEAD_IN)?;
             // The token of a socket that is not known yet would be lost at its delivery.
             let connections = self.connections as usize;
+            if self.parties.inside_out {
+                // The agent has seen all that begin.
+                return Ok(roles);
+            }
             let all_seen = self.probes.tokens_seen(self.epoch) >= connections
                 && self.probes.sockets_seen(self.epoch) >= connections;
             if all_seen || start.elapsed() > LONGEST_LEAD_IN {

@@ -13,6 +13,8 @@ pub struct Parties {
     pub server: u32,
     /// Whether that is a virtual machine's.
     pub is_machine: bool,
+    /// Whether operations begin in that machine, and the host has only its process's share of them: those of files.
+    pub inside_out: bool,
     /// That of a proxy between them.
     pub proxy: Option<u32>,
     /// The device behind which the server answers from a virtual machine.
@@ -110,8 +112,15 @@ mod tests {
     #[test]
     fn this_process_has_a_role_and_cpu_time() {
         let own = std::process::id();
-        let parties =
-            Parties { client: own, server: u32::MAX, is_machine: false, proxy: None, boundary: None, port: 1 };
+        let parties = Parties {
+            client: own,
+            server: u32::MAX,
+            is_machine: false,
+            inside_out: false,
+            proxy: None,
+            boundary: None,
+            port: 1,
+        };
         let roles = parties.roles();
         assert!(roles.iter().any(|found| found == (own, Role::Client)));
         assert!(roles.schedstat_ns()[&Role::Client] > 0);

@@ -142,8 +142,9 @@ impl Loaded {
                 .map(|(index, device)| {
                     let end = device.name.iter().position(|byte| *byte == 0).unwrap_or(device.name.len());
                     let name = String::from_utf8_lossy(&device.name[..end]).into_owned();
-                    // A disk is in no network namespace.
-                    let label = if device.namespace == 0 { name.clone() } else { names.label(device.namespace, &name) };
+                    // A disk is in no network namespace; a guest's is the guest's.
+                    let is_plain = device.namespace == 0 && !names.namespaces.contains_key(&0);
+                    let label = if is_plain { name.clone() } else { names.label(device.namespace, &name) };
                     let info = DeviceInfo { label, name, ifindex: device.ifindex, namespace: device.namespace };
                     (index as u8, info)
                 })

@@ -15,7 +15,7 @@ pub enum Established {
     /// The client's clock, with no probe attached: nobody else can tell.
     ClientsClock,
     /// The client's clock in the traced phases themselves: of what costs more while probes are attached, because it brings switches
-    /// between processes and points of its own, by more than the probes' own time.
+    /// between processes and points of its own, by more than the probes' own time; or that comes in pieces so large that phases differ.
     ClientsClockTraced,
 }
 
@@ -38,6 +38,12 @@ impl Established {
 pub struct Case {
     /// Its name.
     pub name: &'static str,
+    /// The workload, and settings of it that are not the usual ones.
+    pub workload: &'static str,
+    /// See [`Self::workload`].
+    pub settings: &'static [&'static str],
+    /// How many times as long as usual a round is: of costs that come in large pieces, the ends of a phase cut some.
+    pub longer: u32,
     /// What it is put into.
     pub base: &'static str,
     /// What is put in.
@@ -63,6 +69,9 @@ const SERVERS_TIME: &[&str] = &["request/received→send"];
 const fn case(name: &'static str, base: &'static str, kind: Kind, sizes: &'static [u32]) -> Case {
     Case {
         name,
+        workload: "tcp-rr",
+        settings: &[],
+        longer: 1,
         base,
         kind,
         sizes,
@@ -182,6 +191,16 @@ pub const CASES: &[Case] = &[
             "response/receive(wire@client)→*",
         ],
         ..case("userland-proxy", "ns:net=bridge", Kind::Proxies, &[1])
+    },
+    Case {
+        // The kernel lets a tenth of a second's reads pass, and then none until that is over: of the disk below, while the loop device has
+        // the operation.
+        workload: "block",
+        settings: &["size=16"],
+        longer: 4,
+        established: Established::ClientsClockTraced,
+        target: &["request/issue(loop*"],
+        ..case("reads-are-limited", "ns:net=host,fs=loop,cgroup=on", Kind::ReadIops, &[8000, 5000, 3500, 2500])
     },
 ];
 

@@ -189,7 +189,10 @@ fn request(configurations: &str, placement: Placement, folder: PathBuf, options:
 
 fn run_case(case: &Case, options: &Options) -> Result<Judged> {
     let folder = options.out.join(case.name);
-    let request = request(&case.configurations().join(","), case.placement, folder.clone(), options);
+    let mut request = request(&case.configurations().join(","), case.placement, folder.clone(), options);
+    case.workload.clone_into(&mut request.workload);
+    request.settings = case.settings.iter().map(|pair| (*pair).to_owned()).collect();
+    request.duration *= case.longer;
     let (plan, _) = run::plan(&request)?;
     // A case that is not told yet goes on: its interval reaches over a limit, say, on a machine whose speed swings.
     let mut goes_on = |folder: &Path| {

@@ -141,7 +141,7 @@ fn memory_mib() -> u64 {
 
 /// MiB of room in a folder.
 fn room_mib(folder: &Path) -> u64 {
-    nix::sys::statvfs::statvfs(folder).map_or(0, |found| found.blocks_available() * found.fragment_size() >> 20)
+    nix::sys::statvfs::statvfs(folder).map_or(0, |found| (found.blocks_available() * found.fragment_size()) >> 20)
 }
 
 fn scaled_mib(memory_mib: u64, room_mib: u64) -> u64 {

@@ -385,3 +385,31 @@ fn a_killed_run_leaves_no_layer() {
     assert_eq!(layers(), there);
     assert_eq!(before, Traces::now());
 }
+
+/// A disk below a loop device that is let read only so often: what an operation then takes longer is the loop device's.
+#[test]
+fn what_a_limit_below_a_loop_device_costs_is_its_devices() {
+    let _alone = alone();
+    if !has(Feature::Probes) {
+        return;
+    }
+    let (before, base) = (Traces::now(), "ns:net=host,fs=loop,cgroup=on");
+    let limited = format!("{base}+read-iops=4000");
+    let arguments = ["--rounds", "1", "--duration", "4", "--set", "size=16", "--sample-rate", "0"];
+    let configurations = format!("{base},{limited}");
+    let result = run_workload("block", &Out::new(), &[&["--in", &configurations], &arguments[..]].concat());
+    assert_eq!(before, Traces::now());
+    let [base, limited] = [of(&result, base), of(&result, &limited)];
+    check(base);
+    assert_eq!(base.settings["filesystem"], "ext4");
+    let device = |found: &ConfigurationResult| {
+        let stage = stage(found, "issue", "complete").unwrap();
+        assert!(stage.from.device.as_deref().unwrap().starts_with("loop"), "{stage:?}");
+        stage.ns_per_op
+    };
+    let injected = limited.latency.mean_ns - base.latency.mean_ns;
+    // The limit itself: 250 us an operation. Its pieces are a tenth of a second long, some of which the ends of phases cut.
+    assert!((0.8..1.25).contains(&(limited.latency.mean_ns / 250_000.0)), "{}", limited.latency.mean_ns);
+    let found = (device(limited) - device(base)) / injected;
+    assert!((0.85..1.15).contains(&found), "{found}");
+}

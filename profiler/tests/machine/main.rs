@@ -15,3 +15,4 @@ mod privileges;
 mod real_runs;
 mod redis;
 mod vm;
+mod vm_files;

@@ -12,7 +12,7 @@ use super::{LOSSES, key_of, of_kind};
 use crate::{
     agent::wire::Matched,
     analysis::path::{StageKey, is_boundary},
-    counts::{Phase, PhaseKind, Repetition, StageTotal},
+    counts::{Phase, PhaseKind, Repetition, Role, StageTotal},
 };
 
 /// What a guest saw of a phase, for as many requests as the host saw go into the machine and come out.
@@ -40,6 +40,9 @@ const ALIKE: std::ops::RangeInclusive<f64> = 0.5..=2.0;
 /// The guest's stages of a phase; nothing where there is no agent, where it saw other requests than the host, or lost some.
 pub(super) fn stages(phase: &Phase) -> Inside {
     let (Some(boundary), Some(guest)) = (boundary(phase), &phase.guest) else { return Inside::default() };
+    if guest.is_host {
+        return of_process(boundary, &guest.probes.stages);
+    }
     let operations = guest.probes.counter(Counter::Operations);
     let lost: u64 = LOSSES.iter().map(|cause| guest.probes.counter(*cause)).fold(0, u64::saturating_add);
     let apart = operations.abs_diff(boundary.count) as f64;
@@ -65,6 +68,22 @@ pub(super) fn stages(phase: &Phase) -> Inside {
         return Inside::default();
     }
     Inside { stages, boundary: Some(key_of(boundary)), residence_ns }
+}
+
+/// What a machine's process did for its guest's file operations: in the same time, whatever it made of them (several may go to the
+/// host's disk as one, or one as several).
+fn of_process(boundary: &StageTotal, stages: &[StageTotal]) -> Inside {
+    let whole = stages.iter().filter(|stage| !stage.part).map(|stage| stage.total_ns);
+    let residence_ns = whole.fold(0, u64::saturating_add);
+    if residence_ns > boundary.total_ns {
+        return Inside::default();
+    }
+    Inside { stages: stages.to_vec(), boundary: Some(key_of(boundary)), residence_ns }
+}
+
+/// Whether these are stages of a machine's process, and all others its guest's.
+pub(super) fn is_of_process(keys: &BTreeSet<StageKey>) -> bool {
+    keys.iter().any(|key| key.role == Role::Vmm)
 }
 
 /// The stage of the host's in which the machine has the requests.
@@ -107,7 +126,7 @@ mod tests {
     use super::*;
     use crate::{
         agent::wire::GuestCounts,
-        counts::{Place, ProbeCounts, Role},
+        counts::{Place, ProbeCounts},
     };
 
     fn stage(role: Role, from: Place, to: Place, count: u64, total_ns: u64) -> StageTotal {
@@ -176,6 +195,26 @@ mod tests {
             assert_eq!(stages(&found).residence_ns, 500);
             assert!(toll(&found).is_empty());
         }
+    }
+
+    #[test]
+    fn of_files_the_host_lies_within_the_guests_disk() {
+        let at = |point: &str, disk: &str| Place::at(point, disk);
+        let disk = stage(Role::Client, at("issue", "vda@guest"), at("complete", "vda@guest"), 10, 1000);
+        let of_qemu = vec![
+            stage(Role::Vmm, Place::fixed("enter"), at("bio", "vda"), 5, 100),
+            stage(Role::Vmm, at("bio", "vda"), Place::fixed("exit"), 5, 300),
+        ];
+        let mut found = phase(10, 0);
+        found.probes = Some(ProbeCounts { stages: vec![disk.clone()], ..ProbeCounts::default() });
+        let host = ProbeCounts { stages: of_qemu.clone(), ..ProbeCounts::default() };
+        found.guest = Some(GuestCounts { probes: host, is_host: true, ..GuestCounts::default() });
+        let inside = stages(&found);
+        // As much as there was, though two of the guest's operations were one of QEMU's.
+        assert_eq!((inside.stages, inside.residence_ns), (of_qemu, 400));
+        assert_eq!(inside.boundary, Some(key_of(&disk)));
+        found.guest.as_mut().unwrap().probes.stages[0].total_ns = 701;
+        assert!(stages(&found).stages.is_empty());
     }
 
     #[test]

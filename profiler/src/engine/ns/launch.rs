@@ -21,10 +21,10 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::seccomp;
+use super::{loops, seccomp};
 use crate::{
     child::NOBODY,
-    engine::DATA,
+    engine::{DATA, image::FILE_SYSTEM},
     error::{Error, Result},
 };
 
@@ -64,6 +64,8 @@ pub enum Root {
         folder: PathBuf,
         /// The folder of the host that is bound into it for files that the server reads and writes.
         data: Option<PathBuf>,
+        /// The image of a disk that is mounted there instead, behind a loop device.
+        image: Option<PathBuf>,
     },
     /// overlayfs.
     Overlay {
@@ -218,11 +220,19 @@ fn change_root(root: &Root, own_pids: bool) -> Step<()> {
     step("own mount namespace", unshare(CloneFlags::CLONE_NEWNS))?;
     step("keep mounts to itself", mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none))?;
     let at = match root {
-        Root::Bind { folder, data } => {
+        Root::Bind { folder, data, image } => {
             step("bind the root (fs=bind)", mount(Some(folder), folder, none, MsFlags::MS_BIND, none))?;
             if let Some(data) = data {
                 let there = folder.join(DATA.trim_start_matches('/'));
                 step("bind the folder of files (fs=bind)", mount(Some(data), &there, none, MsFlags::MS_BIND, none))?;
+            }
+            if let Some(image) = image {
+                let there = folder.join(DATA.trim_start_matches('/'));
+                let (device, _open) = step("attach a loop device (fs=loop)", loops::attach(image))?;
+                let mounted = mount(Some(&device), &there, Some(FILE_SYSTEM), MsFlags::empty(), none);
+                step("mount the loop device (fs=loop)", mounted)?;
+                let open = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+                step("open its folder", fs::set_permissions(&there, open))?;
             }
             folder.clone()
         }

@@ -1,6 +1,7 @@
 //! Containers from the kernel's bare mechanisms, without a daemon: exactly what the configuration names, and nothing else.
 
 mod launch;
+mod loops;
 pub(super) mod network;
 mod queue;
 mod rules;
@@ -17,7 +18,7 @@ use std::{
 pub use launch::{COMMAND, enter};
 
 use self::network::{Network, QueueAt, Shape, Wanted};
-use super::{Bench, DATA, Engine, Host, Key, Server, Values};
+use super::{Bench, DATA, Engine, Host, Key, Server, Values, image};
 use crate::{
     configuration::Configuration,
     error::{Error, Result},
@@ -40,9 +41,10 @@ const KEYS: [Key; 9] = [
     },
     Key {
         name: "fs",
-        values: Values::Words(&["host", "bind", "overlay"]),
+        values: Values::Words(&["host", "bind", "overlay", "loop"]),
         default: "host",
-        help: "root: the host's, a folder, overlayfs",
+        help: "root: the host's, a folder, overlayfs; loop: a folder, with the files that the server reads and writes in a file system behind a \
+               loop device",
     },
     Key { name: "pid", values: SWITCH, default: "off", help: "a process namespace" },
     Key { name: "user", values: SWITCH, default: "off", help: "a user namespace" },
@@ -86,7 +88,11 @@ impl Engine for Ns {
         true
     }
     fn file_system(&self, configuration: &Configuration) -> Option<&'static str> {
-        (configuration.key("fs") == "overlay").then_some("overlay")
+        match configuration.key("fs") {
+            "overlay" => Some("overlay"),
+            "loop" => Some(image::FILE_SYSTEM),
+            _ => None,
+        }
     }
     fn phrase(&self, configuration: &Configuration) -> String {
         let net = match configuration.key("net") {
@@ -100,6 +106,7 @@ impl Engine for Ns {
         let root = match configuration.key("fs") {
             "bind" => Some("a root of its own"),
             "overlay" => Some("overlayfs"),
+            "loop" => Some("a loop device"),
             _ => None,
         };
         let others: Vec<&str> = ["cgroup", "pid", "user", "seccomp", "hooks", "conntrack"]
@@ -157,6 +164,9 @@ fn check(configuration: &Configuration) -> std::result::Result<(), String> {
     if net == "nat" && !on("conntrack") {
         return Err("NAT tracks connections; give net=bridge to go without".to_owned());
     }
+    if on("user") && configuration.key("fs") == "loop" {
+        return Err("the kernel mounts no disk in a user namespace; give fs=bind".to_owned());
+    }
     let Some(injection) = configuration.injection else { return Ok(()) };
     match injection.kind {
         Kind::QueueWireRequestUs | Kind::QueueWireResponseUs if net == "host" => {
@@ -167,6 +177,9 @@ fn check(configuration: &Configuration) -> std::result::Result<(), String> {
         }
         Kind::ForwardRules | Kind::RawRules if !on("hooks") || !behind => {
             Err("there are no rules on the path; give net=veth, bridge or nat, and hooks=on".to_owned())
+        }
+        Kind::ReadIops if !on("cgroup") || configuration.key("fs") != "loop" => {
+            Err("the reads of a loop device's disk are limited by a group: give fs=loop and cgroup=on".to_owned())
         }
         Kind::QuotaPercent if !on("cgroup") => Err("a quota needs cgroup=on".to_owned()),
         Kind::QuotaPercent if server::quota(injection.value) < server::SMALLEST_QUOTA => {

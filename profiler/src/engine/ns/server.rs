@@ -20,11 +20,11 @@ use crate::{
     cgroup::Cgroup,
     child::{self, ChildLease},
     configuration::Configuration,
-    engine::{Account, Bench, Server, last_lines, port_remedy, servers_account},
+    engine::{Account, Bench, Server, image, last_lines, port_remedy, servers_account},
     error::{Error, Result},
     injection::{Injection, Kind},
     interrupt,
-    ledger::{Item, Lease, Ledger, PROGRAMS, upper_layer},
+    ledger::{Item, Lease, Ledger, PROGRAMS, disk_folder, upper_layer},
     net::Namespace,
     probes::Names,
     process,
@@ -128,6 +128,14 @@ fn check_folder(data: &Path, marks: &[char]) -> Result<()> {
     Ok(())
 }
 
+/// First made, then noted: one that somebody else has made there is nothing for us to remove. Nobody else may look into it.
+fn make_folder(bench: &Bench, path: &Path) -> Result<Lease> {
+    let mut make = fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut make, 0o700);
+    make.create(path).map_err(|error| Error::file("create", path, error))?;
+    bench.ledger.note(Item::Folder { path: path.to_owned() })
+}
+
 /// The root of `fs`; an overlay has its own upper layer in every repetition.
 fn root_of(
     configuration: &Configuration,
@@ -140,7 +148,20 @@ fn root_of(
         "bind" => {
             let data = bench.server.data_folder().map(Path::to_owned);
             data.as_deref().map_or(Ok(()), |data| check_folder(data, &[]))?;
-            Ok((Some(Root::Bind { folder: folder.to_owned(), data }), None))
+            Ok((Some(Root::Bind { folder: folder.to_owned(), data, image: None }), None))
+        }
+        "loop" => {
+            let Some((data, mib)) = bench.server.files() else {
+                let why = "fs=loop is for workloads that read and write files: give fs=bind";
+                return Err(Error::Usage(format!("`{configuration}` cannot be: {why}")));
+            };
+            check_folder(data, &[])?;
+            let path = data.join(disk_folder(&bench.run_id, COUNT.fetch_add(1, Ordering::Relaxed)));
+            let lease = make_folder(bench, &path)?;
+            let disk = path.join("disk");
+            image::create(&disk, (mib + image::ASIDE_MIB) << 20)?;
+            image::make_file_system(&disk)?;
+            Ok((Some(Root::Bind { folder: folder.to_owned(), data: None, image: Some(disk) }), Some(lease)))
         }
         "overlay" => {
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -149,11 +170,7 @@ fn root_of(
                 Some(data) => {
                     check_folder(data, &[',', ':', '\\'])?;
                     let path = data.join(upper_layer(&bench.run_id, number));
-                    // First made, then noted: one that somebody else has made there is nothing for us to remove. Nobody else may look into it.
-                    let mut make = fs::DirBuilder::new();
-                    std::os::unix::fs::DirBuilderExt::mode(&mut make, 0o700);
-                    make.create(&path).map_err(|error| Error::file("create", &path, error))?;
-                    let lease = bench.ledger.note(Item::Folder { path: path.clone() })?;
+                    let lease = make_folder(bench, &path)?;
                     (path, Some(lease))
                 }
                 None => (Path::new(PROGRAMS).join(&bench.run_id).join(format!("over-{number}")), None),
@@ -182,6 +199,11 @@ pub(super) fn start(
         cgroup.limit_cpu(quota(percent), PERIOD)?;
     }
     let (root, elsewhere) = root_of(configuration, bench, folder)?;
+    if let (Some(cgroup), per_s @ 1.., Some(data)) =
+        (&cgroup, Injection::of(configuration.injection, Kind::ReadIops), bench.server.data_folder())
+    {
+        cgroup.limit_reads(data, per_s)?;
+    }
     let over = match &root {
         Some(Root::Overlay { over, .. }) => Some(over.clone()),
         _ => None,

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use workloads::init::AGENT_ENDED;
+use workloads::{clock::now_ns, init::AGENT_ENDED};
 
 use crate::{
     agent::wire::{self, GuestCounts, Reply, Request, VERSION},
@@ -22,6 +22,8 @@ use crate::{
 
 /// How long an agent may take to load its probes or to name functions, and otherwise to attach and read: an emulated processor is slow.
 const PATIENCE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(8)];
+/// How often an agent is asked for its clock before a phase.
+const CLOCK_QUESTIONS: u32 = 3;
 /// How often, meanwhile, it is looked whether the user wants an end.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -38,6 +40,8 @@ pub struct Agent {
     under_way: bool,
     kernel: String,
     lacks: Vec<String>,
+    /// How long the fastest answer to what its clock shows took, and how far that was from the host's, ns.
+    clock: Option<(u64, i64)>,
 }
 
 /// Both ends of the port: the host's, and the one that QEMU is to have open.
@@ -68,8 +72,17 @@ impl Agent {
         host.set_write_timeout(Some(PATIENCE[1]))?;
         let (heard, kernel, lacks) = (Vec::new(), String::new(), Vec::new());
         let console = console.to_owned();
-        let mut agent =
-            Self { host, heard, console, patience: PATIENCE[0], broken: None, under_way: false, kernel, lacks };
+        let mut agent = Self {
+            host,
+            heard,
+            console,
+            patience: PATIENCE[0],
+            broken: None,
+            under_way: false,
+            kernel,
+            lacks,
+            clock: None,
+        };
         match agent.ask(&Request::Hello { version: VERSION }) {
             Some(Reply::Hello { version: VERSION, release, lacks }) => {
                 agent.kernel = release;
@@ -99,10 +112,24 @@ impl Agent {
         }
     }
 
-    /// Tells it when the phase lies.
-    pub fn record(&mut self, in_ns: u64, length_ns: u64) {
+    /// What is to be added to the host's clock for the guest's, ns: by the question that was answered fastest. It is off by less than
+    /// that took.
+    pub fn clock_shift_ns(&mut self) -> i64 {
+        for _ in 0..CLOCK_QUESTIONS {
+            let asked_ns = now_ns();
+            let Some(Reply::Clock { now_ns: shown_ns }) = self.ask(&Request::Clock) else { break };
+            let (took_ns, middle_ns) = (now_ns() - asked_ns, asked_ns.midpoint(now_ns()));
+            if self.clock.is_none_or(|(fastest_ns, _)| took_ns < fastest_ns) {
+                self.clock = Some((took_ns, shown_ns.wrapping_sub(middle_ns) as i64));
+            }
+        }
+        self.clock.map_or(0, |(_, shift_ns)| shift_ns)
+    }
+
+    /// Tells it when the phase lies: from now, or at a time of its own clock.
+    pub fn record(&mut self, in_ns: u64, at_ns: Option<u64>, length_ns: u64) {
         if self.under_way
-            && let Err(error) = wire::say(&mut self.host, &Request::Record { in_ns, length_ns })
+            && let Err(error) = wire::say(&mut self.host, &Request::Record { in_ns, at_ns, length_ns })
         {
             self.give_up(error.to_string());
         }
@@ -264,7 +291,7 @@ mod tests {
             let (mut agent, _guest) = hearing(bad.as_bytes());
             assert!(agent.state().starts_with("none: "), "{bad}: {}", agent.state());
             agent.begin(PhaseKind::Traced, 1, 0, 0);
-            agent.record(1, 1);
+            agent.record(1, None, 1);
             assert_eq!(agent.end(), None);
         }
     }

@@ -1,18 +1,23 @@
 //! A guest's disk: an image of the run's own, all holes, and what the guest's kernel says of it.
 
 use std::{
-    fs::{self, File},
-    os::unix::fs::{PermissionsExt, fchown},
+    fs,
+    os::unix::fs::{DirBuilderExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
 
 use crate::{
     child::NOBODY,
     configuration::Configuration,
+    engine::{
+        Bench,
+        image::{self, ASIDE_MIB, FILE_SYSTEM},
+    },
     error::{Error, Result},
+    ledger::{Item, Lease, disk_folder},
 };
 
-/// Bytes of the image, of which none are written before a guest writes.
+/// Bytes of an image that holds no files, of which none are written before a guest writes.
 const SIZE: u64 = 256 << 20;
 /// A disk's sector, as Linux counts.
 const SECTOR: u64 = 512;
@@ -23,30 +28,68 @@ const THREAD: &str = "io0";
 pub struct Disk {
     /// The image.
     pub path: PathBuf,
+    /// Bytes, as the guest sees it.
+    size: u64,
+    /// Whether it has a file system for the server's files.
+    pub holds_files: bool,
+    /// The folder in which it lies among the files of native servers.
+    _folder: Option<Lease>,
 }
 
 impl Disk {
-    /// The disk of a configuration, if it has one.
+    /// The disk of a configuration, if it has one: in `folder`, or, where the server reads and writes files, in the folder of these.
     ///
     /// # Errors
     /// If the image cannot be written.
-    pub fn create(configuration: &Configuration, path: PathBuf) -> Result<Option<Self>> {
+    pub fn create(bench: &Bench, configuration: &Configuration, folder: &Path, number: u32) -> Result<Option<Self>> {
         if configuration.key("blk") == "none" {
             return Ok(None);
         }
-        let disk = Self { path };
-        File::options()
-            .write(true)
-            .create_new(true)
-            .open(&disk.path)
-            .and_then(|file| {
-                file.set_len(SIZE)?;
-                file.set_permissions(fs::Permissions::from_mode(0o600))?;
-                // QEMU runs as nobody.
-                fchown(&file, Some(NOBODY), Some(NOBODY))
-            })
-            .map_err(|error| Error::file("write", &disk.path, error))?;
+        let name = format!("disk-{number}");
+        let disk = match bench.server.files() {
+            None => Self { path: folder.join(name), size: SIZE, holds_files: false, _folder: None },
+            Some((data, mib)) => {
+                let folder = data.join(disk_folder(&bench.run_id, number));
+                // First made, then noted: one that somebody else has made there is nothing for us to remove.
+                let made = fs::DirBuilder::new().mode(0o755).create(&folder);
+                made.map_err(|error| Error::file("create", &folder, error))?;
+                let lease = bench.ledger.note(Item::Folder { path: folder.clone() })?;
+                Self { path: folder.join(name), size: (mib + ASIDE_MIB) << 20, holds_files: true, _folder: Some(lease) }
+            }
+        };
+        disk.write(configuration)?;
         Ok(Some(disk))
+    }
+
+    fn write(&self, configuration: &Configuration) -> Result<()> {
+        let raw = self.path.with_extension("raw");
+        let fail = |error| Error::file("write", &self.path, error);
+        image::create(&raw, self.size)?;
+        if self.holds_files {
+            image::make_file_system(&raw)?;
+        }
+        if configuration.key("image") == "raw" {
+            fs::rename(&raw, &self.path).map_err(fail)?;
+        } else {
+            let format = ["convert", "-f", "raw", "-O", configuration.key("image")];
+            let made = image::tool("qemu-img", "qemu-utils", &format, &[&raw, &self.path]);
+            let _ = fs::remove_file(&raw);
+            made?;
+        }
+        // QEMU runs as nobody.
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(0o600))
+            .and_then(|()| chown(&self.path, Some(NOBODY), Some(NOBODY)))
+            .map_err(fail)
+    }
+}
+
+impl Disk {
+    /// What the guest says of it, for a person.
+    ///
+    /// # Errors
+    /// If that is another disk.
+    pub fn check(&self, configuration: &Configuration, said: &str) -> Result<String> {
+        seen(configuration, said, self.size)
     }
 }
 
@@ -61,8 +104,8 @@ impl Drop for Disk {
 pub fn check(configuration: &Configuration) -> Result<()> {
     let key = |name| configuration.key(name);
     let refuse = |why: &str| Err(Error::Usage(format!("`{configuration}`: {why}")));
-    if key("blk") == "none" && (key("cache") != "none" || key("aio") != "threads") {
-        return refuse("there is no disk for `cache` and `aio`: add blk=virtio");
+    if key("blk") == "none" && (key("cache") != "none" || key("aio") != "threads" || key("image") != "raw") {
+        return refuse("there is no disk for `cache`, `aio` and `image`: add blk=virtio");
     }
     if key("blk") == "nvme" && key("machine") == "microvm" {
         return refuse("microvm has no PCI bus for NVMe: take blk=virtio, or machine=q35");
@@ -73,16 +116,24 @@ pub fn check(configuration: &Configuration) -> Result<()> {
     Ok(())
 }
 
+/// Whether QEMU has a thread of its own for it. Emulated, microvm's virtio can wake none: its main loop works for the disk.
+fn has_thread(configuration: &Configuration) -> bool {
+    let wakes_none = configuration.key("machine") == "microvm" && configuration.engine == "tcg";
+    configuration.key("blk") == "virtio" && !wakes_none
+}
+
 /// QEMU's arguments for a disk.
 #[must_use]
 pub fn arguments(configuration: &Configuration, path: &Path, bus: &str) -> Vec<(&'static str, String)> {
     let (cache, aio) = (configuration.key("cache"), configuration.key("aio"));
-    let drive = format!("if=none,id=disk0,format=raw,file={},cache={cache},aio={aio}", path.display());
+    let (format, file) = (configuration.key("image"), path.display());
+    let drive = format!("if=none,id=disk0,format={format},file={file},cache={cache},aio={aio}");
     let device = match configuration.key("blk") {
         "nvme" => "nvme,drive=disk0,serial=virtax".to_owned(),
-        _ => format!("virtio-blk-{bus},drive=disk0,iothread={THREAD}"),
+        _ if has_thread(configuration) => format!("virtio-blk-{bus},drive=disk0,iothread={THREAD}"),
+        _ => format!("virtio-blk-{bus},drive=disk0"),
     };
-    let thread = (configuration.key("blk") == "virtio").then(|| ("-object", format!("iothread,id={THREAD}")));
+    let thread = has_thread(configuration).then(|| ("-object", format!("iothread,id={THREAD}")));
     thread.into_iter().chain([("-drive", drive), ("-device", device)]).collect()
 }
 
@@ -96,11 +147,14 @@ pub fn drivers(configuration: &Configuration) -> &'static [&'static str] {
     }
 }
 
+/// And for the file system on it: the sums of its blocks are computed by a module that it asks for by name.
+pub const OF_FILES: &[&str] = &["crc32c_generic", FILE_SYSTEM];
+
 /// What the guest says of its disk (`vda:virtio_blk:524288:write-back`), for a person.
 ///
 /// # Errors
 /// If that is not the disk that the configuration says.
-pub fn seen(configuration: &Configuration, said: &str) -> Result<String> {
+fn seen(configuration: &Configuration, said: &str, size: u64) -> Result<String> {
     let words: Vec<&str> = said.split(':').collect();
     let expected = drivers(configuration).first().copied().unwrap_or_default();
     // An emulated NVMe says of itself that it has a volatile cache in any case.
@@ -112,10 +166,10 @@ pub fn seen(configuration: &Configuration, said: &str) -> Result<String> {
     match words[..] {
         [name, driver, sectors, kept]
             if driver == expected
-                && sectors.parse() == Ok(SIZE / SECTOR)
+                && sectors.parse() == Ok(size / SECTOR)
                 && cache.is_none_or(|cache| cache == kept) =>
         {
-            Ok(format!("{name}, {driver}, {} MiB, {}", SIZE >> 20, kept.replace('-', " ")))
+            Ok(format!("{name}, {driver}, {} MiB, {}", size >> 20, kept.replace('-', " ")))
         }
         _ => Err(Error::engine(
             format!("the guest of `{configuration}` has another disk than it should"),
@@ -134,7 +188,7 @@ mod tests {
     fn what_a_guest_sees_is_held_against_what_it_was_given() {
         let of = |text: &str, said: &str| {
             let configuration = parse(text).unwrap().0;
-            seen(&configuration, said).ok()
+            seen(&configuration, said, SIZE).ok()
         };
         let shown = of("tcg:blk=virtio", "vda:virtio_blk:524288:write-back");
         assert_eq!(shown.as_deref(), Some("vda, virtio_blk, 256 MiB, write back"));

@@ -155,7 +155,7 @@ fn devices(configuration: &Configuration, names: &Names<'_>) -> Vec<Element> {
     if let Some(image) = names.disk {
         let driver = [
             ("name", "qemu"),
-            ("type", "raw"),
+            ("type", configuration.key("image")),
             ("cache", configuration.key("cache")),
             ("io", configuration.key("aio")),
             ("iothread", "1"),

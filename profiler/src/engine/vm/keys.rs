@@ -5,7 +5,7 @@ use crate::engine::{Key, Values};
 const SWITCH: Values = Values::Words(&["off", "on"]);
 
 /// Of both engines.
-pub const KEYS: [Key; 15] = [
+pub const KEYS: [Key; 16] = [
     Key {
         name: "net",
         values: Values::Words(&["tap", "nat", "user"]),
@@ -50,6 +50,12 @@ pub const KEYS: [Key; 15] = [
         values: Values::Words(&["threads", "native", "io_uring"]),
         default: "threads",
         help: "how QEMU reads and writes: by threads of its own, Linux AIO (with cache=none or directsync), or io_uring",
+    },
+    Key {
+        name: "image",
+        values: Values::Words(&["raw", "qcow2"]),
+        default: "raw",
+        help: "the format of the disk's image",
     },
     Key {
         name: "pin",

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use workloads::init::{FAILED, READY, Serve, Task};
+use workloads::init::{FAILED, FILE_SYSTEM, READY, Serve, Task};
 
 use super::{
     Agent, Files, Starter,
@@ -23,8 +23,9 @@ use super::{
 use crate::{
     artifact,
     configuration::Configuration,
-    engine::{Bench, Boundary, Server, last_lines_of, ns::network::Network},
+    engine::{Bench, Boundary, DATA, Server, last_lines_of, ns::network::Network},
     error::{Error, Result},
+    files,
     guest::{DRIVERS, Image, Kernel},
     interrupt,
     net::{Namespace, Segment, Subnets},
@@ -69,7 +70,7 @@ fn place<'a>(bench: &Bench, configuration: &Configuration, network: Option<&'a R
     let at = |address| SocketAddrV4::new(address, port);
     let told = |address, prefix, gateway| {
         let (program, arguments) = bench.server.packed(at(address), None);
-        Serve { address, prefix, gateway, port, program, arguments, agent: None, has_disk: false }
+        Serve { address, prefix, gateway, port, program, arguments, agent: None, has_disk: false, data: None }
     };
     let Some(network) = network else {
         let (gateway, address) = subnets.inside_qemu();
@@ -93,7 +94,8 @@ pub(super) fn start(
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let place = place(bench, configuration, network);
-    let disk = Disk::create(configuration, machine.folder.join(format!("disk-{number}")))?;
+    let disk = Disk::create(bench, configuration, &machine.folder, number)?;
+    let holds_files = disk.as_ref().is_some_and(|disk| disk.holds_files);
     let files = Files {
         kernel: kernel.image.clone(),
         console: bench.ledger.folder().join("console.log"),
@@ -109,9 +111,10 @@ pub(super) fn start(
         task.agent = Some(AGENT.into());
     }
     task.has_disk = disk.is_some();
+    task.data = holds_files.then(|| DATA.into());
     let image = Image {
         kernel,
-        drivers: &[DRIVERS, disk::drivers(configuration)].concat(),
+        drivers: &[DRIVERS, disk::drivers(configuration), if holds_files { disk::OF_FILES } else { &[] }].concat(),
         binary: artifact::workload()?,
         packs: &[&files_of_guest],
         task: Task::Serve(task),
@@ -157,8 +160,15 @@ pub(super) fn start(
         let threads = monitor::check(monitor, guest.running.pid())?;
         guest.facts.push(("threads".to_owned(), threads));
     }
-    if guest.disk.is_some() {
-        let seen = disk::seen(configuration, words.next().unwrap_or_default())?;
+    if let Some(disk) = &guest.disk {
+        let seen = disk.check(configuration, words.next().unwrap_or_default())?;
+        if disk.holds_files {
+            // It would not have come up without it.
+            let device = seen.split(',').next().unwrap_or_default();
+            guest.facts.push(("filesystem".to_owned(), FILE_SYSTEM.to_owned()));
+            guest.facts.push(("filesystem_source".to_owned(), format!("/dev/{device} of the guest's")));
+            guest.facts.extend(files::of_image(&disk.path));
+        }
         guest.facts.push(("guest_disk".to_owned(), seen));
     }
     if let Some(host) = launched.agent {

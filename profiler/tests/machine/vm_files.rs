@@ -1,0 +1,85 @@
+//! Operations of files in virtual machines: through the guest's kernel, QEMU and the host's disk.
+
+use crate::common::{Feature, Out, Traces, alone, check, full, has, run_workload, text, virtax};
+use profiler::result::ConfigurationResult;
+
+const SHORT: [&str; 6] = ["--rounds", "1", "--duration", "1", "--set", "size=16"];
+
+fn run(workload: &str, configurations: &str, more: &[&str]) -> profiler::result::RunResult {
+    run_workload(workload, &Out::new(), &[&["--in", configurations], &SHORT[..], more].concat())
+}
+
+/// How often a stage occurs per operation, and its share of the latency.
+fn stage(configuration: &ConfigurationResult, id: &str) -> (f64, f64) {
+    let found = configuration.stages.iter().find(|stage| stage.id == id);
+    found.map_or((0.0, 0.0), |stage| (stage.count_per_op, stage.ns_per_op / configuration.traced_latency.mean_ns))
+}
+
+/// An operation passes the guest's file system and block layer, QEMU, and the host's: each of the guest's is one of QEMU's, and all of
+/// them sum to what the guest's program says.
+fn check_whole_way(machine: &ConfigurationResult, disk: &str) {
+    check(machine);
+    let at = |point: &str| format!("{point}({disk}@guest)");
+    for (from, to) in [("enter".to_owned(), at("bio")), (at("bio"), at("issue")), (at("issue"), at("complete"))] {
+        let (count, share) = stage(machine, &format!("request/{from}→{to}"));
+        assert!((count - 1.0).abs() < 0.05 && share > 0.0, "{from} → {to}: {count} {:#?}", machine.stages);
+    }
+    let host: Vec<_> = machine.stages.iter().filter(|stage| stage.id.starts_with("request/vmm/")).collect();
+    let of_disk = host.iter().find(|stage| stage.from.point == "issue" && stage.to.point == "complete");
+    let of_disk = of_disk.unwrap_or_else(|| panic!("{:#?}", machine.stages));
+    assert!((of_disk.count_per_op - 1.0).abs() < 0.1, "{of_disk:?}");
+    assert!(!of_disk.from.device.as_deref().unwrap().contains('@'), "{of_disk:?}");
+    assert_eq!(machine.settings["filesystem"], "ext4");
+    assert!(machine.settings["device"].starts_with("an image on "), "{:?}", machine.settings);
+}
+
+#[test]
+fn an_operation_passes_guest_and_host() {
+    let _alone = alone();
+    if !has(Feature::Probes) || !has(Feature::Vm) {
+        return;
+    }
+    let before = Traces::now();
+    let result = run("block", "tcg:blk=virtio", &[]);
+    assert_eq!(before, Traces::now());
+    check_whole_way(&result.configurations[0], "vda");
+}
+
+/// However QEMU gets at its image.
+#[test]
+fn every_kind_of_disk_is_followed() {
+    let _alone = alone();
+    if !has(Feature::Probes) || !has(Feature::Vm) || !full() {
+        return;
+    }
+    let before = Traces::now();
+    for machine in [
+        "blk=virtio,aio=io_uring",
+        "blk=virtio,image=qcow2",
+        "machine=microvm,blk=virtio",
+        "blk=virtio,cache=directsync",
+    ] {
+        let result = run("block", &format!("tcg:{machine}"), &[]);
+        check_whole_way(&result.configurations[0], "vda");
+    }
+    check_whole_way(&run("block", "tcg:blk=nvme", &[]).configurations[0], "nvme0n1");
+    // What QEMU keeps in the host's memory never comes to its disk.
+    let kept = run("block", "tcg:blk=virtio,cache=writeback", &[]);
+    check(&kept.configurations[0]);
+    assert!(stage(&kept.configurations[0], "request/vmm/enter→exit").0 > 0.9);
+    // Several at once.
+    let many = run("block", "tcg:blk=virtio", &["--set", "engine=libaio", "--set", "depth=4"]);
+    check(&many.configurations[0]);
+    assert_eq!(before, Traces::now());
+}
+
+#[test]
+fn a_machine_without_a_disk_or_without_eyes_is_refused() {
+    for (machine, word) in
+        [("tcg", "blk=virtio"), ("tcg:blk=virtio,agent=off", "agent=on"), ("tcg:blk=virtio,net=user", "net=tap")]
+    {
+        let output = virtax().args(["run", "block", "--in", machine, "--out"]).arg(Out::new().path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{machine}");
+        assert!(text(&output.stderr).contains(word), "{}", text(&output.stderr));
+    }
+}
