@@ -395,7 +395,7 @@ fn what_a_limit_below_a_loop_device_costs_is_its_devices() {
     }
     let (before, base) = (Traces::now(), "ns:net=host,fs=loop,cgroup=on");
     let limited = format!("{base}+read-iops=4000");
-    let arguments = ["--rounds", "1", "--duration", "4", "--set", "size=16", "--sample-rate", "0"];
+    let arguments = ["--rounds", "1", "--duration", "2.5", "--set", "size=16", "--sample-rate", "0"];
     let configurations = format!("{base},{limited}");
     let result = run_workload("block", &Out::new(), &[&["--in", &configurations], &arguments[..]].concat());
     assert_eq!(before, Traces::now());

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::{Feature, Out, Traces, alone, check, has, of, run_workload, text, virtax};
+use crate::common::{Feature, Out, Traces, alone, check, full, has, of, run_workload, text, virtax};
 use profiler::{
     counts::{PhaseKind, Repetition},
     result::ConfigurationResult,
@@ -65,8 +65,10 @@ fn many_at_once_and_large_ones() {
     let many = run(&Out::new(), "fio-randrw-qd32x8", "native");
     check(&many.configurations[0]);
     assert!((bios_per_operation(&many.configurations[0]) - 1.0).abs() < 0.05);
-    let large = run(&Out::new(), "fio-seqwrite", "native");
-    check(&large.configurations[0]);
+    if full() {
+        let large = run(&Out::new(), "fio-seqwrite", "native");
+        check(&large.configurations[0]);
+    }
 }
 
 /// What cannot be is said in words, by fio or before it.
