@@ -7,7 +7,7 @@
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user};
 use profiler_common::{
     CALL_FILE, CALL_REAP, CALL_RING, CALL_SUBMIT, CLIENT, Counter, EMPTY, READ, SERVER, Socket, Tag, Thread, Token,
-    VMM,
+    VCPU, VMM,
     point::{ENTER, EXIT, SWITCH_IN, WAKEUP, WAKING},
 };
 
@@ -52,14 +52,20 @@ pub fn is_asynchronous(operation: &Socket) -> bool {
 /// The current thread, if it makes operations: a server's, or a virtual machine's process for its guest.
 #[inline(always)]
 fn maker() -> Option<&'static mut Thread> {
-    current().filter(|thread| thread.role == u32::from(SERVER) || thread.role == u32::from(VMM))
+    current().filter(|thread| thread.role == u32::from(SERVER) || is_machines(thread))
+}
+
+/// Whether a thread is one of a virtual machine's: where nothing wakes another, a virtual processor's makes what its guest asks for.
+#[inline(always)]
+fn is_machines(thread: &Thread) -> bool {
+    thread.role == u32::from(VMM) || thread.role == u32::from(VCPU)
 }
 
 /// In which role a thread has its operations: those of a virtual machine's process are told apart from those that a guest makes.
 #[inline(always)]
 fn role_of(tid: u32) -> u8 {
     match thread(tid) {
-        Some(thread) if thread.role == u32::from(VMM) => SERVER,
+        Some(thread) if is_machines(thread) => SERVER,
         _ => CLIENT,
     }
 }

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod reports;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -19,6 +21,8 @@ use profiler::{
     run::{Machines, Request},
     truth,
 };
+
+pub use reports::{DiffOptions, ExportOptions, ReportOptions, RequestsOptions};
 
 /// Shows where, on the path of a request, virtualization charges its toll
 #[derive(Parser)]
@@ -52,6 +56,12 @@ pub enum Command {
     Ladder(Box<LadderOptions>),
     /// Compute and show the result of a run's folder again
     Report(ReportOptions),
+    /// Write a run's result, stacks or requests in a form that other tools read
+    Export(ExportOptions),
+    /// Compare configurations of two runs
+    Diff(DiffOptions),
+    /// List the slowest requests of a run, each with its own waterfall
+    Requests(RequestsOptions),
     /// List workloads, engines, and their keys
     List,
     /// Remove what runs left that were killed
@@ -220,15 +230,6 @@ impl RunOptions {
     pub fn request(&self) -> error::Result<Request> {
         self.common.request(&self.workload, &self.configurations, self.baseline.as_deref())
     }
-}
-
-#[derive(Args)]
-pub struct ReportOptions {
-    /// Folder of a run
-    pub folder: PathBuf,
-    /// Print the result as JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 #[derive(Args)]

@@ -45,6 +45,11 @@ impl Histogram {
         }
     }
 
+    /// Upper ends of its buckets, ns, with their counts.
+    pub fn steps(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.0.iter().enumerate().map(|(bucket, count)| (lower_ns(bucket + 1) as u64, *count))
+    }
+
     /// The value below which the share `quantile` (0–1) lies, ns, by linear interpolation within its bucket, which
     /// is an eighth of its value wide; `None` if it is empty.
     #[must_use]

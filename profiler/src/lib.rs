@@ -36,6 +36,8 @@ pub mod environment;
 #[cfg(feature = "host")]
 pub mod experiment;
 #[cfg(feature = "host")]
+pub mod export;
+#[cfg(feature = "host")]
 mod files;
 #[cfg(feature = "host")]
 pub mod guest;

@@ -45,17 +45,23 @@ fn execute(arguments: &cli::Arguments) -> Result<ExitCode> {
             ladder_command(options)
         }
         cli::Command::Report(options) => {
-            let (result, pictures) = run::report(&options.folder)?;
+            let run::Report { result, pictures, page } = run::report(&options.folder)?;
+            if options.html {
+                return print_bytes(format!("{}\n", page.display()).as_bytes());
+            }
             show(&result, options.json)?;
             let ladder = ladder::again(&options.folder, &result)?;
             if !options.json {
-                list_pictures(&pictures);
+                list_pictures(&pictures, &page);
                 if let Some((ladder, chart)) = ladder {
                     println!("\n{}\nchart: {}", render::ladder::table(&ladder, look()), chart.display());
                 }
             }
             Ok(ExitCode::SUCCESS)
         }
+        cli::Command::Export(options) => export_command(options),
+        cli::Command::Diff(options) => diff_command(options),
+        cli::Command::Requests(options) => requests_command(options),
         cli::Command::Completions { shell } => print_bytes(&cli::completions(*shell)),
         cli::Command::Manual { page, list } => manual_command(page, *list),
         cli::Command::List => {
@@ -86,6 +92,36 @@ fn execute(arguments: &cli::Arguments) -> Result<ExitCode> {
     }
 }
 
+fn export_command(options: &cli::ExportOptions) -> Result<ExitCode> {
+    let text = run::export(&options.folder, options.format(), options.kind(), options.requests)?;
+    match &options.out {
+        Some(path) => {
+            std::fs::write(path, text).map_err(|error| Error::file("write", path, error))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        None => print_bytes(text.as_bytes()),
+    }
+}
+
+fn diff_command(options: &cli::DiffOptions) -> Result<ExitCode> {
+    let found = run::diff(&options.first, &options.second, options.of.as_deref(), options.with.as_deref())?;
+    if options.json {
+        print_json(&found)?;
+    } else {
+        let tables: Vec<String> = found.iter().map(|diff| terminal::runs_diff(diff, look())).collect();
+        print!("{}", tables.join("\n"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn requests_command(options: &cli::RequestsOptions) -> Result<ExitCode> {
+    let mut text = String::new();
+    for (name, records) in run::requests(&options.folder, options.configuration.as_deref())? {
+        text += &terminal::requests(&name, &records, options.slowest, look());
+    }
+    print_bytes(text.as_bytes())
+}
+
 fn run_command(options: &cli::RunOptions) -> Result<ExitCode> {
     if options.common.verbose {
         log::set_max_level(log::LevelFilter::Debug);
@@ -98,7 +134,7 @@ fn run_command(options: &cli::RunOptions) -> Result<ExitCode> {
     let outcome = run::run(&request, &plan)?;
     show(&outcome.result, options.common.json)?;
     if !options.common.json {
-        list_pictures(&outcome.pictures);
+        list_pictures(&outcome.pictures, &outcome.page);
         println!("result: {}", outcome.folder.display());
     }
     end_of(outcome)
@@ -186,11 +222,12 @@ fn print_json(value: &impl serde::Serialize) -> Result<()> {
     Ok(())
 }
 
-fn list_pictures(pictures: &[std::path::PathBuf]) {
+fn list_pictures(pictures: &[std::path::PathBuf], page: &Path) {
     println!();
     for picture in pictures {
         println!("flame graph: {}", picture.display());
     }
+    println!("page: {}", page.display());
 }
 
 /// Whoever reads it may stop early: that is no failure.
@@ -231,7 +268,7 @@ fn guest_image(options: &cli::GuestImageOptions) -> Result<ExitCode> {
     let packs: Vec<&Pack> = std::iter::once(&whole).chain(&others).collect();
     let (arguments, environment) = (arguments.to_vec(), options.environment.clone());
     let task = Task::Execute(Execute { program, arguments, environment });
-    Image { kernel: &kernel, drivers: &drivers, binary: artifact::workload()?, packs: &packs, task }
+    Image { kernel: &kernel, drivers: &drivers, wishes: &[], binary: artifact::workload()?, packs: &packs, task }
         .write(&options.out)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    analysis::runs::{self, RunsDiff},
     configuration::{self, Configuration},
     engine::{docker, vm},
     environment::Environment,
@@ -14,14 +15,18 @@ use crate::{
     experiment::{
         Lab, Placement, Plan, bench, lab,
         plan::{new_run_id, phases},
-        profiles, records, schedule,
+        profiles,
+        records::{self, Record},
+        schedule,
         store::{self, Header, SCHEMA_VERSION, Store},
     },
+    export,
+    injection::{Injection, Kind},
     interrupt,
     ledger::{Ledger, RUNS},
-    privileges, probes,
+    pack, privileges, probes,
     process::allowed_cpus,
-    render::flame,
+    render::{flame, html},
     result::{Built, Inputs, RunResult, build},
     symbols,
     workload::{self, ClientProgram, REDIS_BENCHMARK, ServerProgram},
@@ -88,6 +93,8 @@ pub struct Outcome {
     pub folder: PathBuf,
     /// The pictures drawn.
     pub pictures: Vec<PathBuf>,
+    /// The page that shows all of it.
+    pub page: PathBuf,
     /// What ended the run early, if anything did.
     pub ended_by: Option<Error>,
 }
@@ -101,7 +108,7 @@ pub fn plan(request: &Request) -> Result<(Plan, Vec<String>)> {
     let settings = workload::parse_settings(workload, &request.settings)?;
     let parsed = configuration::parse_list(&request.configurations)?;
     check_injections(workload, &parsed.configurations)?;
-    check_files(workload, &parsed.configurations)?;
+    check_files(workload, &settings, &parsed.configurations)?;
     let baseline = baseline(request.baseline.as_deref(), &parsed.configurations)?;
     phases(request.duration, request.sample_rate_hz > 0)?;
     if request.sample_rate_hz == 0 && request.samples_until.is_some() {
@@ -143,10 +150,30 @@ fn check_injections(workload: &dyn workload::Workload, configurations: &[Configu
 }
 
 /// Refuses machines that have no disk for files, or in which nobody would see their operations.
-fn check_files(workload: &dyn workload::Workload, configurations: &[Configuration]) -> Result<()> {
+fn check_files(
+    workload: &dyn workload::Workload,
+    settings: &workload::Settings,
+    configurations: &[Configuration],
+) -> Result<()> {
+    let is_loop = |found: &&Configuration| found.engine == "ns" && found.key("fs") == "loop";
+    if let Some(found) = configurations.iter().find(is_loop).filter(|_| !workload.is_of_files()) {
+        let why = "has a disk for files, which this workload has not: take fs=bind, or the workload block";
+        return Err(Error::Usage(format!("`{found}` {why}")));
+    }
+    let limits_reads = |found: &&Configuration| Injection::of(found.injection, Kind::ReadIops) > 0;
+    let only_writes = settings.get("kind").is_some_and(|kind| kind == "write") || workload.name() == "fio-seqwrite";
+    if let Some(found) = configurations.iter().find(limits_reads).filter(|_| only_writes) {
+        return Err(Error::Usage(format!("`{found}` limits reads, and this workload only writes")));
+    }
     let machines = configurations.iter().filter(|found| ["kvm", "tcg"].contains(&found.engine.as_str()));
     for machine in machines.filter(|_| workload.is_of_files()) {
         let refuse = |why| Err(Error::Usage(format!("`{machine}` {why}")));
+        let folder = workload.data_folder(settings).map(|folder| folder.to_string_lossy().into_owned());
+        if folder.is_some_and(|folder| folder.contains(',')) {
+            return refuse(
+                "cannot have its disk in a folder with a comma in its name, which QEMU takes for its own: name another `folder`",
+            );
+        }
         if machine.key("blk") == "none" {
             return refuse("has no disk for files: add blk=virtio, or blk=nvme");
         }
@@ -263,8 +290,8 @@ pub fn run_until(request: &Request, plan: &Plan, goes_on: &mut dyn FnMut(&Path) 
             log::warn!("what was measured is in {folder}: virtax report {folder}", folder = folder.display());
             Err(Error::Interrupted)
         }
-        (Ok((result, pictures)), ended_by) if !result.configurations.is_empty() => {
-            Ok(Outcome { result, folder, pictures, ended_by })
+        (Ok(Report { result, pictures, page }), ended_by) if !result.configurations.is_empty() => {
+            Ok(Outcome { result, folder, pictures, page, ended_by })
         }
         (_, Some(error)) | (Err(error), None) => Err(error),
         (Ok(_), None) => Err(Error::workload("nothing was measured", "no repetition was saved")),
@@ -281,6 +308,13 @@ fn check_needs(plan: &Plan) -> Result<()> {
         tool.find()?;
     }
     plan.workload.server_executes().map_or(Ok(()), |tool| tool.find().map(drop))?;
+    let has = |name: &str, value: &str| plan.configurations.iter().any(|found| found.key(name) == value);
+    if plan.workload.is_of_files() && (has("blk", "virtio") || has("blk", "nvme") || has("fs", "loop")) {
+        pack::find_tool("mkfs.ext4", "e2fsprogs")?;
+    }
+    if has("image", "qcow2") {
+        pack::find_tool("qemu-img", "qemu-utils")?;
+    }
     let nowhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
     match plan.workload.client(&plan.settings, nowhere) {
         ClientProgram::Own(_) => Ok(()),
@@ -327,7 +361,7 @@ fn built(folder: &Path, before: usize) -> Result<Built> {
 ///
 /// # Errors
 /// If the directory holds no run, or cannot be written.
-pub fn report(folder: &Path) -> Result<(RunResult, Vec<PathBuf>)> {
+pub fn report(folder: &Path) -> Result<Report> {
     let before = interrupt::arrived();
     log::debug!("step: report");
     let built = built(folder, before)?;
@@ -335,5 +369,71 @@ pub fn report(folder: &Path) -> Result<(RunResult, Vec<PathBuf>)> {
     log::debug!("step: pictures");
     // The result is saved: a signal now costs the pictures.
     let pictures = flame::write_all(&built, folder, &|| interrupt::check_since(before))?;
-    Ok((built.result, pictures))
+    let page = folder.join(html::NAME);
+    store::write_whole(&page, html::page(&built)?.as_bytes())?;
+    Ok(Report { result: built.result, pictures, page })
+}
+
+/// A run's result, stacks or requests in a form that other tools read.
+///
+/// # Errors
+/// If the directory holds no run, or its records cannot be read.
+pub fn export(folder: &Path, format: export::Format, kind: export::Kind, requests: usize) -> Result<String> {
+    let built = built(folder, interrupt::arrived())?;
+    export::export(&built, format, kind, requests, &|name| records::read(&store::records_path(folder, name)))
+}
+
+/// Compares configurations of two runs: one of each, or all that both have.
+///
+/// # Errors
+/// If a directory holds no run, or the runs cannot be compared.
+pub fn diff(first: &Path, second: &Path, of: Option<&str>, with: Option<&str>) -> Result<Vec<RunsDiff>> {
+    let before = interrupt::arrived();
+    let (first, second) = (built(first, before)?, built(second, before)?);
+    let named = |text: &str| Ok::<_, Error>(configuration::parse(text)?.0.to_string());
+    if let Some(of) = of {
+        let of = named(of)?;
+        let with = with.map_or_else(|| Ok(of.clone()), named)?;
+        return Ok(vec![runs::diff(&first, &second, [&of, &with])?]);
+    }
+    let has = |built: &Built, name: &str| built.result.configurations.iter().any(|found| found.name == name);
+    let both: Vec<&str> = first.result.configurations.iter().map(|found| found.name.as_str()).collect();
+    let both: Vec<&str> = both.into_iter().filter(|name| has(&second, name)).collect();
+    if both.is_empty() {
+        let why = "the runs have no configuration in common: name one of each with `--of` and `--with`";
+        return Err(Error::Usage(why.to_owned()));
+    }
+    both.into_iter().map(|name| runs::diff(&first, &second, [name, name])).collect()
+}
+
+/// Recorded requests of a run's configurations, or of one.
+///
+/// # Errors
+/// If the directory holds no run, or not this configuration.
+pub fn requests(folder: &Path, wanted: Option<&str>) -> Result<Vec<(String, Vec<Record>)>> {
+    let (header, _) = store::load(folder)?;
+    let names: Vec<&String> = match wanted {
+        None => header.configurations.iter().collect(),
+        Some(wanted) => {
+            let name = configuration::parse(wanted)?.0.to_string();
+            let found = header.configurations.iter().find(|known| **known == name).ok_or_else(|| {
+                let known = header.configurations.join(", ");
+                Error::Usage(format!("the run has no configuration `{name}`; it has {known}"))
+            })?;
+            vec![found]
+        }
+    };
+    let read = |name: &String| Ok((name.clone(), records::read(&store::records_path(folder, name))?));
+    names.into_iter().map(read).collect()
+}
+
+/// What a run's directory says, and where it is drawn.
+#[derive(Debug)]
+pub struct Report {
+    /// The result.
+    pub result: RunResult,
+    /// Its flame graphs.
+    pub pictures: Vec<PathBuf>,
+    /// The page that shows all of it.
+    pub page: PathBuf,
 }

@@ -88,17 +88,30 @@ impl Symbols {
     #[must_use]
     pub fn process(&self, pid: u32, addresses: &BTreeSet<u64>) -> HashMap<u64, Vec<String>> {
         let source = Source::Process(Process::new(Pid::from(pid)));
-        self.names(&source, addresses, "unknown").unwrap_or_else(|_| self.one_by_one(&source, addresses))
+        match self.names(&source, addresses, "unknown") {
+            Ok(names) => names,
+            Err(_) if Path::new("/proc").join(pid.to_string()).exists() => self.by_halves(&source, addresses),
+            Err(error) => {
+                log::warn!("functions of process {pid} have no names: {error}");
+                addresses.iter().map(|address| (*address, vec![unnamed("unknown")])).collect()
+            }
+        }
     }
 
     /// A stack without frame pointers holds addresses that are none, and one in a mapping that is no program (libaio's ring of events)
     /// fails all that are asked for with it.
-    fn one_by_one(&self, source: &Source<'_>, addresses: &BTreeSet<u64>) -> HashMap<u64, Vec<String>> {
-        let name = |address: &u64| {
-            let found = self.names(source, &BTreeSet::from([*address]), "unknown").ok();
-            found.and_then(|mut names| names.remove(address)).unwrap_or_else(|| vec![unnamed("unknown")])
-        };
-        addresses.iter().map(|address| (*address, name(address))).collect()
+    fn by_halves(&self, source: &Source<'_>, addresses: &BTreeSet<u64>) -> HashMap<u64, Vec<String>> {
+        if let Ok(names) = self.names(source, addresses, "unknown") {
+            return names;
+        }
+        if addresses.len() <= 1 {
+            return addresses.iter().map(|address| (*address, vec![unnamed("unknown")])).collect();
+        }
+        let middle = addresses.iter().nth(addresses.len() / 2).copied().unwrap_or_default();
+        let (low, high): (BTreeSet<u64>, BTreeSet<u64>) = addresses.iter().partition(|address| **address < middle);
+        let mut names = self.by_halves(source, &low);
+        names.extend(self.by_halves(source, &high));
+        names
     }
 
     fn names(

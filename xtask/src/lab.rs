@@ -34,7 +34,7 @@ const DRIVERS: &[&str] = &[
     "kvm-amd",
 ];
 /// Programs that runs of virtax's need, if this machine has them.
-const PROGRAMS: &[&str] = &["nft", "iptables", "iptables-save", "redis-server", "redis-benchmark", "perf"];
+const PROGRAMS: &[&str] = &["nft", "iptables", "iptables-save", "redis-server", "redis-benchmark", "perf", "mkfs.ext4"];
 /// What QEMU reads when it boots a kernel on a PC, and where Debian has it.
 const FIRMWARE: &[&str] = &[
     "/usr/share/seabios/bios-256k.bin",

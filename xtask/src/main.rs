@@ -202,7 +202,7 @@ fn demo(no_install: bool, out: &std::path::Path) -> Result<()> {
 }
 
 fn test(no_install: bool, full: bool, arguments: &[String]) -> Result<()> {
-    setup::all(no_install, Purpose::Test)?;
+    setup::all(no_install, if full { Purpose::LongTest } else { Purpose::Test })?;
     // Beside the compiler, which no measurement is: it waits for the network mostly.
     let (minimal, built) = std::thread::scope(|scope| {
         let making = arguments.is_empty().then(|| scope.spawn(package::Minimal::debian));

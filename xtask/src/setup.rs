@@ -69,6 +69,12 @@ const PACKAGES: &[Package] = &[
         only_for: Some(Purpose::Test),
     },
     Package {
+        name: "chromium",
+        why: "shows the report's page, clicks and searches in it",
+        present: || find("chromium").is_some(),
+        only_for: Some(Purpose::LongTest),
+    },
+    Package {
         name: "iproute2",
         why: "shapes queues (tc), a known cost of `virtax truth`",
         present: || find("tc").is_some(),
@@ -153,13 +159,17 @@ pub enum Purpose {
     Run,
     /// Tests, the package's trial among them.
     Test,
+    /// `cargo xtask test --full`.
+    LongTest,
     /// Benchmarks.
     Bench,
 }
 
 /// Brings what is missing, or, with `no_install`, says what that is and fails.
 pub fn all(no_install: bool, purpose: Purpose) -> Result<()> {
-    let wanted = |package: &&Package| package.only_for.is_none_or(|only| only == purpose);
+    // The longer tests need what all tests do, and more.
+    let is_for = |only: Purpose| only == purpose || (only == Purpose::Test && purpose == Purpose::LongTest);
+    let wanted = |package: &&Package| package.only_for.is_none_or(is_for);
     let missing: Vec<&Package> = PACKAGES.iter().filter(wanted).filter(|package| !(package.present)()).collect();
     let linker_missing = !matches!(linker(), Ok(path) if path.is_file());
     if missing.is_empty() && !linker_missing {

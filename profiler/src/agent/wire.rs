@@ -129,12 +129,23 @@ pub struct Matched {
     pub buckets: Vec<(u16, u32)>,
 }
 
+/// Beginning of the names of counters that the host has, of what a machine's process did.
+pub const HOSTS: &str = "vmm_";
+/// Of operations: those of the guest's say it all.
+const COUNTED_ANYWAY: [&str; 5] = ["followed", "completed", "unfinished", "operations", "events"];
+
 impl GuestCounts {
     /// Of files, operations begin in the guest, and the host has its machine's share: returned are the guest's counts, and the host's
     /// in their place, without the time that the machine's process was not asked for anything.
     #[must_use]
     pub fn inside_out(mut self, host: ProbeCounts) -> (ProbeCounts, Self) {
-        let guests = std::mem::replace(&mut self.probes, host);
+        let mut guests = std::mem::replace(&mut self.probes, host);
+        // What virtual processors did, only the host says.
+        guests.vcpus = std::mem::take(&mut self.probes.vcpus);
+        // And what it could not follow is as much a loss as the guest's own.
+        let of_host =
+            self.probes.counters.iter().filter(|(name, count)| **count > 0 && !COUNTED_ANYWAY.contains(&name.as_str()));
+        guests.counters.extend(of_host.map(|(name, count)| (format!("{HOSTS}{name}"), *count)));
         self.probes.stages.retain(|stage| stage.from.point != "exit");
         // Requests have the roles of client and server only.
         let of_process = self.probes.stages.iter_mut().filter(|stage| stage.role == Role::Server);

@@ -6,6 +6,7 @@ pub mod describe;
 pub mod layers;
 pub mod path;
 pub mod profile;
+pub mod runs;
 pub mod stacks;
 pub mod statistics;
 pub mod tail;

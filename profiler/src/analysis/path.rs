@@ -56,7 +56,7 @@ pub fn order(stages: &[(StageKey, u64)]) -> Vec<usize> {
         at = (role_after(key, has_proxy), key.to.clone());
         ordered.push(index);
         if is_boundary(key) {
-            // What the guest saw lies within what the host saw of its machine.
+            // What the guest saw lies within what the host saw of its machine; of files, the other way round.
             ordered.append(&mut inside);
         }
         if at == start {
@@ -90,11 +90,11 @@ pub fn is_boundary(key: &StageKey) -> bool {
     is_disk_of_guest(key) || is_network_boundary(key)
 }
 
-/// A guest's disk has an operation: its machine, and the host below it.
+/// A guest's disk has an operation: its machine, and the host below it. (What a disk's cache is told is never issued.)
 #[must_use]
 pub fn is_disk_of_guest(key: &StageKey) -> bool {
     let is_guests = key.from.device.as_ref().is_some_and(|disk| disk.ends_with("@guest"));
-    key.from.point == "issue" && key.to.point == "complete" && is_guests
+    matches!(key.from.point.as_str(), "issue" | "bio") && key.to.point == "complete" && is_guests
 }
 
 fn is_network_boundary(key: &StageKey) -> bool {

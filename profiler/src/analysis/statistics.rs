@@ -2,6 +2,8 @@
 //! with the same resamples for all rows, and simultaneous intervals from the largest studentized deviation of all rows
 //! (single-step max-t: Westfall & Young, Resampling-Based Multiple Testing, 2.6).
 
+pub mod apart;
+
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 

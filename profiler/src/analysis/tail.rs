@@ -33,6 +33,17 @@ fn stage_points(record: &Record) -> Vec<&Pass> {
 /// The waterfall of the slowest hundredth of the traced records; `None` if there are too few.
 #[must_use]
 pub fn slowest(records: &[Record]) -> Option<Tail> {
+    between(records, 1.0 - TAIL_SHARE, 1.0)
+}
+
+/// The waterfall of the tenth of the traced records around the median latency; `None` if there are too few.
+#[must_use]
+pub fn typical(records: &[Record]) -> Option<Tail> {
+    between(records, 0.45, 0.55)
+}
+
+/// The waterfall of the traced records between two quantiles of their latency.
+fn between(records: &[Record], low: f64, high: f64) -> Option<Tail> {
     let mut timed: Vec<(u64, &Record)> = records
         .iter()
         .filter(|record| record.kind == PhaseKind::Traced)
@@ -41,11 +52,12 @@ pub fn slowest(records: &[Record]) -> Option<Tail> {
     if timed.len() < FEWEST_RECORDS {
         return None;
     }
-    timed.sort_by_key(|(latency, _)| std::cmp::Reverse(*latency));
-    timed.truncate((timed.len() as f64 * TAIL_SHARE).ceil() as usize);
+    timed.sort_by_key(|(latency, _)| *latency);
+    let at = |quantile: f64| (timed.len() as f64 * quantile).floor() as usize;
+    let timed = &timed[at(low)..at(high)];
     let count = timed.len() as f64;
     let mut sums: BTreeMap<StageKey, (u64, u64)> = BTreeMap::new();
-    for (_, record) in &timed {
+    for (_, record) in timed {
         let passes = stage_points(record);
         for pair in passes.windows(2) {
             // The role before the second point is the one that held the request on the way to it.

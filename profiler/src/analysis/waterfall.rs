@@ -184,7 +184,15 @@ fn sums(repetition: &Repetition, kind: PhaseKind, has_inside: bool) -> Sums {
             sum.0 += stage.count;
             sum.1 += stage.total_ns;
         }
-        if let Some(sum) = inside.boundary.as_ref().and_then(|boundary| sums.stages.get_mut(boundary)) {
+        for (key, ns) in &inside.of_guest {
+            if let Some(sum) = sums.stages.get_mut(key) {
+                sum.1 = sum.1.saturating_sub(*ns);
+            }
+        }
+        let of_host = inside.of_guest.is_empty();
+        if let Some(sum) =
+            inside.boundary.as_ref().filter(|_| of_host).and_then(|boundary| sums.stages.get_mut(boundary))
+        {
             sum.1 -= inside.residence_ns;
             parts::take_residence(&mut sums.parts, phase, &inside);
         }
@@ -318,7 +326,7 @@ fn contradiction(repetition: &Repetition, phase: &Phase) -> Option<String> {
 fn stage_rows(traced: &[Sums], repetitions: &[&Repetition]) -> Vec<Row> {
     let keys: BTreeSet<&StageKey> = traced.iter().flat_map(|sums| sums.stages.keys()).collect();
     let inside = inside::keys(repetitions);
-    let inside_out = inside::is_of_process(&inside);
+    let inside_out = inside::is_inside_out(repetitions);
     let stages: Vec<(StageKey, u64)> = keys
         .into_iter()
         .map(|key| (key.clone(), traced.iter().filter_map(|sums| sums.stages.get(key)).map(|sum| sum.0).sum()))

@@ -10,8 +10,15 @@ use crate::{
 
 /// What is on an image that is there for files.
 pub const FILE_SYSTEM: &str = workloads::init::FILE_SYSTEM;
-/// MiB that a file system needs besides its files: its journal (64 at most in one that small), its tables, and what it keeps for root.
-pub const ASIDE_MIB: u64 = 192;
+/// MiB of its journal.
+const JOURNAL_MIB: u64 = 64;
+
+/// MiB of an image that has room for files of so many: besides them lie the journal, tables (256 bytes for each 16 KiB), and what grows
+/// with the size.
+#[must_use]
+pub const fn mib_for(files_mib: u64) -> u64 {
+    files_mib + files_mib / 24 + 3 * JOURNAL_MIB
+}
 
 /// Makes an empty image of so many bytes, all holes.
 ///
@@ -28,7 +35,9 @@ pub fn create(path: &Path, size: u64) -> Result<()> {
 /// If the program for that is missing, or fails.
 pub fn make_file_system(path: &Path) -> Result<()> {
     // Everything now: nothing of it is to be made later, while something is measured. Blocks as on larger disks.
-    let settings = ["-q", "-F", "-m", "0", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0"];
+    let journal = format!("size={JOURNAL_MIB}");
+    let now = "lazy_itable_init=0,lazy_journal_init=0";
+    let settings = ["-q", "-F", "-m", "0", "-b", "4096", "-J", &journal, "-E", now];
     tool(&format!("mkfs.{FILE_SYSTEM}"), "e2fsprogs", &settings, &[path])
 }
 

@@ -159,6 +159,12 @@ impl ServerFiles {
         Some((self.data_folder()?, self.settings.get("size")?.parse().ok()?))
     }
 
+    /// How long a server may take until it answers: it may have files to write first.
+    #[must_use]
+    pub fn patience(&self) -> std::time::Duration {
+        self.workload.patience(&self.settings)
+    }
+
     /// The folder of the host for files that a server reads and writes; `None`: it has none.
     #[must_use]
     pub fn data_folder(&self) -> Option<&Path> {

@@ -127,7 +127,8 @@ impl<'a> Measurement<'a> {
     /// Announces an interval to the client.
     fn window(&mut self, length: Duration, tried: u32) -> Result<(u64, u64)> {
         if let Some(agent) = self.agent.as_mut().filter(|_| self.parties.inside_out) {
-            self.shift_ns = agent.clock_shift_ns();
+            let blind = |agent: &Agent| Error::workload("operations in the machine cannot be seen", agent.state());
+            self.shift_ns = agent.clock_shift_ns().ok_or_else(|| blind(agent))?;
         }
         let open_ns = now_ns() + (ANNOUNCEMENT * (1 << tried)).as_nanos() as u64;
         let close_ns = open_ns + length.as_nanos() as u64;

@@ -20,8 +20,8 @@ use crate::{
     pack::{Pack, Packed},
 };
 
-/// Drivers of disks that a guest can be given.
-const DISK_DRIVERS: &[&str] = &["virtio_blk", "nvme"];
+/// Drivers of disks that a guest can be given, and of the file system on them.
+const DISK_DRIVERS: &[&str] = &["virtio_blk", "nvme", "crc32c_generic", "ext4"];
 /// Drivers of what a machine of virtax's has: its bus, of either kind, its network card, its source of
 /// randomness, the agent's port.
 pub const DRIVERS: &[&str] = &["virtio_pci", "virtio_mmio", "virtio_net", "virtio_rng", "virtio_console"];
@@ -34,6 +34,8 @@ pub struct Image<'a> {
     pub kernel: &'a Kernel,
     /// Names of drivers.
     pub drivers: &'a [&'a str],
+    /// Names of drivers that are to be there if the kernel has them, before the others.
+    pub wishes: &'a [&'a str],
     /// The static binary, which is the first process.
     pub binary: &'a [u8],
     /// Programs with their libraries and files.
@@ -49,7 +51,9 @@ impl Image<'_> {
     /// If the kernel lacks a driver, or a file cannot be read or written.
     pub fn write(self, path: &Path) -> Result<()> {
         let fail = |error: std::io::Error| Error::file("write", path, error);
-        let drivers = modules::closure(&self.kernel.modules, self.drivers)?;
+        let has = |name: &&&str| modules::closure(&self.kernel.modules, &[**name]).is_ok();
+        let wished: Vec<&str> = self.wishes.iter().filter(has).copied().collect();
+        let drivers = modules::closure(&self.kernel.modules, &[&wished, self.drivers].concat())?;
         let mut archive = Archive::new(BufWriter::new(File::create(path).map_err(fail)?));
         let mut inside = Vec::new();
         for driver in &drivers {

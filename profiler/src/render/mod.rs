@@ -1,6 +1,7 @@
 //! What is shown: pure functions of the result.
 
 pub mod flame;
+pub mod html;
 pub mod ladder;
 pub mod numbers;
 pub mod terminal;

@@ -2,10 +2,12 @@
 
 mod bench;
 mod profiled;
+mod requests;
 pub mod truth;
 mod vcpus;
 
 pub use bench::benchmark;
+pub use requests::{requests, runs_diff};
 
 use std::fmt::Write;
 

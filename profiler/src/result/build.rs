@@ -7,10 +7,11 @@ use profiler_common::Counter;
 use workloads::protocol::decode_histogram;
 
 use super::{
-    ComparisonResult, ConfigurationResult, Latency, LayerDelta, Losses, PartResult, RecordCounts, RunResult,
+    ComparisonResult, ConfigurationResult, Details, Latency, LayerDelta, Losses, PartResult, RecordCounts, RunResult,
     StageDelta, StageResult, TailStage, WorkloadResult, sentence, warnings,
 };
 use crate::{
+    agent::wire::HOSTS,
     analysis::{
         comparison::{Comparison, compare, stage_id},
         describe::{direction, what},
@@ -19,7 +20,7 @@ use crate::{
         profile::{self, Profiled},
         stacks::{self, Stacks},
         statistics::{Estimate, estimate, estimate_one},
-        tail,
+        tail::{self, Tail},
         waterfall::{self, LOSSES, Waterfall},
     },
     counts::{PhaseKind, Repetition},
@@ -57,6 +58,8 @@ pub struct Built {
     pub result: RunResult,
     /// In the order of its configurations.
     pub stacks: Vec<Stacks>,
+    /// In the same order.
+    pub details: Vec<Details>,
 }
 
 /// Computes a result. Configurations of which nothing was measured are left out.
@@ -66,7 +69,7 @@ pub struct Built {
 pub fn build(inputs: &Inputs<'_>) -> Result<Built> {
     let Inputs { header, repetitions, .. } = *inputs;
     let rules = Rules::own();
-    let (mut waterfalls, mut profiled, mut stacks) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut waterfalls, mut profiled, mut stacks, mut details) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut configurations = Vec::new();
     for name in &header.configurations {
         let mut of_name: Vec<&Repetition> =
@@ -83,6 +86,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Built> {
         profiles.retain(|profile| waterfall.rounds.iter().any(|round| round.round == profile.round));
         let of_stacks = profile::build(rules, &profiles, &waterfall);
         stacks.push(stacks::build(rules, &profiles, &waterfall));
+        details.push(Details::of(&waterfall, &of_name, &of_requests)?);
         configurations.push(configuration(header, &waterfall, &of_name, &of_requests, &of_stacks)?);
         waterfalls.push(waterfall);
         profiled.push(of_stacks);
@@ -120,7 +124,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Built> {
         configurations,
         comparisons,
     };
-    Ok(Built { result, stacks })
+    Ok(Built { result, stacks, details })
 }
 
 fn configuration(
@@ -156,7 +160,7 @@ fn configuration(
         stages: stages(waterfall, profiled),
         turnaround_ns_per_op: waterfall.mean_of(|round| round.turnaround_ns),
         lateness_ns_per_op: waterfall.mean_of(|round| round.traced_lateness_ns),
-        tail_stages: tail_stages(records),
+        tail_stages: tail::slowest(records).map_or_else(Vec::new, |tail| tail_stages(&tail)),
         records: record_counts(waterfall, records),
         unfinished_ns_per_op: waterfall.unfinished_ns_per_op,
         residual_ns_per_op: waterfall.mean_of(|round| round.residual_ns),
@@ -190,13 +194,13 @@ fn configuration(
 }
 
 /// What a client saw in all phases of a kind.
-struct ClientSums {
+pub(super) struct ClientSums {
     operations: u64,
     length_ns: u64,
-    histogram: Hdr<u64>,
+    pub histogram: Hdr<u64>,
 }
 
-fn client_sums(repetitions: &[&Repetition], kind: PhaseKind) -> Result<ClientSums> {
+pub(super) fn client_sums(repetitions: &[&Repetition], kind: PhaseKind) -> Result<ClientSums> {
     let mut sums = ClientSums { operations: 0, length_ns: 0, histogram: workloads::protocol::new_histogram() };
     for phase in repetitions.iter().flat_map(|repetition| waterfall::of_kind(repetition, kind)) {
         let broken = |why: String| Error::Files { what: "cannot read a stored latency histogram".to_owned(), why };
@@ -265,8 +269,7 @@ fn stages(waterfall: &Waterfall, profiled: &Profiled) -> Vec<StageResult> {
         .collect()
 }
 
-fn tail_stages(records: &[Record]) -> Vec<TailStage> {
-    let Some(tail) = tail::slowest(records) else { return Vec::new() };
+pub(super) fn tail_stages(tail: &Tail) -> Vec<TailStage> {
     tail.stages
         .iter()
         .map(|(key, ns)| TailStage {
@@ -342,8 +345,10 @@ fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResu
         (Counter::BioTable, "bios found no place in the probes' table"),
         (Counter::AtOnceMany, "calls began or ended more operations than are followed"),
     ] {
-        if waterfall.counter(counter) > 0 {
-            reasons.push(format!("{what} ({}, {} times)", counter.name(), waterfall.counter(counter)));
+        let of_host = waterfall.counters.get(&format!("{HOSTS}{}", counter.name())).copied().unwrap_or(0);
+        let times = waterfall.counter(counter) + of_host;
+        if times > 0 {
+            reasons.push(format!("{what} ({}, {times} times)", counter.name()));
         }
     }
     if waterfall.counter(Counter::UnknownSocket) > 0 {

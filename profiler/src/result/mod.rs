@@ -1,6 +1,7 @@
 //! `result.json`: the shapes. Names end in their unit; shares are 0–1; a table that is not built yet is an empty list.
 
 mod build;
+mod details;
 mod profiled;
 mod sentence;
 mod vcpus;
@@ -11,6 +12,7 @@ use std::{collections::BTreeMap, path::Path};
 use serde::{Deserialize, Serialize};
 
 pub use build::{Built, Inputs, build};
+pub use details::{Details, RoundDetail};
 pub use vcpus::{AccessResult, ExitResult, VcpuResult, VcpuTimes};
 pub use warnings::Warning;
 

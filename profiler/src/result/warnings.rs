@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConfigurationResult, StageResult};
 use crate::{
+    agent::wire::HOSTS,
     analysis::{statistics::samples_needed, tail::FEWEST_RECORDS},
     counts::Repetition,
     environment::Environment,
@@ -76,7 +77,9 @@ pub fn of(header: &Header, configurations: &[ConfigurationResult], repetitions: 
 const BY_WORKERS: f64 = 0.01;
 
 fn workers(configuration: &ConfigurationResult, found: &mut Vec<Warning>) {
-    let made = configuration.counters.get("operations_by_workers").copied().unwrap_or(0);
+    // Also by those of a virtual machine's process.
+    let names = ["operations_by_workers".to_owned(), format!("{HOSTS}operations_by_workers")];
+    let made: u64 = names.iter().filter_map(|name| configuration.counters.get(name)).sum();
     let share = made as f64 / configuration.losses.followed.max(1) as f64;
     if share >= BY_WORKERS {
         found.push(warning(

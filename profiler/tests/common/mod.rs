@@ -446,8 +446,17 @@ fn files() -> Vec<PathBuf> {
     for folder in ["/run/netns", "/var/lib/virtax", "/run/virtax", "/sys/fs/bpf"] {
         found.extend(std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()));
     }
-    let temporary = std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten().map(|entry| entry.path());
-    found.extend(temporary.filter(|path| path.to_string_lossy().contains("virtax-")));
+    for folder in [std::env::temp_dir(), "/var/tmp".into()] {
+        let temporary = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        found.extend(temporary.filter(|path| path.to_string_lossy().contains("virtax-")));
+    }
+    // Files behind loop devices: gone from their folder, they would still take its room.
+    let disks = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    found.extend(
+        disks.filter_map(|disk| {
+            Some(std::fs::read_to_string(disk.path().join("loop/backing_file")).ok()?.trim().into())
+        }),
+    );
     found.sort();
     found
 }
@@ -460,7 +469,7 @@ fn workload_processes() -> Vec<String> {
             let process = process.ok()?;
             let stat = process.stat().ok()?;
             // A dead one waits for its parent, which may be this machine's first process.
-            let of_a_run = ["virtax-workload", "redis-server", "redis-benchmark", "virtax-libvirt"];
+            let of_a_run = ["virtax-workload", "redis-server", "redis-benchmark", "virtax-libvirt", "fio"];
             let line = process.cmdline().unwrap_or_default().join(" ");
             let is_one = of_a_run.contains(&stat.comm.as_str()) || line.contains("guest=virtax");
             (is_one && stat.state != 'Z').then_some(line)

@@ -63,7 +63,11 @@ fn many_at_once_and_large_ones() {
         return;
     }
     let many = run(&Out::new(), "fio-randrw-qd32x8", "native");
-    check(&many.configurations[0]);
+    // 256 at once wait for each other in fio itself, of which the probes know nothing: 8 % may be that.
+    let found = &many.configurations[0];
+    assert_eq!(found.incomplete, Vec::<String>::new());
+    assert!(found.residual_share().abs() <= 0.08, "{}", found.residual_share());
+    assert!(found.conservation_percent.abs() <= 0.5 && found.losses.lost_share() <= 0.001, "{:?}", found.losses);
     assert!((bios_per_operation(&many.configurations[0]) - 1.0).abs() < 0.05);
     if full() {
         let large = run(&Out::new(), "fio-seqwrite", "native");

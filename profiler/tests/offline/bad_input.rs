@@ -373,7 +373,7 @@ fn every_field(value: &Value) -> Vec<String> {
 /// The report of a folder, and all that is shown of it. The test fails if anything panics.
 fn report_of(folder: &Path) {
     match run::report(folder) {
-        Ok((result, _)) => {
+        Ok(run::Report { result, .. }) => {
             let shown = terminal::report(&result, terminal::Look { width: Some(120), styled: false });
             assert!(!shown.contains('\u{1b}'), "control characters reach the terminal: {shown}");
         }

@@ -10,11 +10,11 @@ use profiler::{
 };
 
 /// A copy of the recorded run in a folder of the test's own.
-fn recorded() -> Out {
+pub fn recorded() -> Out {
     copied("run")
 }
 
-fn copied(name: &str) -> Out {
+pub fn copied(name: &str) -> Out {
     let out = Out::new();
     fs::create_dir(out.path()).unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
@@ -32,14 +32,14 @@ fn replace_in(path: &Path, from: &str, to: &str) {
 
 #[test]
 fn the_report_is_as_reviewed() {
-    let (result, _) = run::report(&recorded().path()).unwrap();
+    let run::Report { result, .. } = run::report(&recorded().path()).unwrap();
     let shown = terminal::report(&result, Look { width: Some(200), styled: false });
     insta::assert_snapshot!(shown);
 }
 
 #[test]
 fn the_report_of_file_operations_is_as_reviewed() {
-    let (result, _) = run::report(&copied("run-file").path()).unwrap();
+    let run::Report { result, .. } = run::report(&copied("run-file").path()).unwrap();
     let shown = terminal::report(&result, Look { width: Some(200), styled: false });
     insta::assert_snapshot!(shown);
 }
@@ -48,7 +48,7 @@ fn the_report_of_file_operations_is_as_reviewed() {
 #[test]
 fn a_disks_time_is_no_codes() {
     let out = copied("run-file");
-    let (result, _) = run::report(&out.path()).unwrap();
+    let run::Report { result, .. } = run::report(&out.path()).unwrap();
     let native = &result.configurations[0];
     let disk = native.stages.iter().find(|stage| stage.id == "request/issue(vda)→complete(vda)").unwrap();
     let device = disk.layers.iter().find(|layer| layer.layer == "device").unwrap();
@@ -74,7 +74,7 @@ fn a_disks_time_is_no_codes() {
 
 #[test]
 fn stages_and_residual_sum_to_the_clients_latency() {
-    let (result, _) = run::report(&recorded().path()).unwrap();
+    let run::Report { result, .. } = run::report(&recorded().path()).unwrap();
     for configuration in &result.configurations {
         let stages: f64 = configuration.stages.iter().map(|stage| stage.ns_per_op).sum();
         let sum = stages + configuration.residual_ns_per_op;
@@ -92,7 +92,7 @@ fn stages_and_residual_sum_to_the_clients_latency() {
 /// Turning the pair around turns every sign around, and no interval's width.
 #[test]
 fn comparisons_are_antisymmetric() {
-    let (result, _) = run::report(&recorded().path()).unwrap();
+    let run::Report { result, .. } = run::report(&recorded().path()).unwrap();
     let (there, back) = (&result.comparisons[0], &result.comparisons[1]);
     assert_eq!((&there.baseline, &there.candidate), (&back.candidate, &back.baseline));
     assert!((there.latency_delta_ns + back.latency_delta_ns).abs() < 1e-6);
@@ -106,17 +106,17 @@ fn comparisons_are_antisymmetric() {
 #[test]
 fn the_same_counts_give_the_same_result_and_it_survives_the_file() {
     let out = recorded();
-    let (first, _) = run::report(&out.path()).unwrap();
+    let run::Report { result: first, .. } = run::report(&out.path()).unwrap();
     assert!(RunResult::load(&out.path()).unwrap() == first, "what was written is not what is read");
     let bytes = fs::read(out.path().join("result.json")).unwrap();
-    let (second, _) = run::report(&out.path()).unwrap();
+    let run::Report { result: second, .. } = run::report(&out.path()).unwrap();
     assert!(first == second && bytes == fs::read(out.path().join("result.json")).unwrap());
 }
 
 #[test]
 fn flame_graphs_are_as_wide_as_the_stages_and_say_what_they_are() {
     let out = recorded();
-    let (result, pictures) = run::report(&out.path()).unwrap();
+    let run::Report { result, pictures, .. } = run::report(&out.path()).unwrap();
     // Three kinds, for two configurations and their difference in both directions.
     assert_eq!(pictures.len(), 12);
     for configuration in &result.configurations {
@@ -162,7 +162,7 @@ fn an_interrupted_run_reports_what_it_has() {
     let lines: Vec<&str> = whole.lines().collect();
     // Five repetitions, and the sixth cut off in its middle.
     fs::write(&path, format!("{}\n{}", lines[..5].join("\n"), &lines[5][..lines[5].len() / 2])).unwrap();
-    let (result, _) = run::report(&out.path()).unwrap();
+    let run::Report { result, .. } = run::report(&out.path()).unwrap();
     assert_eq!(result.configurations.iter().map(|configuration| configuration.rounds).sum::<usize>(), 5);
     assert!(result.comparisons.iter().all(|comparison| comparison.verdict == "too_few_rounds"));
 }
@@ -195,7 +195,7 @@ fn losses_withhold_the_verdict() {
     let path = out.path().join("repetitions.jsonl");
     let content = fs::read_to_string(&path).unwrap().replace("\"freed\":0", "\"freed\":900");
     fs::write(&path, content).unwrap();
-    let (result, _) = run::report(&out.path()).unwrap();
+    let run::Report { result, .. } = run::report(&out.path()).unwrap();
     let reasons = &result.configurations[0].incomplete;
     assert!(reasons.iter().any(|reason| reason.contains("were lost")), "{reasons:?}");
     assert!(reasons.iter().any(|reason| reason.contains("contradict")), "{reasons:?}");
@@ -205,7 +205,7 @@ fn losses_withhold_the_verdict() {
 /// Layers: shares that sum to their stage, changes that sum to the difference, intervals around them.
 #[test]
 fn layers_sum_to_what_they_divide() {
-    let (result, _) = run::report(&recorded().path()).unwrap();
+    let run::Report { result, .. } = run::report(&recorded().path()).unwrap();
     for configuration in &result.configurations {
         for stage in configuration.stages.iter().filter(|stage| !stage.layers.is_empty()) {
             let whole: f64 = stage.layers.iter().map(|layer| layer.share).sum();
@@ -236,7 +236,7 @@ fn a_run_without_stacks_has_no_layers() {
             fs::remove_file(entry.path()).unwrap();
         }
     }
-    let (result, pictures) = run::report(&out.path()).unwrap();
+    let run::Report { result, pictures, .. } = run::report(&out.path()).unwrap();
     assert_eq!(pictures.len(), 4);
     assert!(result.configurations.iter().all(|configuration| configuration.cpu_layers.is_empty()));
     assert!(

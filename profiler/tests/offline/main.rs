@@ -4,6 +4,7 @@ mod bad_input;
 mod command_line;
 #[path = "../common/mod.rs"]
 mod common;
+mod exports;
 mod formats;
 mod golden;
 mod recorded_paths;

@@ -143,8 +143,6 @@ impl Fio {
             }
             std::thread::sleep(WAIT);
         }
-        // An answer that came late is to none of the questions that follow.
-        while self.answers.recv_timeout(ASK_AGAIN).is_ok() {}
         Ok(())
     }
 
@@ -174,18 +172,22 @@ impl Fio {
         self.ask_within(PATIENCE)?.ok_or_else(late)
     }
 
-    /// The same; `None`: it does not answer in time.
+    /// The same; `None`: it does not answer in time. What it began to say before it was asked is the late answer to another question.
     fn ask_within(&mut self, patience: Duration) -> io::Result<Option<Status>> {
         self.check()?;
+        let (asked_ms, end) = (real_ms(), Instant::now() + patience);
         // SAFETY: no pointers; it has not been waited for, so the number is its own.
         unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGUSR1) };
-        match self.answers.recv_timeout(patience) {
-            Ok(answer) => answer.map(Some),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => {
-                self.child.wait()?;
-                self.check()?;
-                Err(io::Error::other("fio has closed its output"))
+        loop {
+            match self.answers.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(Ok(answer)) if answer.at_ms < asked_ms => {}
+                Ok(answer) => return answer.map(Some),
+                Err(RecvTimeoutError::Timeout) => return Ok(None),
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.child.wait()?;
+                    self.check()?;
+                    return Err(io::Error::other("fio has closed its output"));
+                }
             }
         }
     }
@@ -210,6 +212,12 @@ impl Fio {
             ..PhaseReport::default()
         })
     }
+}
+
+/// The clock that fio's answers bear, ms.
+fn real_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 impl Drop for Fio {

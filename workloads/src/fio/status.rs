@@ -16,6 +16,8 @@ const LONGEST: u64 = 8 << 20;
 /// All that was counted so far, reads and writes together.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Status {
+    /// When it was asked to be written, `CLOCK_REALTIME`, ms.
+    pub at_ms: u64,
     /// Operations that were completed.
     pub operations: u64,
     /// Sum of their latencies, from being given to the engine to being taken from it, ns.
@@ -26,6 +28,7 @@ pub struct Status {
 
 #[derive(Deserialize)]
 struct Answer {
+    timestamp_ms: u64,
     jobs: Vec<Job>,
 }
 #[derive(Deserialize)]
@@ -56,7 +59,7 @@ impl Status {
     pub fn parse(text: &str) -> Result<Self, String> {
         let answer: Answer =
             serde_json::from_str(text).map_err(|error| format!("fio says what is not understood: {error}"))?;
-        let mut total = Self::default();
+        let mut total = Self { at_ms: answer.timestamp_ms, ..Self::default() };
         for job in answer.jobs {
             if job.error != 0 {
                 let error = io::Error::from_raw_os_error(job.error as i32);
@@ -158,7 +161,7 @@ mod tests {
     fn reads_and_writes_are_taken_together() {
         let answer = |error: i64| {
             let direction = |mean: f64, count: u64| serde_json::json!({"lat_ns": {"mean": mean, "N": count, "bins": {"100": count}}});
-            serde_json::json!({"jobs": [{"error": error, "read": direction(100.0, 3), "write": direction(200.0, 1)}]})
+            serde_json::json!({"timestamp_ms": 5, "jobs": [{"error": error, "read": direction(100.0, 3), "write": direction(200.0, 1)}]})
         };
         let status = Status::parse(&answer(0).to_string()).unwrap();
         assert_eq!((status.operations, status.latency_sum_ns), (4, 500.0));

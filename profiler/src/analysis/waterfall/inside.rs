@@ -11,8 +11,8 @@ use profiler_common::Counter;
 use super::{LOSSES, key_of, of_kind};
 use crate::{
     agent::wire::Matched,
-    analysis::path::{StageKey, is_boundary},
-    counts::{Phase, PhaseKind, Repetition, Role, StageTotal},
+    analysis::path::{StageKey, is_boundary, is_disk_of_guest},
+    counts::{Phase, PhaseKind, Repetition, StageTotal},
 };
 
 /// What a guest saw of a phase, for as many requests as the host saw go into the machine and come out.
@@ -24,6 +24,8 @@ pub(super) struct Inside {
     pub boundary: Option<StageKey>,
     /// Time of the stages together, ns: never more than the boundary's.
     pub residence_ns: u64,
+    /// Of files: the guest's stages that they lie in, and how much of the time in each, ns.
+    pub of_guest: Vec<(StageKey, u64)>,
 }
 
 /// By how much the numbers of requests may differ that host and guest saw in phases of one length, some milliseconds apart.
@@ -39,10 +41,10 @@ const ALIKE: std::ops::RangeInclusive<f64> = 0.5..=2.0;
 
 /// The guest's stages of a phase; nothing where there is no agent, where it saw other requests than the host, or lost some.
 pub(super) fn stages(phase: &Phase) -> Inside {
-    let (Some(boundary), Some(guest)) = (boundary(phase), &phase.guest) else { return Inside::default() };
-    if guest.is_host {
-        return of_process(boundary, &guest.probes.stages);
+    if let Some(host) = phase.guest.as_ref().filter(|guest| guest.is_host) {
+        return of_process(phase, &host.probes.stages);
     }
+    let (Some(boundary), Some(guest)) = (boundary(phase), &phase.guest) else { return Inside::default() };
     let operations = guest.probes.counter(Counter::Operations);
     let lost: u64 = LOSSES.iter().map(|cause| guest.probes.counter(*cause)).fold(0, u64::saturating_add);
     let apart = operations.abs_diff(boundary.count) as f64;
@@ -67,23 +69,43 @@ pub(super) fn stages(phase: &Phase) -> Inside {
     if residence_ns > boundary.total_ns {
         return Inside::default();
     }
-    Inside { stages, boundary: Some(key_of(boundary)), residence_ns }
+    Inside { stages, boundary: Some(key_of(boundary)), residence_ns, of_guest: Vec::new() }
 }
 
-/// What a machine's process did for its guest's file operations: in the same time, whatever it made of them (several may go to the
-/// host's disk as one, or one as several).
-fn of_process(boundary: &StageTotal, stages: &[StageTotal]) -> Inside {
-    let whole = stages.iter().filter(|stage| !stage.part).map(|stage| stage.total_ns);
-    let residence_ns = whole.fold(0, u64::saturating_add);
-    if residence_ns > boundary.total_ns {
+/// What a machine's process did for its guest's file operations: in the same time, whatever it made of them. They lie in the guest's
+/// waits for its disk, in each of those (transfers, flushes) by its share of their time: which belongs to which, nobody says. Of one large
+/// operation it may make several at once, for longer together than the guest waits: then all are shortened alike.
+fn of_process(phase: &Phase, stages: &[StageTotal]) -> Inside {
+    let waits = phase.probes.iter().flat_map(|probes| &probes.stages);
+    let waits: Vec<&StageTotal> = waits.filter(|stage| !stage.part && is_disk_of_guest(&key_of(stage))).collect();
+    let sum = |stages: &mut dyn Iterator<Item = u64>| stages.fold(0, u64::saturating_add);
+    let waited_ns = sum(&mut waits.iter().map(|stage| stage.total_ns));
+    let worked_ns = sum(&mut stages.iter().filter(|stage| !stage.part).map(|stage| stage.total_ns));
+    if waited_ns == 0 || worked_ns == 0 {
         return Inside::default();
     }
-    Inside { stages: stages.to_vec(), boundary: Some(key_of(boundary)), residence_ns }
+    let factor = (waited_ns as f64 / worked_ns as f64).min(1.0);
+    let scaled = |ns: u64, factor: f64| (ns as f64 * factor) as u64;
+    let stages: Vec<StageTotal> =
+        stages.iter().map(|stage| StageTotal { total_ns: scaled(stage.total_ns, factor), ..stage.clone() }).collect();
+    let residence_ns = sum(&mut stages.iter().filter(|stage| !stage.part).map(|stage| stage.total_ns));
+    let mut left_ns = residence_ns.min(waited_ns);
+    let mut of_guest: Vec<(StageKey, u64)> = Vec::new();
+    for (index, wait) in waits.iter().enumerate() {
+        let share = scaled(residence_ns, wait.total_ns as f64 / waited_ns as f64);
+        // Whole ns: the last has what is left.
+        let taken = if index + 1 == waits.len() { left_ns } else { share }.min(wait.total_ns).min(left_ns);
+        left_ns -= taken;
+        of_guest.push((key_of(wait), taken));
+    }
+    let longest = waits.iter().max_by_key(|stage| stage.total_ns).map(|stage| key_of(stage));
+    Inside { stages, boundary: longest, residence_ns, of_guest }
 }
 
-/// Whether these are stages of a machine's process, and all others its guest's.
-pub(super) fn is_of_process(keys: &BTreeSet<StageKey>) -> bool {
-    keys.iter().any(|key| key.role == Role::Vmm)
+/// Whether the guest's counts come first, and the host's lie within them: of files.
+pub(super) fn is_inside_out(repetitions: &[&Repetition]) -> bool {
+    let phases = repetitions.iter().flat_map(|repetition| &repetition.phases);
+    phases.filter_map(|phase| phase.guest.as_ref()).any(|guest| guest.is_host)
 }
 
 /// The stage of the host's in which the machine has the requests.
@@ -126,7 +148,7 @@ mod tests {
     use super::*;
     use crate::{
         agent::wire::GuestCounts,
-        counts::{Place, ProbeCounts},
+        counts::{Place, ProbeCounts, Role},
     };
 
     fn stage(role: Role, from: Place, to: Place, count: u64, total_ns: u64) -> StageTotal {
@@ -212,8 +234,18 @@ mod tests {
         let inside = stages(&found);
         // As much as there was, though two of the guest's operations were one of QEMU's.
         assert_eq!((inside.stages, inside.residence_ns), (of_qemu, 400));
-        assert_eq!(inside.boundary, Some(key_of(&disk)));
-        found.guest.as_mut().unwrap().probes.stages[0].total_ns = 701;
+        assert_eq!(inside.of_guest, [(key_of(&disk), 400)]);
+        // Several at once, for longer than the guest waited: the guest waits for nothing else.
+        found.guest.as_mut().unwrap().probes.stages[0].total_ns = 1700;
+        let inside = stages(&found);
+        assert_eq!(inside.stages.iter().map(|stage| stage.total_ns).collect::<Vec<_>>(), [850, 150]);
+        assert_eq!(inside.of_guest, [(key_of(&disk), 1000)]);
+        // Flushes wait for the disk as well.
+        let flush = stage(Role::Client, at("bio", "vda@guest"), at("complete", "vda@guest"), 1, 1000);
+        found.probes.as_mut().unwrap().stages.push(flush.clone());
+        let inside = stages(&found);
+        assert_eq!(inside.of_guest, [(key_of(&disk), 1000), (key_of(&flush), 1000)]);
+        found.guest.as_mut().unwrap().probes.stages.clear();
         assert!(stages(&found).stages.is_empty());
     }
 

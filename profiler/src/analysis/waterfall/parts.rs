@@ -9,6 +9,7 @@ use crate::{
         path::{StageKey, is_boundary},
         statistics::{Estimate, estimate_one},
     },
+    counts::Role,
     counts::{Phase, Place},
     points,
 };
@@ -48,13 +49,14 @@ const WAKING: &[&str] = &["waking", "wakeup", "switch-in"];
 
 /// Of the rows in which a file operation returns, the one in which threads were woken most; parts that begin with the waking do not say
 /// of which they are. `None`: these are no file operations, or nobody waited.
-fn row_of_waits(rows: &[Row], totals: &BTreeMap<&StageKey, (u64, u64)>) -> Option<usize> {
+fn row_of_waits(role: Role, rows: &[Row], totals: &BTreeMap<&StageKey, (u64, u64)>) -> Option<usize> {
     let woken = |row: &Row| -> u64 {
-        let begin =
-            totals.iter().filter(|(key, _)| key.from == row.key.from && WAKING.contains(&key.to.point.as_str()));
+        let begin = totals.iter().filter(|(key, _)| {
+            (key.role, &key.from) == (role, &row.key.from) && WAKING.contains(&key.to.point.as_str())
+        });
         begin.map(|(_, (count, _))| count).sum()
     };
-    let ending = rows.iter().enumerate().filter(|(_, row)| row.key.to.point == "exit");
+    let ending = rows.iter().enumerate().filter(|(_, row)| row.key.to.point == "exit" && row.key.role == role);
     ending.map(|(index, row)| (woken(row), index)).filter(|(count, _)| *count > 0).max().map(|(_, index)| index)
 }
 
@@ -182,10 +184,12 @@ fn collect(rows: &[Row], sums: &[Sums]) -> BTreeMap<usize, Vec<(StageKey, f64, f
         total.0 += count;
         total.1 += ns;
     }
-    let waits_in = row_of_waits(rows, &totals);
+    // A guest's operations, and its machine's.
+    let waits_in = [Role::Client, Role::Vmm].map(|role| (role, row_of_waits(role, rows, &totals)));
     let mut by_row: BTreeMap<usize, Vec<(StageKey, f64, f64)>> = BTreeMap::new();
     for (key, (count, ns)) in totals {
-        let of_wait = waits_in.filter(|_| WAKING.contains(&key.from.point.as_str()));
+        let of_role = waits_in.iter().find(|(role, _)| *role == key.role).and_then(|(_, index)| *index);
+        let of_wait = of_role.filter(|_| WAKING.contains(&key.from.point.as_str()));
         if let Some(index) = of_wait.or_else(|| row_of(key, rows)) {
             let count_per_op = count as f64 / operations.max(1) as f64;
             by_row.entry(index).or_default().push((key.clone(), count_per_op, ns as f64));

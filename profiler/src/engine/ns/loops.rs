@@ -70,6 +70,12 @@ pub fn attach(image: &Path) -> io::Result<(PathBuf, File)> {
         config.info.flags = AUTOCLEAR | DIRECT_IO;
         // SAFETY: the pointer is to a local of the type that the number asks for.
         if unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) } == 0 {
+            // It goes on through the page cache, and says nothing, where the file cannot do without.
+            let past = std::fs::read_to_string(format!("/sys/block/loop{number}/loop/dio"))?;
+            if past.trim() != "1" {
+                let why = "the file system of its folder has no transfers past the page cache of such blocks";
+                return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+            }
             return Ok((path, device));
         }
         refused = io::Error::last_os_error();

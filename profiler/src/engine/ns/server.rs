@@ -159,7 +159,7 @@ fn root_of(
             let path = data.join(disk_folder(&bench.run_id, COUNT.fetch_add(1, Ordering::Relaxed)));
             let lease = make_folder(bench, &path)?;
             let disk = path.join("disk");
-            image::create(&disk, (mib + image::ASIDE_MIB) << 20)?;
+            image::create(&disk, image::mib_for(mib) << 20)?;
             image::make_file_system(&disk)?;
             Ok((Some(Root::Bind { folder: folder.to_owned(), data: None, image: Some(disk) }), Some(lease)))
         }

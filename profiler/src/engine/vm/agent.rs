@@ -40,8 +40,6 @@ pub struct Agent {
     under_way: bool,
     kernel: String,
     lacks: Vec<String>,
-    /// How long the fastest answer to what its clock shows took, and how far that was from the host's, ns.
-    clock: Option<(u64, i64)>,
 }
 
 /// Both ends of the port: the host's, and the one that QEMU is to have open.
@@ -72,17 +70,8 @@ impl Agent {
         host.set_write_timeout(Some(PATIENCE[1]))?;
         let (heard, kernel, lacks) = (Vec::new(), String::new(), Vec::new());
         let console = console.to_owned();
-        let mut agent = Self {
-            host,
-            heard,
-            console,
-            patience: PATIENCE[0],
-            broken: None,
-            under_way: false,
-            kernel,
-            lacks,
-            clock: None,
-        };
+        let mut agent =
+            Self { host, heard, console, patience: PATIENCE[0], broken: None, under_way: false, kernel, lacks };
         match agent.ask(&Request::Hello { version: VERSION }) {
             Some(Reply::Hello { version: VERSION, release, lacks }) => {
                 agent.kernel = release;
@@ -113,17 +102,18 @@ impl Agent {
     }
 
     /// What is to be added to the host's clock for the guest's, ns: by the question that was answered fastest. It is off by less than
-    /// that took.
-    pub fn clock_shift_ns(&mut self) -> i64 {
+    /// that took. `None`: it does not say.
+    pub fn clock_shift_ns(&mut self) -> Option<i64> {
+        let mut fastest: Option<(u64, i64)> = None;
         for _ in 0..CLOCK_QUESTIONS {
             let asked_ns = now_ns();
             let Some(Reply::Clock { now_ns: shown_ns }) = self.ask(&Request::Clock) else { break };
             let (took_ns, middle_ns) = (now_ns() - asked_ns, asked_ns.midpoint(now_ns()));
-            if self.clock.is_none_or(|(fastest_ns, _)| took_ns < fastest_ns) {
-                self.clock = Some((took_ns, shown_ns.wrapping_sub(middle_ns) as i64));
+            if fastest.is_none_or(|(fastest_ns, _)| took_ns < fastest_ns) {
+                fastest = Some((took_ns, shown_ns.wrapping_sub(middle_ns) as i64));
             }
         }
-        self.clock.map_or(0, |(_, shift_ns)| shift_ns)
+        fastest.map(|(_, shift_ns)| shift_ns)
     }
 
     /// Tells it when the phase lies: from now, or at a time of its own clock.

@@ -11,7 +11,7 @@ use crate::{
     configuration::Configuration,
     engine::{
         Bench,
-        image::{self, ASIDE_MIB, FILE_SYSTEM},
+        image::{self, mib_for},
     },
     error::{Error, Result},
     ledger::{Item, Lease, disk_folder},
@@ -54,7 +54,7 @@ impl Disk {
                 let made = fs::DirBuilder::new().mode(0o755).create(&folder);
                 made.map_err(|error| Error::file("create", &folder, error))?;
                 let lease = bench.ledger.note(Item::Folder { path: folder.clone() })?;
-                Self { path: folder.join(name), size: (mib + ASIDE_MIB) << 20, holds_files: true, _folder: Some(lease) }
+                Self { path: folder.join(name), size: mib_for(mib) << 20, holds_files: true, _folder: Some(lease) }
             }
         };
         disk.write(configuration)?;
@@ -147,8 +147,8 @@ pub fn drivers(configuration: &Configuration) -> &'static [&'static str] {
     }
 }
 
-/// And for the file system on it: the sums of its blocks are computed by a module that it asks for by name.
-pub const OF_FILES: &[&str] = &["crc32c_generic", FILE_SYSTEM];
+/// By what a file system on it has the sums of its blocks computed, in kernels where it asks for that by name.
+pub const WISHES: &[&str] = &["crc32c_generic"];
 
 /// What the guest says of its disk (`vda:virtio_blk:524288:write-back`), for a person.
 ///

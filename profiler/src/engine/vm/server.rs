@@ -114,7 +114,8 @@ pub(super) fn start(
     task.data = holds_files.then(|| DATA.into());
     let image = Image {
         kernel,
-        drivers: &[DRIVERS, disk::drivers(configuration), if holds_files { disk::OF_FILES } else { &[] }].concat(),
+        drivers: &[DRIVERS, disk::drivers(configuration), if holds_files { &[FILE_SYSTEM] } else { &[] }].concat(),
+        wishes: if holds_files { disk::WISHES } else { &[] },
         binary: artifact::workload()?,
         packs: &[&files_of_guest],
         task: Task::Serve(task),
@@ -144,7 +145,8 @@ pub(super) fn start(
         disk,
         _settings: settings,
     };
-    let ready = guest.await_server(configuration, launched.proof.as_ref())?;
+    let for_files = if holds_files { bench.server.patience() } else { Duration::ZERO };
+    let ready = guest.await_server(PATIENCE + for_files, configuration, launched.proof.as_ref())?;
     let mut words = ready.split(' ');
     let (release, uptime) = (words.next().unwrap_or_default(), words.next().unwrap_or("?"));
     guest.facts = [
@@ -190,9 +192,14 @@ fn panic_of(console: &Path) -> Option<String> {
 impl Guest {
     /// Waits until the console says that the server answers; the release of its kernel, and its uptime. With a proof, it must be there by then, and
     /// a machine in which nothing shows for long is given up early.
-    fn await_server(&mut self, configuration: &Configuration, proof: Option<&Proof>) -> Result<String> {
+    fn await_server(
+        &mut self,
+        patience: Duration,
+        configuration: &Configuration,
+        proof: Option<&Proof>,
+    ) -> Result<String> {
         let began = Instant::now();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         let fail = |guest: &Self, why: String| {
             let words = last_lines_of(&guest.console, CONSOLE_LINES);
             let words =
@@ -231,7 +238,7 @@ impl Guest {
                 return Err(fail(self, ended));
             }
             if Instant::now() > deadline {
-                return Err(fail(self, format!("its server does not answer after {} s", PATIENCE.as_secs())));
+                return Err(fail(self, format!("its server does not answer after {} s", patience.as_secs())));
             }
             interrupt::sleep(Duration::from_millis(5))?;
         }

@@ -1,7 +1,7 @@
 //! virtax's own clients: started in the wire's namespace, told its phases, asked for its counts.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     os::unix::process::CommandExt,
     process::{Child, ChildStdin, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
@@ -12,6 +12,7 @@ use workloads::protocol::{PhaseReport, Reply, Request};
 
 use super::Client;
 use crate::{
+    agent::wire,
     child::{self, ChildLease},
     engine::Bench,
     error::{Error, Result},
@@ -45,9 +46,8 @@ impl Own {
         let (sender, replies) = channel();
         // Ends with the pipe, that is with the client.
         std::thread::spawn(move || {
-            for line in BufReader::new(answers).lines().map_while(std::result::Result::ok) {
-                let reply = serde_json::from_str(&line)
-                    .unwrap_or_else(|error| Reply::Failed { reason: format!("unreadable answer `{line}`: {error}") });
+            let mut answers = BufReader::new(answers);
+            while let Some(reply) = next_reply(&mut answers) {
                 if sender.send(reply).is_err() {
                     break;
                 }
@@ -122,9 +122,21 @@ impl Client for Own {
     fn report(&mut self) -> Result<PhaseReport> {
         self.say(&Request::Report)?;
         match self.wait(Duration::from_secs(10), &mut || Ok(()))? {
-            Reply::Phase(report) => Ok(report),
+            // It is told its phases.
+            Reply::Phase(report) => Ok(PhaseReport { whole_run: false, ..report }),
             other => Err(unexpected(&other)),
         }
+    }
+}
+
+/// The next answer; `None`: there is none any more. It may come from a program in a guest: it is read as any file from elsewhere is.
+fn next_reply(answers: &mut impl BufRead) -> Option<Reply> {
+    match wire::hear(answers) {
+        Ok(reply) => Some(reply),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Some(Reply::Failed { reason: format!("unreadable answer: {error}") })
+        }
+        Err(_) => None,
     }
 }
 
@@ -135,5 +147,23 @@ fn unexpected(reply: &Reply) -> Error {
 impl Drop for Own {
     fn drop(&mut self) {
         child::end(&mut self.child);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read_as_what_strangers_say() {
+        let of = |said: &str| next_reply(&mut BufReader::new(said.as_bytes()));
+        assert_eq!(of("{\"reply\":\"ready\",\"connections\":3}\n"), Some(Reply::Ready { connections: 3 }));
+        let failed =
+            |said: &str| matches!(of(said), Some(Reply::Failed { reason }) if reason.starts_with("unreadable"));
+        assert!(failed("nonsense\n") && failed("{\"reply\":\"ready\"") && failed("{}\n"));
+        // What would act on a terminal, and a count that wrapped around.
+        assert!(failed("{\"reply\":\"failed\",\"reason\":\"\\u001b[2J\"}\n"));
+        assert!(failed("{\"reply\":\"ready\",\"connections\":18446744073709551615}\n"));
+        assert_eq!(of(""), None);
     }
 }

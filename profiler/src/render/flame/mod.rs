@@ -1,7 +1,7 @@
 //! Flame graphs, as wide as ns per operation: of the latency (in path order), of CPU time, of waiting, and of what each of
 //! them is more or less than the baseline's.
 
-mod palette;
+pub(super) mod palette;
 mod tree;
 
 use std::{

@@ -1,0 +1,104 @@
+//! A run's result, requests and stacks in the forms that other tools read.
+
+mod perfetto;
+mod speedscope;
+mod text;
+
+pub use perfetto::slowest;
+
+use crate::{
+    error::{Error, Result},
+    experiment::records::Record,
+    render::flame,
+    result::Built,
+};
+
+/// A form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Stages, one a line: RFC 4180.
+    Csv,
+    /// Stages and changes, as tables of a text.
+    Markdown,
+    /// Stages, latencies and losses as metrics: OpenMetrics 1.0.
+    Openmetrics,
+    /// Stacks, a line each: `frame;frame ns`.
+    Folded,
+    /// Stacks: speedscope's own file format.
+    Speedscope,
+    /// Single requests, one track a holder: the Trace Event Format, which Perfetto reads.
+    Perfetto,
+}
+
+impl Format {
+    /// All, with their names.
+    pub const ALL: [(Self, &'static str); 6] = [
+        (Self::Csv, "csv"),
+        (Self::Markdown, "markdown"),
+        (Self::Openmetrics, "openmetrics"),
+        (Self::Folded, "folded"),
+        (Self::Speedscope, "speedscope"),
+        (Self::Perfetto, "perfetto"),
+    ];
+}
+
+/// Which stacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// What operations take.
+    Latency,
+    /// CPU time.
+    Cpu,
+    /// Waiting.
+    OffCpu,
+}
+
+/// Requests that are exported of each configuration, unless others are asked for.
+pub const REQUESTS: usize = 200;
+
+/// Writes a run in a form; `records`: of a configuration, by its name.
+///
+/// # Errors
+/// If records cannot be read, or a number has no form.
+pub fn export(
+    built: &Built,
+    format: Format,
+    kind: Kind,
+    requests: usize,
+    records: &dyn Fn(&str) -> Result<Vec<Record>>,
+) -> Result<String> {
+    let stacks = || {
+        built.result.configurations.iter().zip(&built.stacks).map(|(configuration, stacks)| {
+            let stacks = match kind {
+                Kind::Latency => &stacks.latency,
+                Kind::Cpu => &stacks.cpu,
+                Kind::OffCpu => &stacks.off_cpu,
+            };
+            (configuration.name.as_str(), stacks.as_slice())
+        })
+    };
+    match format {
+        Format::Csv => text::csv(&built.result),
+        Format::Markdown => Ok(text::markdown(&built.result)),
+        Format::Openmetrics => Ok(text::openmetrics(&built.result)),
+        Format::Folded => {
+            Ok(stacks().flat_map(|(name, stacks)| flame::folded(name, stacks)).map(|line| line + "\n").collect())
+        }
+        Format::Speedscope => json(&speedscope::file(&built.result, stacks())),
+        Format::Perfetto => {
+            let mut all = Vec::new();
+            for configuration in &built.result.configurations {
+                all.push((configuration.name.as_str(), records(&configuration.name)?));
+            }
+            json(&perfetto::trace(&all, requests))
+        }
+    }
+}
+
+fn json(value: &serde_json::Value) -> Result<String> {
+    serde_json::to_string(value).map(|text| text + "\n").map_err(|error| no_form(&error))
+}
+
+fn no_form(error: &dyn std::fmt::Display) -> Error {
+    Error::Files { what: "cannot export".to_owned(), why: error.to_string() }
+}
