@@ -22,7 +22,7 @@ use profiler::{
     truth,
 };
 
-pub use reports::{DiffOptions, ExportOptions, ReportOptions, RequestsOptions};
+pub use reports::{DiffOptions, ExportOptions, ReportOptions, RequestsOptions, ShowOptions};
 
 /// Shows where, on the path of a request, virtualization charges its toll
 #[derive(Parser)]
@@ -56,6 +56,8 @@ pub enum Command {
     Ladder(Box<LadderOptions>),
     /// Compute and show the result of a run's folder again
     Report(ReportOptions),
+    /// Open one stage of a run: how long it takes, its layers, and the functions on top
+    Show(ShowOptions),
     /// Write a run's result, stacks or requests in a form that other tools read
     Export(ExportOptions),
     /// Compare configurations of two runs

@@ -59,6 +59,9 @@ fn execute(arguments: &cli::Arguments) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        cli::Command::Show(options) => {
+            print_bytes(terminal::stage(&run::built(&options.folder)?, &options.stage, look())?.as_bytes())
+        }
         cli::Command::Export(options) => export_command(options),
         cli::Command::Diff(options) => diff_command(options),
         cli::Command::Requests(options) => requests_command(options),

@@ -339,11 +339,19 @@ pub fn benchmark(request: &Request, plan: &Plan, rounds: u32, script: Option<&st
 /// # Errors
 /// If the directory holds no run.
 pub fn compute(folder: &Path) -> Result<RunResult> {
-    built(folder, interrupt::arrived()).map(|built| built.result)
+    built_since(folder, interrupt::arrived()).map(|built| built.result)
+}
+
+/// Computes all that a run's directory says, and writes nothing.
+///
+/// # Errors
+/// If the directory holds no run.
+pub fn built(folder: &Path) -> Result<Built> {
+    built_since(folder, interrupt::arrived())
 }
 
 /// `before`: signals that had arrived and are no reason to stop.
-fn built(folder: &Path, before: usize) -> Result<Built> {
+fn built_since(folder: &Path, before: usize) -> Result<Built> {
     let (header, repetitions) = store::load(folder)?;
     interrupt::check_since(before)?;
     if repetitions.is_empty() {
@@ -364,7 +372,7 @@ fn built(folder: &Path, before: usize) -> Result<Built> {
 pub fn report(folder: &Path) -> Result<Report> {
     let before = interrupt::arrived();
     log::debug!("step: report");
-    let built = built(folder, before)?;
+    let built = built_since(folder, before)?;
     built.result.save(folder)?;
     log::debug!("step: pictures");
     // The result is saved: a signal now costs the pictures.
@@ -379,7 +387,7 @@ pub fn report(folder: &Path) -> Result<Report> {
 /// # Errors
 /// If the directory holds no run, or its records cannot be read.
 pub fn export(folder: &Path, format: export::Format, kind: export::Kind, requests: usize) -> Result<String> {
-    let built = built(folder, interrupt::arrived())?;
+    let built = built_since(folder, interrupt::arrived())?;
     export::export(&built, format, kind, requests, &|name| records::read(&store::records_path(folder, name)))
 }
 
@@ -389,7 +397,7 @@ pub fn export(folder: &Path, format: export::Format, kind: export::Kind, request
 /// If a directory holds no run, or the runs cannot be compared.
 pub fn diff(first: &Path, second: &Path, of: Option<&str>, with: Option<&str>) -> Result<Vec<RunsDiff>> {
     let before = interrupt::arrived();
-    let (first, second) = (built(first, before)?, built(second, before)?);
+    let (first, second) = (built_since(first, before)?, built_since(second, before)?);
     let named = |text: &str| Ok::<_, Error>(configuration::parse(text)?.0.to_string());
     if let Some(of) = of {
         let of = named(of)?;

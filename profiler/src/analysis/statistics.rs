@@ -94,6 +94,14 @@ pub fn estimate(rows: &[Vec<f64>]) -> Vec<Estimate> {
         .collect()
 }
 
+/// The smallest difference that as many rounds, as scattered, find in four cases of five (a power of 80 %, two-sided at 5 %): the normal
+/// quantiles of both times the standard error, which is the interval's half over 1.96.
+#[must_use]
+pub fn detectable(ci95: Option<[f64; 2]>) -> Option<f64> {
+    const BOTH: f64 = 1.96 + 0.8416;
+    ci95.map(|[low, high]| (high - low) / 2.0 / 1.96 * BOTH)
+}
+
 /// 95 % interval of a share of which `part` of `whole` independent samples were found (Wilson, J. Am. Stat. Assoc. 22,
 /// 1927); `None` without samples.
 #[must_use]
@@ -177,6 +185,14 @@ pub fn estimate_one(row: Vec<f64>) -> Estimate {
 
 #[cfg(test)]
 mod tests {
+    /// With an error of 1, a difference of 2.8 is found four times in five.
+    #[test]
+    fn what_can_be_found_follows_from_the_error() {
+        let found = super::detectable(Some([-1.96, 1.96])).unwrap();
+        assert!((found - 2.8016).abs() < 1e-9, "{found}");
+        assert_eq!(super::detectable(None), None);
+    }
+
     use proptest::prelude::*;
 
     use super::*;

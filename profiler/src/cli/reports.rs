@@ -79,6 +79,14 @@ pub struct DiffOptions {
 }
 
 #[derive(Args)]
+pub struct ShowOptions {
+    /// Folder of a run
+    pub folder: PathBuf,
+    /// The stage's id, as `virtax report` prints differences, such as `request/send→xmit(lo)`
+    pub stage: String,
+}
+
+#[derive(Args)]
 pub struct RequestsOptions {
     /// Folder of a run
     pub folder: PathBuf,

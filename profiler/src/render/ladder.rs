@@ -209,6 +209,7 @@ mod tests {
             delta_ns: ns,
             ci95_ns: None,
             corrected_delta_ns: ns,
+            detectable_ns: None,
             significant: true,
         };
         RungResult {

@@ -3,11 +3,13 @@
 mod bench;
 mod profiled;
 mod requests;
+mod stage;
 pub mod truth;
 mod vcpus;
 
 pub use bench::benchmark;
 pub use requests::{requests, runs_diff};
+pub use stage::stage;
 
 use std::fmt::Write;
 
@@ -300,8 +302,11 @@ pub fn difference(comparison: &ComparisonResult, look: Look) -> String {
     );
     add("detached delta", comparison.latency_delta_ns, comparison.ci95_ns);
     add("sum of corrected changes", comparison.corrected_sum_ns, comparison.corrected_sum_ci95_ns);
+    let detectable = comparison.detectable_ns.map_or_else(String::new, |ns| {
+        format!("the smallest difference that as many rounds find four times in five: {} µs\n", micros(ns))
+    });
     format!(
-        "{}.\n{}{}* differs from 0, all rows of a table considered at once ({} rounds)\n",
+        "{}.\n{}{}* differs from 0, all rows of a table considered at once ({} rounds)\n{detectable}",
         comparison.sentence,
         lines(&table),
         profiled::layer_changes(comparison, look),

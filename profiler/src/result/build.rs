@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     agent::wire::HOSTS,
+    analysis::statistics::detectable,
     analysis::{
         comparison::{Comparison, compare, stage_id},
         describe::{direction, what},
@@ -411,6 +412,7 @@ fn comparison(
             label: label(&row.key),
             delta_ns: row.delta.mean,
             ci95_ns: row.delta.ci95,
+            detectable_ns: detectable(row.delta.ci95),
             corrected_delta_ns: row.corrected_ns,
             significant: row.delta.differs_from_zero(),
         })
@@ -430,6 +432,7 @@ fn comparison(
         latency_delta_ns,
         ci95_ns,
         equal_within_percent: compared.equal_within_percent,
+        detectable_ns: detectable(ci95_ns),
         verdict: compared.verdict.name().to_owned(),
         traced_delta_ns,
         traced_ci95_ns,

@@ -1,5 +1,6 @@
 //! What pictures show beyond the result's numbers: single rounds, distributions, the middle of the records.
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::{
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// Width of a step in distributions of latencies, as a factor; and where the first ends, ns.
-const STEP: f64 = 1.08;
+const STEP: f64 = 1.04;
 const FIRST_STEP_NS: u64 = 500;
 
 /// Of one configuration.
@@ -49,7 +50,6 @@ impl Details {
     /// If a stored histogram cannot be read.
     pub(super) fn of(waterfall: &Waterfall, repetitions: &[&Repetition], records: &[Record]) -> Result<Self> {
         let detached = client_sums(repetitions, PhaseKind::Detached)?.histogram;
-        let steps = detached.iter_log(FIRST_STEP_NS, STEP);
         let rounds = waterfall.rounds.iter().map(|round| RoundDetail {
             round: round.round,
             detached_ns: round.detached_ns,
@@ -58,13 +58,17 @@ impl Details {
         Ok(Self {
             rounds: rounds.collect(),
             typical: tail::typical(records).map_or_else(Vec::new, |typical| tail_stages(&typical)),
-            histogram: trimmed(
-                steps.map(|step| (step.value_iterated_to(), step.count_since_last_iteration())).collect(),
-            ),
+            histogram: steps_of(&detached),
             stages: waterfall.rows.iter().map(|row| trimmed(row.histogram.steps().collect())).collect(),
             stage_rounds: waterfall.rows.iter().map(|row| row.rounds_ns.clone()).collect(),
         })
     }
+}
+
+/// Counts of a witness's histogram in logarithmic steps: upper end, ns, and operations.
+pub(super) fn steps_of(histogram: &Histogram<u64>) -> Vec<(u64, u64)> {
+    let steps = histogram.iter_log(FIRST_STEP_NS, STEP);
+    trimmed(steps.map(|step| (step.value_iterated_to(), step.count_since_last_iteration())).collect())
 }
 
 /// Without what is empty before the first and behind the last.

@@ -4,6 +4,7 @@ mod build;
 mod details;
 mod profiled;
 mod sentence;
+mod shape;
 mod vcpus;
 mod warnings;
 
@@ -357,6 +358,9 @@ pub struct ComparisonResult {
     pub ci95_ns: Option<[f64; 2]>,
     /// With the verdict `not_told`: how equal the two are, % of the baseline's latency, by the interval's far end.
     pub equal_within_percent: Option<f64>,
+    /// The smallest difference of latencies that as many rounds find four times in five, ns.
+    #[serde(default)]
+    pub detectable_ns: Option<f64>,
     /// `slower`, `faster`, `not_told`, `within_probe_effect`, `too_few_rounds` or `incomplete`.
     pub verdict: String,
     /// Difference of the traced mean latencies, ns.
@@ -409,6 +413,9 @@ pub struct StageDelta {
     pub ci95_ns: Option<[f64; 2]>,
     /// Less the probes' own time, ns.
     pub corrected_delta_ns: f64,
+    /// The smallest change that as many rounds find four times in five, ns.
+    #[serde(default)]
+    pub detectable_ns: Option<f64>,
     /// Whether it differs from 0, all rows considered at once.
     pub significant: bool,
 }

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigurationResult, StageResult};
+use super::{ConfigurationResult, StageResult, shape};
 use crate::{
     agent::wire::HOSTS,
     analysis::{statistics::samples_needed, tail::FEWEST_RECORDS},
-    counts::Repetition,
+    counts::{Repetition, Role},
     environment::Environment,
     experiment::{
         plan::{LARGER_STAGE, ROUNDS_FOR_VERDICTS},
@@ -26,7 +26,7 @@ pub struct Warning {
     pub remedy: String,
 }
 
-fn warning(name: &str, text: impl Into<String>, remedy: &str) -> Warning {
+pub(super) fn warning(name: &str, text: impl Into<String>, remedy: &str) -> Warning {
     Warning { name: name.to_owned(), text: text.into(), remedy: remedy.to_owned() }
 }
 
@@ -50,6 +50,7 @@ pub fn of(header: &Header, configurations: &[ConfigurationResult], repetitions: 
             "--set client=virtax",
         ));
     }
+    found.extend(shape::of(header, configurations, repetitions));
     configurations.iter().for_each(|configuration| workers(configuration, &mut found));
     if let Some(smaller) = workload::by_name(&header.workload).ok().and_then(|known| known.scaling(&header.settings)) {
         found.push(warning("scaled", smaller, "a larger `--set size=`"));
@@ -306,7 +307,9 @@ fn amount(
                 "run it again",
             ));
         }
-        if configuration.tail_stages.is_empty() {
+        // Single operations in a virtual machine are not recorded.
+        let in_machine = configuration.stages.iter().any(|stage| stage.role == Role::Vmm);
+        if configuration.tail_stages.is_empty() && !in_machine {
             found.push(warning(
                 "no-tail",
                 format!(

@@ -282,3 +282,15 @@ fn runs_are_compared_where_they_can_be() {
     let refused = run::diff(&first.path(), &of_files.path(), of, Some("native")).unwrap_err();
     assert!(refused.exit_code() == 2 && refused.to_string().contains("workload: tcp-rr and block"), "{refused}");
 }
+
+#[test]
+fn a_stage_is_shown_as_reviewed() {
+    let look = Look { width: Some(120), styled: false };
+    let built = run::built(&recorded().path()).unwrap();
+    insta::assert_snapshot!(terminal::stage(&built, "request/ready→received", look).unwrap());
+    let unknown = terminal::stage(&built, "request/redy→received", look).unwrap_err();
+    assert!(
+        unknown.exit_code() == 2 && unknown.to_string().contains("did you mean `request/ready→received`"),
+        "{unknown}"
+    );
+}

@@ -130,11 +130,11 @@ function stages() {
       const of = side => all[side].get(id)?.ns ?? 0;
       const difference = of(index) - of(baseline);
       const compared = which === "mean" && !corrected ? comparison(baseline, index)?.stages.find(found => found.id === id) : null;
-      return [difference, [signed(difference), element("span", { class: "spread" }, spread(compared?.ci95_ns) + (compared?.significant ? " *" : ""))]];
+      return [difference, [signed(difference), element("span", { class: "spread" }, spread(compared?.ci95_ns) + (compared?.significant ? " *" : "")), compared?.detectable_ns ? element("div", { class: "spread" }, `found from ${micros(compared.detectable_ns)}`) : null]];
     });
     return { chosen: chosen === id, cells: [[String(place).padStart(4, "0"), name], ...cells, ...deltas] };
   });
-  replace("stages", table(heads, rows, { label: "stages" }), element("p", { class: "hint" }, "* differs from 0, all rows considered at once. Headings sort."));
+  replace("stages", table(heads, rows, { label: "stages" }), element("p", { class: "hint" }, "* differs from 0, all rows considered at once. Found from: the smallest change that as many rounds find four times in five. Headings sort."));
 }
 
 const comparison = (from, to) => result.comparisons.find(found => found.baseline === configurations[from].name && found.candidate === configurations[to].name);
@@ -158,7 +158,7 @@ function detail() {
       element("p", {}, `${micros(stage.ns_per_op)}${spread(stage.ci95_ns)} µs per operation, ${stage.count_per_op.toFixed(3)} times; median ${stage.p50_ns === null ? "–" : micros(stage.p50_ns)}, 99 % below ${stage.p99_ns === null ? "–" : micros(stage.p99_ns)} µs`),
       steps.length ? element("table", {}, steps) : null,
       layers.length ? element("table", {}, layers) : element("p", { class: "hint" }, "no sample lies in it"),
-      curves([{ name: configuration.name, colour: lines[index % lines.length], points: data.details[index].stages[position] }], 300, "durations of this stage"));
+      curves([{ name: configuration.name, colour: lines[index % lines.length], points: data.details[index].stages[position] }], 200, "durations of this stage", 600));
   });
   replace("stage-detail", element("div", { class: "panel" }, element("h3", {}, chosen), element("div", { class: "grid" }, parts)));
 }
@@ -167,19 +167,19 @@ const place = found => found.device ? `${found.point}(${found.device})` : found.
 const swatch = layer => element("span", { class: "swatch", style: `background:${data.colours[layer] || "#bab0ac"}` });
 
 // Shares of counts over a logarithmic axis of ns.
-function curves(series, height, label) {
+function curves(series, height, label, span = 1200) {
   const filled = series.filter(one => one.points.length);
   if (!filled.length) return element("p", { class: "hint" }, "no durations were kept");
   const low = Math.log10(Math.max(1, Math.min(...filled.map(one => one.points[0][0]))));
   const high = Math.max(low + 0.1, Math.log10(Math.max(...filled.map(one => one.points[one.points.length - 1][0] || 1))));
-  const left = 10, width = 1180, base = height - 22, x = ns => left + (Math.log10(Math.max(1, ns)) - low) / (high - low) * width;
+  const left = 10, width = span - 20, base = height - 22, x = ns => left + (Math.log10(Math.max(1, ns)) - low) / (high - low) * width;
   const shares = filled.map(one => {
     const total = one.points.reduce((sum, point) => sum + point[1], 0) || 1;
     return { ...one, points: one.points.map(([ns, count]) => [ns, count / total]) };
   });
   const most = Math.max(...shares.flatMap(one => one.points.map(point => point[1])));
-  const svg = drawn("svg", { viewBox: `0 0 1200 ${height}`, role: "img", "aria-label": label });
-  for (let power = Math.floor(low); power <= high; power++) for (const factor of [1, 2, 5]) {
+  const svg = drawn("svg", { viewBox: `0 0 ${span} ${height}`, role: "img", "aria-label": label });
+  for (let power = Math.floor(low); power <= high; power++) for (const factor of high - low > 2 && span < 1000 ? [1] : [1, 2, 5]) {
     const ns = factor * 10 ** power, px = x(ns);
     if (px < left || px > left + width) continue;
     svg.append(drawn("line", { class: "axis", x1: px, x2: px, y1: 6, y2: base }), drawn("text", { class: "soft", x: px + 2, y: height - 8 }, ns >= 1e6 ? `${ns / 1e6} ms` : `${ns / 1000} µs`));
@@ -191,12 +191,12 @@ function curves(series, height, label) {
   return svg;
 }
 
-// Half the middle distance from the median (MAD), scaled to a normal's σ (1.4826): beyond three of them, a round is an outlier.
+// Half the middle distance from the median (MAD), scaled to a normal's σ (1.4826): beyond 3.5 of them, a round is an outlier (Iglewicz and Hoaglin).
 function outliers(values) {
   const middle = list => { const sorted = list.slice().sort((a, b) => a - b); return sorted.length % 2 ? sorted[(sorted.length - 1) / 2] : (sorted[sorted.length / 2 - 1] + sorted[sorted.length / 2]) / 2; };
   if (values.length < 4) return values.map(() => false);
   const center = middle(values), scale = 1.4826 * middle(values.map(value => Math.abs(value - center)));
-  return values.map(value => scale > 0 && Math.abs(value - center) > 3 * scale);
+  return values.map(value => scale > 0 && Math.abs(value - center) > 3.5 * scale);
 }
 
 function scatter() {
@@ -216,7 +216,7 @@ function scatter() {
     svg.append(drawn("rect", { x: left + 8 + 0, y: 8 + 16 * index, width: 10, height: 10, fill: lines[index % lines.length] }), drawn("text", { x: left + 24, y: 17 + 16 * index }, configurations[index].name));
   });
   svg.append(drawn("text", { class: "soft", x: left, y: height - 6 }, "rounds, in the order in which they ran →"));
-  replace("scatter", svg, element("p", { class: "hint" }, "Mean latency with nothing attached. A ring is an outlier: more than three scaled median deviations (MAD) from the median of its configuration."));
+  replace("scatter", svg, element("p", { class: "hint" }, "Mean latency with nothing attached. A ring is an outlier: more than 3.5 scaled median deviations (MAD) from the median of its configuration."));
 }
 
 function trust() {
