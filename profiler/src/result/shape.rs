@@ -114,10 +114,9 @@ fn outliers(name: &str, rounds: &[(u32, f64)]) -> Option<Warning> {
     let all = rounds.iter().zip(are_outliers(&values)).filter(|(_, is_one)| *is_one);
     let numbers: Vec<String> = all.map(|((round, _), _)| (round + 1).to_string()).collect();
     let text = format!(
-        "{name}: of {} rounds, {} lie more than {OUTLIER} scaled median deviations from the median: number {}",
-        rounds.len(),
-        numbers.len(),
-        numbers.join(", ")
+        "{name}: rounds more than {OUTLIER} scaled median deviations from the median: {} (of {})",
+        numbers.join(", "),
+        rounds.len()
     );
     (!numbers.is_empty()).then(|| warning("outlier-rounds", text, "stop other work on this machine, or more --rounds"))
 }
@@ -194,7 +193,7 @@ mod tests {
         // Rounds that never vary have none.
         assert!(are_outliers(&[5.0; 8]).iter().all(|is_one| !is_one));
         let rounds: Vec<(u32, f64)> = values.iter().enumerate().map(|(at, ns)| (at as u32, *ns)).collect();
-        assert!(outliers("native", &rounds).unwrap().text.ends_with("number 5"));
+        assert!(outliers("native", &rounds).unwrap().text.ends_with(": 5 (of 8)"));
     }
 
     #[test]
