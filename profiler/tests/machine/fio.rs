@@ -27,7 +27,8 @@ fn what_fio_says_is_what_is_seen() {
     }
     let before = Traces::now();
     let (out, volume) = (Out::new(), "docker:net=host,fs=volume");
-    let result = run(&out, "fio-randread-qd16", &format!("native,{volume},ns:net=host,fs=overlay"));
+    let further = if full() { ",ns:net=host,fs=overlay" } else { "" };
+    let result = run(&out, "fio-randread-qd16", &format!("native,{volume}{further}"));
     assert_eq!(before, Traces::now());
     for configuration in &result.configurations {
         check(configuration);
@@ -50,7 +51,7 @@ fn what_fio_says_is_what_is_seen() {
             compared += 1;
         }
     }
-    assert!(compared >= 3, "{compared} traced phases");
+    assert!(compared >= 2, "{compared} traced phases");
     // And it says what is smaller than in the study.
     assert!(result.warnings.iter().any(|warning| warning.name == "scaled" && warning.text.contains("16 MiB")));
 }
