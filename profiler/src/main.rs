@@ -96,7 +96,7 @@ fn execute(arguments: &cli::Arguments) -> Result<ExitCode> {
 }
 
 fn export_command(options: &cli::ExportOptions) -> Result<ExitCode> {
-    let text = run::export(&options.folder, options.format(), options.kind(), options.requests)?;
+    let text = run::export(&options.folder, options.format, options.kind, options.requests)?;
     match &options.out {
         Some(path) => {
             std::fs::write(path, text).map_err(|error| Error::file("write", path, error))?;

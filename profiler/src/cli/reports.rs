@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use profiler::export::{Format, Kind, REQUESTS};
 
 #[derive(Args)]
@@ -17,42 +17,16 @@ pub struct ReportOptions {
     pub html: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-pub enum FormatName {
-    /// Stages, one a line
-    Csv,
-    /// Findings, stages and changes as tables of a text
-    Markdown,
-    /// Stages, latencies and losses as metrics
-    Openmetrics,
-    /// Stacks, a line each, as flame-graph tools read them
-    Folded,
-    /// Stacks for speedscope
-    Speedscope,
-    /// The slowest requests for Perfetto, one track a holder
-    Perfetto,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum KindName {
-    /// What operations take
-    Latency,
-    /// CPU time
-    Cpu,
-    /// Waiting
-    OffCpu,
-}
-
 #[derive(Args)]
 pub struct ExportOptions {
     /// Folder of a run
     pub folder: PathBuf,
     /// The form
     #[arg(long, value_enum)]
-    pub format: FormatName,
+    pub format: Format,
     /// Which stacks
     #[arg(long, value_enum, default_value = "latency")]
-    pub kind: KindName,
+    pub kind: Kind,
     /// How many requests of each configuration, the slowest ones
     #[arg(long, value_name = "N", default_value_t = REQUESTS)]
     pub requests: usize,
@@ -96,24 +70,4 @@ pub struct RequestsOptions {
     /// Of this configuration alone
     #[arg(long = "in", value_name = "CONFIG")]
     pub configuration: Option<String>,
-}
-
-impl ExportOptions {
-    pub fn format(&self) -> Format {
-        match self.format {
-            FormatName::Csv => Format::Csv,
-            FormatName::Markdown => Format::Markdown,
-            FormatName::Openmetrics => Format::Openmetrics,
-            FormatName::Folded => Format::Folded,
-            FormatName::Speedscope => Format::Speedscope,
-            FormatName::Perfetto => Format::Perfetto,
-        }
-    }
-    pub fn kind(&self) -> Kind {
-        match self.kind {
-            KindName::Latency => Kind::Latency,
-            KindName::Cpu => Kind::Cpu,
-            KindName::OffCpu => Kind::OffCpu,
-        }
-    }
 }

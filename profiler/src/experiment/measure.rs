@@ -144,7 +144,7 @@ impl<'a> Measurement<'a> {
     /// What the client saw of the last phase.
     fn report(&mut self) -> Result<PhaseReport> {
         let mut report = self.client.report()?;
-        report.heard_ns = report.heard_ns.wrapping_add_signed(-self.shift_ns);
+        report.heard_ns = report.heard_ns.wrapping_sub(self.shift_ns as u64);
         if waits_only(&report) {
             self.wait_for_progress()?;
         }

@@ -4,6 +4,8 @@ mod perfetto;
 mod speedscope;
 mod text;
 
+use clap::ValueEnum;
+
 pub use perfetto::slowest;
 
 use crate::{
@@ -14,7 +16,7 @@ use crate::{
 };
 
 /// A form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// Stages, one a line: RFC 4180.
     Csv,
@@ -30,20 +32,8 @@ pub enum Format {
     Perfetto,
 }
 
-impl Format {
-    /// All, with their names.
-    pub const ALL: [(Self, &'static str); 6] = [
-        (Self::Csv, "csv"),
-        (Self::Markdown, "markdown"),
-        (Self::Openmetrics, "openmetrics"),
-        (Self::Folded, "folded"),
-        (Self::Speedscope, "speedscope"),
-        (Self::Perfetto, "perfetto"),
-    ];
-}
-
 /// Which stacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
     /// What operations take.
     Latency,
