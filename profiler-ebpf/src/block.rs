@@ -3,6 +3,8 @@
 //! An operation moves on with the first bio that is queued while none is under way, and with the last that is completed: what lies
 //! between is the time until that one was issued, and the device's. Only its own thread moves an operation; who completes its last
 //! bio, on whatever CPU, leaves the times for it.
+//!
+//! A loop device's worker makes a request's bios on a disk below: they are the request's, and their times are left with it.
 
 use aya_ebpf::{
     macros::map,
@@ -19,8 +21,8 @@ use crate::{
     kernel::{Kernel, read},
     maps::{count, count_inside, disk, fetch_add, now, thread},
     path::{Fault, tag_of},
-    phase::Phase,
-    settings,
+    phase::{Phase, following},
+    settings::{self, NO_FIELD},
     slots::socket_in,
     thread::work_on,
     token::{Parts, pass},
@@ -30,6 +32,8 @@ use crate::{
 const BIOS_MOST: u32 = 16384;
 /// bios of one request that are looked at; a longer one is counted.
 const MERGED_MOST: u32 = 64;
+/// Requests that a disk below works for.
+const BELOW_MOST: u32 = 4096;
 
 /// A bio under way.
 #[repr(C)]
@@ -45,6 +49,25 @@ struct Bio {
     disk: u32,
     /// Phase in which it was queued.
     epoch: u32,
+    /// The request, of a disk above, that it is made for; 0: it is its operation's own.
+    above: u64,
+}
+
+/// What a disk below does for a request.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Below {
+    /// When the request was issued: by that, it is told from others that had its address.
+    for_ns: u64,
+    /// When the first bio was queued; when the last to be completed was given to the scheduler, and to the driver, and when it was
+    /// completed, ns.
+    queued_ns: u64,
+    inserted_ns: u64,
+    issued_ns: u64,
+    done_ns: u64,
+    /// Index of the disk.
+    disk: u32,
+    unused: u32,
 }
 
 /// The last bio of an operation is done: what its thread has not noted yet.
@@ -60,6 +83,8 @@ struct Done {
     issued_ns: u64,
     /// When it was completed, ns; 0: it was noted.
     at_ns: u64,
+    /// What a disk below did for it.
+    below: Below,
 }
 
 #[map]
@@ -67,6 +92,10 @@ static BIOS: HashMap<u64, Bio> = HashMap::with_max_entries(BIOS_MOST, 0);
 /// By the operations' places.
 #[map]
 static DONE: Array<Done> = Array::with_max_entries(SLOTS, 0);
+
+/// By the addresses of requests.
+#[map]
+static BELOW: HashMap<u64, Below> = HashMap::with_max_entries(BELOW_MOST, 0);
 
 /// Notes that all bios so far are done, where the one who completed the last has left that.
 #[inline(always)]
@@ -85,8 +114,39 @@ pub fn settle<const D: bool>(control: Phase<D>, operation: &mut Socket) -> Resul
             parts.end(&control, at_disk(AT_ISSUE, disk), done.issued_ns);
         }
         pass(&control, &mut operation.token, at_disk(AT_ISSUE, disk), done.issued_ns)?;
+        let below = &done.below;
+        let is_within = below.queued_ns >= done.issued_ns && below.done_ns <= at_ns && below.done_ns != 0;
+        if is_within && operation_was_below(operation.slot) != 0 {
+            return Err(Counter::LostStageTable);
+        }
     }
     pass(&control, &mut operation.token, at_disk(AT_COMPLETE, disk), at_ns)
+}
+
+/// The operation went through the disk below. Looked at by the verifier once, as its bios are settled in many places; 0: all is well.
+#[cold]
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn operation_was_below(slot: u32) -> u32 {
+    let (Some(control), Some(operation)) = (following::<true>(), socket_in(slot)) else { return 0 };
+    let Some(done) = DONE.get_ptr_mut(slot & (SLOTS - 1)) else { return 0 };
+    let below = unsafe { (*done).below };
+    u32::from(pass_below(&control, operation, &below).is_err())
+}
+
+#[inline(always)]
+fn pass_below(control: &Phase<true>, operation: &mut Socket, below: &Below) -> Result<(), Counter> {
+    let disk = below.disk as u8;
+    pass(control, &mut operation.token, at_disk(AT_BIO, disk), below.queued_ns)?;
+    if below.issued_ns >= below.queued_ns && below.issued_ns <= below.done_ns {
+        if control.splits() {
+            let mut parts = Parts::of(&operation.token);
+            parts.via(control, at_disk(AT_INSERT, disk), below.inserted_ns);
+            parts.end(control, at_disk(AT_ISSUE, disk), below.issued_ns);
+        }
+        pass(control, &mut operation.token, at_disk(AT_ISSUE, disk), below.issued_ns)?;
+    }
+    pass(control, &mut operation.token, at_disk(AT_COMPLETE, disk), below.done_ns)
 }
 
 /// What a thread works on, when its operation is further on than its token.
@@ -98,12 +158,13 @@ fn tag_at(operation: &Socket, point: u8) -> Tag {
 /// `block:block_bio_queue`, in the context of whoever submits.
 #[inline(always)]
 pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
-    let operation = of_current()?;
+    let Some(operation) = of_current() else {
+        return queued_below::<K, D>(control, bio);
+    };
     if !is_under_way(control, operation) {
         return None;
     }
-    let device: u64 = K::load(bio, settings::bio_bdev());
-    let disk = u32::from(disk(read(device, settings::bdev_disk()))?);
+    let disk = disk_under::<K>(bio)?;
     let entry = Bio { slot: operation.slot, number: operation.crossing, disk, epoch: control.epoch, ..Bio::default() };
     if BIOS.insert(&bio, &entry, 0).is_err() {
         count(Counter::BioTable);
@@ -130,6 +191,56 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
     None
 }
 
+/// The index of a bio's disk.
+#[inline(always)]
+fn disk_under<K: Kernel>(bio: u64) -> Option<u32> {
+    let device: u64 = K::load(bio, settings::bio_bdev());
+    disk(read(device, settings::bdev_disk())).map(u32::from)
+}
+
+/// The bio by which a request is known, if that is under way.
+#[inline(always)]
+fn first_of<const D: bool>(control: Phase<D>, request: u64) -> Option<&'static Bio> {
+    let first: u64 = read(request, settings::request_bio());
+    unsafe { BIOS.get(&first) }.filter(|bio| bio.epoch == control.epoch && bio.issued_ns != 0)
+}
+
+/// A bio of a thread that makes no operations: it may be a loop device's worker, or who lets its bios go where a group has a limit. Then
+/// it is for the direct I/O of an iocb that lies within a request of the disk above.
+#[inline(always)]
+fn queued_below<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
+    if settings::loop_iocb() == NO_FIELD || settings::dio_iocb() == NO_FIELD {
+        return None;
+    }
+    let direct: u64 = K::load(bio, settings::bio_private());
+    let iocb: u64 = read(direct, settings::dio_iocb());
+    let request = iocb.wrapping_sub(u64::from(settings::loop_iocb()));
+    let above = first_of(control, request)?;
+    let (for_ns, slot, number) = (above.issued_ns, above.slot, above.number);
+    let disk = disk_under::<K>(bio)?;
+    let entry = Bio { slot, number, disk, epoch: control.epoch, above: request, ..Bio::default() };
+    if BIOS.insert(&bio, &entry, 0).is_err() {
+        count(Counter::BioTable);
+        return Some(Counter::BioTable);
+    }
+    if unsafe { BELOW.get(&request) }.is_none_or(|below| below.for_ns != for_ns) {
+        let below = Below { for_ns, queued_ns: now(), disk, ..Below::default() };
+        let _ = BELOW.insert(&request, &below, 0);
+    }
+    None
+}
+
+/// A bio of a disk below is done.
+#[inline(always)]
+fn done_below(entry: &Bio, at_ns: u64) {
+    if let Some(below) = BELOW.get_ptr_mut(&entry.above) {
+        let below = unsafe { &mut *below };
+        below.inserted_ns = entry.inserted_ns;
+        below.issued_ns = entry.issued_ns;
+        below.done_ns = at_ns;
+    }
+}
+
 /// `block:block_split`: the front of a bio becomes one of its own, to which the rest is bound.
 #[inline(always)]
 pub fn split<const D: bool>(control: Phase<D>, front: u64) -> Fault {
@@ -142,6 +253,9 @@ pub fn split<const D: bool>(control: Phase<D>, front: u64) -> Fault {
     if BIOS.insert(&front, &entry, 0).is_err() {
         count(Counter::BioTable);
         return Some(Counter::BioTable);
+    }
+    if entry.above != 0 {
+        return None;
     }
     fetch_add(&mut operation.bios, 1);
     count_inside(&control, now(), Counter::BioSplits);
@@ -222,7 +336,7 @@ pub fn request_done<const D: bool>(control: Phase<D>, request: u64, status: u8, 
             return None;
         }
         left -= size;
-        complete(control, bio, status, at_ns);
+        complete(control, bio, status, at_ns, request);
         bio = read(bio, settings::bio_next());
     }
     if bio != 0 && unsafe { BIOS.get(&bio) }.is_some() {
@@ -234,22 +348,26 @@ pub fn request_done<const D: bool>(control: Phase<D>, request: u64, status: u8, 
 /// `block:block_bio_complete`: of disks that take bios as they are. Where requests are made of them, it is silent.
 #[inline(always)]
 pub fn bio_done<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
-    complete(control, bio, K::load(bio, settings::bio_status()), now());
+    complete(control, bio, K::load(bio, settings::bio_status()), now(), 0);
     None
 }
 
-/// A bio is done; with the last of its operation, that goes on.
+/// A bio is done, in a request if there are such; with the last of its operation, that goes on.
 #[cold]
 #[inline(never)]
-fn complete<const D: bool>(control: Phase<D>, bio: u64, status: u8, at_ns: u64) {
+fn complete<const D: bool>(control: Phase<D>, bio: u64, status: u8, at_ns: u64, request: u64) {
     if let Some(entry) = unsafe { BIOS.get(&bio) }.copied() {
         let _ = BIOS.remove(&bio);
-        go_on(control, &entry, status, at_ns);
+        if entry.above != 0 {
+            done_below(&entry, at_ns);
+        } else {
+            go_on(control, &entry, status, at_ns, request);
+        }
     }
 }
 
 #[inline(always)]
-fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64) -> Fault {
+fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64, request: u64) -> Fault {
     let operation = socket_in(entry.slot)?;
     if entry.epoch != control.epoch || operation.token.epoch != control.epoch {
         return None;
@@ -271,6 +389,7 @@ fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64) 
         inserted_ns: entry.inserted_ns,
         issued_ns: entry.issued_ns,
         at_ns,
+        below: unsafe { BELOW.get(&request) }.copied().unwrap_or_default(),
     };
     if control.tags() {
         // What is done from now on, by whoever wakes the thread and by itself, is done after the disk's part. A thread that works

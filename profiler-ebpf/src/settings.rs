@@ -86,6 +86,10 @@ settings! {
     REGISTERS_FOURTH => registers_fourth;
     /// Offset of `aio_kiocb.ki_res.obj`: what its program calls it; [`NO_FIELD`]: there is none.
     KIOCB_IOCB => kiocb_iocb;
+    /// How far behind its request a loop device has its iocb (`loop_cmd.iocb`); [`NO_FIELD`]: it has none.
+    LOOP_IOCB => loop_iocb;
+    /// Offset of `iomap_dio.iocb`; [`NO_FIELD`]: there is none.
+    DIO_IOCB => dio_iocb;
     /// Offset of `request.bio`.
     REQUEST_BIO => request_bio;
     /// Offset of `skbaddr` in the record of `net_dev_start_xmit`.

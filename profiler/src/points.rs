@@ -389,7 +389,7 @@ pub const PROBES: &[Probe] = &[
         set: Set::File,
         without: None,
         alternatives: hooks!("issue", plain, "block_rq_issue"),
-        points: &[point(Number::Disk(number::AT_ISSUE), "issue", "bios → the same", &["complete"])],
+        points: &[point(Number::Disk(number::AT_ISSUE), "issue", "bios → the same", &["complete", "bio"])],
     },
     Probe {
         name: "requeue",
@@ -407,7 +407,7 @@ pub const PROBES: &[Probe] = &[
             Number::Disk(number::AT_COMPLETE),
             "complete",
             "bios → call",
-            &["bio", "waking", "wakeup", "switch-in", "exit"],
+            &["bio", "complete", "waking", "wakeup", "switch-in", "exit"],
         )],
     },
     Probe {

@@ -146,6 +146,7 @@ pub fn row_of(rows: &[Row], frames: &[Frame], sample: &Sample) -> Option<(usize,
 pub fn unseen(row: &Row) -> Option<&'static str> {
     match (row.key.from.point.as_str(), row.key.to.point.as_str()) {
         ("issue" | "bio", "complete") => Some("device"),
+        ("issue", "bio") | ("complete", "complete") => Some("loop"),
         ("bio", "issue") | ("bio" | "issue" | "complete", "exit") => Some("waiting"),
         _ => None,
     }

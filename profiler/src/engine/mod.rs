@@ -159,6 +159,12 @@ impl ServerFiles {
         Some((self.data_folder()?, self.settings.get("size")?.parse().ok()?))
     }
 
+    /// See [`Workload::first_writes`].
+    #[must_use]
+    pub fn first_writes(&self) -> Option<u64> {
+        self.workload.first_writes(&self.settings)
+    }
+
     /// How long a server may take until it answers: it may have files to write first.
     #[must_use]
     pub fn patience(&self) -> std::time::Duration {

@@ -58,6 +58,8 @@ const CALLS: &[(libc::c_long, u32)] = &[
     (libc::SYS_fsync, CALL_FILE),
     (libc::SYS_fdatasync, CALL_FILE),
     (libc::SYS_sync_file_range, CALL_FILE),
+    // Of all that open files, only the workload that measures this does it by this call.
+    (libc::SYS_openat2, CALL_FILE),
     (libc::SYS_io_submit, CALL_SUBMIT),
     (libc::SYS_io_getevents, CALL_REAP),
     (libc::SYS_io_uring_enter, CALL_RING),

@@ -45,6 +45,7 @@ const OPTIONAL: &[(&str, &str, &str)] = &[
     ("TASK_THROTTLED", "task_struct", "throttled"),
     ("TASK_CFS_RQ", "task_struct", "se.cfs_rq"),
     ("CFS_RQ_THROTTLED", "cfs_rq", "throttle_count"),
+    ("DIO_IOCB", "iomap_dio", "iocb"),
     ("KIOCB_IOCB", "aio_kiocb", "ki_res.obj"),
     // Elsewhere, asynchronous calls are not followed.
     #[cfg(target_arch = "x86_64")]
@@ -88,6 +89,10 @@ impl Offsets {
                 })?;
                 Ok((*symbol, offset))
             })
+            .chain(std::iter::once(Ok((
+                "LOOP_IOCB",
+                behind_request(&btf, "loop_cmd", "iocb").unwrap_or(profiler_common::NO_FIELD),
+            ))))
             .chain(OPTIONAL.iter().map(|(symbol, structure, field)| {
                 Ok((*symbol, offset(&btf, structure, field).unwrap_or(profiler_common::NO_FIELD)))
             }))
@@ -103,6 +108,16 @@ impl Offsets {
 
 fn offset(btf: &Btf, structure: &str, path: &str) -> Option<u32> {
     btf.resolve_types_by_name(structure).ok()?.iter().find_map(|found| path_offset(btf, found, path))
+}
+
+/// How far behind the beginning of a request a field of its driver's own part lies, which follows it (`blk_mq_rq_to_pdu`).
+fn behind_request(btf: &Btf, part: &str, field: &str) -> Option<u32> {
+    let requests = btf.resolve_types_by_name("request").ok()?;
+    let size = requests.iter().find_map(|found| match found {
+        Type::Struct(request) => Some(request.size() as u32),
+        _ => None,
+    })?;
+    Some(size + offset(btf, part, field)?)
 }
 
 /// Follows `a.b.c` through named members.
@@ -170,7 +185,7 @@ mod tests {
             return;
         }
         let offsets = Offsets::of_running_kernel().unwrap();
-        assert_eq!(offsets.iter().count(), FIELDS.len() + OPTIONAL.len());
+        assert_eq!(offsets.iter().count(), FIELDS.len() + OPTIONAL.len() + 1);
         let of = |symbol| offsets.iter().find(|(name, _)| *name == symbol).unwrap().1;
         // The thread-group id follows the thread id, a 32-bit number, in every kernel.
         assert_eq!(of("TASK_TGID"), of("TASK_PID") + 4);

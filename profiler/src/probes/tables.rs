@@ -254,7 +254,8 @@ impl Loaded {
         self.tables.held.clear();
         self.forget_stages()?;
         self.empty::<u32, u32>("ROLES")?;
-        self.empty::<u64, [u64; 4]>("BIOS")?;
+        self.empty::<u64, [u64; 5]>("BIOS")?;
+        self.empty::<u64, [u64; 6]>("BELOW")?;
         while self.ring.next().is_some() {}
         while self.events.next().is_some() {}
         Ok(())

@@ -39,6 +39,11 @@ fn number(settings: &Settings, name: &str) -> u64 {
     settings[name].parse().unwrap_or(0)
 }
 
+/// Whether operations open files that were never written to.
+fn is_first_write(settings: &Settings) -> bool {
+    settings["kind"] == "first-write"
+}
+
 impl Workload for Block {
     fn name(&self) -> &'static str {
         "block"
@@ -51,9 +56,10 @@ impl Workload for Block {
         &[
             Setting {
                 name: "kind",
-                range: Range::Words(&["read", "write", "mixed"]),
+                range: Range::Words(&["read", "write", "mixed", "first-write"]),
                 default: "read",
-                help: "what an operation does; mixed: half and half",
+                help: "what an operation does; mixed: half and half; first-write: opens a file of `bytes` for writing that was never \
+                       written to, which on overlayfs copies it (ns:fs=overlay)",
             },
             Setting {
                 name: "order",
@@ -106,12 +112,12 @@ impl Workload for Block {
     }
     fn check(&self, settings: &Settings) -> Result<()> {
         let (bytes, threads) = (number(settings, "bytes"), number(settings, "threads"));
-        if settings["direct"] == "on" && bytes % SECTOR != 0 {
+        if settings["direct"] == "on" && bytes % SECTOR != 0 && !is_first_write(settings) {
             let why = format!("`bytes={bytes}` cannot be transferred with `direct=on`: give a multiple of {SECTOR}");
             return Err(Error::Usage(why));
         }
         let wanted = bytes * threads;
-        if number(settings, "size") << 20 < wanted {
+        if number(settings, "size") << 20 < wanted && !is_first_write(settings) {
             let least = wanted.div_ceil(1 << 20);
             return Err(Error::Usage(format!(
                 "the file is smaller than one operation of each thread: give `size={least}`"
@@ -124,6 +130,9 @@ impl Workload for Block {
         if under_way > MEMORY_MOST {
             let why = format!("operations under way at once would take {} MiB of memory", under_way >> 20);
             return Err(Error::Usage(format!("{why}: give fewer `threads`, less `depth` or `bytes`")));
+        }
+        if is_first_write(settings) && (settings["engine"] != "sync" || number(settings, "sync-every") > 0) {
+            return Err(Error::Usage("`kind=first-write` needs `engine=sync` and no `sync-every`".to_owned()));
         }
         if settings["engine"] == "sync" && number(settings, "depth") > 1 {
             let why = "a call that returns when it is done is one at a time: give `engine=libaio` or `engine=io-uring`";
@@ -148,13 +157,16 @@ impl Workload for Block {
     fn data_folder<'a>(&self, settings: &'a Settings) -> Option<&'a Path> {
         Some(Path::new(&settings["folder"]))
     }
+    fn first_writes(&self, settings: &Settings) -> Option<u64> {
+        is_first_write(settings).then(|| number(settings, "bytes"))
+    }
     fn server_arguments(&self, settings: &Settings, start: Start<'_>) -> Vec<String> {
         let mut arguments = vec!["block-server".to_owned(), "--listen".to_owned(), start.listen.to_string()];
         arguments.extend(["--folder".to_owned(), start.data.display().to_string()]);
         for name in ["kind", "order", "bytes", "threads", "engine", "depth", "sync-every", "size"] {
             arguments.extend([format!("--{name}"), settings[name].clone()]);
         }
-        if settings["direct"] == "on" {
+        if settings["direct"] == "on" && !is_first_write(settings) {
             arguments.push("--direct".to_owned());
         }
         arguments
@@ -188,6 +200,7 @@ mod tests {
             &["engine=io-uring", "depth=129"],
             &["engine=io-uring", "depth=128", "threads=40"],
             &["engine=libaio", "direct=off"],
+            &["kind=first-write", "engine=libaio"],
             &["engine=io-uring", "depth=128", "bytes=16777216"],
         ];
         let said =

@@ -146,6 +146,11 @@ pub trait Workload: Sync {
     fn data_folder<'a>(&self, _settings: &'a Settings) -> Option<&'a Path> {
         None
     }
+    /// Bytes of files that operations open for writing, and that were never written to before: in a layered root, they lie in a layer
+    /// below; `None`: there are none.
+    fn first_writes(&self, _settings: &Settings) -> Option<u64> {
+        None
+    }
     /// The server's program.
     fn server_program(&self) -> ServerProgram {
         ServerProgram::Own

@@ -357,6 +357,32 @@ fn files_that_cannot_be_are_explained() {
     assert_eq!(before, Traces::now());
 }
 
+/// What overlayfs copies at a file's first write is an operation of its own kind; later writes know nothing of it.
+#[test]
+fn first_writes_are_told_apart_from_later_ones() {
+    let _alone = alone();
+    if !has(Feature::Probes) || !has(Feature::Docker) {
+        return;
+    }
+    let (before, overlay) = (Traces::now(), "ns:net=host,fs=overlay");
+    let result = run(&Out::new(), &format!("native,{overlay}"), &["kind=first-write", "bytes=65536"]);
+    let later = run(&Out::new(), overlay, &["kind=write", "bytes=65536"]);
+    let out = Out::new();
+    let refused = ["run", "block", "--in", "docker:net=host", "--set", "kind=first-write", "--out"];
+    let output = virtax().args(refused).arg(out.path()).output().unwrap();
+    let words = text(&output.stderr);
+    assert!(output.status.code() == Some(2) && words.contains("ns:fs=overlay"), "{words}");
+    assert_eq!(before, Traces::now());
+    let [native, first] = [of(&result, "native"), of(&result, overlay)];
+    [native, first, of(&later, overlay)].into_iter().for_each(check);
+    // Where nothing lies below, it is a call like others. A copy is written out before it gets its name.
+    assert!(native.counters["bios"] == 0 && count(native, "enter", "exit") > 0.99, "{:#?}", native.stages);
+    assert!((count(first, "enter", "bio") - 1.0).abs() < 0.05, "{:#?}", first.stages);
+    assert!(first.latency.mean_ns > 5.0 * native.latency.mean_ns, "{}", first.latency.mean_ns);
+    // The second layer is none of later writes': in them is one bio, and no other after it.
+    assert!(count(of(&later, overlay), "complete", "bio") < 0.05 && count(first, "complete", "bio") > 0.5);
+}
+
 /// An overlay's layers lie on the disk that was asked for, and go after a kill as well.
 #[test]
 fn a_killed_run_leaves_no_layer() {
@@ -386,7 +412,7 @@ fn a_killed_run_leaves_no_layer() {
     assert_eq!(before, Traces::now());
 }
 
-/// A disk below a loop device that is let read only so often: what an operation then takes longer is the loop device's.
+/// A disk below a loop device that is let read only so often: what an operation then takes longer, it waits on the way there.
 #[test]
 fn what_a_limit_below_a_loop_device_costs_is_its_devices() {
     let _alone = alone();
@@ -402,14 +428,31 @@ fn what_a_limit_below_a_loop_device_costs_is_its_devices() {
     let [base, limited] = [of(&result, base), of(&result, &limited)];
     check(base);
     assert_eq!(base.settings["filesystem"], "ext4");
-    let device = |found: &ConfigurationResult| {
-        let stage = stage(found, "issue", "complete").unwrap();
-        assert!(stage.from.device.as_deref().unwrap().starts_with("loop"), "{stage:?}");
-        stage.ns_per_op
+    // From the loop device to the disk below and back, each time once.
+    let row = |found: &ConfigurationResult, from: (&str, bool), to: (&str, bool)| {
+        let is = |place: &profiler::counts::Place, (point, is_loop): (&str, bool)| {
+            let device = place.device.as_deref().unwrap_or_default();
+            place.point == point && device.starts_with("loop") == is_loop && !device.is_empty()
+        };
+        let stage = found.stages.iter().find(|stage| is(&stage.from, from) && is(&stage.to, to));
+        stage.map(|stage| (stage.count_per_op, stage.ns_per_op)).unwrap_or_default()
     };
+    let way = [("bio", true), ("issue", true), ("bio", false), ("issue", false), ("complete", false), ("complete", true)];
+    for found in [base, limited] {
+        for step in way.windows(2) {
+            let (count, _) = row(found, step[0], step[1]);
+            assert!((count - 1.0).abs() < 0.03, "{step:?}: {count} in {:#?}", found.stages);
+        }
+    }
+    let disk = |found: &ConfigurationResult| row(found, ("issue", false), ("complete", false)).1;
+    assert!(disk(base) > 0.3 * base.traced_latency.mean_ns, "{:#?}", base.stages);
+    // A bio that has to wait for its group's limit is not yet at the disk.
+    let device = |found: &ConfigurationResult| row(found, ("issue", true), ("bio", false)).1;
     let injected = limited.latency.mean_ns - base.latency.mean_ns;
     // The limit itself: 250 us an operation. Its pieces are a tenth of a second long, some of which the ends of phases cut.
     assert!((0.8..1.25).contains(&(limited.latency.mean_ns / 250_000.0)), "{}", limited.latency.mean_ns);
     let found = (device(limited) - device(base)) / injected;
+    let disks = (disk(limited) - disk(base)) / injected;
+    assert!(disks.abs() < 0.15, "{disks}");
     assert!((0.85..1.15).contains(&found), "{found}");
 }

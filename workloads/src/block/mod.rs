@@ -2,6 +2,7 @@
 //! server runs in, and are timed there.
 
 pub mod client;
+pub mod first;
 mod queue;
 pub mod server;
 mod work;

@@ -9,9 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use super::work::work;
+use super::{
+    first::{self, Unwritten},
+    work::work,
+};
 use crate::{
-    file::{explain, make, within},
+    file::{PIECE, explain, make, within},
     phases::{Shared, Worker},
 };
 
@@ -24,6 +27,8 @@ pub enum Kind {
     Write,
     /// Either, at random: half and half.
     Mixed,
+    /// `openat2` for writing, of a file that was never written to.
+    FirstWrite,
 }
 
 /// Which block of the file comes next.
@@ -96,7 +101,10 @@ pub const ALIGNMENT: usize = 4096;
 /// When the file cannot be made or opened, or the port cannot be had.
 pub fn serve(options: &Options) -> io::Result<()> {
     crate::clock::end_after(options.lifetime);
-    let file = make(&options.folder, options.size)?;
+    let is_first = options.kind == Kind::FirstWrite;
+    let mib = if is_first { options.bytes.div_ceil(PIECE) as u64 } else { options.size };
+    let file = make(&options.folder, mib)?;
+    let unwritten = is_first.then(|| Unwritten::find(&options.folder, &file)).transpose()?.map(Arc::new);
     if options.direct {
         go_direct(&file, &options.folder)?;
     }
@@ -110,8 +118,13 @@ pub fn serve(options: &Options) -> io::Result<()> {
         .map(|index| {
             let worker = Arc::new(Worker::new(options.depth));
             let (shared, mine, options, file) = (shared.clone(), worker.clone(), options.clone(), file.clone());
+            let unwritten = unwritten.clone();
             std::thread::spawn(move || {
-                if let Err(error) = work(&options, index, &file, &shared, &mine) {
+                let done = match unwritten {
+                    Some(unwritten) => first::work(&unwritten, &shared, &mine),
+                    None => work(&options, index, &file, &shared, &mine),
+                };
+                if let Err(error) = done {
                     shared.fail(explain("use", &options.folder, &error) + hint(&options, &error));
                 }
             });

@@ -136,7 +136,7 @@ impl Making<'_> {
     fn next(&mut self) -> (bool, u64) {
         let at = self.blocks.next(&mut self.random) * self.options.bytes as u64;
         let writes = match self.options.kind {
-            Kind::Read => false,
+            Kind::Read | Kind::FirstWrite => false,
             Kind::Write => true,
             Kind::Mixed => self.random.number() & 1 == 0,
         };

@@ -43,6 +43,10 @@ pub(super) fn start(
     configuration: &Configuration,
 ) -> Result<Box<dyn Server>> {
     let mode = configuration.key("net");
+    if bench.server.first_writes().is_some() && configuration.key("fs") == "overlay" {
+        let why = "its image has no files that were never written to: give ns:fs=overlay, which is the same mechanism";
+        return Err(Error::Usage(format!("`kind=first-write` cannot be in `{configuration}`: {why}")));
+    }
     let name = format!("virtax-{}-server", bench.run_id);
     let lease = bench.ledger.note(Item::Container { name: name.clone() })?;
     let body = body(bench, image, network, configuration);

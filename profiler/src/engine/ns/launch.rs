@@ -69,6 +69,8 @@ pub enum Root {
     },
     /// overlayfs.
     Overlay {
+        /// A layer above it, never written to either.
+        first: Option<PathBuf>,
         /// The image's folder, never written to.
         lower: PathBuf,
         /// A folder for `upper`, `work` and the mount point.
@@ -236,11 +238,12 @@ fn change_root(root: &Root, own_pids: bool) -> Step<()> {
             }
             folder.clone()
         }
-        Root::Overlay { lower, over } => {
+        Root::Overlay { first, lower, over } => {
             let at = over.join("root");
             let (upper, work) = (over.join("upper"), over.join("work"));
+            let first = first.as_ref().map(|first| format!("{}:", first.display())).unwrap_or_default();
             let options =
-                format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+                format!("lowerdir={first}{},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
             let mounted = mount(Some("overlay"), &at, Some("overlay"), MsFlags::empty(), Some(options.as_str()));
             step("mount overlayfs (fs=overlay)", mounted)?;
             at
@@ -298,7 +301,7 @@ mod tests {
         let spec = Spec {
             cgroup_doors: vec!["/sys/fs/cgroup/virtax-x/cgroup.procs".into()],
             network: Some("/run/netns/virtax-x".into()),
-            root: Some(Root::Overlay { lower: "/a".into(), over: "/b".into() }),
+            root: Some(Root::Overlay { first: None, lower: "/a".into(), over: "/b".into() }),
             own_pids: true,
             own_users: false,
             filtered: true,

@@ -20,7 +20,7 @@ use crate::{
     cgroup::Cgroup,
     child::{self, ChildLease},
     configuration::Configuration,
-    engine::{Account, Bench, Server, image, last_lines, port_remedy, servers_account},
+    engine::{DATA, Account, Bench, Server, image, last_lines, port_remedy, servers_account},
     error::{Error, Result},
     injection::{Injection, Kind},
     interrupt,
@@ -136,6 +136,17 @@ fn make_folder(bench: &Bench, path: &Path) -> Result<Lease> {
     bench.ledger.note(Item::Folder { path: path.to_owned() })
 }
 
+/// A lower layer of files that were never written to, on the disk of the upper.
+fn never_written(over: &Path, bytes: u64) -> Result<PathBuf> {
+    let layer = over.join("first");
+    let data = layer.join(DATA.trim_start_matches('/'));
+    let fail = |error: std::io::Error| Error::file("make files in", &data, error);
+    fs::create_dir_all(&data).map_err(fail)?;
+    fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o1777)).map_err(fail)?;
+    workloads::block::first::make_lower(&data, bytes).map_err(fail)?;
+    Ok(layer)
+}
+
 /// The root of `fs`; an overlay has its own upper layer in every repetition.
 fn root_of(
     configuration: &Configuration,
@@ -179,7 +190,11 @@ fn root_of(
                 let path = over.join(layer);
                 fs::create_dir_all(&path).map_err(|error| Error::file("create", &path, error))?;
             }
-            Ok((Some(Root::Overlay { lower: folder.to_owned(), over }), elsewhere))
+            let first = match bench.server.first_writes() {
+                Some(bytes) => Some(never_written(&over, bytes)?),
+                None => None,
+            };
+            Ok((Some(Root::Overlay { first, lower: folder.to_owned(), over }), elsewhere))
         }
         _ => Ok((None, None)),
     }
