@@ -86,6 +86,12 @@ counters! {
     AtOnceMany = "too_many_operations_at_once",
     /// Operations that a worker of io_uring's made in the stead of who submitted them.
     ByWorkers = "operations_by_workers",
+    /// bios by which threads of the kernel's wrote back what operations had left in the page cache.
+    WriteBacks = "write_back_bios",
+    /// Bytes of those.
+    WriteBackBytes = "write_back_bytes",
+    /// Time from issue to completion of those, ns.
+    WriteBackNs = "write_back_device_ns",
     /// Requests that a device's driver gave back, to be issued again.
     Requeues = "requeues",
     /// Threads whose slot was taken over by another.

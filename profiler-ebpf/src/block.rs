@@ -26,12 +26,15 @@ use crate::{
     slots::socket_in,
     thread::work_on,
     token::{Parts, pass},
+    writeback,
 };
 
 /// bios under way that can be told apart.
 const BIOS_MOST: u32 = 16384;
 /// bios of one request that are looked at; a longer one is counted.
 const MERGED_MOST: u32 = 64;
+/// In place of the request above: it is write-back.
+const WRITE_BACK: u64 = 1;
 /// Requests that a disk below works for.
 const BELOW_MOST: u32 = 4096;
 
@@ -49,7 +52,7 @@ struct Bio {
     disk: u32,
     /// Phase in which it was queued.
     epoch: u32,
-    /// The request, of a disk above, that it is made for; 0: it is its operation's own.
+    /// The request, of a disk above, that it is made for; 0: it is its operation's own; or [`WRITE_BACK`].
     above: u64,
 }
 
@@ -209,6 +212,14 @@ fn first_of<const D: bool>(control: Phase<D>, request: u64) -> Option<&'static B
 /// it is for the direct I/O of an iocb that lies within a request of the disk above.
 #[inline(always)]
 fn queued_below<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
+    if writeback::is_at_it() {
+        writeback::gives(control, K::load(bio, settings::bio_size()));
+        let entry = Bio { epoch: control.epoch, above: WRITE_BACK, ..Bio::default() };
+        if BIOS.insert(&bio, &entry, 0).is_err() {
+            count(Counter::BioTable);
+        }
+        return None;
+    }
     if settings::loop_iocb() == NO_FIELD || settings::dio_iocb() == NO_FIELD {
         return None;
     }
@@ -246,6 +257,10 @@ fn done_below(entry: &Bio, at_ns: u64) {
 pub fn split<const D: bool>(control: Phase<D>, front: u64) -> Fault {
     let rest: u64 = read(front, settings::bio_private());
     let entry = unsafe { BIOS.get(&rest) }.copied()?;
+    if entry.above != 0 {
+        let _ = BIOS.insert(&front, &entry, 0);
+        return None;
+    }
     let operation = socket_in(entry.slot)?;
     if entry.epoch != control.epoch || entry.number != operation.crossing || !is_under_way(control, operation) {
         return None;
@@ -253,9 +268,6 @@ pub fn split<const D: bool>(control: Phase<D>, front: u64) -> Fault {
     if BIOS.insert(&front, &entry, 0).is_err() {
         count(Counter::BioTable);
         return Some(Counter::BioTable);
-    }
-    if entry.above != 0 {
-        return None;
     }
     fetch_add(&mut operation.bios, 1);
     count_inside(&control, now(), Counter::BioSplits);
@@ -358,7 +370,9 @@ pub fn bio_done<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault 
 fn complete<const D: bool>(control: Phase<D>, bio: u64, status: u8, at_ns: u64, request: u64) {
     if let Some(entry) = unsafe { BIOS.get(&bio) }.copied() {
         let _ = BIOS.remove(&bio);
-        if entry.above != 0 {
+        if entry.above == WRITE_BACK {
+            writeback::done(control, entry.issued_ns, at_ns);
+        } else if entry.above != 0 {
             done_below(&entry, at_ns);
         } else {
             go_on(control, &entry, status, at_ns, request);

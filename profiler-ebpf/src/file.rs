@@ -51,7 +51,7 @@ pub fn is_asynchronous(operation: &Socket) -> bool {
 
 /// The current thread, if it makes operations: a server's, or a virtual machine's process for its guest.
 #[inline(always)]
-fn maker() -> Option<&'static mut Thread> {
+pub fn maker() -> Option<&'static mut Thread> {
     current().filter(|thread| thread.role == u32::from(SERVER) || is_machines(thread))
 }
 

@@ -110,6 +110,17 @@ pub fn count_inside(control: &Control, at_ns: u64, counter: Counter) {
     }
 }
 
+/// Adds to a counter what happens inside the recorded interval.
+#[inline(always)]
+pub fn add_inside(control: &Control, at_ns: u64, counter: Counter, value: u64) {
+    if at_ns < control.open_ns || at_ns >= control.close_ns {
+        return;
+    }
+    if let Some(counts) = COUNTS.get_ptr_mut(0) {
+        unsafe { (*counts)[counter as usize & (COUNTERS - 1)] += value }
+    }
+}
+
 /// Whether this CPU may send another line to the terminal: ten a second.
 #[inline(always)]
 pub fn may_log() -> bool {

@@ -90,6 +90,8 @@ settings! {
     LOOP_IOCB => loop_iocb;
     /// Offset of `iomap_dio.iocb`; [`NO_FIELD`]: there is none.
     DIO_IOCB => dio_iocb;
+    /// Offset of `address_space.host`; [`NO_FIELD`]: there is none.
+    MAPPING_HOST => mapping_host;
     /// Offset of `request.bio`.
     REQUEST_BIO => request_bio;
     /// Offset of `skbaddr` in the record of `net_dev_start_xmit`.

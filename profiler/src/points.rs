@@ -411,6 +411,27 @@ pub const PROBES: &[Probe] = &[
         )],
     },
     Probe {
+        name: "dirty",
+        set: Set::File,
+        without: Some("write-back of what operations left in the page cache is not charged to them"),
+        alternatives: hooks!("dirty", "writeback_dirty_folio"),
+        points: &[],
+    },
+    Probe {
+        name: "write-back",
+        set: Set::File,
+        without: Some("write-back of what operations left in the page cache is not charged to them"),
+        alternatives: hooks!("flush", "writeback_single_inode_start"),
+        points: &[],
+    },
+    Probe {
+        name: "write-back-end",
+        set: Set::File,
+        without: Some("write-back of what operations left in the page cache is not charged to them"),
+        alternatives: hooks!("flush_end", "writeback_single_inode"),
+        points: &[],
+    },
+    Probe {
         name: "bio-complete",
         set: Set::File,
         without: Some(

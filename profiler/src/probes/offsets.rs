@@ -46,6 +46,7 @@ const OPTIONAL: &[(&str, &str, &str)] = &[
     ("TASK_CFS_RQ", "task_struct", "se.cfs_rq"),
     ("CFS_RQ_THROTTLED", "cfs_rq", "throttle_count"),
     ("DIO_IOCB", "iomap_dio", "iocb"),
+    ("MAPPING_HOST", "address_space", "host"),
     ("KIOCB_IOCB", "aio_kiocb", "ki_res.obj"),
     // Elsewhere, asynchronous calls are not followed.
     #[cfg(target_arch = "x86_64")]

@@ -14,6 +14,7 @@ pub use stage::stage;
 use std::fmt::Write;
 
 use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets::NOTHING};
+use profiler_common::Counter;
 
 use super::numbers::{micros, percent, signed_micros, spread};
 use crate::{
@@ -259,6 +260,17 @@ pub fn summary(result: &RunResult, look: Look) -> String {
     }
     let mut text = lines(&table);
     for configuration in &result.configurations {
+        if let Some(found) = &configuration.write_back {
+            let counted = |counter: Counter| configuration.counters.get(counter.name()).copied().unwrap_or(0) as f64;
+            let (bios, mib) = (counted(Counter::WriteBacks), counted(Counter::WriteBackBytes) / f64::from(1 << 20));
+            let interval = found.device_ci95_ns.map_or(String::new(), |[low, high]| format!(" [{low:.0}, {high:.0}]"));
+            let _ = writeln!(
+                text,
+                " written back in {}, beside the latency: {mib:.1} MiB in {bios} bios; per operation {:.0} bytes, and {:.0}{interval} ns \
+                 of their disk's",
+                configuration.name, found.bytes_per_op, found.device_ns_per_op
+            );
+        }
         for (cause, count) in configuration.losses.lost.iter().filter(|(_, count)| **count > 0) {
             let _ = writeln!(text, " lost in {}: {count} {cause}", configuration.name);
         }

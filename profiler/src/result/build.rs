@@ -182,6 +182,7 @@ fn configuration(
             .filter(|(name, _)| LOSSES.iter().chain(&own).all(|counter| counter.name() != name.as_str()))
             .map(|(name, count)| (name.clone(), *count))
             .collect(),
+        write_back: super::writeback::write_back(repetitions),
         costs: waterfall.costs.clone(),
         devices: last.devices.clone(),
         server_hooks: last.server_hooks.clone(),

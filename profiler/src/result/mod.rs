@@ -7,6 +7,7 @@ mod sentence;
 mod shape;
 mod vcpus;
 mod warnings;
+mod writeback;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -16,6 +17,7 @@ pub use build::{Built, Inputs, build};
 pub use details::{Details, RoundDetail};
 pub use vcpus::{AccessResult, ExitResult, VcpuResult, VcpuTimes};
 pub use warnings::Warning;
+pub use writeback::WriteBackResult;
 
 use crate::{
     counts::{Costs, DeviceInfo, Hooks, Place, Role},
@@ -144,6 +146,9 @@ pub struct ConfigurationResult {
     pub losses: Losses,
     /// What is no loss.
     pub counters: BTreeMap<String, u64>,
+    /// What operations left in the page cache, and the kernel's threads wrote back meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_back: Option<WriteBackResult>,
     /// What the probes cost.
     pub costs: Costs,
     /// Devices on the path.

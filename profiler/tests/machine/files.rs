@@ -357,6 +357,45 @@ fn files_that_cannot_be_are_explained() {
     assert_eq!(before, Traces::now());
 }
 
+/// Pages that operations left are charged to them when the kernel writes them back, those of other files are not.
+#[test]
+fn write_back_is_charged_to_whose_file_it_is() {
+    const MIB: usize = 1 << 20;
+    let _alone = alone();
+    if !has(Feature::Probes) {
+        return;
+    }
+    let before = Traces::now();
+    let (stop, rounds) = (std::sync::atomic::AtomicBool::new(false), std::sync::atomic::AtomicU64::new(0));
+    let order = std::sync::atomic::Ordering::Relaxed;
+    let result = std::thread::scope(|scope| {
+        // Others' pages are four times as many.
+        scope.spawn(|| {
+            let foreign = tempfile::tempfile_in("/var/tmp").unwrap();
+            while !stop.load(order) && rounds.load(order) < 200 {
+                std::os::unix::fs::FileExt::write_all_at(&foreign, &vec![7; 64 * MIB], 0).unwrap();
+                rounds.fetch_add(1, order);
+                nix::unistd::sync();
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let result = run(&Out::new(), "native", &["kind=write", "direct=off"]);
+        stop.store(true, order);
+        result
+    });
+    assert_eq!(before, Traces::now());
+    let native = of(&result, "native");
+    let found = native.write_back.as_ref().expect("pages written back");
+    let most = rounds.load(order) as f64 * 17.0 * MIB as f64;
+    let bytes = native.counters["write_back_bytes"] as f64;
+    assert!(bytes > MIB as f64 && bytes < most, "{bytes} of at most {most}");
+    assert!(found.device_ns_per_op > 0.0 && found.bios_per_op > 0.0, "{found:?}");
+    assert_eq!(native.counters["bios"], 0, "they are no operation's own");
+    // What is written past the page cache leaves nothing in it.
+    let direct = run(&Out::new(), "native", &["kind=write"]);
+    assert_eq!(of(&direct, "native").write_back, None);
+}
+
 /// What overlayfs copies at a file's first write is an operation of its own kind; later writes know nothing of it.
 #[test]
 fn first_writes_are_told_apart_from_later_ones() {
