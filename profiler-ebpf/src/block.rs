@@ -17,6 +17,7 @@ use profiler_common::{
 };
 
 use crate::{
+    bios::{self, Bio},
     file::{fail, is_asynchronous, is_under_way, of_current},
     kernel::{Kernel, read},
     maps::{count, count_inside, disk, fetch_add, now, thread},
@@ -29,32 +30,12 @@ use crate::{
     writeback,
 };
 
-/// bios under way that can be told apart.
-const BIOS_MOST: u32 = 16384;
 /// bios of one request that are looked at; a longer one is counted.
 const MERGED_MOST: u32 = 64;
 /// In place of the request above: it is write-back.
 const WRITE_BACK: u64 = 1;
 /// Requests that a disk below works for.
 const BELOW_MOST: u32 = 4096;
-
-/// A bio under way.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Bio {
-    /// Place of its operation, and which one in that place it is.
-    slot: u32,
-    number: u32,
-    /// When its request was given to the scheduler, and to the driver, ns; 0: not.
-    inserted_ns: u64,
-    issued_ns: u64,
-    /// Index of its disk.
-    disk: u32,
-    /// Phase in which it was queued.
-    epoch: u32,
-    /// The request, of a disk above, that it is made for; 0: it is its operation's own; or [`WRITE_BACK`].
-    above: u64,
-}
 
 /// What a disk below does for a request.
 #[repr(C)]
@@ -90,8 +71,6 @@ struct Done {
     below: Below,
 }
 
-#[map]
-static BIOS: HashMap<u64, Bio> = HashMap::with_max_entries(BIOS_MOST, 0);
 /// By the operations' places.
 #[map]
 static DONE: Array<Done> = Array::with_max_entries(SLOTS, 0);
@@ -168,8 +147,8 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
         return None;
     }
     let disk = disk_under::<K>(bio)?;
-    let entry = Bio { slot: operation.slot, number: operation.crossing, disk, epoch: control.epoch, ..Bio::default() };
-    if BIOS.insert(&bio, &entry, 0).is_err() {
+    let entry = Bio { address: bio, slot: operation.slot, number: operation.crossing, disk, epoch: control.epoch, ..Bio::default() };
+    if !bios::put(&entry) {
         count(Counter::BioTable);
         return Some(Counter::BioTable);
     }
@@ -205,7 +184,7 @@ fn disk_under<K: Kernel>(bio: u64) -> Option<u32> {
 #[inline(always)]
 fn first_of<const D: bool>(control: Phase<D>, request: u64) -> Option<&'static Bio> {
     let first: u64 = read(request, settings::request_bio());
-    unsafe { BIOS.get(&first) }.filter(|bio| bio.epoch == control.epoch && bio.issued_ns != 0)
+    bios::find(first).map(|bio| &*bio).filter(|bio| bio.epoch == control.epoch && bio.issued_ns != 0)
 }
 
 /// A bio of a thread that makes no operations: it may be a loop device's worker, or who lets its bios go where a group has a limit. Then
@@ -214,8 +193,8 @@ fn first_of<const D: bool>(control: Phase<D>, request: u64) -> Option<&'static B
 fn queued_below<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
     if writeback::is_at_it() {
         writeback::gives(control, K::load(bio, settings::bio_size()));
-        let entry = Bio { epoch: control.epoch, above: WRITE_BACK, ..Bio::default() };
-        if BIOS.insert(&bio, &entry, 0).is_err() {
+        let entry = Bio { address: bio, epoch: control.epoch, above: WRITE_BACK, ..Bio::default() };
+        if !bios::put(&entry) {
             count(Counter::BioTable);
         }
         return None;
@@ -229,8 +208,8 @@ fn queued_below<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault 
     let above = first_of(control, request)?;
     let (for_ns, slot, number) = (above.issued_ns, above.slot, above.number);
     let disk = disk_under::<K>(bio)?;
-    let entry = Bio { slot, number, disk, epoch: control.epoch, above: request, ..Bio::default() };
-    if BIOS.insert(&bio, &entry, 0).is_err() {
+    let entry = Bio { address: bio, slot, number, disk, epoch: control.epoch, above: request, ..Bio::default() };
+    if !bios::put(&entry) {
         count(Counter::BioTable);
         return Some(Counter::BioTable);
     }
@@ -256,16 +235,16 @@ fn done_below(entry: &Bio, at_ns: u64) {
 #[inline(always)]
 pub fn split<const D: bool>(control: Phase<D>, front: u64) -> Fault {
     let rest: u64 = read(front, settings::bio_private());
-    let entry = unsafe { BIOS.get(&rest) }.copied()?;
+    let entry = Bio { address: front, ..*bios::find(rest)? };
     if entry.above != 0 {
-        let _ = BIOS.insert(&front, &entry, 0);
+        bios::put(&entry);
         return None;
     }
     let operation = socket_in(entry.slot)?;
     if entry.epoch != control.epoch || entry.number != operation.crossing || !is_under_way(control, operation) {
         return None;
     }
-    if BIOS.insert(&front, &entry, 0).is_err() {
+    if !bios::put(&entry) {
         count(Counter::BioTable);
         return Some(Counter::BioTable);
     }
@@ -283,8 +262,7 @@ fn note(request: u64, is_issue: bool) -> Fault {
         if bio == 0 {
             break;
         }
-        if let Some(entry) = BIOS.get_ptr_mut(&bio) {
-            let entry = unsafe { &mut *entry };
+        if let Some(entry) = bios::find(bio) {
             if is_issue {
                 entry.issued_ns = at_ns;
             } else {
@@ -316,7 +294,7 @@ pub fn inserted(request: u64) -> Fault {
 pub fn issued<const D: bool>(control: Phase<D>, request: u64) -> Fault {
     if control.tags() {
         let first: u64 = read(request, settings::request_bio());
-        if let Some(entry) = unsafe { BIOS.get(&first) } {
+        if let Some(entry) = bios::find(first) {
             driver_works(entry);
         }
     }
@@ -327,7 +305,7 @@ pub fn issued<const D: bool>(control: Phase<D>, request: u64) -> Fault {
 #[inline(always)]
 pub fn requeued<const D: bool>(control: Phase<D>, request: u64) -> Fault {
     let bio: u64 = read(request, settings::request_bio());
-    if unsafe { BIOS.get(&bio) }.is_some() {
+    if bios::find(bio).is_some() {
         count_inside(&control, now(), Counter::Requeues);
     }
     None
@@ -351,7 +329,7 @@ pub fn request_done<const D: bool>(control: Phase<D>, request: u64, status: u8, 
         complete(control, bio, status, at_ns, request);
         bio = read(bio, settings::bio_next());
     }
-    if bio != 0 && unsafe { BIOS.get(&bio) }.is_some() {
+    if bio != 0 && bios::find(bio).is_some() {
         count_inside(&control, at_ns, Counter::LongRequests);
     }
     None
@@ -368,8 +346,7 @@ pub fn bio_done<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault 
 #[cold]
 #[inline(never)]
 fn complete<const D: bool>(control: Phase<D>, bio: u64, status: u8, at_ns: u64, request: u64) {
-    if let Some(entry) = unsafe { BIOS.get(&bio) }.copied() {
-        let _ = BIOS.remove(&bio);
+    if let Some(entry) = bios::take(bio) {
         if entry.above == WRITE_BACK {
             writeback::done(control, entry.issued_ns, at_ns);
         } else if entry.above != 0 {

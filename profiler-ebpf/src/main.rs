@@ -6,6 +6,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod bios;
 mod block;
 mod boundary;
 mod file;

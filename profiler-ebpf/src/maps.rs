@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// `BPF_F_MMAPABLE`: user space reads the array as memory, without a system call per entry.
-const MMAPABLE: u32 = 1 << 10;
+pub const MMAPABLE: u32 = 1 << 10;
 /// An entry is made, and none changed.
 const BPF_NOEXIST: u64 = 1;
 

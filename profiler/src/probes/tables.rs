@@ -101,6 +101,8 @@ const _: () = assert!(size_of::<RecordHead>() == profiler_common::RECORD_HEADER)
 pub(super) struct Tables {
     sockets: MappedArray<Socket>,
     packets: MappedArray<Packet>,
+    /// Only ever emptied here.
+    bios: MappedArray<[u64; 6]>,
     connections: MappedArray<Connection>,
     threads: MappedArray<Thread>,
     records: MappedArray<Record>,
@@ -118,6 +120,7 @@ impl Tables {
         Ok(Self {
             sockets: MappedArray::new(map(bpf, "SOCKETS")?, SLOTS)?,
             packets: MappedArray::new(map(bpf, "PACKETS")?, PACKET_SLOTS)?,
+            bios: MappedArray::new(map(bpf, "BIOS")?, u32::MAX)?,
             connections: MappedArray::new(map(bpf, "CONNECTIONS")?, CONNECTION_SLOTS)?,
             threads: MappedArray::new(map(bpf, "THREADS")?, SLOTS)?,
             records: MappedArray::new(map(bpf, "RECORDS")?, RECORD_SLOTS)?,
@@ -244,6 +247,7 @@ impl Loaded {
     pub fn forget_all(&mut self) -> Result<()> {
         self.tables.sockets.clear();
         self.tables.packets.clear();
+        self.tables.bios.clear();
         self.tables.connections.clear();
         self.tables.threads.clear();
         self.tables.records.clear();
@@ -254,7 +258,6 @@ impl Loaded {
         self.tables.held.clear();
         self.forget_stages()?;
         self.empty::<u32, u32>("ROLES")?;
-        self.empty::<u64, [u64; 5]>("BIOS")?;
         self.empty::<u64, [u64; 6]>("BELOW")?;
         self.empty::<u64, u32>("FILES")?;
         self.empty::<u32, u64>("FLUSHERS")?;

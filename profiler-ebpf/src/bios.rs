@@ -1,0 +1,119 @@
+//! The bios under way, by their addresses: as [`crate::slots`] has its tables, because a hash table of the kernel's costs several
+//! times as much, and an operation of some microseconds puts, looks up and takes.
+
+use aya_ebpf::{macros::map, maps::Array};
+use profiler_common::SPREAD;
+
+use crate::{maps::MMAPABLE, slots::swap_if};
+
+/// bios under way that can be told apart: a power of two.
+const BIOS_MOST: u32 = 16384;
+/// Places looked at for one bio.
+const WAYS: u32 = 8;
+
+/// A bio under way.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Bio {
+    /// Its address; 0: the place is free.
+    pub address: u64,
+    /// Place of its operation, and which one in that place it is.
+    pub slot: u32,
+    pub number: u32,
+    /// When its request was given to the scheduler, and to the driver, ns; 0: not.
+    pub inserted_ns: u64,
+    pub issued_ns: u64,
+    /// Index of its disk.
+    pub disk: u32,
+    /// Phase in which it was queued.
+    pub epoch: u32,
+    /// The request, of a disk above, that it is made for; 0: it is its operation's own; or what stands for write-back.
+    pub above: u64,
+}
+
+#[map]
+static BIOS: Array<Bio> = Array::with_max_entries(BIOS_MOST, MMAPABLE);
+
+#[inline(always)]
+fn first_place(address: u64) -> u32 {
+    ((address >> 6) as u32 ^ (address >> 32) as u32).wrapping_mul(SPREAD) >> 16
+}
+
+#[inline(always)]
+fn place(index: u32) -> Option<&'static mut Bio> {
+    BIOS.get_ptr_mut(index & (BIOS_MOST - 1)).map(|place| unsafe { &mut *place })
+}
+
+/// What is known of the bio at this address.
+#[inline(always)]
+pub fn find(address: u64) -> Option<&'static mut Bio> {
+    let found = place(first_place(address))?;
+    if found.address == address && address != 0 {
+        return Some(found);
+    }
+    let further = find_further(address);
+    if further == 0 { None } else { place(further - 1) }
+}
+
+/// 1 + the place beyond its first; 0: there is none.
+#[cold]
+#[inline(never)]
+fn find_further(address: u64) -> u32 {
+    if address == 0 {
+        return 0;
+    }
+    let first = first_place(address);
+    for way in 1..WAYS {
+        let index = (first + way) & (BIOS_MOST - 1);
+        if place(index).is_some_and(|found| found.address == address) {
+            return index + 1;
+        }
+    }
+    0
+}
+
+/// Puts a bio into the table, in the place of what was known by its address. False: there was no room.
+#[inline(always)]
+pub fn put(bio: &Bio) -> bool {
+    let Some(first) = place(first_place(bio.address)) else { return false };
+    if first.address == bio.address || (first.address == 0 && claim(first, 0, bio.address)) {
+        *first = *bio;
+        return true;
+    }
+    put_further(bio)
+}
+
+/// Its own place first, wherever that is; then a free one, or one that nobody has taken back since its phase.
+#[cold]
+#[inline(never)]
+fn put_further(bio: &Bio) -> bool {
+    if let Some(known) = find(bio.address) {
+        *known = *bio;
+        return true;
+    }
+    let first = first_place(bio.address);
+    for way in 0..WAYS {
+        let Some(found) = place(first + way) else { return false };
+        let before = found.address;
+        if (before == 0 || found.epoch != bio.epoch) && claim(found, before, bio.address) {
+            *found = *bio;
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether this CPU is the one that has the place from now on.
+#[inline(always)]
+fn claim(found: &mut Bio, before: u64, address: u64) -> bool {
+    swap_if(&mut found.address, before, address) == before
+}
+
+/// Takes a bio out of the table.
+#[inline(always)]
+pub fn take(address: u64) -> Option<Bio> {
+    let found = find(address)?;
+    let bio = *found;
+    found.address = 0;
+    Some(bio)
+}
