@@ -139,7 +139,7 @@ impl Cgroup {
     /// If the kernel limits no disk.
     pub fn limit_reads(&self, folder: &Path, per_s: u32) -> Result<()> {
         let number = fs::metadata(folder).map_err(|error| Error::file("look at", folder, error))?.dev();
-        let disk = format!("{}:{}", nix::sys::stat::major(number), nix::sys::stat::minor(number));
+        let disk = whole_disk(&format!("{}:{}", nix::sys::stat::major(number), nix::sys::stat::minor(number)));
         let (controller, file, line) = if self.is_second {
             ("io", "io.max", format!("{disk} riops={per_s}"))
         } else {
@@ -148,11 +148,7 @@ impl Cgroup {
         let path = self.folder_of(controller)?.join(file);
         fs::write(&path, line).map_err(|error| {
             let what = format!("cannot limit reads of {disk} by {}", path.display());
-            Error::unsupported(
-                what,
-                error,
-                "a kernel with CONFIG_BLK_DEV_THROTTLING, and a folder on a whole disk of its own",
-            )
+            Error::unsupported(what, error, "a kernel with CONFIG_BLK_DEV_THROTTLING, and a folder on a disk")
         })
     }
 
@@ -206,6 +202,14 @@ pub fn of_runs() -> Vec<(String, PathBuf)> {
             Some((run_id, entry.path()))
         })
         .collect()
+}
+
+/// The disk on which a partition lies, by their numbers: only whole ones have limits.
+fn whole_disk(number: &str) -> String {
+    let device = Path::new("/sys/dev/block").join(number);
+    let of_partition = || fs::read_to_string(fs::canonicalize(&device).ok()?.parent()?.join("dev")).ok();
+    let is_partition = device.join("partition").exists();
+    is_partition.then(of_partition).flatten().map_or_else(|| number.to_owned(), |found| found.trim().to_owned())
 }
 
 #[cfg(test)]

@@ -64,6 +64,8 @@ pub enum Command {
     Diff(DiffOptions),
     /// List the slowest requests of a run, each with its own waterfall
     Requests(RequestsOptions),
+    /// Print the JSON Schema of `result.json`
+    Schema,
     /// List workloads, engines, and their keys
     List,
     /// Remove what runs left that were killed
@@ -128,6 +130,15 @@ pub struct RunOptions {
     /// The configuration that the others are compared with [default: the first]
     #[arg(long, value_name = "CONFIG")]
     pub baseline: Option<String>,
+    /// Go on until every configuration's mean latency is known to ± this share of it, or the budget ends
+    #[arg(long, value_name = "PERCENT", value_parser = half_width)]
+    pub until_precision: Option<f64>,
+    /// Seconds that --until-precision may take
+    #[arg(long, default_value = "1800", value_name = "S", value_parser = seconds)]
+    pub budget: Duration,
+    /// Say `equivalent` where the difference, with its interval, is less than this share of the baseline's latency
+    #[arg(long, value_name = "PERCENT", value_parser = half_width)]
+    pub equivalent_within: Option<f64>,
     #[command(flatten)]
     pub common: CommonOptions,
 }
@@ -230,7 +241,9 @@ impl RunOptions {
     /// # Errors
     /// [`error::Error::Usage`] for tables that do not exist.
     pub fn request(&self) -> error::Result<Request> {
-        self.common.request(&self.workload, &self.configurations, self.baseline.as_deref())
+        let request = self.common.request(&self.workload, &self.configurations, self.baseline.as_deref())?;
+        let until_precision = self.until_precision.map(|share| (share, self.budget));
+        Ok(Request { until_precision, equivalent_within: self.equivalent_within, ..request })
     }
 }
 
@@ -402,6 +415,8 @@ impl CommonOptions {
             seed: self.seed,
             sample_rate_hz: self.sample_rate,
             samples_until: self.samples_until,
+            until_precision: None,
+            equivalent_within: None,
             probes: probes::Options {
                 preference: self.preference(),
                 debug: self.debug_probes,

@@ -95,6 +95,7 @@ fn machine() -> Vec<Finding> {
     let redis = pack::find_program("redis-server", "redis-server").and_then(|_| REDIS_BENCHMARK.find());
     let fio = FIO.find();
     let qemu = pack::find_program(QEMU.0, QEMU.1);
+    let (mkfs, images) = (pack::find_program("mkfs.ext4", "e2fsprogs"), pack::find_program("qemu-img", "qemu-utils"));
     let (kernel, kvm) = (Kernel::find(), check_kvm());
     let clock = environment.clocksource.clone().unwrap_or_default();
     vec![
@@ -139,6 +140,16 @@ fn machine() -> Vec<Finding> {
             qemu.is_ok(),
             if qemu.is_ok() { "QEMU" } else { "no QEMU" },
             "apt-get install --no-install-recommends qemu-system-x86, for `tcg:` configurations",
+        ),
+        finding(
+            mkfs.is_ok(),
+            if mkfs.is_ok() { "mkfs.ext4" } else { "no mkfs.ext4" },
+            "apt-get install --no-install-recommends e2fsprogs, for `ns:fs=loop` and the disks of virtual machines",
+        ),
+        finding(
+            images.is_ok(),
+            if images.is_ok() { "qemu-img" } else { "no qemu-img" },
+            "apt-get install --no-install-recommends qemu-utils, for `image=qcow2`",
         ),
         finding(
             vm::has_libvirt(),

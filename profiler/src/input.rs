@@ -44,14 +44,14 @@ pub fn document<T: DeserializeOwned>(path: &Path, version: u32) -> Result<T> {
     let understand = |error: serde_json::Error| Error::file("understand", path, error);
     let found: Versioned = serde_json::from_slice(&text).map_err(understand)?;
     if found.schema_version != version {
-        return Err(Error::file(
-            "understand",
-            path,
-            format!(
-                "its schema version is {}, this virtax knows {version}; use the virtax that wrote it",
-                found.schema_version
-            ),
-        ));
+        let (is, whose) = if found.schema_version > version {
+            ("newer", "a newer virtax")
+        } else {
+            ("older", "the virtax that wrote it")
+        };
+        let why =
+            format!("its schema version {} is {is} than this virtax's, {version}; use {whose}", found.schema_version);
+        return Err(Error::file("understand", path, why));
     }
     parse(&text).map_err(|why| Error::file("understand", path, why))
 }

@@ -52,6 +52,9 @@ pub mod ledger;
 #[cfg(feature = "host")]
 pub mod net;
 #[cfg(feature = "host")]
+#[doc(hidden)]
+pub mod outside;
+#[cfg(feature = "host")]
 pub mod pack;
 #[cfg(feature = "host")]
 pub mod privileges;

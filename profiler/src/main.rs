@@ -17,7 +17,7 @@ use profiler::{
     pack::Pack,
     render,
     render::terminal::{self, Look},
-    result::RunResult,
+    result::{RunResult, schema},
     run, truth, workload,
 };
 use workloads::init::{Execute, Task};
@@ -67,6 +67,7 @@ fn execute(arguments: &cli::Arguments) -> Result<ExitCode> {
         cli::Command::Requests(options) => requests_command(options),
         cli::Command::Completions { shell } => print_bytes(&cli::completions(*shell)),
         cli::Command::Manual { page, list } => manual_command(page, *list),
+        cli::Command::Schema => print_bytes(format!("{:#}\n", schema()).as_bytes()),
         cli::Command::List => {
             print!("{}", listing());
             Ok(ExitCode::SUCCESS)
@@ -96,13 +97,13 @@ fn execute(arguments: &cli::Arguments) -> Result<ExitCode> {
 }
 
 fn export_command(options: &cli::ExportOptions) -> Result<ExitCode> {
-    let text = run::export(&options.folder, options.format, options.kind, options.requests)?;
+    let bytes = run::export(&options.folder, options.format, options.kind, options.requests)?;
     match &options.out {
         Some(path) => {
-            std::fs::write(path, text).map_err(|error| Error::file("write", path, error))?;
+            std::fs::write(path, bytes).map_err(|error| Error::file("write", path, error))?;
             Ok(ExitCode::SUCCESS)
         }
-        None => print_bytes(text.as_bytes()),
+        None => print_bytes(&bytes),
     }
 }
 

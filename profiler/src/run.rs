@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
     pack, privileges, probes,
     process::allowed_cpus,
     render::{flame, html},
-    result::{Built, Inputs, RunResult, build},
+    result::{Built, Inputs, RunResult, build, precision},
     symbols,
     workload::{self, ClientProgram, REDIS_BENCHMARK, ServerProgram},
 };
@@ -61,6 +61,10 @@ pub struct Request {
     pub sample_rate_hz: u32,
     /// Half width of the layers' shares, as a share, until which sampled phases go on.
     pub samples_until: Option<f64>,
+    /// Half width of mean latencies, as a share, until which rounds go on, and for how long at most.
+    pub until_precision: Option<(f64, Duration)>,
+    /// Difference, as a share of the baseline's latency, that does not matter.
+    pub equivalent_within: Option<f64>,
     /// How the probes are loaded.
     pub probes: probes::Options,
     /// How virtual machines are started.
@@ -227,6 +231,8 @@ fn header(request: &Request, plan: &Plan, run_id: &str) -> Result<Header> {
         seed: plan.seed,
         sample_rate_hz: plan.sample_rate_hz,
         samples_until: plan.samples_until,
+        until_precision: request.until_precision.map(|(share, _)| share),
+        equivalent_within: request.equivalent_within,
         environment,
     })
 }
@@ -241,6 +247,12 @@ fn command(request: &Request, plan: &Plan, names: &[String]) -> String {
         format!("--sample-rate {}", plan.sample_rate_hz),
     ];
     words.extend(plan.samples_until.map(|share| format!("--samples-until {}%", 100.0 * share)));
+    words.extend(
+        request
+            .until_precision
+            .map(|(share, budget)| format!("--until-precision {}% --budget {}", 100.0 * share, budget.as_secs_f64())),
+    );
+    words.extend(request.equivalent_within.map(|share| format!("--equivalent-within {}%", 100.0 * share)));
     words.extend(request.settings.iter().map(|pair| format!("--set {pair}")));
     words.extend(request.machines.connect.iter().map(|uri| format!("--connect {uri}")));
     words.extend(request.machines.domain.iter().map(|path| format!("--domain {}", path.display())));
@@ -252,7 +264,13 @@ fn command(request: &Request, plan: &Plan, names: &[String]) -> String {
 /// # Errors
 /// If nothing could be measured.
 pub fn run(request: &Request, plan: &Plan) -> Result<Outcome> {
-    run_until(request, plan, &mut |_| Ok(false))
+    let deadline = request.until_precision.map(|(share, budget)| (share, Instant::now() + budget));
+    run_until(request, plan, &mut |folder| match deadline {
+        Some((share, deadline)) if Instant::now() < deadline => {
+            compute(folder).map(|so_far| !precision::is_reached(&so_far, share))
+        }
+        _ => Ok(false),
+    })
 }
 
 /// Starts and ends a server of every configuration of a plan, and measures nothing: why each of them cannot be, if it cannot.
@@ -386,7 +404,7 @@ pub fn report(folder: &Path) -> Result<Report> {
 ///
 /// # Errors
 /// If the directory holds no run, or its records cannot be read.
-pub fn export(folder: &Path, format: export::Format, kind: export::Kind, requests: usize) -> Result<String> {
+pub fn export(folder: &Path, format: export::Format, kind: export::Kind, requests: usize) -> Result<Vec<u8>> {
     let built = built_since(folder, interrupt::arrived())?;
     export::export(&built, format, kind, requests, &|name| records::read(&store::records_path(folder, name)))
 }

@@ -74,8 +74,16 @@ impl Symbols {
     /// # Errors
     /// If kallsyms cannot be read.
     pub fn kernel(&self, addresses: &BTreeSet<u64>) -> Result<HashMap<u64, Vec<String>>> {
+        self.kernel_of(Path::new(KALLSYMS), addresses)
+    }
+
+    /// The same, by another file of that form.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn kernel_of(&self, kallsyms: &Path, addresses: &BTreeSet<u64>) -> Result<HashMap<u64, Vec<String>>> {
         let source = Source::Kernel(Kernel {
-            kallsyms: MaybeDefault::Some(KALLSYMS.into()),
+            kallsyms: MaybeDefault::Some(kallsyms.into()),
             vmlinux: MaybeDefault::None,
             debug_syms: false,
             ..Kernel::default()

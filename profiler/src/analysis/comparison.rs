@@ -19,6 +19,8 @@ pub enum Verdict {
     Faster,
     /// The interval holds 0.
     NotTold,
+    /// The interval lies within what was said not to matter.
+    Equivalent,
     /// It is no larger than the difference of the probes' effects.
     WithinProbeEffect,
     /// Fewer than eight rounds.
@@ -75,9 +77,15 @@ pub fn stage_id(key: &StageKey) -> String {
     format!("{}/{at}{}→{}", direction(key.role, &key.from.point), key.from, key.to)
 }
 
-/// Compares two waterfalls of one run; `complete`: both results are.
+/// Compares two waterfalls of one run; `complete`: both results are; `equivalent_within`: the share of the baseline's latency below which
+/// a difference does not matter.
 #[must_use]
-pub fn compare(baseline: &Waterfall, candidate: &Waterfall, complete: bool) -> Comparison {
+pub fn compare(
+    baseline: &Waterfall,
+    candidate: &Waterfall,
+    complete: bool,
+    equivalent_within: Option<f64>,
+) -> Comparison {
     let index: BTreeMap<u32, usize> =
         baseline.rounds.iter().enumerate().map(|(index, round)| (round.round, index)).collect();
     let pairs: Vec<(usize, usize)> = candidate
@@ -110,10 +118,12 @@ pub fn compare(baseline: &Waterfall, candidate: &Waterfall, complete: bool) -> C
         .map(|((key, delta), probes)| RowDelta { key, corrected_ns: delta.mean - mean(probes), delta })
         .collect();
     let [latency, traced, probe_effect, residual] = [heads[0], heads[1], heads[2], heads[3]];
-    let verdict = verdict(&latency, &probe_effect, complete);
     let base_ns = baseline.mean_of(|round| round.detached_ns);
+    let verdict = verdict(&latency, &probe_effect, complete, equivalent_within.map(|share| share * base_ns));
     let equal_within_percent = match (verdict, latency.ci95) {
-        (Verdict::NotTold, Some([low, high])) if base_ns > 0.0 => Some(100.0 * low.abs().max(high.abs()) / base_ns),
+        (Verdict::NotTold | Verdict::Equivalent, Some([low, high])) if base_ns > 0.0 => {
+            Some(100.0 * low.abs().max(high.abs()) / base_ns)
+        }
         _ => None,
     };
     Comparison {
@@ -148,12 +158,16 @@ fn row_deltas(baseline: &Waterfall, candidate: &Waterfall, pairs: &[(usize, usiz
     (keys, deltas, probes)
 }
 
-fn verdict(latency: &Estimate, probe_effect: &Estimate, complete: bool) -> Verdict {
+/// `margin_ns`: what does not matter. With the whole interval within it, two one-sided tests at 2.5 % both refuse a difference as large
+/// (Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987).
+fn verdict(latency: &Estimate, probe_effect: &Estimate, complete: bool, margin_ns: Option<f64>) -> Verdict {
     if !complete {
         return Verdict::Incomplete;
     }
     let Some([low, high]) = latency.ci95 else { return Verdict::TooFewRounds };
-    if low <= 0.0 && high >= 0.0 {
+    if margin_ns.is_some_and(|margin| low > -margin && high < margin) {
+        Verdict::Equivalent
+    } else if low <= 0.0 && high >= 0.0 {
         Verdict::NotTold
     } else if latency.mean.abs() <= probe_effect.mean.abs() {
         Verdict::WithinProbeEffect
@@ -172,6 +186,7 @@ impl Verdict {
             Self::Slower => "slower",
             Self::Faster => "faster",
             Self::NotTold => "not_told",
+            Self::Equivalent => "equivalent",
             Self::WithinProbeEffect => "within_probe_effect",
             Self::TooFewRounds => "too_few_rounds",
             Self::Incomplete => "incomplete",
@@ -189,13 +204,19 @@ mod tests {
 
     #[test]
     fn verdicts() {
-        assert_eq!(verdict(&sure(700.0), &sure(50.0), true), Verdict::Slower);
-        assert_eq!(verdict(&sure(-700.0), &sure(50.0), true), Verdict::Faster);
-        assert_eq!(verdict(&sure(0.5), &sure(50.0), true), Verdict::NotTold);
-        assert_eq!(verdict(&sure(40.0), &sure(-50.0), true), Verdict::WithinProbeEffect);
-        assert_eq!(verdict(&sure(700.0), &sure(50.0), false), Verdict::Incomplete);
+        let of = |latency: &Estimate, effect: &Estimate, complete| verdict(latency, effect, complete, None);
+        assert_eq!(of(&sure(700.0), &sure(50.0), true), Verdict::Slower);
+        assert_eq!(of(&sure(-700.0), &sure(50.0), true), Verdict::Faster);
+        assert_eq!(of(&sure(0.5), &sure(50.0), true), Verdict::NotTold);
+        assert_eq!(of(&sure(40.0), &sure(-50.0), true), Verdict::WithinProbeEffect);
+        assert_eq!(of(&sure(700.0), &sure(50.0), false), Verdict::Incomplete);
+        // What does not matter: all of the interval has to lie within it.
+        assert_eq!(verdict(&sure(700.0), &sure(50.0), true, Some(900.0)), Verdict::Equivalent);
+        assert_eq!(verdict(&sure(-700.0), &sure(50.0), true, Some(900.0)), Verdict::Equivalent);
+        assert_eq!(verdict(&sure(700.0), &sure(50.0), true, Some(600.0)), Verdict::Slower);
+        assert_eq!(verdict(&sure(0.5), &sure(50.0), false, Some(900.0)), Verdict::Incomplete);
         let few = Estimate { mean: 700.0, ci95: None, simultaneous: None };
-        assert_eq!(verdict(&few, &few, true), Verdict::TooFewRounds);
-        assert_eq!(verdict(&few, &few, false), Verdict::Incomplete);
+        assert_eq!(of(&few, &few, true), Verdict::TooFewRounds);
+        assert_eq!(of(&few, &few, false), Verdict::Incomplete);
     }
 }

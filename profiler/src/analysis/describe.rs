@@ -54,7 +54,9 @@ pub fn what(role: Role, from: &Place, to: &Place) -> String {
             "the virtual machine: its disk, QEMU, the host's disk".to_owned()
         }
         ("issue", "complete") => "driver and device".to_owned(),
-        ("issue", "bio") => "loop device: waking its worker, the file system below, limits of its group, making the bio".to_owned(),
+        ("issue", "bio") => {
+            "loop device: waking its worker, the file system below, limits of its group, making the bio".to_owned()
+        }
         ("complete", "complete") => "loop device: passing the completion on".to_owned(),
         ("bio", "complete") => "block layer, driver and device".to_owned(),
         ("complete", "exit") => "waking the thread, run queue, the rest of the call".to_owned(),

@@ -140,6 +140,27 @@ pub fn row_of(rows: &[Row], frames: &[Frame], sample: &Sample) -> Option<(usize,
     find(from).map(|row| (row, side))
 }
 
+/// The rows that may have a sample's time, each with its part of it: of file operations, several may begin at the same point, and only their
+/// ends tell them apart, which a sample has not seen yet. In proportion to their times.
+#[must_use]
+pub fn sharing(rows: &[Row], row: usize) -> Vec<(usize, f64)> {
+    let key = &rows[row].key;
+    if !points::is_of_files(&key.from.point) {
+        return vec![(row, 1.0)];
+    }
+    let alike: Vec<(usize, f64)> = rows
+        .iter()
+        .enumerate()
+        .filter(|(_, other)| other.key.role == key.role && other.key.from == key.from)
+        .map(|(index, other)| (index, mean(&other.rounds_ns).max(0.0)))
+        .collect();
+    let whole: f64 = alike.iter().map(|(_, ns)| ns).sum();
+    if whole <= 0.0 {
+        return vec![(row, 1.0)];
+    }
+    alike.into_iter().map(|(index, ns)| (index, ns / whole)).collect()
+}
+
 /// What no sample shows of a row's time, by name, where an operation mostly waits while nobody works for it: for its disk; in a queue,
 /// or to be woken and to run. `None`: somebody works at any time, which samples divide.
 #[must_use]
@@ -204,9 +225,11 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Prof
             let Some((row, side)) = row_of(&waterfall.rows, &profile.frames, sample) else { continue };
             if side == Side::Own {
                 found.on_path += sample.count;
-                for counts in [&mut pooled[row], &mut of_round[row]] {
-                    *counts.layers.entry(layer.to_owned()).or_default() += sample.count;
-                    counts.ns += sample.ns * scale(sample);
+                for (row, part) in sharing(&waterfall.rows, row) {
+                    for counts in [&mut pooled[row], &mut of_round[row]] {
+                        *counts.layers.entry(layer.to_owned()).or_default() += sample.count;
+                        counts.ns += sample.ns * scale(sample) * part;
+                    }
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{
     describe::direction,
     layers::{Lookup, Rules},
-    profile::{GUEST, SWITCHING, Side, cpu_role, row_of, scales, unseen, worked_share},
+    profile::{GUEST, SWITCHING, Side, cpu_role, row_of, scales, sharing, unseen, worked_share},
     waterfall::{Row, Waterfall},
 };
 use crate::{
@@ -76,11 +76,24 @@ fn scene(row: &Row) -> String {
     format!("{role}@{found}")
 }
 
+/// Whose a stage of a file operation is: nobody's but the program's, unless that runs in a virtual machine.
+fn place_of_files(row: &Row) -> &'static str {
+    let of_guest = |place: &Place| place.device.as_ref().is_some_and(|disk| disk.ends_with("@guest"));
+    match row.key.role {
+        Role::Vmm => "QEMU",
+        _ if row.in_guest || of_guest(&row.key.from) || of_guest(&row.key.to) => GUEST,
+        _ => "program",
+    }
+}
+
 /// The frames of a stage: what it holds comes first, so that it can be read where it is narrow.
 fn stage_frames(row: &Row, inside_known: bool) -> Vec<Named> {
     let points = format!("{} → {}", row.key.from, row.key.to);
     let label = row.label(inside_known);
     let name = if label.is_empty() { points } else { format!("{label}: {points}") };
+    if points::is_of_files(&row.key.from.point) {
+        return vec![plain("operation"), plain(place_of_files(row)), plain(name)];
+    }
     vec![plain(direction(row.key.role, &row.key.from.point)), plain(scene(row)), plain(name)]
 }
 
@@ -130,11 +143,13 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Stac
             of_role.extend(below.iter().cloned());
             *cpu.entry(of_role).or_default() += sample.ns * scale(sample) / operations;
             if let Some((row, side)) = row_of(&waterfall.rows, &profile.frames, sample) {
-                if side == Side::Own {
-                    worked_ns[row] += sample.ns * scale(sample) / operations;
+                for (row, part) in sharing(&waterfall.rows, row) {
+                    if side == Side::Own {
+                        worked_ns[row] += sample.ns * scale(sample) * part / operations;
+                    }
+                    let side = if side == Side::Own { &mut own } else { &mut wakers };
+                    *side[row].entry(below.clone()).or_default() += sample.ns * part;
                 }
-                let side = if side == Side::Own { &mut own } else { &mut wakers };
-                *side[row].entry(below.clone()).or_default() += sample.ns;
             }
         }
     }

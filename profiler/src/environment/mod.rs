@@ -5,6 +5,7 @@ pub mod load;
 
 use std::fs;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use hooks::{hooks_in, hooks_of};
@@ -12,7 +13,7 @@ pub use hooks::{hooks_in, hooks_of};
 use crate::counts::Hooks;
 
 /// Facts about the machine. `None`: this machine does not say.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Environment {
     /// Release of the running kernel.
     pub kernel: String,

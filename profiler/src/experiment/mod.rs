@@ -12,5 +12,6 @@ pub mod records;
 pub mod schedule;
 pub mod store;
 
+pub(crate) use client::understand_benchmark;
 pub use lab::Lab;
 pub use plan::{Placement, Plan};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -36,7 +37,7 @@ pub const LARGER_STAGE: f64 = 0.05;
 pub const ROUNDS_FOR_VERDICTS: usize = 8;
 
 /// On which CPUs client and server run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Placement {
     /// Both on one CPU: small mechanisms resolve.

@@ -10,8 +10,9 @@ use super::{
     store::Store,
 };
 use crate::{
+    analysis::waterfall::LOSSES,
     configuration::Configuration,
-    counts::Repetition,
+    counts::{PhaseKind, Repetition},
     error::{Error, Result},
     interrupt,
     profile::Profile,
@@ -48,6 +49,7 @@ pub fn run(
     goes_on: &mut dyn FnMut(&Path) -> Result<bool>,
 ) -> Option<Error> {
     let count = plan.configurations.len();
+    let mut last = String::new();
     let bar = progress_bar(u64::from(plan.rounds) * count as u64);
     let failed = |error: Error| {
         bar.finish_and_clear();
@@ -63,10 +65,11 @@ pub fn run(
         }
         for (position, index) in (0u32..).zip(order) {
             let configuration = &plan.configurations[index];
-            bar.set_message(format!("round {} of {}: {configuration}", round + 1, plan.rounds.max(round + 1)));
+            bar.set_message(format!("round {} of {}: {configuration}{last}", round + 1, plan.rounds.max(round + 1)));
             let saved =
                 interrupt::check().and_then(|()| repeater.repeat(configuration, round, position)).and_then(|brought| {
                     log::debug!("step: saving");
+                    last = format!("; before, {}", said(&brought.repetition));
                     store.save(&brought)
                 });
             if let Err(error) = saved {
@@ -77,6 +80,17 @@ pub fn run(
     }
     bar.finish_and_clear();
     None
+}
+
+/// What the last repetition was like, for whoever looks on: its throughput without probes, and what the probes lost.
+fn said(repetition: &Repetition) -> String {
+    let detached = repetition.phases.iter().filter(|phase| phase.kind == PhaseKind::Detached);
+    let (operations, ns) =
+        detached.fold((0, 0), |(operations, ns), phase| (operations + phase.client.operations, ns + phase.length_ns));
+    let counts = repetition.phases.iter().filter_map(|phase| phase.probes.as_ref());
+    let lost: u64 = counts.map(|probes| LOSSES.iter().map(|cause| probes.counter(*cause)).sum::<u64>()).sum();
+    let per_s = operations as f64 / (ns as f64 / 1e9).max(1e-9);
+    format!("{}: {per_s:.0} operations/s, {lost} lost", repetition.configuration)
 }
 
 /// A bar on standard error; hidden when that is no terminal.

@@ -58,6 +58,12 @@ pub struct Header {
     /// Half width of the layers' shares until which samples were to be taken.
     #[serde(default)]
     pub samples_until: Option<f64>,
+    /// Half width of mean latencies, as a share, until which rounds were to go on.
+    #[serde(default)]
+    pub until_precision: Option<f64>,
+    /// Difference, as a share of the baseline's latency, that does not matter to who asked.
+    #[serde(default)]
+    pub equivalent_within: Option<f64>,
     /// The machine.
     pub environment: Environment,
 }
@@ -246,7 +252,10 @@ impl Header {
         let positive = |value: f64| value > 0.0;
         if !positive(self.residual_limit)
             || !positive(self.duration_s)
-            || self.samples_until.is_some_and(|share| !positive(share))
+            || [self.samples_until, self.until_precision, self.equivalent_within]
+                .iter()
+                .flatten()
+                .any(|share| !positive(*share))
         {
             return Err("a limit or duration is not above 0".to_owned());
         }

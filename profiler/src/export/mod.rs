@@ -1,6 +1,8 @@
 //! A run's result, requests and stacks in the forms that other tools read.
 
+mod firefox;
 mod perfetto;
+pub mod pprof;
 mod speedscope;
 mod text;
 
@@ -28,6 +30,10 @@ pub enum Format {
     Folded,
     /// Stacks: speedscope's own file format.
     Speedscope,
+    /// Stacks: the format of pprof, packed by gzip.
+    Pprof,
+    /// Stacks: the Firefox Profiler's processed profile.
+    Firefox,
     /// Single requests, one track a holder: the Trace Event Format, which Perfetto reads.
     Perfetto,
 }
@@ -56,7 +62,7 @@ pub fn export(
     kind: Kind,
     requests: usize,
     records: &dyn Fn(&str) -> Result<Vec<Record>>,
-) -> Result<String> {
+) -> Result<Vec<u8>> {
     let stacks = || {
         built.result.configurations.iter().zip(&built.stacks).map(|(configuration, stacks)| {
             let stacks = match kind {
@@ -68,13 +74,16 @@ pub fn export(
         })
     };
     match format {
-        Format::Csv => text::csv(&built.result),
-        Format::Markdown => Ok(text::markdown(&built.result)),
-        Format::Openmetrics => Ok(text::openmetrics(&built.result)),
+        Format::Csv => text::csv(&built.result).map(String::into_bytes),
+        Format::Markdown => Ok(text::markdown(&built.result).into_bytes()),
+        Format::Openmetrics => Ok(text::openmetrics(&built.result).into_bytes()),
         Format::Folded => {
-            Ok(stacks().flat_map(|(name, stacks)| flame::folded(name, stacks)).map(|line| line + "\n").collect())
+            let lines = stacks().flat_map(|(name, stacks)| flame::folded(name, stacks)).map(|line| line + "\n");
+            Ok(lines.collect::<String>().into_bytes())
         }
         Format::Speedscope => json(&speedscope::file(&built.result, stacks())),
+        Format::Pprof => pprof::file(&built.result, stacks()),
+        Format::Firefox => json(&firefox::file(&built.result, stacks())?),
         Format::Perfetto => {
             let mut all = Vec::new();
             for configuration in &built.result.configurations {
@@ -85,8 +94,8 @@ pub fn export(
     }
 }
 
-fn json(value: &serde_json::Value) -> Result<String> {
-    serde_json::to_string(value).map(|text| text + "\n").map_err(|error| no_form(&error))
+fn json(value: &serde_json::Value) -> Result<Vec<u8>> {
+    serde_json::to_string(value).map(|text| (text + "\n").into_bytes()).map_err(|error| no_form(&error))
 }
 
 fn no_form(error: &dyn std::fmt::Display) -> Error {

@@ -104,7 +104,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Built> {
                 continue;
             }
             let both = complete(&baseline.configuration) && complete(&candidate.configuration);
-            let compared = compare(baseline, candidate, both);
+            let compared = compare(baseline, candidate, both, header.equivalent_within);
             let layers = super::profiled::layer_deltas(of_baseline, of_candidate);
             comparisons.push(comparison(baseline, candidate, &compared, layers));
         }

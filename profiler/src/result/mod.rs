@@ -2,7 +2,9 @@
 
 mod build;
 mod details;
+pub mod precision;
 mod profiled;
+mod schema;
 mod sentence;
 mod shape;
 mod vcpus;
@@ -11,10 +13,12 @@ mod writeback;
 
 use std::{collections::BTreeMap, path::Path};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use build::{Built, Inputs, build};
 pub use details::{Details, RoundDetail};
+pub use schema::schema;
 pub use vcpus::{AccessResult, ExitResult, VcpuResult, VcpuTimes};
 pub use warnings::Warning;
 pub use writeback::WriteBackResult;
@@ -30,7 +34,7 @@ use crate::{
 };
 
 /// A run's result: everything shown anywhere is computed from it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunResult {
     /// See [`store::SCHEMA_VERSION`].
     pub schema_version: u32,
@@ -63,7 +67,7 @@ pub struct RunResult {
 }
 
 /// The workload.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkloadResult {
     /// Its name.
     pub name: String,
@@ -72,7 +76,7 @@ pub struct WorkloadResult {
 }
 
 /// Latencies as the client saw them, ns; with a rate, from the intended time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Latency {
     /// Mean over the rounds' means.
     pub mean_ns: f64,
@@ -91,7 +95,7 @@ pub struct Latency {
 }
 
 /// A configuration.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfigurationResult {
     /// Its name.
     pub name: String,
@@ -164,7 +168,7 @@ pub struct ConfigurationResult {
 }
 
 /// A row of the waterfall.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StageResult {
     /// Direction and points: the same in every configuration that has it.
     pub id: String,
@@ -198,7 +202,7 @@ pub struct StageResult {
 }
 
 /// A layer of a stage.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LayerResult {
     /// Its name.
     pub layer: String,
@@ -211,7 +215,7 @@ pub struct LayerResult {
 }
 
 /// CPU time of a layer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CpuLayerResult {
     /// `client`, `server`, or `softirq`: on whatever thread it ran.
     pub role: String,
@@ -224,7 +228,7 @@ pub struct CpuLayerResult {
 }
 
 /// CPU time of a role's threads in the sampled phases.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CpuTimeResult {
     /// Whose; `idle` and `foreign` are the rest of the CPUs with a timer.
     pub role: String,
@@ -240,7 +244,7 @@ pub struct CpuTimeResult {
 }
 
 /// Samples of a configuration.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SampleCounts {
     /// Samples a second on each CPU.
     pub rate_hz: u32,
@@ -259,7 +263,7 @@ pub struct SampleCounts {
 }
 
 /// A function that no rule of the layers matches, nor any of its callers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UnmatchedResult {
     /// Its name.
     pub function: String,
@@ -270,7 +274,7 @@ pub struct UnmatchedResult {
 }
 
 /// A system call of a role.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SyscallResult {
     /// `client` or `server`.
     pub role: Role,
@@ -287,7 +291,7 @@ pub struct SyscallResult {
 }
 
 /// A part of a stage.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PartResult {
     /// Where it begins.
     pub from: Place,
@@ -304,7 +308,7 @@ pub struct PartResult {
 }
 
 /// A row of the slowest requests' waterfall.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TailStage {
     /// As in [`StageResult`].
     pub id: String,
@@ -319,7 +323,7 @@ pub struct TailStage {
 }
 
 /// Records of single requests.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RecordCounts {
     /// Begun.
     pub started: u64,
@@ -334,7 +338,7 @@ pub struct RecordCounts {
 }
 
 /// Tokens.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Losses {
     /// Requests that started inside a phase.
     pub followed: u64,
@@ -347,7 +351,7 @@ pub struct Losses {
 }
 
 /// One configuration against another.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ComparisonResult {
     /// Name of the baseline.
     pub baseline: String,
@@ -361,12 +365,12 @@ pub struct ComparisonResult {
     pub latency_delta_ns: f64,
     /// Its 95 % interval.
     pub ci95_ns: Option<[f64; 2]>,
-    /// With the verdict `not_told`: how equal the two are, % of the baseline's latency, by the interval's far end.
+    /// With the verdicts `not_told` and `equivalent`: how equal the two are, % of the baseline's latency, by the interval's far end.
     pub equal_within_percent: Option<f64>,
     /// The smallest difference of latencies that as many rounds find four times in five, ns.
     #[serde(default)]
     pub detectable_ns: Option<f64>,
-    /// `slower`, `faster`, `not_told`, `within_probe_effect`, `too_few_rounds` or `incomplete`.
+    /// `slower`, `faster`, `not_told`, `equivalent`, `within_probe_effect`, `too_few_rounds` or `incomplete`.
     pub verdict: String,
     /// Difference of the traced mean latencies, ns.
     pub traced_delta_ns: f64,
@@ -393,7 +397,7 @@ pub struct ComparisonResult {
 }
 
 /// A layer's change.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LayerDelta {
     /// Its name.
     pub layer: String,
@@ -406,7 +410,7 @@ pub struct LayerDelta {
 }
 
 /// A row of a comparison.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StageDelta {
     /// As in [`StageResult`].
     pub id: String,

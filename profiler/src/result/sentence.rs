@@ -54,6 +54,16 @@ pub fn of(
                 micros(high)
             )
         }
+        Verdict::Equivalent => {
+            let [low, high] = delta.ci95.unwrap_or_default();
+            format!(
+                "{candidate} is equivalent to {baseline} within {:.1} %, less than what was said to matter: the difference lies between {} and \
+                 {} µs",
+                compared.equal_within_percent.unwrap_or_default(),
+                micros(low),
+                micros(high)
+            )
+        }
         Verdict::WithinProbeEffect => format!(
             "{candidate} {verb} {size}{spread} over {baseline}, no more than the probes' effects differ ({} µs): no verdict",
             micros(compared.probe_effect.mean)

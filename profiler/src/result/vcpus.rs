@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use profiler_common::Counter;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
 };
 
 /// Time of a virtual processor by what it did, ns per operation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VcpuTimes {
     /// In the guest.
     pub guest_ns_per_op: f64,
@@ -60,7 +61,7 @@ impl VcpuTimes {
 }
 
 /// What a virtual processor did. The six states sum to the time of the phases.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VcpuResult {
     /// Its number.
     pub vcpu: u8,
@@ -76,7 +77,7 @@ pub struct VcpuResult {
 }
 
 /// Exits of a virtual processor for one reason.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExitResult {
     /// The virtual processor's number.
     pub vcpu: u8,
@@ -115,7 +116,7 @@ pub struct ExitResult {
 }
 
 /// Accesses of a virtual processor that its machine's process handled.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AccessResult {
     /// The virtual processor's number.
     pub vcpu: u8,

@@ -1,8 +1,9 @@
 //! What harms or limits a result, by name and with a remedy.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigurationResult, StageResult, shape};
+use super::{ConfigurationResult, StageResult, precision, shape};
 use crate::{
     agent::wire::HOSTS,
     analysis::{statistics::samples_needed, tail::FEWEST_RECORDS},
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// A warning.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Warning {
     /// Its name, stable.
     pub name: String,
@@ -30,6 +31,25 @@ pub(super) fn warning(name: &str, text: impl Into<String>, remedy: &str) -> Warn
     Warning { name: name.to_owned(), text: text.into(), remedy: remedy.to_owned() }
 }
 
+/// Whose latency is known less well than was wished for, and the rounds that it would take.
+fn too_few_rounds(configuration: &ConfigurationResult, wished: f64, found: &mut Vec<Warning>) {
+    let text = match precision::precision(configuration) {
+        Some(known) if known <= wished => return,
+        Some(known) => format!(
+            "the mean latency of {} is known to ± {:.1} %, not to {:.1} %: that takes some {} rounds",
+            configuration.name,
+            100.0 * known,
+            100.0 * wished,
+            precision::rounds_needed(configuration.rounds, known, wished)
+        ),
+        None => format!(
+            "how well the mean latency of {} is known, {} rounds do not say",
+            configuration.name, configuration.rounds
+        ),
+    };
+    found.push(warning("precision-not-reached", text, "a larger --budget"));
+}
+
 /// All warnings of a run.
 pub fn of(header: &Header, configurations: &[ConfigurationResult], repetitions: &[Repetition]) -> Vec<Warning> {
     let mut found = Vec::new();
@@ -41,6 +61,9 @@ pub fn of(header: &Header, configurations: &[ConfigurationResult], repetitions: 
     configurations.iter().for_each(|configuration| profile(configuration, &mut found));
     if let Some(until) = header.samples_until {
         configurations.iter().for_each(|configuration| too_few_samples(configuration, until, &mut found));
+    }
+    if let Some(wished) = header.until_precision {
+        configurations.iter().for_each(|configuration| too_few_rounds(configuration, wished, &mut found));
     }
     if repetitions.iter().flat_map(|repetition| &repetition.phases).any(|phase| phase.client.whole_run) {
         found.push(warning(

@@ -1,12 +1,13 @@
 //! What operations left in the page cache, and threads of the kernel's wrote back.
 
 use profiler_common::Counter;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{analysis::statistics::estimate_one, counts::Repetition};
 
 /// Write-back of what the operations of a configuration left in the page cache, in all phases with probes: beside their latency.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WriteBackResult {
     /// bios per operation.
     pub bios_per_op: f64,
@@ -21,8 +22,12 @@ pub struct WriteBackResult {
 /// Of a configuration's repetitions; `None`: nothing was written back meanwhile.
 pub(super) fn write_back(repetitions: &[&Repetition]) -> Option<WriteBackResult> {
     let of_phases = |repetition: &Repetition, counter: Counter| -> f64 {
-        repetition.phases.iter().filter_map(|phase| phase.probes.as_ref()).map(|probes| probes.counter(counter)).sum::<u64>()
-            as f64
+        repetition
+            .phases
+            .iter()
+            .filter_map(|phase| phase.probes.as_ref())
+            .map(|probes| probes.counter(counter))
+            .sum::<u64>() as f64
     };
     let sum = |counter| repetitions.iter().map(|repetition| of_phases(repetition, counter)).sum::<f64>();
     let operations = sum(Counter::Completed);

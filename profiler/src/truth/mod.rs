@@ -182,6 +182,8 @@ fn request(configurations: &str, placement: Placement, folder: PathBuf, options:
         seed: 1,
         sample_rate_hz: 0,
         samples_until: None,
+        until_precision: None,
+        equivalent_within: None,
         probes: probes::Options::default(),
         machines: Machines::default(),
     }

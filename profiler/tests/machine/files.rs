@@ -476,7 +476,8 @@ fn what_a_limit_below_a_loop_device_costs_is_its_devices() {
         let stage = found.stages.iter().find(|stage| is(&stage.from, from) && is(&stage.to, to));
         stage.map(|stage| (stage.count_per_op, stage.ns_per_op)).unwrap_or_default()
     };
-    let way = [("bio", true), ("issue", true), ("bio", false), ("issue", false), ("complete", false), ("complete", true)];
+    let way =
+        [("bio", true), ("issue", true), ("bio", false), ("issue", false), ("complete", false), ("complete", true)];
     for found in [base, limited] {
         for step in way.windows(2) {
             let (count, _) = row(found, step[0], step[1]);

@@ -71,7 +71,8 @@ fn losses_withhold_the_verdict() {
     if !has(Feature::Probes) || !has(Feature::Docker) {
         return;
     }
-    let losing = |result: &RunResult| result.configurations.iter().all(|found| found.losses.lost["packet_table_full"] > 0);
+    let losing =
+        |result: &RunResult| result.configurations.iter().all(|found| found.losses.lost["packet_table_full"] > 0);
     let result = ["packets=2048", "packets=1024", "packets=256"]
         .iter()
         .map(|table| starved(&[table], &["--in", "native,docker:net=host", "--set", "connections=16"]))

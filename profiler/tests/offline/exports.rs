@@ -1,13 +1,20 @@
 //! The page, and the forms for other tools, of recorded runs: each is read as its own readers would.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Read,
+    path::Path,
+};
 
+use prost::Message;
 use serde_json::Value;
 
 use super::golden::{copied, recorded};
+use super::schema::faults;
 use crate::common::{full, text, virtax};
 use profiler::{
-    export::{Format, Kind},
+    export::{Format, Kind, pprof::Profile},
     render::{
         html,
         terminal::{self, Look},
@@ -17,7 +24,7 @@ use profiler::{
 };
 
 fn exported(folder: &str, format: Format, kind: Kind) -> String {
-    run::export(&copied(folder).path(), format, kind, 20).unwrap()
+    String::from_utf8(run::export(&copied(folder).path(), format, kind, 20).unwrap()).unwrap()
 }
 
 fn result() -> RunResult {
@@ -214,6 +221,96 @@ fn stacks_for_speedscope_are_those_of_the_pictures() {
             sum += weights;
         }
         assert!((sum / width(kind) - 1.0).abs() < 0.01, "{sum}");
+    }
+}
+
+/// By pprof's own rules (`profile.proto`): the first text is empty, every number is of something that is there, and values are of the types.
+#[test]
+fn stacks_for_pprof_are_those_of_the_pictures() {
+    for kind in [Kind::Latency, Kind::Cpu, Kind::OffCpu] {
+        let packed = run::export(&copied("run").path(), Format::Pprof, kind, 20).unwrap();
+        let mut bytes = Vec::new();
+        flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut bytes).unwrap();
+        let profile = Profile::decode(bytes.as_slice()).unwrap();
+        let text = |number: i64| profile.string_table[usize::try_from(number).unwrap()].as_str();
+        assert_eq!(text(0), "");
+        let types: Vec<_> = profile.sample_type.iter().map(|value| (text(value.r#type), text(value.unit))).collect();
+        assert_eq!(types, [("time", "nanoseconds")]);
+        let functions: BTreeMap<u64, &str> =
+            profile.function.iter().map(|function| (function.id, text(function.name))).collect();
+        let frames: BTreeMap<u64, &str> =
+            profile.location.iter().map(|location| (location.id, functions[&location.line[0].function_id])).collect();
+        assert!(frames.len() == profile.location.len() && !frames.contains_key(&0));
+        let mut lines = BTreeSet::new();
+        let mut sum = 0;
+        for sample in &profile.sample {
+            let [label] = &sample.label[..] else { panic!("{sample:?}") };
+            assert_eq!((text(label.key), sample.value.len()), ("configuration", 1));
+            let stack: Vec<&str> = sample.location_id.iter().rev().map(|id| frames[id]).collect();
+            lines.insert(format!("{};{}", text(label.str), stack.join(";")));
+            sum += sample.value[0];
+        }
+        assert!((sum as f64 / width(kind) - 1.0).abs() < 0.02, "{sum}");
+        // The same stacks, the innermost frame last there and first here.
+        let folded = exported("run", Format::Folded, kind);
+        let wide = folded.lines().filter(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap() >= 2.0);
+        let found = wide.clone().filter(|line| lines.contains(line.rsplit_once(' ').unwrap().0)).count();
+        assert!(found as f64 > 0.9 * wide.count() as f64, "{found}");
+    }
+}
+
+/// By the Firefox Profiler's processed format: tables as long as they say, whose numbers are of rows that are there.
+#[test]
+fn stacks_for_firefox_are_those_of_the_pictures() {
+    for kind in [Kind::Latency, Kind::Cpu, Kind::OffCpu] {
+        let file: Value = serde_json::from_str(&exported("run", Format::Firefox, kind)).unwrap();
+        assert!(file["meta"]["preprocessedProfileVersion"].as_u64().unwrap() > 40, "{}", file["meta"]);
+        let threads = file["threads"].as_array().unwrap();
+        assert_eq!(threads.len(), result().configurations.len());
+        let mut sum = 0.0;
+        for thread in threads {
+            let lengths =
+                ["samples", "stackTable", "frameTable", "funcTable"].map(|name| thread[name]["length"].as_u64());
+            let [samples, stacks, frames, functions] = lengths.map(Option::unwrap);
+            let below = |values: &Value, most: u64| {
+                values
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .filter(|value| !value.is_null())
+                    .all(|value| value.as_u64().unwrap() < most)
+            };
+            assert!(samples > 0 && below(&thread["samples"]["stack"], stacks));
+            assert!(below(&thread["stackTable"]["frame"], frames) && below(&thread["stackTable"]["prefix"], stacks));
+            assert!(below(&thread["frameTable"]["func"], functions));
+            let weights = thread["samples"]["weight"].as_array().unwrap();
+            assert_eq!(weights.len() as u64, samples);
+            sum += weights.iter().map(|weight| weight.as_f64().unwrap()).sum::<f64>();
+        }
+        assert!((sum / width(kind) - 1.0).abs() < 0.02, "{sum}");
+    }
+}
+
+/// What is published is what the types say, and results keep to it; what is broken does not.
+#[test]
+fn results_keep_to_the_published_schema() {
+    let printed = virtax().arg("schema").output().unwrap();
+    let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/result.schema.json");
+    let known = fs::read_to_string(&published).unwrap_or_default();
+    assert_eq!(known, text(&printed.stdout), "virtax schema > docs/result.schema.json");
+    let schema: Value = serde_json::from_str(&known).unwrap();
+    for folder in ["run", "run-file"] {
+        let result = serde_json::to_value(run::compute(&copied(folder).path()).unwrap()).unwrap();
+        let found = faults(&schema, &result);
+        assert!(found.is_empty(), "{found:#?}");
+        for (name, broken) in [("configurations", Value::Null), ("run_id", 7.into()), ("rounds", (-1).into())] {
+            let mut other = result.clone();
+            other[name] = broken;
+            assert!(!faults(&schema, &other).is_empty(), "{name}");
+        }
+        let mut lacking = result.clone();
+        lacking.as_object_mut().unwrap().remove("baseline");
+        assert!(!faults(&schema, &lacking).is_empty());
     }
 }
 

@@ -167,13 +167,29 @@ fn an_interrupted_run_reports_what_it_has() {
     assert!(result.comparisons.iter().all(|comparison| comparison.verdict == "too_few_rounds"));
 }
 
+/// A precision that was wished for and not reached is said, with what it would take.
+#[test]
+fn a_wish_that_was_not_reached_is_said() {
+    let wishing = recorded();
+    replace_in(&wishing.path().join("run.json"), "\"seed\":", "\"until_precision\": 0.01, \"seed\":");
+    let result = run::compute(&wishing.path()).unwrap();
+    let said: Vec<_> = result.warnings.iter().filter(|warning| warning.name == "precision-not-reached").collect();
+    assert_eq!(said.len(), result.configurations.len());
+    assert!(
+        said.iter().all(|warning| warning.remedy.contains("--budget") && warning.text.contains("rounds")),
+        "{said:?}"
+    );
+    let none = run::compute(&recorded().path()).unwrap();
+    assert!(none.warnings.iter().all(|warning| warning.name != "precision-not-reached"));
+}
+
 #[test]
 fn newer_and_broken_files_are_refused() {
     let newer = recorded();
     replace_in(&newer.path().join("run.json"), "\"schema_version\": 2", "\"schema_version\": 3");
     let error = run::report(&newer.path()).unwrap_err();
     assert_eq!(error.exit_code(), 6);
-    assert!(error.to_string().contains("schema version is 3"), "{error}");
+    assert!(error.to_string().contains("schema version 3 is newer"), "{error}");
 
     let broken = recorded();
     replace_in(&broken.path().join("repetitions.jsonl"), "\"round\":0", "\"round\":\"zero\"");

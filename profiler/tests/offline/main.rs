@@ -6,5 +6,7 @@ mod command_line;
 mod common;
 mod exports;
 mod formats;
+mod fuzz;
 mod golden;
 mod recorded_paths;
+mod schema;

@@ -20,7 +20,7 @@ use crate::{
     cgroup::Cgroup,
     child::{self, ChildLease},
     configuration::Configuration,
-    engine::{DATA, Account, Bench, Server, image, last_lines, port_remedy, servers_account},
+    engine::{Account, Bench, DATA, Server, image, last_lines, port_remedy, servers_account},
     error::{Error, Result},
     injection::{Injection, Kind},
     interrupt,

@@ -275,6 +275,14 @@ pub fn check(wishes: &Wishes) -> Result<()> {
     }
 }
 
+/// Whether a text can be a user's part of a domain.
+///
+/// # Errors
+/// [`Error::Usage`] if what it holds cannot be used.
+pub fn understand_snippet(text: &str) -> Result<()> {
+    domain::parse_snippet(text).map(drop)
+}
+
 /// Reads a user's part of a domain.
 ///
 /// # Errors

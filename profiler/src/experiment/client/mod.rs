@@ -3,6 +3,8 @@
 mod own;
 mod redis_benchmark;
 
+pub use redis_benchmark::understand as understand_benchmark;
+
 use std::{net::SocketAddrV4, time::Duration};
 
 use workloads::protocol::PhaseReport;

@@ -230,6 +230,11 @@ struct Summary {
     histogram: hdrhistogram::Histogram<u64>,
 }
 
+/// Whether it is a summary.
+pub fn understand(text: &str) -> bool {
+    parse(text).is_some()
+}
+
 /// Reads the summary and the percentiles, whose counts are cumulative.
 fn parse(text: &str) -> Option<Summary> {
     let after = |name: &str| text.lines().find_map(|line| line.trim().strip_prefix(name).map(str::trim));
