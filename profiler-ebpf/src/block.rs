@@ -147,7 +147,14 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
         return None;
     }
     let disk = disk_under::<K>(bio)?;
-    let entry = Bio { address: bio, slot: operation.slot, number: operation.crossing, disk, epoch: control.epoch, ..Bio::default() };
+    let entry = Bio {
+        address: bio,
+        slot: operation.slot,
+        number: operation.crossing,
+        disk,
+        epoch: control.epoch,
+        ..Bio::default()
+    };
     if !bios::put(&entry) {
         count(Counter::BioTable);
         return Some(Counter::BioTable);

@@ -62,10 +62,13 @@ const TOKENS: &[&str] = &[
     "  ",
 ];
 
+/// What is done with an input.
+type Feed = dyn Fn(&[u8]);
+
 struct Target {
     name: &'static str,
     seeds: Vec<Vec<u8>>,
-    feed: Box<dyn Fn(&[u8])>,
+    feed: Box<Feed>,
 }
 
 fn target(name: &'static str, seeds: Vec<Vec<u8>>, feed: impl Fn(&[u8]) + 'static) -> Target {
