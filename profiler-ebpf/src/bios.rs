@@ -4,7 +4,7 @@
 use aya_ebpf::{macros::map, maps::Array};
 use profiler_common::SPREAD;
 
-use crate::{maps::MMAPABLE, slots::swap_if};
+use crate::{kernel::low, maps::MMAPABLE, slots::swap_if};
 
 /// bios under way that can be told apart: a power of two.
 const BIOS_MOST: u32 = 16384;
@@ -36,7 +36,7 @@ static BIOS: Array<Bio> = Array::with_max_entries(BIOS_MOST, MMAPABLE);
 
 #[inline(always)]
 fn first_place(address: u64) -> u32 {
-    ((address >> 6) as u32 ^ (address >> 32) as u32).wrapping_mul(SPREAD) >> 16
+    low(address).wrapping_mul(SPREAD) >> 16
 }
 
 #[inline(always)]

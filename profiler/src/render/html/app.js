@@ -232,6 +232,7 @@ function trust() {
     ["latency, mean", found => `${micros(found.latency.mean_ns)}${spread(found.latency.ci95_ns)} µs`],
     ["latency, median, 99 %", found => `${micros(found.latency.p50_ns)}, ${micros(found.latency.p99_ns)} µs`],
     ["operations per second", found => found.throughput_per_s.toFixed(0)],
+    ...(configurations.some(found => found.write_back) ? [["written back by the kernel, beside the latency", found => found.write_back ? `${found.write_back.bytes_per_op.toFixed(0)} bytes, ${found.write_back.device_ns_per_op.toFixed(0)} ns of the disk's, per operation` : "–"]] : []),
     ["complete", found => found.incomplete.length ? element("span", { class: "bad" }, "INCOMPLETE: " + found.incomplete.join("; ")) : element("span", { class: "good" }, "yes")],
   ];
   replace("trust-table", element("div", { class: "wide" }, element("table", { "aria-label": "quality" },
