@@ -8,6 +8,8 @@ use crate::{kernel::low, maps::MMAPABLE, slots::swap_if};
 
 /// bios under way that can be told apart: a power of two.
 const BIOS_MOST: u32 = 16384;
+/// In place of an address: one is being written.
+const BEING_FILLED: u64 = 1;
 /// Places looked at for one bio.
 const WAYS: u32 = 8;
 
@@ -76,8 +78,8 @@ fn find_further(address: u64) -> u32 {
 #[inline(always)]
 pub fn put(bio: &Bio) -> bool {
     let Some(first) = place(first_place(bio.address)) else { return false };
-    if first.address == bio.address || (first.address == 0 && claim(first, 0, bio.address)) {
-        *first = *bio;
+    if first.address == bio.address || (first.address == 0 && claim(first, 0)) {
+        fill(first, bio);
         return true;
     }
     put_further(bio)
@@ -88,25 +90,33 @@ pub fn put(bio: &Bio) -> bool {
 #[inline(never)]
 fn put_further(bio: &Bio) -> bool {
     if let Some(known) = find(bio.address) {
-        *known = *bio;
+        fill(known, bio);
         return true;
     }
     let first = first_place(bio.address);
     for way in 0..WAYS {
         let Some(found) = place(first + way) else { return false };
         let before = found.address;
-        if (before == 0 || found.epoch != bio.epoch) && claim(found, before, bio.address) {
-            *found = *bio;
+        let is_free = before == 0 || (before != BEING_FILLED && found.epoch != bio.epoch);
+        if is_free && claim(found, before) {
+            fill(found, bio);
             return true;
         }
     }
     false
 }
 
-/// Whether this CPU is the one that has the place from now on.
+/// Whether this CPU is the one that fills the place.
 #[inline(always)]
-fn claim(found: &mut Bio, before: u64, address: u64) -> bool {
-    swap_if(&mut found.address, before, address) == before
+fn claim(found: &mut Bio, before: u64) -> bool {
+    swap_if(&mut found.address, before, BEING_FILLED) == before
+}
+
+/// All of it, its address last: until then, nobody finds it, and nobody takes the place for an old one.
+#[inline(always)]
+fn fill(found: &mut Bio, bio: &Bio) {
+    *found = Bio { address: BEING_FILLED, ..*bio };
+    unsafe { core::ptr::write_volatile(&raw mut found.address, bio.address) };
 }
 
 /// Takes a bio out of the table.

@@ -98,8 +98,14 @@ pub fn settle<const D: bool>(control: Phase<D>, operation: &mut Socket) -> Resul
         pass(&control, &mut operation.token, at_disk(AT_ISSUE, disk), done.issued_ns)?;
         let below = &done.below;
         let is_within = below.queued_ns >= done.issued_ns && below.done_ns <= at_ns && below.done_ns != 0;
-        if is_within && operation_was_below(operation.slot) != 0 {
-            return Err(Counter::LostStageTable);
+        if is_within {
+            if operation_was_below(operation.slot) != 0 {
+                return Err(Counter::LostStageTable);
+            }
+            // That function found the operation by itself, and moved it on.
+            let mut moved = core::ptr::from_mut(operation);
+            unsafe { core::arch::asm!("{0} = {0}", inout(reg) moved) };
+            return pass(&control, unsafe { &mut (*moved).token }, at_disk(AT_COMPLETE, disk), at_ns);
         }
     }
     pass(&control, &mut operation.token, at_disk(AT_COMPLETE, disk), at_ns)
@@ -198,9 +204,10 @@ fn first_of<const D: bool>(control: Phase<D>, request: u64) -> Option<&'static B
 /// it is for the direct I/O of an iocb that lies within a request of the disk above.
 #[inline(always)]
 fn queued_below<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
-    if writeback::is_at_it() {
-        writeback::gives(control, K::load(bio, settings::bio_size()));
-        let entry = Bio { address: bio, epoch: control.epoch, above: WRITE_BACK, ..Bio::default() };
+    if writeback::is_at_it(control) {
+        // In place of the number of its operation, of which it is none's.
+        let number = K::load(bio, settings::bio_size());
+        let entry = Bio { address: bio, number, epoch: control.epoch, above: WRITE_BACK, ..Bio::default() };
         if !bios::put(&entry) {
             count(Counter::BioTable);
         }
@@ -244,7 +251,8 @@ pub fn split<const D: bool>(control: Phase<D>, front: u64) -> Fault {
     let rest: u64 = read(front, settings::bio_private());
     let entry = Bio { address: front, ..*bios::find(rest)? };
     if entry.above != 0 {
-        bios::put(&entry);
+        // Its bytes are the whole one's.
+        bios::put(&Bio { number: if entry.above == WRITE_BACK { 0 } else { entry.number }, ..entry });
         return None;
     }
     let operation = socket_in(entry.slot)?;
@@ -355,7 +363,9 @@ pub fn bio_done<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault 
 fn complete<const D: bool>(control: Phase<D>, bio: u64, status: u8, at_ns: u64, request: u64) {
     if let Some(entry) = bios::take(bio) {
         if entry.above == WRITE_BACK {
-            writeback::done(control, entry.issued_ns, at_ns);
+            if entry.epoch == control.epoch {
+                writeback::done(control, entry.number, entry.issued_ns, at_ns);
+            }
         } else if entry.above != 0 {
             done_below(&entry, at_ns);
         } else {

@@ -114,8 +114,8 @@ tracepoints! {
     requeue_typed, requeue_raw: "block_rq_requeue" => |ctx, control, K| block::requeued(control, ctx.arg(0));
     complete_typed, complete_raw | complete_plain_typed, complete_plain_raw: "block_rq_complete"
         => |ctx, control, K| block::request_done(control, ctx.arg(0), ctx.arg(1), ctx.arg(2));
-    dirty_typed, dirty_raw: "writeback_dirty_folio" => |ctx, control, K| writeback::dirtied(control, ctx.arg(1));
-    flush_typed, flush_raw: "writeback_single_inode_start" => |ctx, _control, K| writeback::begins(ctx.arg(0));
+    dirty_typed, dirty_raw: "writeback_dirty_folio" => |ctx, _control, K| writeback::dirtied(ctx.arg(1));
+    flush_typed, flush_raw: "writeback_single_inode_start" => |ctx, control, K| writeback::begins(control, ctx.arg(0));
     flush_end_typed, flush_end_raw: "writeback_single_inode" => |_ctx, _control, K| writeback::ends();
     bio_done_typed, bio_done_raw | bio_done_plain_typed, bio_done_plain_raw: "block_bio_complete"
         => |ctx, control, K| block::bio_done::<K, _>(control, ctx.arg(1));

@@ -90,6 +90,10 @@ settings! {
     LOOP_IOCB => loop_iocb;
     /// Offset of `iomap_dio.iocb`; [`NO_FIELD`]: there is none.
     DIO_IOCB => dio_iocb;
+    /// Offset of `inode.i_ino`.
+    INODE_NUMBER => inode_number;
+    /// Offset of `inode.i_mode`.
+    INODE_MODE => inode_mode;
     /// Offset of `address_space.host`; [`NO_FIELD`]: there is none.
     MAPPING_HOST => mapping_host;
     /// Offset of `request.bio`.

@@ -21,62 +21,73 @@ const FILES_MOST: u32 = 4096;
 /// Threads that write back at once.
 const FLUSHERS_MOST: u32 = 256;
 
-/// By the addresses of their inodes.
+/// By the addresses of their inodes: their numbers, since an address is used again.
 #[map]
-static FILES: LruHashMap<u64, u32> = LruHashMap::with_max_entries(FILES_MOST, 0);
-/// Which of them a thread is at.
+static FILES: LruHashMap<u64, u64> = LruHashMap::with_max_entries(FILES_MOST, 0);
+/// Threads that are at one of them, and the phase in which they began: an end between phases is not seen.
 #[map]
-static FLUSHERS: HashMap<u32, u64> = HashMap::with_max_entries(FLUSHERS_MOST, 0);
+static FLUSHERS: HashMap<u32, u32> = HashMap::with_max_entries(FLUSHERS_MOST, 0);
+
+/// What kind of file an inode is (`S_IFMT`), and a disk itself, whose pages are everybody's.
+const KIND: u16 = 0o170_000;
+const DISK: u16 = 0o060_000;
+
+fn current() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}
 
 /// `writeback:writeback_dirty_folio`, by an operation: the page is its file's.
 #[inline(always)]
-pub fn dirtied(control: Phase<true>, mapping: u64) -> Fault {
+pub fn dirtied(mapping: u64) -> Fault {
     // The verifier knows that the kernel gives none at times.
     if mapping == 0 || settings::mapping_host() == NO_FIELD {
         return None;
     }
     maker()?;
     let inode: u64 = read(mapping, settings::mapping_host());
-    if unsafe { FILES.get(&inode) }.is_none() {
-        let _ = FILES.insert(&inode, &control.epoch, 0);
+    let number: u64 = read(inode, settings::inode_number());
+    let kind: u16 = read(inode, settings::inode_mode());
+    if kind & KIND != DISK && unsafe { FILES.get(&inode) }.is_none_or(|known| *known != number) {
+        let _ = FILES.insert(&inode, &number, 0);
     }
     None
 }
 
 /// `writeback:writeback_single_inode_start`: from now on, the thread writes this file's pages.
 #[inline(always)]
-pub fn begins(inode: u64) -> Fault {
-    if unsafe { FILES.get(&inode) }.is_some() {
-        let _ = FLUSHERS.insert(&(bpf_get_current_pid_tgid() as u32), &inode, 0);
+pub fn begins(control: Phase<true>, inode: u64) -> Fault {
+    let number: u64 = read(inode, settings::inode_number());
+    if unsafe { FILES.get(&inode) }.is_some_and(|known| *known == number) {
+        let _ = FLUSHERS.insert(&current(), &control.epoch, 0);
+        None
+    } else {
+        ends()
     }
-    None
 }
 
 /// `writeback:writeback_single_inode`: it has done what it wanted.
 #[inline(always)]
 pub fn ends() -> Fault {
-    let _ = FLUSHERS.remove(&(bpf_get_current_pid_tgid() as u32));
+    let _ = FLUSHERS.remove(&current());
     None
 }
 
 /// Whether the current thread, which makes no operations, writes back what they wrote.
 #[inline(always)]
-pub fn is_at_it() -> bool {
-    unsafe { FLUSHERS.get(&(bpf_get_current_pid_tgid() as u32)) }.is_some()
+pub fn is_at_it<const D: bool>(control: Phase<D>) -> bool {
+    unsafe { FLUSHERS.get(&current()) }.is_some_and(|epoch| *epoch == control.epoch)
 }
 
-/// A bio of so many bytes is given to the block layer.
+/// A bio of so many bytes is done, which was with its disk since then. Of devices that pass their bios on to others, only those of the
+/// disk below are ever issued.
 #[inline(always)]
-pub fn gives<const D: bool>(control: Phase<D>, bytes: u32) {
-    let at_ns = now();
-    add_inside(&control, at_ns, Counter::WriteBacks, 1);
-    add_inside(&control, at_ns, Counter::WriteBackBytes, u64::from(bytes));
-}
-
-/// It was with its disk for so long.
-#[inline(always)]
-pub fn done<const D: bool>(control: Phase<D>, issued_ns: u64, at_ns: u64) {
-    if issued_ns != 0 && at_ns > issued_ns {
-        add_inside(&control, at_ns, Counter::WriteBackNs, at_ns - issued_ns);
+pub fn done<const D: bool>(control: Phase<D>, bytes: u32, issued_ns: u64, at_ns: u64) {
+    if issued_ns == 0 || at_ns <= issued_ns {
+        return;
     }
+    if bytes != 0 {
+        add_inside(&control, at_ns, Counter::WriteBacks, 1);
+        add_inside(&control, at_ns, Counter::WriteBackBytes, u64::from(bytes));
+    }
+    add_inside(&control, at_ns, Counter::WriteBackNs, at_ns - issued_ns);
 }

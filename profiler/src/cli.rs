@@ -331,7 +331,9 @@ pub struct BenchOptions {
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.trim_end_matches('s').parse::<f64>().ok();
-    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    // A century: more, and points in time would be none.
+    let sane = seconds.filter(|seconds| *seconds < 3.2e9);
+    let duration = sane.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     duration.ok_or_else(|| "not a number of seconds, such as 1.5".to_owned())
 }
 

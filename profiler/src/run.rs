@@ -264,9 +264,9 @@ fn command(request: &Request, plan: &Plan, names: &[String]) -> String {
 /// # Errors
 /// If nothing could be measured.
 pub fn run(request: &Request, plan: &Plan) -> Result<Outcome> {
-    let deadline = request.until_precision.map(|(share, budget)| (share, Instant::now() + budget));
-    run_until(request, plan, &mut |folder| match deadline {
-        Some((share, deadline)) if Instant::now() < deadline => {
+    let began = Instant::now();
+    run_until(request, plan, &mut |folder| match request.until_precision {
+        Some((share, budget)) if began.elapsed() < budget => {
             compute(folder).map(|so_far| !precision::is_reached(&so_far, share))
         }
         _ => Ok(false),
@@ -329,6 +329,10 @@ fn check_needs(plan: &Plan) -> Result<()> {
     let has = |name: &str, value: &str| plan.configurations.iter().any(|found| found.key(name) == value);
     if plan.workload.is_of_files() && (has("blk", "virtio") || has("blk", "nvme") || has("fs", "loop")) {
         pack::find_tool("mkfs.ext4", "e2fsprogs")?;
+    }
+    if has("fs", "loop") {
+        // Where loop devices are a module, the kernel loads it now: its types are read before the first is attached.
+        let _ = std::fs::File::open("/dev/loop-control");
     }
     if has("image", "qcow2") {
         pack::find_tool("qemu-img", "qemu-utils")?;

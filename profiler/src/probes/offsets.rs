@@ -7,6 +7,8 @@ use btf_rs::{Btf, Type};
 use crate::error::{Error, Result};
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
+/// Of the module, where loop devices are one, and it is loaded.
+const LOOP_BTF: &str = "/sys/kernel/btf/loop";
 
 /// The probes' settings: the symbol in their object, the structure, and the path of the field in it.
 const FIELDS: &[(&str, &str, &str)] = &[
@@ -35,6 +37,8 @@ const FIELDS: &[(&str, &str, &str)] = &[
     ("DISK_MAJOR", "gendisk", "major"),
     ("DISK_MINOR", "gendisk", "first_minor"),
     ("REQUEST_BIO", "request", "bio"),
+    ("INODE_NUMBER", "inode", "i_ino"),
+    ("INODE_MODE", "inode", "i_mode"),
     ("TASK_PID", "task_struct", "pid"),
     ("TASK_TGID", "task_struct", "tgid"),
     ("TASK_STATE", "task_struct", "__state"),
@@ -90,10 +94,7 @@ impl Offsets {
                 })?;
                 Ok((*symbol, offset))
             })
-            .chain(std::iter::once(Ok((
-                "LOOP_IOCB",
-                behind_request(&btf, "loop_cmd", "iocb").unwrap_or(profiler_common::NO_FIELD),
-            ))))
+            .chain(std::iter::once(Ok(("LOOP_IOCB", loop_iocb(&btf).unwrap_or(profiler_common::NO_FIELD)))))
             .chain(OPTIONAL.iter().map(|(symbol, structure, field)| {
                 Ok((*symbol, offset(&btf, structure, field).unwrap_or(profiler_common::NO_FIELD)))
             }))
@@ -111,14 +112,26 @@ fn offset(btf: &Btf, structure: &str, path: &str) -> Option<u32> {
     btf.resolve_types_by_name(structure).ok()?.iter().find_map(|found| path_offset(btf, found, path))
 }
 
+/// How far behind a request a loop device has its iocb: as the kernel, or its module, says.
+fn loop_iocb(btf: &Btf) -> Option<u32> {
+    let (part, field) = ("loop_cmd", "iocb");
+    behind_request(
+        btf,
+        offset(btf, part, field).or_else(|| {
+            let module = Btf::from_split_bytes(&std::fs::read(LOOP_BTF).ok()?, btf).ok()?;
+            offset(&module, part, field)
+        })?,
+    )
+}
+
 /// How far behind the beginning of a request a field of its driver's own part lies, which follows it (`blk_mq_rq_to_pdu`).
-fn behind_request(btf: &Btf, part: &str, field: &str) -> Option<u32> {
+fn behind_request(btf: &Btf, offset: u32) -> Option<u32> {
     let requests = btf.resolve_types_by_name("request").ok()?;
     let size = requests.iter().find_map(|found| match found {
         Type::Struct(request) => Some(request.size() as u32),
         _ => None,
     })?;
-    Some(size + offset(btf, part, field)?)
+    Some(size + offset)
 }
 
 /// Follows `a.b.c` through named members.

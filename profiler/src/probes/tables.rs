@@ -259,8 +259,8 @@ impl Loaded {
         self.forget_stages()?;
         self.empty::<u32, u32>("ROLES")?;
         self.empty::<u64, [u64; 6]>("BELOW")?;
-        self.empty::<u64, u32>("FILES")?;
-        self.empty::<u32, u64>("FLUSHERS")?;
+        self.empty::<u64, u64>("FILES")?;
+        self.empty::<u32, u32>("FLUSHERS")?;
         while self.ring.next().is_some() {}
         while self.events.next().is_some() {}
         Ok(())

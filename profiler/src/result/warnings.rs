@@ -314,19 +314,19 @@ fn amount(
     repetitions: &[Repetition],
     found: &mut Vec<Warning>,
 ) {
-    if (header.rounds as usize) < ROUNDS_FOR_VERDICTS {
-        found.push(warning(
-            "few-rounds",
-            format!("{} rounds give no intervals and no verdicts", header.rounds),
-            "--rounds 10",
-        ));
+    // A run that goes on until something is known has more than were asked for.
+    let most = configurations.iter().map(|configuration| configuration.rounds).max().unwrap_or(0);
+    let rounds = most.max(header.rounds as usize);
+    if rounds < ROUNDS_FOR_VERDICTS {
+        let text = format!("{rounds} rounds give no intervals and no verdicts");
+        found.push(warning("few-rounds", text, "--rounds 10"));
     }
     for configuration in configurations {
         let saved = repetitions.iter().filter(|repetition| repetition.configuration == configuration.name).count();
-        if saved < header.rounds as usize {
+        if saved < rounds {
             found.push(warning(
                 "rounds-missing",
-                format!("{} has {} of {} rounds: the run ended early", configuration.name, saved, header.rounds),
+                format!("{} has {} of {} rounds: the run ended early", configuration.name, saved, rounds),
                 "run it again",
             ));
         }

@@ -242,8 +242,14 @@ fn change_root(root: &Root, own_pids: bool) -> Step<()> {
             let at = over.join("root");
             let (upper, work) = (over.join("upper"), over.join("work"));
             let first = first.as_ref().map(|first| format!("{}:", first.display())).unwrap_or_default();
-            let options =
-                format!("lowerdir={first}{},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+            // Each name of a file is to be copied for itself, and as a whole, whatever this kernel does by default.
+            let copies = if first.is_empty() { "" } else { ",index=off,metacopy=off" };
+            let options = format!(
+                "lowerdir={first}{},upperdir={},workdir={}{copies}",
+                lower.display(),
+                upper.display(),
+                work.display()
+            );
             let mounted = mount(Some("overlay"), &at, Some("overlay"), MsFlags::empty(), Some(options.as_str()));
             step("mount overlayfs (fs=overlay)", mounted)?;
             at
