@@ -207,7 +207,7 @@ fn check_vcpus(configuration: &ConfigurationResult) {
 fn check_holding(out: &Out) {
     let text = fs::read_to_string(out.path().join("repetitions.jsonl")).unwrap();
     let repetitions = text.lines().map(|line| serde_json::from_str::<Repetition>(line).unwrap());
-    let (mut holding_ns, mut machine_ns) = (0, 0);
+    let (mut holding_ns, mut machine_ns, mut unfinished_ns) = (0, 0, 0);
     for phase in repetitions.flat_map(|repetition| repetition.phases) {
         if phase.kind != PhaseKind::Detailed {
             continue;
@@ -217,10 +217,13 @@ fn check_holding(out: &Out) {
             holding_ns += held.map(|total| total.total_ns).sum::<u64>();
             let machine = probes.stages.iter().filter(|stage| stage.from.point == "taken" && !stage.part);
             machine_ns += machine.map(|stage| stage.total_ns).sum::<u64>();
+            // What the machine still holds at a phase's end is in no stage: milliseconds, where the emulated processor lost its CPU.
+            unfinished_ns += probes.unfinished_ns;
         }
     }
-    let apart = holding_ns as f64 / machine_ns as f64 - 1.0;
-    assert!(machine_ns > 0 && apart.abs() < 0.03, "{holding_ns} ns holding, {machine_ns} ns in the machine");
+    let (least, most) = (0.97 * machine_ns as f64, 1.03 * (machine_ns + unfinished_ns) as f64);
+    let words = format!("{holding_ns} ns holding, {machine_ns} ns in the machine, {unfinished_ns} ns unfinished");
+    assert!(machine_ns > 0 && (least..most).contains(&(holding_ns as f64)), "{words}");
 }
 
 /// ns per operation of a part of the time that the machine holds a request.

@@ -56,8 +56,8 @@ fn full_tables_of_tokens_are_losses_by_name() {
             .find(|found| found.losses.followed > 100 && found.losses.lost[cause] > 0);
         lost_by(&found.unwrap_or_else(|| panic!("no table of {table} was too small")), cause);
     };
-    too_small("packets", &[2048, 1024, 512, 256], "32", "packet_table_full");
-    too_small("sockets", &[8192, 4096, 2048], "32", "unknown_socket");
+    too_small("packets", &[1024, 512, 256], "32", "packet_table_full");
+    too_small("sockets", &[4096, 2048], "32", "unknown_socket");
     // Two devices are on the path, and at most one has a place.
     let found = one("devices=1", "1");
     lost_by(&found, "stage_table_full");
@@ -73,7 +73,7 @@ fn losses_withhold_the_verdict() {
     }
     let losing =
         |result: &RunResult| result.configurations.iter().all(|found| found.losses.lost["packet_table_full"] > 0);
-    let result = ["packets=2048", "packets=1024", "packets=256"]
+    let result = ["packets=1024", "packets=256"]
         .iter()
         .map(|table| starved(&[table], &["--in", "native,docker:net=host", "--set", "connections=16"]))
         .find(losing)
