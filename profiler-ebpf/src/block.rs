@@ -20,7 +20,7 @@ use crate::{
     bios::{self, Bio},
     file::{fail, is_asynchronous, is_under_way, of_current},
     kernel::{Kernel, read},
-    maps::{count, count_inside, disk, fetch_add, now, thread},
+    maps::{count, count_inside, disk, fetch_add, is_loop, now, thread},
     path::{Fault, tag_of},
     phase::{Phase, following},
     settings::{self, NO_FIELD},
@@ -229,7 +229,10 @@ fn queued_below<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault 
     }
     if unsafe { BELOW.get(&request) }.is_none_or(|below| below.for_ns != for_ns) {
         let below = Below { for_ns, queued_ns: now(), disk, ..Below::default() };
-        let _ = BELOW.insert(&request, &below, 0);
+        if BELOW.insert(&request, &below, 0).is_err() {
+            count(Counter::BioTable);
+            return Some(Counter::BioTable);
+        }
     }
     None
 }
@@ -397,7 +400,11 @@ fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64, 
         inserted_ns: entry.inserted_ns,
         issued_ns: entry.issued_ns,
         at_ns,
-        below: unsafe { BELOW.get(&request) }.copied().unwrap_or_default(),
+        below: if is_loop(entry.disk) {
+            unsafe { BELOW.get(&request) }.copied().unwrap_or_default()
+        } else {
+            Below::default()
+        },
     };
     if control.tags() {
         // What is done from now on, by whoever wakes the thread and by itself, is done after the disk's part. A thread that works

@@ -304,6 +304,14 @@ pub fn disk(address: u64) -> Option<u8> {
     None
 }
 
+/// Whether the disk of this index is a loop device, which has a disk below.
+#[inline(always)]
+pub fn is_loop(index: u32) -> bool {
+    /// `LOOP_MAJOR` (`include/uapi/linux/major.h`).
+    const MAJOR: u32 = 7;
+    DISK_TABLE.get_ptr(index & (DISKS - 1)).is_some_and(|disk| unsafe { (*disk).ifindex } >> 20 == MAJOR)
+}
+
 /// 1 + index of a port or page (`vcpu::PORT`); 0: there is no room for it.
 #[cold]
 #[inline(never)]

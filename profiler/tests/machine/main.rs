@@ -7,6 +7,7 @@ mod common;
 mod cross_checks;
 mod faults;
 mod files;
+mod files_below;
 mod fio;
 mod libvirt;
 mod losses;
