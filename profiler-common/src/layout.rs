@@ -9,6 +9,8 @@ pub const SERVER: u8 = 1;
 pub const PROXY_IN: u8 = 2;
 /// Role of a proxy's sockets to servers, and of responses that it has.
 pub const PROXY_OUT: u8 = 3;
+/// Of files, which have no proxy: role of the steps between a guest's operation on its disk and its machine's own.
+pub const BETWEEN: u8 = PROXY_IN;
 /// Role of threads that are virtual processors.
 pub const VCPU: u8 = 4;
 /// Role of a virtual machine's process: its main loop, and threads for its devices.
@@ -319,8 +321,10 @@ pub struct Thread {
     pub memory: u64,
     /// 1 + slot of the operation that was completed last while it was in the call; 0: none.
     pub reaped: u32,
-    /// Stops the compiler from inventing padding.
-    pub reserved: u32,
+    /// Of a virtual machine's thread: the one of it that woke it last; 0: another did.
+    pub woken_by: u32,
+    /// When that one had left its guest, if it is a virtual processor of KVM's, ns.
+    pub left_ns: u64,
     /// What it works on.
     pub tag: Tag,
     /// What virtual processor it is.
@@ -517,7 +521,7 @@ const _: () = assert!(size_of::<EventHead>() == 72);
 const _: () = assert!(size_of::<Event>() == 72 + 16 * FRAMES);
 const _: () = assert!(size_of::<Packet>() == 64);
 const _: () = assert!(size_of::<Connection>() == 64);
-const _: () = assert!(size_of::<Thread>() == 304);
+const _: () = assert!(size_of::<Thread>() == 312);
 const _: () = assert!(size_of::<Device>() == 40);
 const _: () = assert!(size_of::<Stage>() == 16 + 4 * BUCKETS);
 const _: () = assert!(size_of::<Seen>() == 16);

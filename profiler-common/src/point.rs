@@ -92,6 +92,16 @@ pub const ENTER: u8 = 164;
 /// It returns: `raw_syscalls:sys_exit`.
 pub const EXIT: u8 = 165;
 
+/// A thread of a virtual machine's is being woken for what its guest wants of a disk: `sched:sched_waking`. With those that follow, ends
+/// of parts of the time that a guest waits for its disk.
+pub const IO_WAKING: u8 = 166;
+/// It runs: `sched:sched_switch`.
+pub const IO_RUNNING: u8 = 167;
+/// One is being woken because an operation on the disk is done.
+pub const BACK_WAKING: u8 = 168;
+/// It runs.
+pub const BACK_RUNNING: u8 = 169;
+
 /// The first of the numbers that belong to disks.
 pub const DISK_BASE: u8 = 176;
 /// Disks that one repetition can tell apart; the probes count what exceeds them.

@@ -15,6 +15,7 @@ use crate::{
     block::settle,
     kernel::read,
     loss::give_up,
+    machine::{machine_begins, machine_ends},
     maps::{call_kind, count, count_inside, current, now, thread},
     path::{Fault, finish_request, follow_socket, tag_of},
     phase::{Phase, following},
@@ -38,6 +39,9 @@ const EVENT_IOCB: u64 = 8;
 /// The token is lost; the next operation in its place has a new one.
 #[inline(always)]
 pub fn fail<const D: bool>(control: Phase<D>, operation: &mut Socket, cause: Counter) -> Fault {
+    if control.splits() && operation.token.role == SERVER {
+        machine_ends(0, 0);
+    }
     let fault = give_up(&control, operation, cause);
     operation.token.record = 0;
     fault
@@ -237,6 +241,12 @@ fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64) -> Fa
         } else if operation.token.point != ENTER {
             operation.token.point = EXIT;
         }
+        if control.splits() {
+            machine_ends(0, 0);
+        }
+    }
+    if control.splits() && first.role == SERVER {
+        machine_begins(tid, at_ns);
     }
     operation.crossing = operation.crossing.wrapping_add(1);
     operation.bios = 0;
@@ -380,6 +390,9 @@ fn end<const D: bool>(control: Phase<D>, operation: &mut Socket, at_ns: u64) -> 
         return fail(control, operation, cause);
     }
     finish_request(control, operation, at_ns);
+    if control.splits() && operation.token.role == SERVER {
+        machine_ends(operation.reader, at_ns);
+    }
     if operation.token.record != 0 {
         commit_record(operation.token.record);
         operation.token.record = 0;

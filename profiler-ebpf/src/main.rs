@@ -12,6 +12,7 @@ mod boundary;
 mod file;
 mod kernel;
 mod loss;
+mod machine;
 mod maps;
 mod path;
 mod phase;

@@ -12,6 +12,7 @@ use profiler_common::{
 
 use crate::{
     kernel::{Kernel, read},
+    machine,
     maps::{add_shared, add_state, call_kind, count_inside, cpu, current, forget_role, now, role, set_role, thread},
     settings::{self, NO_FIELD},
     stacks,
@@ -137,6 +138,7 @@ pub fn waking(control: &Control, context: *mut c_void, tid: u32) -> Fault {
     let at_ns = now();
     thread.waking_ns = at_ns;
     vcpu::notifies(control, thread);
+    machine::wakes(control, thread, at_ns);
     // A thread on its way to sleep, woken before it is there, never leaves its run queue.
     if thread.epoch == control.epoch && thread.state == BLOCKED {
         turn_to(control, thread, WAKING, at_ns);
@@ -176,6 +178,7 @@ pub fn switched<K: Kernel>(control: &Control, context: *mut c_void, preempted: u
     }
     turn_to(control, thread, RUNNING, at_ns);
     vcpu::gets_cpu(control, thread, at_ns);
+    machine::runs(control, thread, at_ns);
     if thread.watched != 0 && control.mode == STACKS {
         thread.watched = 0;
         stacks::emit_head(&wait_event(control, thread, event::WAIT_END, at_ns));

@@ -12,6 +12,7 @@ use profiler_common::{
 };
 
 use crate::{
+    machine,
     maps::{current, held, now, place_of_guest},
     slots::swap_if,
     token::{Parts, spend_detail},
@@ -65,6 +66,7 @@ pub fn interrupted(control: &Control, number: u32) -> Fault {
     if thread.role != u32::from(VMM) && thread.role != u32::from(VHOST) {
         return None;
     }
+    machine::interrupts(control, place_of(number));
     let held = held()?;
     if held.epoch == control.epoch && held.count > 0 && held.steps.injected_ns == 0 {
         held.vcpu = place_of(number);
@@ -187,6 +189,7 @@ pub fn entered(control: &Control, number: u32) -> Fault {
     let at_ns = now();
     thread.vcpu.number = place_of(number);
     turn_to(control, thread, GUEST, at_ns);
+    machine::enters(control, thread, at_ns);
     let vcpu = &mut thread.vcpu;
     if vcpu.exit_ns != 0 {
         let key = exit_key(EXIT, vcpu.number - 1, vcpu.reason);

@@ -10,7 +10,7 @@ use profiler_common::Counter;
 use crate::{
     file::maker,
     kernel::read,
-    maps::{add_inside, now},
+    maps::add_inside,
     path::Fault,
     phase::Phase,
     settings::{self, NO_FIELD},

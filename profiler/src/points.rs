@@ -118,7 +118,16 @@ pub const PROBES: &[Probe] = &[
         without: Some("the group ready → received is not split"),
         alternatives: hooks!("waking", "sched_waking",
             "waking_record" record!("sched/sched_waking", "WAKING_PID": "pid"[4])),
-        points: &[part(Number::Fixed(number::WAKING), "waking", "socket → socket", GROUP)],
+        points: &[
+            part(Number::Fixed(number::WAKING), "waking", "socket → socket", GROUP),
+            part(Number::Fixed(number::IO_WAKING), "io-waking", "guest or machine → machine", &["io-running", "enter"]),
+            part(
+                Number::Fixed(number::BACK_WAKING),
+                "back-waking",
+                "machine → the same",
+                &["back-running", "injected"],
+            ),
+        ],
     },
     Probe {
         name: "wakeup",
@@ -133,7 +142,16 @@ pub const PROBES: &[Probe] = &[
         set: Set::Schedule,
         without: Some("run-queue latency is not told from the rest of the group ready → received"),
         alternatives: hooks!("switch", "sched_switch"),
-        points: &[part(Number::Fixed(number::SWITCH_IN), "switch-in", "socket → socket", GROUP)],
+        points: &[
+            part(Number::Fixed(number::SWITCH_IN), "switch-in", "socket → socket", GROUP),
+            part(Number::Fixed(number::IO_RUNNING), "io-running", "machine → the same", &["io-waking", "enter"]),
+            part(
+                Number::Fixed(number::BACK_RUNNING),
+                "back-running",
+                "machine → the same",
+                &["back-waking", "injected"],
+            ),
+        ],
     },
     Probe {
         name: "dropped",
@@ -229,7 +247,12 @@ pub const PROBES: &[Probe] = &[
         set: Set::Machine,
         without: Some("exits of virtual machines are not seen"),
         alternatives: &[only("entry_record", record!("kvm/kvm_entry", "ENTRY_VCPU": "vcpu_id"[4]))],
-        points: &[part(Number::Fixed(number::ENTERED), "entered", "machine → guest", &["notified", "receive"])],
+        points: &[part(
+            Number::Fixed(number::ENTERED),
+            "entered",
+            "machine → guest",
+            &["notified", "receive", "complete"],
+        )],
     },
     Probe {
         name: "vm-interrupt",
@@ -256,7 +279,12 @@ pub const PROBES: &[Probe] = &[
         set: Set::Machine,
         without: Some("exits of virtual machines are not seen"),
         alternatives: &[only("exit_record", record!("kvm/kvm_exit", "EXIT_REASON": "exit_reason"[4]))],
-        points: &[part(Number::Fixed(number::NOTIFIED), "notified", "guest → machine", &["receive"])],
+        points: &[part(
+            Number::Fixed(number::NOTIFIED),
+            "notified",
+            "guest → machine",
+            &["receive", "io-waking", "io-running", "enter"],
+        )],
     },
     Probe {
         name: "vm-user-exit",
@@ -445,7 +473,12 @@ pub const PROBES: &[Probe] = &[
         set: Set::File,
         without: None,
         alternatives: hooks!("file_return", plain, "sys_exit"),
-        points: &[point(Number::Fixed(number::EXIT), "exit", "call → thread", &["enter"])],
+        points: &[point(
+            Number::Fixed(number::EXIT),
+            "exit",
+            "call → thread",
+            &["enter", "back-waking", "back-running", "injected"],
+        )],
     },
 ];
 

@@ -70,24 +70,28 @@ struct Trace(&'static Path);
 
 impl Trace {
     fn start() -> Self {
+        Self::of(&["kvm/kvm_entry", "kvm/kvm_exit"])
+    }
+
+    fn of(events: &[&str]) -> Self {
         let trace = Self(Path::new("/sys/kernel/tracing/instances/virtax-test"));
         fs::create_dir(trace.0).unwrap();
-        for (file, value) in [
-            ("trace_clock", "mono"),
-            ("buffer_size_kb", "65536"),
-            ("events/kvm/kvm_entry/enable", "1"),
-            ("events/kvm/kvm_exit/enable", "1"),
-        ] {
+        let switches = events.iter().map(|event| (format!("events/{event}/enable"), "1"));
+        let clock = [("trace_clock".to_owned(), "mono"), ("buffer_size_kb".to_owned(), "65536")];
+        for (file, value) in clock.into_iter().chain(switches) {
             fs::write(trace.0.join(file), value).unwrap();
         }
         trace
     }
 
+    fn text(&self) -> String {
+        fs::write(self.0.join("tracing_on"), "0").unwrap();
+        fs::read_to_string(self.0.join("trace")).unwrap()
+    }
+
     /// From exit to entry: reason, from, to, ns; the clock of the text has microseconds.
     fn exits(&self) -> Exits {
-        fs::write(self.0.join("tracing_on"), "0").unwrap();
-        let text = fs::read_to_string(self.0.join("trace")).unwrap();
-        parse_exits(&text)
+        parse_exits(&self.text())
     }
 }
 
@@ -414,6 +418,83 @@ fn with_vhost_the_kernel_moves_packets_and_without_it_qemu() {
     // They move the same packets to the same guest and back; the worker does it in less time.
     let around = |machine| step(machine, "taken", "injected") + step(machine, "notified", "receive");
     assert!(around(with) < around(without), "{} and {} ns", around(with), around(without));
+}
+
+/// From the exit that notifies a disk to the waking of QEMU's I/O thread, in the kernel's own record: when, and how long before the exit
+/// was, ns. Lines as for [`parse_exits`], and `CPU 0/KVM-… TIME: sched_waking: comm=IO io0 …`.
+fn parse_notifications(text: &str) -> Vec<(u64, u64)> {
+    let (mut left_ns, mut found) = (0, Vec::new());
+    for line in text.lines().filter(|line| line.trim_start().starts_with("CPU 0/KVM-")) {
+        let Some((head, event)) = line.split_once(": kvm_exit: ").or_else(|| line.split_once(": sched_waking: "))
+        else {
+            continue;
+        };
+        let at_ns = (head.rsplit(' ').next().unwrap().parse::<f64>().unwrap() * 1e9).round() as u64;
+        if event.starts_with("vcpu ") {
+            left_ns = at_ns;
+        } else if event.starts_with("comm=IO io0") && left_ns > 0 {
+            found.push((at_ns, at_ns - left_ns));
+        }
+    }
+    found
+}
+
+/// What lies between a guest's operation on its disk and QEMU's own, and back: every step of nearly every operation, in as much time as
+/// there is, and the first as often and as long as in the kernel's record.
+#[test]
+fn the_way_to_a_guests_disk_and_back_is_divided() {
+    let _alone = alone();
+    only_in_lab();
+    let before = Traces::now();
+    let (trace, out) = (Trace::of(&["kvm/kvm_exit", "sched/sched_waking"]), Out::new());
+    let disk =
+        ["--in", "kvm:blk=virtio,cache=writeback", "--set", "folder=/tmp", "--set", "size=16", "--sample-rate", "0"];
+    let result = run_workload("block", &out, &[&disk[..], &SHORT[..]].concat());
+    let notifications = parse_notifications(&trace.text());
+    drop(trace);
+    assert_eq!(before, Traces::now());
+    let kvm = &result.configurations[0];
+    check(kvm);
+    let row = kvm.stages.iter().find(|stage| stage.id == "request/issue(vda@guest)→complete(vda@guest)").unwrap();
+    for (from, to, times) in [
+        ("notified", "io-waking", 1.0),
+        // The I/O thread, and its worker.
+        ("io-waking", "io-running", 2.0),
+        ("io-running", "io-waking", 1.0),
+        ("io-running", "enter", 1.0),
+        ("exit", "back-waking", 1.0),
+        ("back-waking", "back-running", 1.0),
+        ("back-running", "injected", 1.0),
+        ("entered", "complete", 1.0),
+    ] {
+        let found = row.parts.iter().find(|part| part.from.point == from && part.to.point == to);
+        let found = found.unwrap_or_else(|| panic!("{from} → {to}: {:#?}", row.parts));
+        assert!((0.85 * times..1.1 * times).contains(&found.count_per_op) && found.share > 0.0, "{found:?}");
+    }
+    // A processor that did not sleep is not woken.
+    let entered = row.parts.iter().filter(|part| part.to.point == "entered").map(|part| part.count_per_op);
+    assert!((0.85..1.1).contains(&entered.sum::<f64>()), "{:#?}", row.parts);
+    let rest = row.parts.iter().find(|part| part.from.point == "entered").unwrap();
+    assert!((0.02..0.7).contains(&rest.share), "{:#?}", row.parts);
+
+    let text = fs::read_to_string(out.path().join("repetitions.jsonl")).unwrap();
+    let repetitions = text.lines().map(|line| serde_json::from_str::<Repetition>(line).unwrap());
+    let phases = repetitions.flat_map(|repetition| repetition.phases).filter(|phase| phase.kind == PhaseKind::Detailed);
+    let (mut ours, mut theirs, mut extra) = ((0, 0), (0, 0), 0);
+    for phase in phases {
+        let host = phase.guest.filter(|guest| guest.is_host).unwrap();
+        let steps = host.probes.stages.iter().filter(|stage| stage.part && stage.from.point == "notified");
+        steps.for_each(|step| ours = (ours.0 + step.count, ours.1 + step.total_ns));
+        let within = notifications.iter().filter(|(at_ns, _)| at_ns.wrapping_sub(phase.open_ns) < phase.length_ns);
+        within.for_each(|(_, ns)| theirs = (theirs.0 + 1, theirs.1 + ns));
+        // What crosses an end.
+        extra += 2;
+    }
+    let words = format!("{ours:?}, by the kernel's record {theirs:?}");
+    // The record has what was not for an operation of ours, too.
+    assert!(ours.0 > 20 && ours.0 <= theirs.0 + extra && ours.0 as f64 > 0.85 * theirs.0 as f64, "{words}");
+    let mean = |(count, ns): (u64, u64)| ns as f64 / count as f64;
+    assert!((0.75..1.3).contains(&(mean(ours) / mean(theirs))), "{words}");
 }
 
 /// Guest and boundary, each a part of what the machine took.

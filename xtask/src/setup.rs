@@ -170,19 +170,21 @@ pub fn all(no_install: bool, purpose: Purpose) -> Result<()> {
     // The longer tests need what all tests do, and more.
     let is_for = |only: Purpose| only == purpose || (only == Purpose::Test && purpose == Purpose::LongTest);
     let wanted = |package: &&Package| package.only_for.is_none_or(is_for);
-    let missing: Vec<&Package> = PACKAGES.iter().filter(wanted).filter(|package| !(package.present)()).collect();
+    let missing =
+        || -> Vec<&Package> { PACKAGES.iter().filter(wanted).filter(|package| !(package.present)()).collect() };
+    let first_missing = missing();
     let linker_missing = !matches!(linker(), Ok(path) if path.is_file());
-    if missing.is_empty() && !linker_missing {
+    if first_missing.is_empty() && !linker_missing {
         return Ok(());
     }
     println!("{}", if no_install { "missing:" } else { "to be installed:" });
-    for package in &missing {
+    for package in &first_missing {
         println!("  {:<24} {}", package.name, package.why);
     }
     if linker_missing {
         println!("  {:<24} links the probes (built once, into {})", "bpf-linker", cache()?.display());
     }
-    let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
+    let names: Vec<&str> = first_missing.iter().map(|package| package.name).collect();
     if no_install {
         println!("bring it with:");
         if !names.is_empty() {
@@ -198,6 +200,12 @@ pub fn all(no_install: bool, purpose: Purpose) -> Result<()> {
         names.into_iter().partition(|name| *name == DOCKER && purpose == Purpose::Run);
     if !needed.is_empty() {
         install(&needed)?;
+        // One of a newer release than the others may have had to go for them; of their own it comes back.
+        let names = missing().into_iter().map(|package| package.name);
+        let removed: Vec<&str> = names.filter(|name| !spared.contains(name)).collect();
+        if !removed.is_empty() {
+            install(&removed)?;
+        }
     }
     if !spared.is_empty()
         && let Err(error) = install(&spared)

@@ -62,6 +62,8 @@ struct Phase {
     attached: Vec<Attached>,
     before: Totals,
     control: Control,
+    /// It had begun when its times came.
+    late: bool,
 }
 
 /// Does what the host says, as long as it says something.
@@ -191,7 +193,7 @@ impl Agent {
         while seen() < connections as usize && start.elapsed() < LONGEST_LEAD_IN {
             std::thread::sleep(LEAD_IN);
         }
-        self.phase = Some(Phase { kind, attached, before, control });
+        self.phase = Some(Phase { kind, attached, before, control, late: false });
         Ok(())
     }
 
@@ -200,6 +202,7 @@ impl Agent {
             phase.control.open_ns = open_ns;
             phase.control.close_ns = open_ns.saturating_add(length_ns);
             self.probes.record(phase.control.open_ns, phase.control.close_ns);
+            phase.late = now_ns() >= open_ns;
         }
     }
 
@@ -229,7 +232,7 @@ impl Agent {
         let crossings =
             if phase.kind == PhaseKind::Traced { self.probes.crossings(&phase.control) } else { Vec::new() };
         let devices = labels.devices().cloned().collect();
-        Ok(GuestCounts { probes, devices, crossings, ..GuestCounts::default() })
+        Ok(GuestCounts { probes, devices, crossings, late: phase.late, ..GuestCounts::default() })
     }
 
     /// As on the host: the statistics' own cost, with the probes told to do nothing, then theirs. What getting into them takes is not

@@ -109,6 +109,9 @@ pub struct GuestCounts {
     /// Of files: these are the host's counts, of what the machine's process did for its guest, and the phase's own are the guest's.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_host: bool,
+    /// It was told of the phase only when that had begun: its beginning is missing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub late: bool,
     /// Those put together with the host's, by the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matched: Option<Matched>,
@@ -146,10 +149,16 @@ impl GuestCounts {
         let of_host =
             self.probes.counters.iter().filter(|(name, count)| **count > 0 && !COUNTED_ANYWAY.contains(&name.as_str()));
         guests.counters.extend(of_host.map(|(name, count)| (format!("{HOSTS}{name}"), *count)));
-        self.probes.stages.retain(|stage| stage.from.point != "exit");
-        // Requests have the roles of client and server only.
-        let of_process = self.probes.stages.iter_mut().filter(|stage| stage.role == Role::Server);
-        of_process.for_each(|stage| stage.role = Role::Vmm);
+        self.probes.stages.retain(|stage| stage.part || stage.from.point != "exit");
+        // Requests have the roles of client, server and proxy only.
+        for stage in &mut self.probes.stages {
+            match stage.role {
+                Role::Server => stage.role = Role::Vmm,
+                // `layout::BETWEEN`: to and from virtual processors.
+                Role::ProxyIn => stage.role = Role::Vcpu,
+                _ => {}
+            }
+        }
         self.is_host = true;
         (guests, self)
     }
@@ -223,6 +232,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::counts::StageTotal;
 
     #[test]
     fn what_is_said_is_heard() {
@@ -249,7 +259,7 @@ mod tests {
 
     #[test]
     fn of_files_the_guests_counts_come_first() {
-        let stage = |role, from: &str, to: &str| crate::counts::StageTotal {
+        let stage = |role, from: &str, to: &str| StageTotal {
             part: false,
             role,
             from: crate::counts::Place::fixed(from),
@@ -259,7 +269,11 @@ mod tests {
             buckets: Vec::new(),
         };
         let host = ProbeCounts {
-            stages: vec![stage(Role::Server, "enter", "exit"), stage(Role::Server, "exit", "enter")],
+            stages: vec![
+                stage(Role::Server, "enter", "exit"),
+                stage(Role::Server, "exit", "enter"),
+                StageTotal { part: true, ..stage(Role::ProxyIn, "exit", "injected") },
+            ],
             ..ProbeCounts::default()
         };
         let inside = ProbeCounts { stages: vec![stage(Role::Client, "exit", "enter")], ..ProbeCounts::default() };
@@ -268,7 +282,8 @@ mod tests {
         assert_eq!(first, inside);
         assert!(second.is_host);
         // Without the time that nobody asked QEMU for anything.
-        assert_eq!(second.probes.stages, [stage(Role::Vmm, "enter", "exit")]);
+        let between = StageTotal { part: true, ..stage(Role::Vcpu, "exit", "injected") };
+        assert_eq!(second.probes.stages, [stage(Role::Vmm, "enter", "exit"), between]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Words for stages: what a stage between two points holds.
 
+use super::path::{StageKey, is_disk_of_guest};
 use crate::counts::{Place, Role};
 
 /// "request" until the server sends, "response" from then on.
@@ -71,9 +72,14 @@ pub fn what(role: Role, from: &Place, to: &Place) -> String {
     }
 }
 
-/// What happens in a part of the time that a virtual machine holds a request; empty for parts of other stages.
+/// What happens in a part of a stage; empty where its two points say it.
 #[must_use]
-pub fn what_machine(from: &Place, to: &Place) -> String {
+pub fn what_part(stage: &StageKey, from: &Place, to: &Place) -> String {
+    if is_disk_of_guest(stage) { what_between(from, to) } else { what_machine(from, to) }
+}
+
+/// What happens in a part of the time that a virtual machine holds a request; empty for parts of other stages.
+fn what_machine(from: &Place, to: &Place) -> String {
     let words = match (from.point.as_str(), to.point.as_str()) {
         ("taken", "injected") => "QEMU or vhost: virtio's ring, the interrupt",
         ("injected", "vcpu-running") => "waking the virtual CPU's thread",
@@ -83,6 +89,26 @@ pub fn what_machine(from: &Place, to: &Place) -> String {
         (_, "notified") => "until the guest was left to hand on the answer",
         ("notified", _) => "the notifying exit, waking QEMU or vhost, the tap",
         ("injected" | "vcpu-running", _) => "until the answer came out",
+        _ => "",
+    };
+    words.to_owned()
+}
+
+/// What happens in a part of the time between a guest's operation on its disk and its machine's own, or back.
+fn what_between(from: &Place, to: &Place) -> String {
+    let words = match (from.point.as_str(), to.point.as_str()) {
+        ("notified", _) => "the notifying exit, until QEMU's thread is being woken",
+        ("io-waking", _) => "QEMU's thread being woken, and its run queue",
+        ("io-running", "io-waking") => "QEMU: virtio's ring, until a worker is being woken",
+        ("io-running", _) => "QEMU: virtio's ring, until its own operation",
+        ("exit", "enter") => "QEMU: between two operations for one of the guest's",
+        ("exit", "back-waking") => "QEMU: its worker, until the next thread is being woken",
+        ("back-waking", _) => "QEMU's thread being woken, and its run queue",
+        ("back-running", "back-waking") => "QEMU: until its main loop is being woken",
+        ("exit" | "back-running", _) => "QEMU: virtio's ring, the interrupt",
+        ("injected", "vcpu-running") => "waking the virtual CPU's thread",
+        ("injected" | "vcpu-running", "entered") => "the rest of the exit, entry into the guest",
+        ("entered", _) => "what is left: the guest, before the notification and after its interrupt",
         _ => "",
     };
     words.to_owned()

@@ -158,14 +158,16 @@ impl<'a> Lab<'a> {
         let mut names = self.bench.wire.names()?;
         server.label(&mut names)?;
         let (proxy, port) = (server.relay(), server.address().port());
-        let boundary = server.boundary();
+        let inside_out = server.is_machine() && self.plan.workload.is_of_files();
+        // Files' operations do not come by its network.
+        let boundary = server.boundary().filter(|_| !inside_out);
         Ok((
             names,
             Parties {
                 client: client.pid(),
                 server: server.pid(),
                 is_machine: server.is_machine(),
-                inside_out: server.is_machine() && self.plan.workload.is_of_files(),
+                inside_out,
                 proxy,
                 boundary,
                 port,

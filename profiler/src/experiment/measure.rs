@@ -239,7 +239,7 @@ impl<'a> Measurement<'a> {
             agent.record(open_ns.saturating_sub(now_ns()), at_ns, close_ns - open_ns);
         }
         // Late ourselves: the phase counts as one of which the client heard too late.
-        let open_ns = if now_ns() < open_ns { open_ns } else { 0 };
+        let mut open_ns = if now_ns() < open_ns { open_ns } else { 0 };
         let control = Control { epoch: self.epoch, open_ns, close_ns, ..Control::default() };
         let mut taken = Taken::default();
         let mut cpu_ns = BTreeMap::new();
@@ -302,6 +302,8 @@ impl<'a> Measurement<'a> {
                 let state = self.agent.as_ref().map_or_else(|| "no agent".to_owned(), |agent| agent.state());
                 Error::workload("operations in the machine cannot be seen", state)
             })?;
+            // As late as if the client had been: operations are the guest's.
+            open_ns = if guest.late { 0 } else { open_ns };
             let (counts, host) = guest.inside_out(counts);
             (counts, Some(host))
         } else {

@@ -18,7 +18,6 @@ use profiler_common::Counter;
 
 use super::numbers::{micros, percent, signed_micros, spread};
 use crate::{
-    analysis::describe::what_machine,
     points,
     result::{ComparisonResult, ConfigurationResult, PartResult, RunResult, StageResult},
 };
@@ -109,7 +108,7 @@ fn stage_name(stage: &StageResult) -> String {
 fn part_name(part: &PartResult) -> (String, String) {
     match points::reader(&part.to.point) {
         Some(meaning) => (part.to.point.clone(), meaning.to_owned()),
-        None => (format!("{} → {}", part.from, part.to), what_machine(&part.from, &part.to)),
+        None => (format!("{} → {}", part.from, part.to), part.label.clone()),
     }
 }
 

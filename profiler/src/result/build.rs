@@ -15,7 +15,7 @@ use crate::{
     analysis::statistics::detectable,
     analysis::{
         comparison::{Comparison, compare, stage_id},
-        describe::{direction, what},
+        describe::{direction, what, what_part},
         layers::Rules,
         path::StageKey,
         profile::{self, Profiled},
@@ -260,6 +260,7 @@ fn stages(waterfall: &Waterfall, profiled: &Profiled) -> Vec<StageResult> {
                 .map(|part| PartResult {
                     from: part.from.clone(),
                     to: part.to.clone(),
+                    label: what_part(&row.key, &part.from, &part.to),
                     share: part.share,
                     ci95: part.ci95,
                     ns_per_op: part.share * estimate.mean,

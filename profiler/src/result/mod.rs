@@ -297,6 +297,9 @@ pub struct PartResult {
     pub from: Place,
     /// Where it ends.
     pub to: Place,
+    /// What it holds, in words; empty where the two points say it.
+    #[serde(default)]
+    pub label: String,
     /// Share of the stage, 0–1, as detailed phases divide it.
     pub share: f64,
     /// Its 95 % interval; `null` below eight rounds.

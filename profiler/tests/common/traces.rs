@@ -85,8 +85,9 @@ fn settings() -> Vec<(PathBuf, String)> {
 /// Mount points and what is mounted there; Docker mounts per network namespace, and removes it late.
 fn mounts() -> Vec<String> {
     let text = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
-    let mut mounts: Vec<String> =
-        text.lines().map(|line| line.split(' ').take(3).collect::<Vec<_>>().join(" ")).collect();
+    // What a daemon keeps of the host's network from its first container there on is its own.
+    let lines = text.lines().filter(|line| !line.contains(" /run/docker/netns/default "));
+    let mut mounts: Vec<String> = lines.map(|line| line.split(' ').take(3).collect::<Vec<_>>().join(" ")).collect();
     // A daemon's first container takes mounts away and puts them back in another order.
     mounts.sort();
     mounts

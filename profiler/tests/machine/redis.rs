@@ -31,13 +31,14 @@ fn stage<'a>(configuration: &'a ConfigurationResult, id: &str) -> &'a StageResul
         .unwrap_or_else(|| panic!("{} has {id}", configuration.name))
 }
 
-/// ns per operation of a layer on the path.
+/// ns per operation of a layer, from device to device: a sample that is there by chance in a stage that mostly waits would outweigh them all.
 fn layer_ns(configuration: &ConfigurationResult, layer: &str) -> f64 {
     let of_stage = |stage: &StageResult| {
         let share = stage.layers.iter().find(|found| found.layer == layer).map_or(0.0, |found| found.share);
         stage.ns_per_op * share
     };
-    configuration.stages.iter().map(of_stage).sum()
+    let on_the_way = configuration.stages.iter().filter(|stage| stage.from.device.is_some());
+    on_the_way.map(of_stage).sum()
 }
 
 /// CPU time by the scheduler's points against the scheduler's own account: of both roles together, and, more loosely, of each:

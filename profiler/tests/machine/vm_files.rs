@@ -33,6 +33,29 @@ fn check_whole_way(machine: &ConfigurationResult, disk: &str) {
     assert!(machine.settings["device"].starts_with("an image on "), "{:?}", machine.settings);
 }
 
+/// What lies between the guest's operation and QEMU's is divided by who wakes whom: QEMU's I/O thread, which wakes a worker, and what is
+/// left of the row. An emulated processor that is awake is told without anybody seeing it, so the way back is known of some only.
+fn check_boundary(machine: &ConfigurationResult) {
+    let row = machine.stages.iter().find(|stage| stage.id == "request/issue(vda@guest)→complete(vda@guest)").unwrap();
+    let part = |from: &str, to: &str| {
+        let found = row.parts.iter().find(|part| part.from.point == from && part.to.point == to);
+        found.unwrap_or_else(|| panic!("{from} → {to}: {:#?}", row.parts))
+    };
+    for (from, to, times) in
+        [("io-waking", "io-running", 2.0), ("io-running", "io-waking", 1.0), ("io-running", "enter", 1.0)]
+    {
+        let found = part(from, to);
+        assert!((0.7 * times..1.1 * times).contains(&found.count_per_op) && found.ns_per_op > 0.0, "{found:?}");
+        assert!(found.label.contains("QEMU"), "{found:?}");
+    }
+    for (from, to) in [("back-waking", "back-running"), ("back-running", "injected"), ("injected", "vcpu-running")] {
+        assert!(part(from, to).ns_per_op > 0.0, "{:#?}", row.parts);
+    }
+    let rest = part("entered", "complete");
+    assert!((0.02..0.95).contains(&rest.share), "{:#?}", row.parts);
+    assert!((row.parts.iter().map(|part| part.share).sum::<f64>() - 1.0).abs() < 1e-6);
+}
+
 #[test]
 fn an_operation_passes_guest_and_host() {
     let _alone = alone();
@@ -43,6 +66,7 @@ fn an_operation_passes_guest_and_host() {
     let result = run("block", "tcg:blk=virtio", &[]);
     assert_eq!(before, Traces::now());
     check_whole_way(&result.configurations[0], "vda");
+    check_boundary(&result.configurations[0]);
 }
 
 /// However QEMU gets at its image.

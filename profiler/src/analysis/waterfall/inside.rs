@@ -12,7 +12,7 @@ use super::{LOSSES, key_of, of_kind};
 use crate::{
     agent::wire::Matched,
     analysis::path::{StageKey, is_boundary, is_disk_of_guest},
-    counts::{Phase, PhaseKind, Repetition, StageTotal},
+    counts::{Phase, PhaseKind, Place, Repetition, Role, StageTotal},
 };
 
 /// What a guest saw of a phase, for as many requests as the host saw go into the machine and come out.
@@ -99,7 +99,33 @@ fn of_process(phase: &Phase, stages: &[StageTotal]) -> Inside {
         of_guest.push((key_of(wait), taken));
     }
     let longest = waits.iter().max_by_key(|stage| stage.total_ns).map(|stage| key_of(stage));
+    let waited = waits.iter().fold(0, |sum: u64, stage| sum.saturating_add(stage.count));
+    let rest = longest.as_ref().and_then(|wait| in_guest(&stages, wait, waited_ns - residence_ns, waited));
+    let stages = stages.into_iter().chain(rest).collect();
     Inside { stages, boundary: longest, residence_ns, of_guest }
+}
+
+/// Whether it is a step from a guest's operation on its disk to its machine's own, or back.
+pub(super) fn is_between(key: &StageKey) -> bool {
+    key.role == Role::Vcpu
+}
+
+/// What is left of the boundary's time beside the steps that the host saw: the guest's own, before the notification and after its
+/// interrupt. Steps are seen where the machine had one operation at a time, so only as much is divided as there are such.
+fn in_guest(stages: &[StageTotal], wait: &StageKey, boundary_ns: u64, waited: u64) -> Option<StageTotal> {
+    let steps = || stages.iter().filter(|stage| stage.part && is_between(&key_of(stage)));
+    let seen_ns = steps().fold(0, |sum: u64, stage| sum.saturating_add(stage.total_ns));
+    // Every one that was seen on its way there, or back, takes one of these steps; often only one of the ways is.
+    let counted = |is_way: fn(&StageTotal) -> bool| {
+        steps().filter(|stage| is_way(stage)).fold(0, |sum: u64, stage| sum.saturating_add(stage.count))
+    };
+    let there = counted(|stage| stage.from.point != "exit" && stage.to.point == "enter");
+    let back = counted(|stage| stage.from.point == "exit" && stage.to.point != "enter");
+    let count = there.max(back);
+    let share = (count as f64 / waited.max(1) as f64).min(1.0);
+    let total_ns = ((boundary_ns as f64 * share) as u64).saturating_sub(seen_ns);
+    let (from, to) = (Place::fixed("entered"), wait.to.clone());
+    (count > 0).then(|| StageTotal { part: true, role: Role::Vcpu, from, to, count, total_ns, buckets: Vec::new() })
 }
 
 /// Whether the guest's counts come first, and the host's lie within them: of files.
@@ -146,10 +172,7 @@ pub(super) fn keys(repetitions: &[&Repetition]) -> BTreeSet<StageKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        agent::wire::GuestCounts,
-        counts::{Place, ProbeCounts, Role},
-    };
+    use crate::{agent::wire::GuestCounts, counts::ProbeCounts};
 
     fn stage(role: Role, from: Place, to: Place, count: u64, total_ns: u64) -> StageTotal {
         StageTotal { part: false, role, from, to, count, total_ns, buckets: Vec::new() }
@@ -245,6 +268,21 @@ mod tests {
         found.probes.as_mut().unwrap().stages.push(flush.clone());
         let inside = stages(&found);
         assert_eq!(inside.of_guest, [(key_of(&disk), 1000), (key_of(&flush), 1000)]);
+        // What lies between the two sides: 1300 ns of the guest's waits are not QEMU's own, 22 of them were waited for.
+        let step = |from, to, count, ns| StageTotal {
+            part: true,
+            ..stage(Role::Vcpu, Place::fixed(from), Place::fixed(to), count, ns)
+        };
+        let steps =
+            [step("notified", "enter", 10, 100), step("exit", "injected", 10, 200), step("exit", "enter", 5, 7)];
+        let guest = found.guest.as_mut().unwrap();
+        guest.probes.stages[0].total_ns = 400;
+        guest.probes.stages.extend(steps.clone());
+        let inside = stages(&found);
+        assert_eq!(inside.stages[2..5], steps);
+        let rest = &inside.stages[5];
+        assert_eq!((&rest.to, rest.count), (&at("complete", "vda@guest"), 10));
+        assert_eq!(rest.total_ns, (1300.0 * 10.0 / 11.0) as u64 - 307);
         found.guest.as_mut().unwrap().probes.stages.clear();
         assert!(stages(&found).stages.is_empty());
     }

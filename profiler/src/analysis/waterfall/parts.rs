@@ -3,10 +3,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Part, Row, Sums, inside::Inside, key_of};
+use super::{
+    Part, Row, Sums,
+    inside::{Inside, is_between},
+    key_of,
+};
 use crate::{
     analysis::{
-        path::{StageKey, is_boundary},
+        path::{StageKey, is_boundary, is_disk_of_guest},
         statistics::{Estimate, estimate_one},
     },
     counts::Role,
@@ -43,6 +47,20 @@ pub(super) fn take_residence(parts: &mut HashMap<StageKey, (u64, u64)>, phase: &
         *ns = ns.saturating_sub((residence_ns * share) as u64);
     }
 }
+
+/// Steps from a guest's operation to its machine's own, and from that back.
+const BETWEEN: &[&str] = &[
+    "notified",
+    "io-waking",
+    "io-running",
+    "exit",
+    "enter",
+    "back-waking",
+    "back-running",
+    "injected",
+    "vcpu-running",
+    "entered",
+];
 
 /// Points that a thread passes when it is woken.
 const WAKING: &[&str] = &["waking", "wakeup", "switch-in"];
@@ -83,6 +101,11 @@ fn stage_end(part: &StageKey, rows: &[Row]) -> Option<Place> {
 /// The row in which a part lies: with its end and, if the part begins where stages begin, its beginning; else the most
 /// frequent one.
 fn row_of(part: &StageKey, rows: &[Row]) -> Option<usize> {
+    if is_between(part) {
+        // Of the guest's waits, most are of the most frequent.
+        let waits = rows.iter().enumerate().filter(|(_, row)| is_disk_of_guest(&row.key));
+        return waits.max_by(|(_, a), (_, b)| a.count_per_op.total_cmp(&b.count_per_op)).map(|(index, _)| index);
+    }
     if is_of_machine(part) {
         return rows.iter().position(|row| row.key.from.point == "taken" && is_boundary(&row.key));
     }
@@ -150,6 +173,9 @@ fn around(share: f64, estimate: Estimate) -> Option<[f64; 2]> {
 
 /// Order of the points within a stage: its beginning, what splits it, its end.
 fn rank(place: &Place, stage: &StageKey) -> usize {
+    if is_disk_of_guest(stage) {
+        return BETWEEN.iter().position(|point| *point == place.point).unwrap_or(usize::MAX);
+    }
     const ORDER: &[&str] = &[
         "return",
         "call",

@@ -153,7 +153,7 @@ function detail() {
     if (position < 0) return null;
     const stage = configuration.stages[position];
     const layers = stage.layers.map(layer => element("tr", {}, element("td", {}, swatch(layer.layer), layer.layer), element("td", {}, percent(layer.share) + (layer.ci95 ? ` ± ${(50 * (layer.ci95[1] - layer.ci95[0])).toFixed(0)}` : "")), element("td", {}, `${layer.samples} samples`)));
-    const steps = stage.parts.map(part => element("tr", {}, element("td", {}, `${place(part.from)} → ${place(part.to)}`), element("td", {}, micros(part.ns_per_op) + " µs"), element("td", {}, part.count_per_op.toFixed(2) + " / op")));
+    const steps = stage.parts.map(part => element("tr", {}, element("td", {}, `${place(part.from)} → ${place(part.to)}`), element("td", {}, micros(part.ns_per_op) + " µs"), element("td", {}, part.count_per_op.toFixed(2) + " / op"), element("td", {}, part.label ?? "")));
     return element("div", {}, element("h3", {}, configuration.name),
       element("p", {}, `${micros(stage.ns_per_op)}${spread(stage.ci95_ns)} µs per operation, ${stage.count_per_op.toFixed(3)} times; median ${stage.p50_ns === null ? "–" : micros(stage.p50_ns)}, 99 % below ${stage.p99_ns === null ? "–" : micros(stage.p99_ns)} µs`),
       steps.length ? element("table", {}, steps) : null,

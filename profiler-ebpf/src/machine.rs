@@ -1,0 +1,302 @@
+//! A virtual machine between its guest's operation on a disk and its own on the host's: who wakes whom before it, and how its guest is told
+//! afterwards.
+//!
+//! Nothing says which of the guest's operations one of the machine's is for. So this is followed only where the machine has one at a time:
+//! from the notification before it to the guest's being entered after it.
+
+use aya_ebpf::{macros::map, maps::Array};
+use profiler_common::{
+    BETWEEN, Control, Thread, Token, VCPU, VMM,
+    point::{BACK_RUNNING, BACK_WAKING, ENTER, ENTERED, EXIT, INJECTED, IO_RUNNING, IO_WAKING, NOTIFIED, VCPU_RUNNING},
+};
+
+use crate::{
+    maps::{current, fetch_add, now, thread},
+    phase::following,
+    token::Parts,
+};
+
+/// What the machine does at present.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Steps {
+    /// Its last step since an operation ended: [`EXIT`], or one on the way back to the guest. Point 0: it is not waited for any.
+    token: Token,
+    /// Operations under way.
+    under_way: u64,
+    /// When one ended last, ns, and in which thread.
+    ended_ns: u64,
+    ended_by: u32,
+    /// 1: the last to begin was the only one.
+    alone: u32,
+    /// The virtual processor that the guest is told on: its thread, and 1 + its number; whichever is not 0.
+    tid: u32,
+    number: u32,
+}
+
+/// One machine.
+#[map]
+static STEPS: Array<Steps> = Array::with_max_entries(1, 0);
+
+/// The machine's steps in this phase.
+#[inline(always)]
+fn steps(control: &Control) -> Option<&'static mut Steps> {
+    let steps = STEPS.get_ptr_mut(0).map(|steps| unsafe { &mut *steps })?;
+    if steps.token.epoch != control.epoch {
+        *steps = Steps {
+            token: Token { at_ns: 0, epoch: control.epoch, record: 0, point: 0, role: BETWEEN },
+            under_way: 0,
+            ended_ns: 0,
+            ended_by: 0,
+            alone: 0,
+            tid: 0,
+            number: 0,
+        };
+    }
+    Some(steps)
+}
+
+impl Steps {
+    /// The next one on the way back.
+    #[inline(always)]
+    fn go_on(&mut self, control: &Control, to: u8, at_ns: u64) {
+        Parts::of(&self.token).via(control, to, at_ns);
+        self.token.at_ns = at_ns;
+        self.token.point = to;
+    }
+    /// Whether the guest is told on this processor, and was not entered yet.
+    #[inline(always)]
+    fn are_on(&self, thread: &Thread) -> bool {
+        let is_told = self.token.point == INJECTED || self.token.point == VCPU_RUNNING;
+        let number = u32::from(thread.vcpu.number);
+        is_told && if self.number != 0 { self.number == number } else { self.tid == thread.tid }
+    }
+}
+
+#[inline(always)]
+fn is_machines(thread: &Thread) -> bool {
+    thread.role == u32::from(VMM) || thread.role == u32::from(VCPU)
+}
+
+/// `sched:sched_waking` of one of the machine's threads.
+#[inline(always)]
+pub fn wakes(control: &Control, woken: &mut Thread, at_ns: u64) {
+    if control.boundary_ifindex == 0 && is_machines(woken) {
+        machine_wakes(woken.tid, at_ns);
+    }
+}
+
+/// Looked at by the verifier once, as what follows.
+#[cold]
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn machine_wakes(tid: u32, at_ns: u64) -> u32 {
+    let (Some(control), Some(woken)) = (following::<true>(), thread(tid)) else { return 0 };
+    woken.woken_by = 0;
+    woken.left_ns = 0;
+    let Some(waker) = current().filter(|waker| is_machines(waker)) else { return 0 };
+    woken.woken_by = waker.tid;
+    if waker.role == u32::from(VCPU) {
+        woken.left_ns = waker.vcpu.exit_ns;
+    }
+    let Some(steps) = steps(&control).filter(|steps| steps.token.point != 0) else { return 0 };
+    if waker.role == u32::from(VCPU) && woken.role == u32::from(VMM) {
+        // The guest wants something else: so it has been told, whether or not it had to be entered for that.
+        if steps.token.point != EXIT {
+            steps.token.point = 0;
+        }
+    } else if woken.role == u32::from(VCPU) && woken.vcpu.number == 0 {
+        // An emulated processor that sleeps is woken to be told.
+        tell(&control, steps, waker, at_ns);
+        steps.tid = tid;
+        steps.number = 0;
+    }
+    0
+}
+
+/// `kvm:kvm_apic_accept_irq`, by one of the machine's threads.
+#[inline(always)]
+pub fn interrupts(control: &Control, place: u8) {
+    if control.boundary_ifindex == 0 {
+        machine_interrupts(place.into());
+    }
+}
+
+/// As [`machine_wakes`].
+#[cold]
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn machine_interrupts(place: u32) -> u32 {
+    let (Some(control), Some(thread)) = (following::<true>(), current()) else { return 0 };
+    if let Some(steps) = steps(&control) {
+        tell(&control, steps, thread, now());
+        steps.number = place;
+    }
+    0
+}
+
+/// A thread of the machine's tells the guest that an operation is done, if one is.
+#[inline(always)]
+fn tell(control: &Control, steps: &mut Steps, thread: &Thread, at_ns: u64) {
+    if steps.token.point != EXIT {
+        return;
+    }
+    // It was woken for that, or had the operation itself.
+    let mut parts = Parts::of(&steps.token);
+    Woken::of(thread, steps.ended_ns).pass(control, &mut parts, BACK_WAKING, BACK_RUNNING);
+    parts.via(control, INJECTED, at_ns);
+    steps.token.at_ns = at_ns;
+    steps.token.point = INJECTED;
+}
+
+/// Who woke whom of the machine's threads since an operation ended: the last, the one that woke it, and so on. QEMU's hand an operation on
+/// to a worker (`aio=threads`), and it comes back by its I/O thread and, where KVM takes no interrupts, its main loop.
+struct Woken {
+    /// When each was being woken, and ran: the first of them at the end; 0: there are not so many.
+    times_ns: [(u64, u64); Self::MOST],
+    /// The thread that woke the first.
+    by: u32,
+    /// As [`Thread::left_ns`] of the first.
+    left_ns: u64,
+}
+
+impl Woken {
+    const MOST: usize = 3;
+
+    #[inline(always)]
+    fn of(last: &Thread, since_ns: u64) -> Self {
+        let mut woken = Self { times_ns: [(0, 0); Self::MOST], by: 0, left_ns: 0 };
+        let mut tid = last.tid;
+        let mut until_ns = u64::MAX;
+        for times_ns in &mut woken.times_ns {
+            let Some(thread) = thread(tid).filter(|thread| thread.role == u32::from(VMM)) else { break };
+            // Since then it may have been woken for something else.
+            let is_in_order = thread.waking_ns > since_ns && thread.switch_in_ns > thread.waking_ns;
+            if !is_in_order || thread.switch_in_ns > until_ns {
+                break;
+            }
+            *times_ns = (thread.waking_ns, thread.switch_in_ns);
+            until_ns = thread.waking_ns;
+            tid = thread.woken_by;
+            woken.by = tid;
+            woken.left_ns = thread.left_ns;
+        }
+        woken
+    }
+
+    #[inline(always)]
+    fn pass(&self, control: &Control, parts: &mut Parts, waking: u8, running: u8) {
+        for (waking_ns, running_ns) in self.times_ns.iter().rev() {
+            parts.via(control, waking, *waking_ns);
+            parts.via(control, running, *running_ns);
+        }
+    }
+
+    /// When the first was being woken.
+    #[inline(always)]
+    fn first_ns(&self) -> u64 {
+        self.times_ns.iter().rev().map(|(waking_ns, _)| *waking_ns).find(|ns| *ns != 0).unwrap_or(0)
+    }
+}
+
+/// The thread of a virtual processor gets a CPU.
+#[inline(always)]
+pub fn runs(control: &Control, thread: &Thread, at_ns: u64) {
+    if thread.role == u32::from(VCPU) && control.boundary_ifindex == 0 {
+        machine_runs(thread.tid, at_ns);
+    }
+}
+
+/// As [`machine_wakes`].
+#[cold]
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn machine_runs(tid: u32, at_ns: u64) -> u32 {
+    let (Some(control), Some(thread)) = (following::<true>(), thread(tid)) else { return 0 };
+    let Some(steps) = steps(&control) else { return 0 };
+    if steps.token.point == INJECTED && steps.are_on(thread) {
+        steps.go_on(&control, VCPU_RUNNING, at_ns);
+        // An emulated guest is not entered.
+        if steps.number == 0 {
+            steps.token.point = 0;
+        }
+    }
+    0
+}
+
+/// `kvm:kvm_entry`
+#[inline(always)]
+pub fn enters(control: &Control, thread: &Thread, at_ns: u64) {
+    if control.boundary_ifindex == 0 {
+        if let Some(steps) = steps(control).filter(|steps| steps.are_on(thread)) {
+            steps.go_on(control, ENTERED, at_ns);
+            steps.token.point = 0;
+        }
+    }
+}
+
+/// An operation of the machine's begins.
+#[cold]
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn machine_begins(tid: u32, at_ns: u64) -> u32 {
+    let (Some(control), Some(thread)) = (following::<true>(), thread(tid)) else { return 0 };
+    let Some(steps) = steps(&control) else { return 0 };
+    let is_alone = fetch_add(&mut steps.under_way, 1) == 0;
+    steps.alone = is_alone.into();
+    let last = steps.token;
+    steps.token.point = 0;
+    if !is_alone {
+        return 0;
+    }
+    let woken = Woken::of(thread, steps.ended_ns);
+    let since = notified(steps, thread, &woken);
+    if since.at_ns != 0 {
+        let mut parts = Parts::of(&since);
+        woken.pass(&control, &mut parts, IO_WAKING, IO_RUNNING);
+        parts.via(&control, ENTER, at_ns);
+    } else if last.point == EXIT && woken.by == steps.ended_by && steps.number != 0 {
+        // No interrupt was seen after the last one (of emulated processors that are awake, none ever is), and its end led to this: it is a
+        // further one for the same.
+        Parts::of(&last).via(&control, ENTER, at_ns);
+    }
+    0
+}
+
+/// The first step before an operation of a thread's: the notification, if one was seen since the last operation. Time 0: it was not.
+#[inline(always)]
+fn notified(steps: &Steps, own: &Thread, woken: &Woken) -> Token {
+    let at = |point, at_ns| Token { at_ns, point, ..steps.token };
+    let since = |ns: u64| if ns > steps.ended_ns { ns } else { 0 };
+    if own.role == u32::from(VCPU) {
+        // It is in its own exit.
+        return at(NOTIFIED, since(own.vcpu.exit_ns));
+    }
+    if thread(woken.by).is_none_or(|thread| thread.role != u32::from(VCPU)) {
+        return at(NOTIFIED, 0);
+    }
+    match since(woken.left_ns) {
+        0 => at(IO_WAKING, woken.first_ns()),
+        left_ns => at(NOTIFIED, left_ns),
+    }
+}
+
+/// One ends; at 0: it was not seen when.
+#[cold]
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn machine_ends(tid: u32, at_ns: u64) -> u32 {
+    let Some(control) = following::<true>() else { return 0 };
+    let Some(steps) = steps(&control).filter(|steps| steps.under_way != 0) else { return 0 };
+    let was_only = fetch_add(&mut steps.under_way, -1) == 1;
+    steps.token.point = 0;
+    if at_ns != 0 {
+        steps.ended_ns = at_ns;
+        steps.ended_by = tid;
+        steps.token.at_ns = at_ns;
+        if was_only && steps.alone != 0 {
+            steps.token.point = EXIT;
+        }
+    }
+    0
+}
