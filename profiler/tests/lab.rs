@@ -353,8 +353,8 @@ fn exits_are_those_that_the_kernel_records() {
     let (trace, out) = (Trace::start(), Out::new());
     // Two rounds: the second begins with what the first left in the tables.
     let arguments = ["--rounds", "2", "--duration", "1.2", "--placement", "free"];
-    let machines = "native,kvm:machine=microvm,agent=off";
-    let result = run_workload("tcp-rr", &out, &[&["--in", machines], &arguments[..]].concat());
+    let machine = "kvm:machine=microvm,agent=off";
+    let result = run_workload("tcp-rr", &out, &[&["--in", machine], &arguments[..]].concat());
     let exits = trace.exits();
     drop(trace);
     assert_eq!(before, Traces::now());
@@ -362,7 +362,6 @@ fn exits_are_those_that_the_kernel_records() {
     let kvm = of(&result, "kvm:net=tap,machine=microvm,agent=off");
     check_vcpus(kvm);
     check_holding(&out);
-    assert!(of(&result, "native").exits.is_empty());
     let machine = kvm.stages.iter().find(|stage| stage.id == "request/taken→receive(tap@host)").unwrap();
     assert!(machine.ns_per_op > 0.5 * kvm.traced_latency.mean_ns, "{machine:?}");
 
@@ -497,11 +496,14 @@ fn the_way_to_a_guests_disk_and_back_is_divided() {
     assert!((0.75..1.3).contains(&(mean(ours) / mean(theirs))), "{words}");
 }
 
-/// Guest and boundary, each a part of what the machine took.
+/// Guest and boundary, each a part of what the machine took. One of the longer tests: in an emulator, shorter ones see it, too.
 #[test]
 fn the_inside_of_a_guest_is_seen() {
     let _alone = alone();
     only_in_lab();
+    if !full() {
+        return;
+    }
     let before = Traces::now();
     let result = run_workload("tcp-rr", &Out::new(), &[&["--in", "kvm:machine=microvm"], &SHORT[..]].concat());
     let kvm = &result.configurations[0];

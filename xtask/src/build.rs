@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::shell::{cache, command, copy_if_changed, output, run, succeeds};
 
@@ -62,8 +62,12 @@ pub fn bpf_linker(llvm: u32) -> Result<PathBuf> {
 
 /// Compiles everything.
 pub fn all() -> Result<()> {
-    probes()?;
-    static_binary("workloads", "virtax-workload")?;
+    // The probes' compiler has little to do at once.
+    std::thread::scope(|scope| {
+        let workloads = scope.spawn(|| static_binary("workloads", "virtax-workload"));
+        probes()?;
+        workloads.join().map_err(|_| anyhow!("the workloads were not compiled"))?
+    })?;
     static_binary("profiler", "virtax-agent")?;
     way_to_libvirt()?;
     let mut virtax = command("cargo");

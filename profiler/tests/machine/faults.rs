@@ -100,7 +100,7 @@ fn clean_removes_what_a_killed_run_left_and_nothing_else() {
     if !has(Feature::Probes) || !has(Feature::Docker) {
         return;
     }
-    let (times, seed) = (if full() { 100 } else { 10 }, rand::random::<u64>());
+    let (times, seed) = (if full() { 100 } else { 6 }, rand::random::<u64>());
     let mut random = rand_pcg::Pcg64::seed_from_u64(seed);
     let before = Traces::now();
     for number in 0..times {

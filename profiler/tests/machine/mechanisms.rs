@@ -145,13 +145,16 @@ fn a_ladder_goes_on_without_the_rungs_that_are_missing() {
         return;
     }
     let before = Traces::now();
-    let out = Out::new();
-    let whole = ladder(&out, &mut virtax(), &["network", "tcp-rr"]);
-    assert_eq!(whole.rungs.iter().filter(|rung| rung.says == Says::TooFewRounds).count(), 11, "{whole:?}");
-    assert_eq!(whole.rungs[0].says, Says::Ground);
-    for rung in &whole.rungs[1..] {
-        // What is attributed is what is measured, as well as one round can tell: both of its passes are at a speed of their own.
-        assert!(rung.on.is_some() && rung.gap_ns.abs() < rung.latency_ns, "{rung:?}");
+    let check_rungs = |ladder: &Ladder, count: usize| {
+        assert_eq!(ladder.rungs.iter().filter(|rung| rung.says == Says::TooFewRounds).count(), count, "{ladder:?}");
+        assert_eq!(ladder.rungs[0].says, Says::Ground);
+        for rung in ladder.rungs[1..].iter().filter(|rung| rung.says != Says::Missing) {
+            // What is attributed is what is measured, as well as one round can tell: both of its passes are at a speed of their own.
+            assert!(rung.on.is_some() && rung.gap_ns.abs() < rung.latency_ns, "{rung:?}");
+        }
+    };
+    if full() {
+        check_rungs(&ladder(&Out::new(), &mut virtax(), &["network", "tcp-rr"]), 11);
     }
 
     // No daemon, and no program for rules: those rungs are missing by name, and others are measured on top of what is there.
@@ -159,6 +162,7 @@ fn a_ladder_goes_on_without_the_rungs_that_are_missing() {
     let mut command = virtax();
     command.env("PATH", folder.path()).env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
     let part = ladder(&out, &mut command, &["network", "tcp-rr"]);
+    check_rungs(&part, 7);
     let missing: Vec<&str> =
         part.rungs.iter().filter(|rung| rung.says == Says::Missing).map(|rung| rung.mechanism.as_str()).collect();
     assert_eq!(missing, ["netfilter hooks", "conntrack", "NAT", "Docker NAT"]);

@@ -41,7 +41,12 @@ fn requests_are_followed_into_a_guest_and_out_of_it() {
     }
     let before = Traces::now();
     let out = Out::new();
-    let all = "native,ns:net=veth,tcg,tcg:agent=off,tcg:net=nat,tcg:net=user";
+    // Each machine takes its time to start.
+    let all = if full() {
+        "native,ns:net=veth,tcg,tcg:agent=off,tcg:net=nat,tcg:net=user"
+    } else {
+        "native,tcg,tcg:net=user"
+    };
     let result = run_workload("tcp-rr", &out, &[&["--in", all], &SHORT[..]].concat());
     assert_eq!(before, Traces::now());
     for configuration in &result.configurations {
@@ -49,19 +54,22 @@ fn requests_are_followed_into_a_guest_and_out_of_it() {
     }
     let tap = of(&result, "tcg:net=tap");
     assert!(in_machine(tap) > 0.5 * tap.traced_latency.mean_ns, "{}", in_machine(tap));
-    in_machine(of(&result, "tcg:net=nat"));
-    for found in [tap, of(&result, "tcg:net=nat")] {
-        check_inside(found);
+    check_inside(tap);
+    if full() {
+        in_machine(of(&result, "tcg:net=nat"));
+        check_inside(of(&result, "tcg:net=nat"));
+        // Without its agent, a machine is one row.
+        let silent = of(&result, "tcg:net=tap,agent=off");
+        assert!(silent.stages.iter().all(|stage| !stage.label.ends_with("(guest)")), "{:?}", silent.stages);
+        assert!(boundary(silent) > 0.0 && !silent.settings.contains_key("guest_agent"));
     }
-    // Without its agent, a machine is one row.
-    let silent = of(&result, "tcg:net=tap,agent=off");
-    assert!(silent.stages.iter().all(|stage| !stage.label.ends_with("(guest)")), "{:?}", silent.stages);
-    assert!(boundary(silent) > 0.0 && !silent.settings.contains_key("guest_agent"));
     // QEMU itself is the server there.
     let user = of(&result, "tcg:net=user");
     assert!(user.stages.iter().any(|stage| stage.id == "request/received→send"), "{:?}", user.stages);
     let setting = |name: &str| tap.settings.get(name).map_or("", String::as_str);
     assert_eq!((setting("accelerator"), setting("machine")), ("tcg", "q35"));
+    let started_by = setting("started_by");
+    assert!(started_by.starts_with("libvirt ") && started_by.ends_with("qemu:///embed"), "{started_by}");
     // Wherever it is shown: tables, warnings, pictures.
     let report = virtax().arg("report").arg(out.path()).output().unwrap();
     assert!(text(&report.stdout).contains("\ntcg:net=tap (emulated: no evidence of KVM's cost)\n"));
@@ -77,9 +85,10 @@ fn requests_are_followed_into_a_guest_and_out_of_it() {
     // The first of them may have started while this machine did something else.
     let ready = result.configurations.iter().filter_map(|configuration| configuration.settings.get("guest_ready"));
     let seconds: Vec<f64> = ready.map(|text| text.split(' ').next().unwrap().parse().unwrap()).collect();
-    assert!(seconds.len() == 4 && seconds.iter().any(|seconds| (0.1..5.0).contains(seconds)), "{seconds:?}");
+    let machines = if full() { 4 } else { 2 };
+    assert!(seconds.len() == machines && seconds.iter().any(|seconds| (0.1..5.0).contains(seconds)), "{seconds:?}");
     let emulated: Vec<_> = result.warnings.iter().filter(|warning| warning.name == "emulated").collect();
-    assert_eq!(emulated.len(), 4);
+    assert_eq!(emulated.len(), machines);
     assert!(emulated[0].text.contains("no evidence of KVM's cost"));
 }
 
