@@ -125,8 +125,8 @@ pub struct Socket {
     pub role: u8,
     /// 1: its token was started inside the recorded interval and not completed.
     pub counted: u8,
-    /// Stops the compiler from inventing padding.
-    pub reserved: u8,
+    /// Of a file operation, 1: nobody sees its program take the completion.
+    pub unseen: u8,
     /// Its index in the array.
     pub slot: u32,
     /// The thread that last received from it; 0: not known.

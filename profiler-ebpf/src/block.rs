@@ -20,6 +20,7 @@ use crate::{
     bios::{self, Bio},
     file::{fail, is_asynchronous, is_under_way, of_current},
     kernel::{Kernel, read},
+    machine::machine_ends,
     maps::{count, count_inside, disk, fetch_add, is_loop, now, thread},
     path::{Fault, tag_of},
     phase::{Phase, following},
@@ -360,6 +361,27 @@ pub fn bio_done<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault 
     None
 }
 
+/// All of an operation is done whose completion nobody sees being taken: as far as is known, that is at once.
+#[cold]
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn operation_is_done(slot: u32, at_ns: u64) -> u32 {
+    let (Some(control), Some(operation)) = (following::<true>(), socket_in(slot)) else { return 0 };
+    // There may be more bios to come: then it is as over as that is known when its place is used again.
+    if thread(operation.reader).is_some_and(|thread| thread.submitting == operation.key) {
+        return 0;
+    }
+    if settle(control, operation).is_err() {
+        operation.state = EMPTY;
+        return 0;
+    }
+    operation.token.point = EXIT;
+    if control.splits() {
+        machine_ends(0, at_ns);
+    }
+    0
+}
+
 /// A bio is done, in a request if there are such; with the last of its operation, that goes on.
 #[cold]
 #[inline(never)]
@@ -406,6 +428,10 @@ fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64, 
             Below::default()
         },
     };
+    if operation.unseen != 0 {
+        operation_is_done(entry.slot, at_ns);
+        return None;
+    }
     if control.tags() {
         // What is done from now on, by whoever wakes the thread and by itself, is done after the disk's part. A thread that works
         // for another operation meanwhile goes on with that.

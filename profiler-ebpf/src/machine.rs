@@ -28,7 +28,9 @@ struct Steps {
     ended_ns: u64,
     ended_by: u32,
     /// 1: the last to begin was the only one.
-    alone: u32,
+    alone: u16,
+    /// 1: one has ended by its completion, for which a thread is being woken next, on top of whatever runs.
+    completed: u16,
     /// The virtual processor that the guest is told on: its thread, and 1 + its number; whichever is not 0.
     tid: u32,
     number: u32,
@@ -49,6 +51,7 @@ fn steps(control: &Control) -> Option<&'static mut Steps> {
             ended_ns: 0,
             ended_by: 0,
             alone: 0,
+            completed: 0,
             tid: 0,
             number: 0,
         };
@@ -94,12 +97,19 @@ pub extern "C" fn machine_wakes(tid: u32, at_ns: u64) -> u32 {
     let (Some(control), Some(woken)) = (following::<true>(), thread(tid)) else { return 0 };
     woken.woken_by = 0;
     woken.left_ns = 0;
+    let Some(steps) = steps(&control) else { return 0 };
+    if steps.completed != 0 && woken.role == u32::from(VMM) {
+        steps.completed = 0;
+        return 0;
+    }
     let Some(waker) = current().filter(|waker| is_machines(waker)) else { return 0 };
     woken.woken_by = waker.tid;
     if waker.role == u32::from(VCPU) {
         woken.left_ns = waker.vcpu.exit_ns;
     }
-    let Some(steps) = steps(&control).filter(|steps| steps.token.point != 0) else { return 0 };
+    if steps.token.point == 0 {
+        return 0;
+    }
     if waker.role == u32::from(VCPU) && woken.role == u32::from(VMM) {
         // The guest wants something else: so it has been told, whether or not it had to be entered for that.
         if steps.token.point != EXIT {
@@ -143,7 +153,8 @@ fn tell(control: &Control, steps: &mut Steps, thread: &Thread, at_ns: u64) {
     }
     // It was woken for that, or had the operation itself.
     let mut parts = Parts::of(&steps.token);
-    Woken::of(thread, steps.ended_ns).pass(control, &mut parts, BACK_WAKING, BACK_RUNNING);
+    // Worker, I/O thread, main loop: of those, the first had it.
+    Woken::<3>::of(thread, steps.ended_ns).pass(control, &mut parts, BACK_WAKING, BACK_RUNNING);
     parts.via(control, INJECTED, at_ns);
     steps.token.at_ns = at_ns;
     steps.token.point = INJECTED;
@@ -151,21 +162,19 @@ fn tell(control: &Control, steps: &mut Steps, thread: &Thread, at_ns: u64) {
 
 /// Who woke whom of the machine's threads since an operation ended: the last, the one that woke it, and so on. QEMU's hand an operation on
 /// to a worker (`aio=threads`), and it comes back by its I/O thread and, where KVM takes no interrupts, its main loop.
-struct Woken {
+struct Woken<const MOST: usize> {
     /// When each was being woken, and ran: the first of them at the end; 0: there are not so many.
-    times_ns: [(u64, u64); Self::MOST],
+    times_ns: [(u64, u64); MOST],
     /// The thread that woke the first.
     by: u32,
     /// As [`Thread::left_ns`] of the first.
     left_ns: u64,
 }
 
-impl Woken {
-    const MOST: usize = 3;
-
+impl<const MOST: usize> Woken<MOST> {
     #[inline(always)]
     fn of(last: &Thread, since_ns: u64) -> Self {
-        let mut woken = Self { times_ns: [(0, 0); Self::MOST], by: 0, left_ns: 0 };
+        let mut woken = Self { times_ns: [(0, 0); MOST], by: 0, left_ns: 0 };
         let mut tid = last.tid;
         let mut until_ns = u64::MAX;
         for times_ns in &mut woken.times_ns {
@@ -249,13 +258,14 @@ pub extern "C" fn machine_begins(tid: u32, at_ns: u64) -> u32 {
     if !is_alone {
         return 0;
     }
-    let woken = Woken::of(thread, steps.ended_ns);
+    // The I/O thread, and its worker. (Not one more: older kernels bound what all functions have on their stacks, and this is called deep.)
+    let woken = Woken::<2>::of(thread, steps.ended_ns);
     let since = notified(steps, thread, &woken);
     if since.at_ns != 0 {
         let mut parts = Parts::of(&since);
         woken.pass(&control, &mut parts, IO_WAKING, IO_RUNNING);
         parts.via(&control, ENTER, at_ns);
-    } else if last.point == EXIT && woken.by == steps.ended_by && steps.number != 0 {
+    } else if last.point == EXIT && woken.by != 0 && woken.by == steps.ended_by && steps.number != 0 {
         // No interrupt was seen after the last one (of emulated processors that are awake, none ever is), and its end led to this: it is a
         // further one for the same.
         Parts::of(&last).via(&control, ENTER, at_ns);
@@ -265,7 +275,7 @@ pub extern "C" fn machine_begins(tid: u32, at_ns: u64) -> u32 {
 
 /// The first step before an operation of a thread's: the notification, if one was seen since the last operation. Time 0: it was not.
 #[inline(always)]
-fn notified(steps: &Steps, own: &Thread, woken: &Woken) -> Token {
+fn notified(steps: &Steps, own: &Thread, woken: &Woken<2>) -> Token {
     let at = |point, at_ns| Token { at_ns, point, ..steps.token };
     let since = |ns: u64| if ns > steps.ended_ns { ns } else { 0 };
     if own.role == u32::from(VCPU) {
@@ -281,7 +291,7 @@ fn notified(steps: &Steps, own: &Thread, woken: &Woken) -> Token {
     }
 }
 
-/// One ends; at 0: it was not seen when.
+/// One ends; at 0: it was not seen when. In thread 0: when its bios did, which was seen, and not by whom that was taken.
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -293,6 +303,7 @@ pub extern "C" fn machine_ends(tid: u32, at_ns: u64) -> u32 {
     if at_ns != 0 {
         steps.ended_ns = at_ns;
         steps.ended_by = tid;
+        steps.completed = u16::from(tid == 0);
         steps.token.at_ns = at_ns;
         if was_only && steps.alone != 0 {
             steps.token.point = EXIT;

@@ -460,7 +460,7 @@ pub fn follow_socket(address: u64, token: Token, reader: u32) -> Fault {
         state: READ,
         role: token.role,
         counted: 0,
-        reserved: 0,
+        unseen: 0,
         slot: 0,
         reader,
         lock: 1,

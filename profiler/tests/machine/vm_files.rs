@@ -79,6 +79,7 @@ fn every_kind_of_disk_is_followed() {
     let before = Traces::now();
     for machine in [
         "blk=virtio,aio=io_uring",
+        "blk=virtio,aio=native",
         "blk=virtio,image=qcow2",
         "machine=microvm,blk=virtio",
         "blk=virtio,cache=directsync",
