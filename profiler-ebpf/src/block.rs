@@ -371,9 +371,8 @@ pub extern "C" fn operation_is_done(slot: u32, at_ns: u64) -> u32 {
     if thread(operation.reader).is_some_and(|thread| thread.submitting == operation.key) {
         return 0;
     }
-    if settle(control, operation).is_err() {
-        operation.state = EMPTY;
-        return 0;
+    if let Err(cause) = settle(control, operation) {
+        return fail(control, operation, cause).map_or(0, |fault| fault as u32);
     }
     operation.token.point = EXIT;
     if control.splits() {

@@ -229,7 +229,11 @@ pub extern "C" fn operation_ends(slot: u32, at_ns: u64) -> u32 {
 fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64, is_libaio: bool) -> Fault {
     let first = Token { at_ns, epoch: control.epoch, record: 0, point: ENTER, role: role_of(tid) };
     let Some(operation) = socket(key) else {
-        return follow_socket(key, first, tid);
+        let fault = follow_socket(key, first, tid);
+        if control.splits() && first.role == SERVER && fault.is_none() {
+            machine_begins(tid, at_ns);
+        }
+        return fault;
     };
     operation.reader = tid;
     // QEMU takes completions of libaio's out of their ring by itself.

@@ -48,7 +48,8 @@ fn steps(control: &Control) -> Option<&'static mut Steps> {
         *steps = Steps {
             token: Token { at_ns: 0, epoch: control.epoch, record: 0, point: 0, role: BETWEEN },
             under_way: 0,
-            ended_ns: 0,
+            // Who was woken before this phase was woken for something else.
+            ended_ns: now(),
             ended_by: 0,
             alone: 0,
             completed: 0,
@@ -66,6 +67,11 @@ impl Steps {
         Parts::of(&self.token).via(control, to, at_ns);
         self.token.at_ns = at_ns;
         self.token.point = to;
+    }
+    /// Whether a thread that was woken by another (0: it was not) goes on with what the last operation was for.
+    #[inline(always)]
+    fn is_continued(&self, tid: u32, woken_by: u32) -> bool {
+        self.ended_by != 0 && self.ended_by == if woken_by == 0 { tid } else { woken_by }
     }
     /// Whether the guest is told on this processor, and was not entered yet.
     #[inline(always)]
@@ -116,10 +122,12 @@ pub extern "C" fn machine_wakes(tid: u32, at_ns: u64) -> u32 {
             steps.token.point = 0;
         }
     } else if woken.role == u32::from(VCPU) && woken.vcpu.number == 0 {
-        // An emulated processor that sleeps is woken to be told.
-        tell(&control, steps, waker, at_ns);
-        steps.tid = tid;
-        steps.number = 0;
+        // An emulated processor that sleeps is woken to be told, by QEMU's main loop, or by another that had the operation.
+        let is_its = waker.role == u32::from(VMM) || waker.tid == steps.ended_by;
+        if is_its && tell(&control, steps, waker, at_ns) {
+            steps.tid = tid;
+            steps.number = 0;
+        }
     }
     0
 }
@@ -138,19 +146,25 @@ pub fn interrupts(control: &Control, place: u8) {
 #[unsafe(no_mangle)]
 pub extern "C" fn machine_interrupts(place: u32) -> u32 {
     let (Some(control), Some(thread)) = (following::<true>(), current()) else { return 0 };
+    // The network's worker has interrupts of its own.
+    if thread.role != u32::from(VMM) {
+        return 0;
+    }
     if let Some(steps) = steps(&control) {
-        tell(&control, steps, thread, now());
-        steps.number = place;
+        if tell(&control, steps, thread, now()) {
+            steps.number = place;
+        }
     }
     0
 }
 
-/// A thread of the machine's tells the guest that an operation is done, if one is.
+/// A thread of the machine's tells the guest that an operation is done. False: none is.
 #[inline(always)]
-fn tell(control: &Control, steps: &mut Steps, thread: &Thread, at_ns: u64) {
+fn tell(control: &Control, steps: &mut Steps, thread: &Thread, at_ns: u64) -> bool {
     if steps.token.point != EXIT {
-        return;
+        return false;
     }
+    steps.completed = 0;
     // It was woken for that, or had the operation itself.
     let mut parts = Parts::of(&steps.token);
     // Worker, I/O thread, main loop: of those, the first had it.
@@ -158,6 +172,7 @@ fn tell(control: &Control, steps: &mut Steps, thread: &Thread, at_ns: u64) {
     parts.via(control, INJECTED, at_ns);
     steps.token.at_ns = at_ns;
     steps.token.point = INJECTED;
+    true
 }
 
 /// Who woke whom of the machine's threads since an operation ended: the last, the one that woke it, and so on. QEMU's hand an operation on
@@ -244,6 +259,18 @@ pub fn enters(control: &Control, thread: &Thread, at_ns: u64) {
     }
 }
 
+/// `kvm:kvm_exit`: a processor that was in its guest when it was told is left because of that, or took the interrupt as it ran.
+#[inline(always)]
+pub fn leaves(control: &Control, thread: &Thread, reason: u32) {
+    /// `EXIT_REASON_EXTERNAL_INTERRUPT` and `SVM_EXIT_INTR` (`arch/x86/include/uapi/asm/{vmx,svm}.h`).
+    const INTERRUPTS: [u32; 2] = [1, 0x60];
+    if control.boundary_ifindex == 0 && reason != INTERRUPTS[0] && reason != INTERRUPTS[1] {
+        if let Some(steps) = steps(control).filter(|steps| steps.are_on(thread)) {
+            steps.token.point = 0;
+        }
+    }
+}
+
 /// An operation of the machine's begins.
 #[cold]
 #[inline(never)]
@@ -253,6 +280,7 @@ pub extern "C" fn machine_begins(tid: u32, at_ns: u64) -> u32 {
     let Some(steps) = steps(&control) else { return 0 };
     let is_alone = fetch_add(&mut steps.under_way, 1) == 0;
     steps.alone = is_alone.into();
+    steps.completed = 0;
     let last = steps.token;
     steps.token.point = 0;
     if !is_alone {
@@ -265,7 +293,7 @@ pub extern "C" fn machine_begins(tid: u32, at_ns: u64) -> u32 {
         let mut parts = Parts::of(&since);
         woken.pass(&control, &mut parts, IO_WAKING, IO_RUNNING);
         parts.via(&control, ENTER, at_ns);
-    } else if last.point == EXIT && woken.by != 0 && woken.by == steps.ended_by && steps.number != 0 {
+    } else if last.point == EXIT && steps.number != 0 && steps.is_continued(tid, woken.by) {
         // No interrupt was seen after the last one (of emulated processors that are awake, none ever is), and its end led to this: it is a
         // further one for the same.
         Parts::of(&last).via(&control, ENTER, at_ns);

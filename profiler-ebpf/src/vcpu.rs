@@ -223,6 +223,7 @@ pub fn left(control: &Control, reason: u32) -> Fault {
     }
     let at_ns = now();
     turn_to(control, thread, KERNEL, at_ns);
+    machine::leaves(control, thread, reason & 0xffff);
     thread.vcpu.reason = reason as u16;
     thread.vcpu.place = 0;
     thread.vcpu.user_ns = 0;

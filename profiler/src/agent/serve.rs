@@ -215,7 +215,8 @@ impl Agent {
         drop(phase.attached);
         let labels = self.probes.labels(&self.names);
         let probes = self.probes.counts_since(&phase.before, &labels, &phase.control)?;
-        if phase.kind == PhaseKind::Sampled {
+        // One that came too late is measured again.
+        if phase.kind == PhaseKind::Sampled && !phase.late {
             let mut events = Vec::new();
             let unreadable = self.probes.take_events(&mut events);
             events.retain(|event| event.head.epoch == self.epoch);

@@ -102,7 +102,7 @@ fn what_between(from: &Place, to: &Place) -> String {
         ("io-running", "io-waking") => "QEMU: virtio's ring, until a worker is being woken",
         ("io-running", _) => "QEMU: virtio's ring, until its own operation",
         ("exit", "enter") => "QEMU: between two operations for one of the guest's",
-        ("exit", "back-waking") => "QEMU: its worker, until the next thread is being woken",
+        ("exit", "back-waking") => "until QEMU's next thread is being woken: by its worker, or by the completion",
         ("back-waking", _) => "QEMU's thread being woken, and its run queue",
         ("back-running", "back-waking") => "QEMU: until its main loop is being woken",
         ("exit" | "back-running", _) => "QEMU: virtio's ring, the interrupt",

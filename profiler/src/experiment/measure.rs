@@ -483,7 +483,10 @@ fn in_time<T: Reported>(mut phase: impl FnMut(u32) -> Result<(u64, T)>) -> Resul
             return Ok(done);
         }
     }
-    Err(Error::workload("the client is too late for its phases", format!("{TRIES} times in a row")))
+    Err(Error::workload(
+        "the client, or the guest's agent, is too late for its phases",
+        format!("{TRIES} times in a row"),
+    ))
 }
 
 fn sleep_until(at_ns: u64, meanwhile: impl FnMut()) -> Result<()> {

@@ -135,7 +135,8 @@ impl Fio {
         let end = Instant::now() + PATIENCE;
         loop {
             self.check()?;
-            if self.has_handler() && self.ask_within(ASK_AGAIN)?.is_some_and(|status| status.operations > 0) {
+            // A late answer says that as well: where there is much to do, all may be.
+            if self.has_handler() && self.ask_within(ASK_AGAIN, 0)?.is_some_and(|status| status.operations > 0) {
                 break;
             }
             if Instant::now() > end {
@@ -169,18 +170,18 @@ impl Fio {
     /// All that it has counted so far.
     fn ask(&mut self) -> io::Result<Status> {
         let late = || io::Error::other(format!("fio has not answered within {} s", PATIENCE.as_secs()));
-        self.ask_within(PATIENCE)?.ok_or_else(late)
+        self.ask_within(PATIENCE, real_ms())?.ok_or_else(late)
     }
 
-    /// The same; `None`: it does not answer in time. What it began to say before it was asked is the late answer to another question.
-    fn ask_within(&mut self, patience: Duration) -> io::Result<Option<Status>> {
+    /// The same; `None`: it does not answer in time. What it began to say before `since_ms` is the late answer to another question.
+    fn ask_within(&mut self, patience: Duration, since_ms: u64) -> io::Result<Option<Status>> {
         self.check()?;
-        let (asked_ms, end) = (real_ms(), Instant::now() + patience);
+        let end = Instant::now() + patience;
         // SAFETY: no pointers; it has not been waited for, so the number is its own.
         unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGUSR1) };
         loop {
             match self.answers.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(Ok(answer)) if answer.at_ms < asked_ms => {}
+                Ok(Ok(answer)) if answer.at_ms < since_ms => {}
                 Ok(answer) => return answer.map(Some),
                 Err(RecvTimeoutError::Timeout) => return Ok(None),
                 Err(RecvTimeoutError::Disconnected) => {

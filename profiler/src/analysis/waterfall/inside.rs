@@ -100,7 +100,9 @@ fn of_process(phase: &Phase, stages: &[StageTotal]) -> Inside {
     }
     let longest = waits.iter().max_by_key(|stage| stage.total_ns).map(|stage| key_of(stage));
     let waited = waits.iter().fold(0, |sum: u64, stage| sum.saturating_add(stage.count));
-    let rest = longest.as_ref().and_then(|wait| in_guest(&stages, wait, waited_ns - residence_ns, waited));
+    // The row that has the steps.
+    let frequent = waits.iter().max_by_key(|stage| stage.count).map(|stage| key_of(stage));
+    let rest = frequent.and_then(|wait| in_guest(&stages, &wait, waited_ns - residence_ns, waited));
     let stages = stages.into_iter().chain(rest).collect();
     Inside { stages, boundary: longest, residence_ns, of_guest }
 }
