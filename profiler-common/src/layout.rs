@@ -319,6 +319,8 @@ pub struct Thread {
     pub submitting: u64,
     /// Where its program has the next operation that the call is to submit, or wants the events of those that it takes.
     pub memory: u64,
+    /// The bio that it queued last at a disk that may pass it on.
+    pub passing: u64,
     /// 1 + slot of the operation that was completed last while it was in the call; 0: none.
     pub reaped: u32,
     /// Of a virtual machine's thread: the one of it that woke it last; 0: another did.
@@ -363,6 +365,8 @@ pub struct Device {
     pub name: [u8; 16],
     /// 1: the slot is taken.
     pub lock: u64,
+    /// Of a disk, 1: it takes bios as they are, and may pass them on to other disks.
+    pub takes_bios: u64,
 }
 
 /// Sub-buckets per power of two in [`Stage::buckets`]: a value is known to within 1/8 of itself.
@@ -521,8 +525,8 @@ const _: () = assert!(size_of::<EventHead>() == 72);
 const _: () = assert!(size_of::<Event>() == 72 + 16 * FRAMES);
 const _: () = assert!(size_of::<Packet>() == 64);
 const _: () = assert!(size_of::<Connection>() == 64);
-const _: () = assert!(size_of::<Thread>() == 312);
-const _: () = assert!(size_of::<Device>() == 40);
+const _: () = assert!(size_of::<Thread>() == 320);
+const _: () = assert!(size_of::<Device>() == 48);
 const _: () = assert!(size_of::<Stage>() == 16 + 4 * BUCKETS);
 const _: () = assert!(size_of::<Seen>() == 16);
 const _: () = assert!(size_of::<Record>() == RECORD_HEADER + 16 * RECORD_POINTS);

@@ -25,12 +25,21 @@ pub struct Bio {
     /// When its request was given to the scheduler, and to the driver, ns; 0: not.
     pub inserted_ns: u64,
     pub issued_ns: u64,
-    /// Index of its disk.
+    /// Index of its disk, with what `crate::below` knows of it in the highest bits.
     pub disk: u32,
     /// Phase in which it was queued.
     pub epoch: u32,
-    /// The request, of a disk above, that it is made for; 0: it is its operation's own; or what stands for write-back.
+    /// The bio, of a disk above, that it is made for, by its address; 0: it is its operation's own; or what stands for write-back.
     pub above: u64,
+}
+
+impl Bio {
+    /// Its address as it stands in the table, a number to the verifier. Volatile, or the compiler would use in its place the typed pointer that it
+    /// was found by, which no global function takes.
+    #[inline(always)]
+    pub fn number_of_address(&self) -> u64 {
+        unsafe { core::ptr::read_volatile(&raw const self.address) }
+    }
 }
 
 #[map]
@@ -121,9 +130,8 @@ fn fill(found: &mut Bio, bio: &Bio) {
 
 /// Takes a bio out of the table.
 #[inline(always)]
-pub fn take(address: u64) -> Option<Bio> {
-    let found = find(address)?;
+pub fn take(found: &mut Bio) -> Bio {
     let bio = *found;
     found.address = 0;
-    Some(bio)
+    bio
 }

@@ -4,12 +4,9 @@
 //! between is the time until that one was issued, and the device's. Only its own thread moves an operation; who completes its last
 //! bio, on whatever CPU, leaves the times for it.
 //!
-//! A loop device's worker makes a request's bios on a disk below: they are the request's, and their times are left with it.
+//! What disks below have done for a bio is left with it (`crate::below`).
 
-use aya_ebpf::{
-    macros::map,
-    maps::{Array, HashMap},
-};
+use aya_ebpf::{macros::map, maps::Array};
 use profiler_common::{
     Counter, EMPTY, SLOTS, Socket, Tag,
     point::{AT_BIO, AT_COMPLETE, AT_INSERT, AT_ISSUE, ENTER, EXIT, at_disk, disk_of},
@@ -17,14 +14,15 @@ use profiler_common::{
 };
 
 use crate::{
+    below::{self, Below, WRITE_BACK},
     bios::{self, Bio},
     file::{fail, is_asynchronous, is_under_way, of_current},
     kernel::{Kernel, read},
     machine::machine_ends,
-    maps::{count, count_inside, disk, fetch_add, is_loop, now, thread},
+    maps::{count, count_inside, disk, fetch_add, now, thread},
     path::{Fault, tag_of},
     phase::{Phase, following},
-    settings::{self, NO_FIELD},
+    settings,
     slots::socket_in,
     thread::work_on,
     token::{Parts, pass},
@@ -33,27 +31,6 @@ use crate::{
 
 /// bios of one request that are looked at; a longer one is counted.
 const MERGED_MOST: u32 = 64;
-/// In place of the request above: it is write-back.
-const WRITE_BACK: u64 = 1;
-/// Requests that a disk below works for.
-const BELOW_MOST: u32 = 4096;
-
-/// What a disk below does for a request.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Below {
-    /// When the request was issued: by that, it is told from others that had its address.
-    for_ns: u64,
-    /// When the first bio was queued; when the last to be completed was given to the scheduler, and to the driver, and when it was
-    /// completed, ns.
-    queued_ns: u64,
-    inserted_ns: u64,
-    issued_ns: u64,
-    done_ns: u64,
-    /// Index of the disk.
-    disk: u32,
-    unused: u32,
-}
 
 /// The last bio of an operation is done: what its thread has not noted yet.
 #[repr(C)]
@@ -68,17 +45,13 @@ struct Done {
     issued_ns: u64,
     /// When it was completed, ns; 0: it was noted.
     at_ns: u64,
-    /// What a disk below did for it.
+    /// What disks below did for it.
     below: Below,
 }
 
 /// By the operations' places.
 #[map]
 static DONE: Array<Done> = Array::with_max_entries(SLOTS, 0);
-
-/// By the addresses of requests.
-#[map]
-static BELOW: HashMap<u64, Below> = HashMap::with_max_entries(BELOW_MOST, 0);
 
 /// Notes that all bios so far are done, where the one who completed the last has left that.
 #[inline(always)]
@@ -97,64 +70,49 @@ pub fn settle<const D: bool>(control: Phase<D>, operation: &mut Socket) -> Resul
             parts.end(&control, at_disk(AT_ISSUE, disk), done.issued_ns);
         }
         pass(&control, &mut operation.token, at_disk(AT_ISSUE, disk), done.issued_ns)?;
-        let below = &done.below;
-        let is_within = below.queued_ns >= done.issued_ns && below.done_ns <= at_ns && below.done_ns != 0;
-        if is_within {
-            if operation_was_below(operation.slot) != 0 {
-                return Err(Counter::LostStageTable);
-            }
-            // That function found the operation by itself, and moved it on.
-            let mut moved = core::ptr::from_mut(operation);
-            unsafe { core::arch::asm!("{0} = {0}", inout(reg) moved) };
-            return pass(&control, unsafe { &mut (*moved).token }, at_disk(AT_COMPLETE, disk), at_ns);
+    }
+    if done.below.is_within(operation.token.at_ns, at_ns) {
+        if operation_was_below(operation.slot) != 0 {
+            return Err(Counter::LostStageTable);
         }
+        // That function found the operation by itself, and moved it on.
+        let mut moved = core::ptr::from_mut(operation);
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) moved) };
+        return pass(&control, unsafe { &mut (*moved).token }, at_disk(AT_COMPLETE, disk), at_ns);
     }
     pass(&control, &mut operation.token, at_disk(AT_COMPLETE, disk), at_ns)
 }
 
-/// The operation went through the disk below. Looked at by the verifier once, as its bios are settled in many places; 0: all is well.
+/// The operation went through disks below. Looked at by the verifier once, as its bios are settled in many places; 0: all is well.
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn operation_was_below(slot: u32) -> u32 {
     let (Some(control), Some(operation)) = (following::<true>(), socket_in(slot)) else { return 0 };
     let Some(done) = DONE.get_ptr_mut(slot & (SLOTS - 1)) else { return 0 };
-    let below = unsafe { (*done).below };
-    u32::from(pass_below(&control, operation, &below).is_err())
-}
-
-#[inline(always)]
-fn pass_below(control: &Phase<true>, operation: &mut Socket, below: &Below) -> Result<(), Counter> {
-    let disk = below.disk as u8;
-    pass(control, &mut operation.token, at_disk(AT_BIO, disk), below.queued_ns)?;
-    if below.issued_ns >= below.queued_ns && below.issued_ns <= below.done_ns {
-        if control.splits() {
-            let mut parts = Parts::of(&operation.token);
-            parts.via(control, at_disk(AT_INSERT, disk), below.inserted_ns);
-            parts.end(control, at_disk(AT_ISSUE, disk), below.issued_ns);
-        }
-        pass(control, &mut operation.token, at_disk(AT_ISSUE, disk), below.issued_ns)?;
-    }
-    pass(control, &mut operation.token, at_disk(AT_COMPLETE, disk), below.done_ns)
+    u32::from(unsafe { &(*done).below }.pass(&control, operation).is_err())
 }
 
 /// What a thread works on, when its operation is further on than its token.
 #[inline(always)]
-fn tag_at(operation: &Socket, point: u8) -> Tag {
+pub fn tag_at(operation: &Socket, point: u8) -> Tag {
     Tag { point, ..tag_of(operation) }
 }
 
 /// `block:block_bio_queue`, in the context of whoever submits.
 #[inline(always)]
 pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
+    if below::is_expected(control, bio) {
+        return None;
+    }
     let Some(operation) = of_current() else {
-        return queued_below::<K, D>(control, bio);
+        return below::queued::<K, D>(control, bio);
     };
     if !is_under_way(control, operation) {
         return None;
     }
     let disk = disk_under::<K>(bio)?;
-    let entry = Bio {
+    let mut entry = Bio {
         address: bio,
         slot: operation.slot,
         number: operation.crossing,
@@ -162,6 +120,7 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
         epoch: control.epoch,
         ..Bio::default()
     };
+    below::may_be_passed_on(&mut entry);
     if !bios::put(&entry) {
         count(Counter::BioTable);
         return Some(Counter::BioTable);
@@ -189,71 +148,24 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
 
 /// The index of a bio's disk.
 #[inline(always)]
-fn disk_under<K: Kernel>(bio: u64) -> Option<u32> {
+pub fn disk_under<K: Kernel>(bio: u64) -> Option<u32> {
     let device: u64 = K::load(bio, settings::bio_bdev());
-    disk(read(device, settings::bdev_disk())).map(u32::from)
-}
-
-/// The bio by which a request is known, if that is under way.
-#[inline(always)]
-fn first_of<const D: bool>(control: Phase<D>, request: u64) -> Option<&'static Bio> {
-    let first: u64 = read(request, settings::request_bio());
-    bios::find(first).map(|bio| &*bio).filter(|bio| bio.epoch == control.epoch && bio.issued_ns != 0)
-}
-
-/// A bio of a thread that makes no operations: it may be a loop device's worker, or who lets its bios go where a group has a limit. Then
-/// it is for the direct I/O of an iocb that lies within a request of the disk above.
-#[inline(always)]
-fn queued_below<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
-    if writeback::is_at_it(control) {
-        // In place of the number of its operation, of which it is none's.
-        let number = K::load(bio, settings::bio_size());
-        let entry = Bio { address: bio, number, epoch: control.epoch, above: WRITE_BACK, ..Bio::default() };
-        if !bios::put(&entry) {
-            count(Counter::BioTable);
-        }
-        return None;
-    }
-    if settings::loop_iocb() == NO_FIELD || settings::dio_iocb() == NO_FIELD {
-        return None;
-    }
-    let direct: u64 = K::load(bio, settings::bio_private());
-    let iocb: u64 = read(direct, settings::dio_iocb());
-    let request = iocb.wrapping_sub(u64::from(settings::loop_iocb()));
-    let above = first_of(control, request)?;
-    let (for_ns, slot, number) = (above.issued_ns, above.slot, above.number);
-    let disk = disk_under::<K>(bio)?;
-    let entry = Bio { address: bio, slot, number, disk, epoch: control.epoch, above: request, ..Bio::default() };
-    if !bios::put(&entry) {
-        count(Counter::BioTable);
-        return Some(Counter::BioTable);
-    }
-    if unsafe { BELOW.get(&request) }.is_none_or(|below| below.for_ns != for_ns) {
-        let below = Below { for_ns, queued_ns: now(), disk, ..Below::default() };
-        if BELOW.insert(&request, &below, 0).is_err() {
-            count(Counter::BioTable);
-            return Some(Counter::BioTable);
-        }
-    }
-    None
-}
-
-/// A bio of a disk below is done.
-#[inline(always)]
-fn done_below(entry: &Bio, at_ns: u64) {
-    if let Some(below) = BELOW.get_ptr_mut(&entry.above) {
-        let below = unsafe { &mut *below };
-        below.inserted_ns = entry.inserted_ns;
-        below.issued_ns = entry.issued_ns;
-        below.done_ns = at_ns;
-    }
+    disk(K::load(device, settings::bdev_disk())).map(u32::from)
 }
 
 /// `block:block_split`: the front of a bio becomes one of its own, to which the rest is bound.
 #[inline(always)]
 pub fn split<const D: bool>(control: Phase<D>, front: u64) -> Fault {
     let rest: u64 = read(front, settings::bio_private());
-    let entry = Bio { address: front, ..*bios::find(rest)? };
+    let Some(known) = bios::find(rest) else {
+        // The device mapper has passed on the front of it, and what is left is still to be.
+        below::may_be_passed_on(bios::find(front)?);
+        return None;
+    };
+    // Both now begin elsewhere, or are others.
+    below::may_be_passed_on(known);
+    let mut entry = Bio { address: front, ..*known };
+    below::may_be_passed_on(&mut entry);
     if entry.above != 0 {
         // Its bytes are the whole one's.
         bios::put(&Bio { number: if entry.above == WRITE_BACK { 0 } else { entry.number }, ..entry });
@@ -274,9 +186,9 @@ pub fn split<const D: bool>(control: Phase<D>, front: u64) -> Fault {
 
 /// What a request's bios pass at once.
 #[inline(always)]
-fn note(request: u64, is_issue: bool) -> Fault {
+fn note<K: Kernel>(request: u64, is_issue: bool) -> Fault {
     let at_ns = now();
-    let mut bio: u64 = read(request, settings::request_bio());
+    let mut bio: u64 = K::load(request, settings::request_bio());
     for _ in 0..MERGED_MOST {
         if bio == 0 {
             break;
@@ -288,7 +200,7 @@ fn note(request: u64, is_issue: bool) -> Fault {
                 entry.inserted_ns = at_ns;
             }
         }
-        bio = read(bio, settings::bio_next());
+        bio = K::load(bio, settings::bio_next());
     }
     None
 }
@@ -304,20 +216,20 @@ fn driver_works(entry: &Bio) {
 
 /// `block:block_rq_insert`
 #[inline(always)]
-pub fn inserted(request: u64) -> Fault {
-    note(request, false)
+pub fn inserted<K: Kernel>(request: u64) -> Fault {
+    note::<K>(request, false)
 }
 
 /// `block:block_rq_issue`
 #[inline(always)]
-pub fn issued<const D: bool>(control: Phase<D>, request: u64) -> Fault {
+pub fn issued<K: Kernel, const D: bool>(control: Phase<D>, request: u64) -> Fault {
     if control.tags() {
-        let first: u64 = read(request, settings::request_bio());
+        let first: u64 = K::load(request, settings::request_bio());
         if let Some(entry) = bios::find(first) {
             driver_works(entry);
         }
     }
-    note(request, true)
+    note::<K>(request, true)
 }
 
 /// `block:block_rq_requeue`
@@ -332,21 +244,27 @@ pub fn requeued<const D: bool>(control: Phase<D>, request: u64) -> Fault {
 
 /// `block:block_rq_complete`, in any context: so many bytes of a request are done, and with them the bios at its beginning.
 #[inline(always)]
-pub fn request_done<const D: bool>(control: Phase<D>, request: u64, status: u8, bytes: u32) -> Fault {
+pub fn request_done<K: Kernel, const D: bool>(control: Phase<D>, request: u64, status: u8, bytes: u32) -> Fault {
     let at_ns = now();
-    let mut bio: u64 = read(request, settings::request_bio());
+    let mut bio: u64 = K::load(request, settings::request_bio());
     let mut left = bytes;
-    for _ in 0..MERGED_MOST {
+    let mut first = 0;
+    for index in 0..MERGED_MOST {
         if bio == 0 {
             return None;
         }
-        let size: u32 = read(bio, settings::bio_size());
+        let size: u32 = K::load(bio, settings::bio_size());
         if size > left {
             return None;
         }
         left -= size;
-        complete(control, bio, status, at_ns, request);
-        bio = read(bio, settings::bio_next());
+        if let Some(known) = bios::find(bio) {
+            if index == 0 {
+                first = known.number_of_address();
+            }
+            complete(control, known, status, at_ns, first);
+        }
+        bio = K::load(bio, settings::bio_next());
     }
     if bio != 0 && bios::find(bio).is_some() {
         count_inside(&control, at_ns, Counter::LongRequests);
@@ -357,7 +275,9 @@ pub fn request_done<const D: bool>(control: Phase<D>, request: u64, status: u8, 
 /// `block:block_bio_complete`: of disks that take bios as they are. Where requests are made of them, it is silent.
 #[inline(always)]
 pub fn bio_done<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
-    complete(control, bio, K::load(bio, settings::bio_status()), now(), 0);
+    let known = bios::find(bio)?;
+    let address = known.number_of_address();
+    complete(control, known, K::load(bio, settings::bio_status()), now(), address);
     None
 }
 
@@ -381,25 +301,39 @@ pub extern "C" fn operation_is_done(slot: u32, at_ns: u64) -> u32 {
     0
 }
 
-/// A bio is done, in a request if there are such; with the last of its operation, that goes on.
+/// A bio is done; with the last of its operation, that goes on. `first`: the first bio of its request.
 #[cold]
 #[inline(never)]
-fn complete<const D: bool>(control: Phase<D>, bio: u64, status: u8, at_ns: u64, request: u64) {
-    if let Some(entry) = bios::take(bio) {
-        if entry.above == WRITE_BACK {
-            if entry.epoch == control.epoch {
-                writeback::done(control, entry.number, entry.issued_ns, at_ns);
-            }
-        } else if entry.above != 0 {
-            done_below(&entry, at_ns);
-        } else {
-            go_on(control, &entry, status, at_ns, request);
-        }
+fn complete<const D: bool>(control: Phase<D>, known: &mut Bio, status: u8, at_ns: u64, first: u64) {
+    if known.above != 0 || below::is_by_others(known) {
+        bio_is_done(known.number_of_address(), status.into(), at_ns, first);
+        return;
     }
+    let bio = bios::take(known);
+    go_on(control, &bio, status, at_ns, None);
+}
+
+/// The same where disks below are, or write-back is. Looked at by the verifier once.
+#[cold]
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn bio_is_done(address: u64, status: u32, at_ns: u64, first: u64) -> u32 {
+    let (Some(control), Some(known)) = (following::<true>(), bios::find(address)) else { return 0 };
+    let bio = bios::take(known);
+    if bio.above == WRITE_BACK {
+        if bio.epoch == control.epoch {
+            writeback::done(control, bio.number, bio.issued_ns, at_ns);
+        }
+    } else if bio.above != 0 {
+        below::done(&bio, first, at_ns);
+    } else {
+        go_on(control, &bio, status as u8, at_ns, Some(first));
+    }
+    0
 }
 
 #[inline(always)]
-fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64, request: u64) -> Fault {
+fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64, first: Option<u64>) -> Fault {
     let operation = socket_in(entry.slot)?;
     if entry.epoch != control.epoch || operation.token.epoch != control.epoch {
         return None;
@@ -415,18 +349,15 @@ fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64, 
         return None;
     }
     let done = unsafe { &mut *DONE.get_ptr_mut(entry.slot & (SLOTS - 1))? };
-    *done = Done {
-        number: entry.number,
-        disk: entry.disk,
-        inserted_ns: entry.inserted_ns,
-        issued_ns: entry.issued_ns,
-        at_ns,
-        below: if is_loop(entry.disk) {
-            unsafe { BELOW.get(&request) }.copied().unwrap_or_default()
-        } else {
-            Below::default()
-        },
-    };
+    done.number = entry.number;
+    done.disk = entry.disk;
+    done.inserted_ns = entry.inserted_ns;
+    done.issued_ns = entry.issued_ns;
+    done.at_ns = at_ns;
+    done.below.forget();
+    if let Some(first) = first {
+        below::report(entry, first, &mut done.below);
+    }
     if operation.unseen != 0 {
         operation_is_done(entry.slot, at_ns);
         return None;

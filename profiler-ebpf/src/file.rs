@@ -61,7 +61,7 @@ pub fn maker() -> Option<&'static mut Thread> {
 
 /// Whether a thread is one of a virtual machine's: where nothing wakes another, a virtual processor's makes what its guest asks for.
 #[inline(always)]
-fn is_machines(thread: &Thread) -> bool {
+pub fn is_machines(thread: &Thread) -> bool {
     thread.role == u32::from(VMM) || thread.role == u32::from(VCPU)
 }
 

@@ -11,6 +11,7 @@ use profiler_common::{
 };
 
 use crate::{
+    file::is_machines,
     maps::{current, fetch_add, now, thread},
     phase::following,
     token::Parts,
@@ -80,11 +81,6 @@ impl Steps {
         let number = u32::from(thread.vcpu.number);
         is_told && if self.number != 0 { self.number == number } else { self.tid == thread.tid }
     }
-}
-
-#[inline(always)]
-fn is_machines(thread: &Thread) -> bool {
-    thread.role == u32::from(VMM) || thread.role == u32::from(VCPU)
 }
 
 /// `sched:sched_waking` of one of the machine's threads.

@@ -6,6 +6,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod below;
 mod bios;
 mod block;
 mod boundary;
@@ -108,13 +109,15 @@ tracepoints! {
     submit_typed, submit_raw: "iomap_dio_rw_begin" => |ctx, control, K| file::direct(control, ctx.arg(0));
     bio_typed, bio_raw | bio_plain_typed, bio_plain_raw: "block_bio_queue"
         => |ctx, control, K| block::queued::<K, _>(control, ctx.arg(0));
+    remap_typed, remap_raw: "block_bio_remap"
+        => |ctx, control, K| below::remapped::<K, _>(control, ctx.arg(0), ctx.arg(1), ctx.arg(2));
     split_typed, split_raw: "block_split" => |ctx, control, K| block::split(control, ctx.arg(0));
-    insert_typed, insert_raw: "block_rq_insert" => |ctx, _control, K| block::inserted(ctx.arg(0));
+    insert_typed, insert_raw: "block_rq_insert" => |ctx, _control, K| block::inserted::<K>(ctx.arg(0));
     issue_typed, issue_raw | issue_plain_typed, issue_plain_raw: "block_rq_issue"
-        => |ctx, control, K| block::issued(control, ctx.arg(0));
+        => |ctx, control, K| block::issued::<K, _>(control, ctx.arg(0));
     requeue_typed, requeue_raw: "block_rq_requeue" => |ctx, control, K| block::requeued(control, ctx.arg(0));
     complete_typed, complete_raw | complete_plain_typed, complete_plain_raw: "block_rq_complete"
-        => |ctx, control, K| block::request_done(control, ctx.arg(0), ctx.arg(1), ctx.arg(2));
+        => |ctx, control, K| block::request_done::<K, _>(control, ctx.arg(0), ctx.arg(1), ctx.arg(2));
     dirty_typed, dirty_raw: "writeback_dirty_folio" => |ctx, _control, K| writeback::dirtied(ctx.arg(1));
     flush_typed, flush_raw: "writeback_single_inode_start" => |ctx, control, K| writeback::begins(control, ctx.arg(0));
     flush_end_typed, flush_end_raw: "writeback_single_inode" => |_ctx, _control, K| writeback::ends();

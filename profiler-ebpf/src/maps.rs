@@ -15,7 +15,7 @@ use profiler_common::{
 
 use crate::{
     kernel::{low, read},
-    settings,
+    settings::{self, NO_FIELD},
     slots::{swap_if, try_lock},
 };
 
@@ -296,6 +296,11 @@ pub fn disk(address: u64) -> Option<u8> {
             let major: u32 = read(address, settings::disk_major());
             let minor: u32 = read(address, settings::disk_minor());
             slot.ifindex = major << 20 | minor;
+            if settings::disk_operations() != NO_FIELD && settings::operations_submit() != NO_FIELD {
+                let operations: u64 = read(address, settings::disk_operations());
+                let submit: u64 = read(operations, settings::operations_submit());
+                slot.takes_bios = u64::from(submit != 0);
+            }
             slot.key = address;
             return Some(index as u8);
         }
@@ -304,12 +309,24 @@ pub fn disk(address: u64) -> Option<u8> {
     None
 }
 
+/// The first device number of the disk of this index, as `MAJOR << 20 | MINOR`.
+#[inline(always)]
+pub fn disk_number(index: u32) -> u32 {
+    DISK_TABLE.get_ptr(index & (DISKS - 1)).map_or(0, |disk| unsafe { (*disk).ifindex })
+}
+
 /// Whether the disk of this index is a loop device, which has a disk below.
 #[inline(always)]
 pub fn is_loop(index: u32) -> bool {
     /// `LOOP_MAJOR` (`include/uapi/linux/major.h`).
     const MAJOR: u32 = 7;
-    DISK_TABLE.get_ptr(index & (DISKS - 1)).is_some_and(|disk| unsafe { (*disk).ifindex } >> 20 == MAJOR)
+    disk_number(index) >> 20 == MAJOR
+}
+
+/// Whether the disk of this index takes bios as they are, and may pass them on to disks below.
+#[inline(always)]
+pub fn passes_on(index: u32) -> bool {
+    DISK_TABLE.get_ptr(index & (DISKS - 1)).is_some_and(|disk| unsafe { (*disk).takes_bios } != 0)
 }
 
 /// 1 + index of a port or page (`vcpu::PORT`); 0: there is no room for it.

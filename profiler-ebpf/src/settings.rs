@@ -64,6 +64,8 @@ settings! {
     BIO_NEXT => bio_next;
     /// Offset of `bio.bi_iter.bi_size`.
     BIO_SIZE => bio_size;
+    /// Offset of `bio.bi_iter.bi_sector`.
+    BIO_SECTOR => bio_sector;
     /// Offset of `bio.bi_private`.
     BIO_PRIVATE => bio_private;
     /// Offset of `bio.bi_bdev`.
@@ -78,6 +80,10 @@ settings! {
     DISK_MAJOR => disk_major;
     /// Offset of `gendisk.first_minor`.
     DISK_MINOR => disk_minor;
+    /// Offset of `gendisk.fops`.
+    DISK_OPERATIONS => disk_operations;
+    /// Offset of `block_device_operations.submit_bio` (since 5.9), of disks that take bios as they are; [`NO_FIELD`]: there is none.
+    OPERATIONS_SUBMIT => operations_submit;
     /// Offset of the register of a system call's second argument in `pt_regs`; [`NO_FIELD`]: not known.
     REGISTERS_SECOND => registers_second;
     /// The third's.
@@ -162,6 +168,8 @@ settings! {
     MMIO_GPA => mmio_gpa;
     /// Points that a record holds, at most `RECORD_POINTS`.
     RECORD_LIMIT => record_limit;
+    /// 1: there are disks that pass bios on to others.
+    STACKED => stacked;
     /// 1: faults of the probes go to the terminal.
     DEBUG_PROBES => debug_probes;
 }

@@ -395,8 +395,17 @@ pub const PROBES: &[Probe] = &[
             Number::Disk(number::AT_BIO),
             "bio",
             "call → bios",
-            &["insert", "issue", "complete", "waking", "wakeup", "switch-in", "exit"],
+            &["bio", "insert", "issue", "complete", "waking", "wakeup", "switch-in", "exit"],
         )],
+    },
+    Probe {
+        name: "remap",
+        set: Set::File,
+        without: Some(
+            "disks below those that pass bios on (device mapper, RAID) are not told from their file system's own",
+        ),
+        alternatives: hooks!("remap", "block_bio_remap"),
+        points: &[],
     },
     Probe {
         name: "split",

@@ -18,7 +18,7 @@ use crate::{
     shell::{TestCounts, TestOutput, command, find, output, run},
 };
 
-/// What is loaded before the command starts: the bus of the machine, links, rules, taps, and KVM.
+/// What is loaded before the command starts: the bus of the machine, links, rules, taps, KVM, file systems, and disks to put them on.
 const DRIVERS: &[&str] = &[
     "virtio_pci",
     "virtio_rng",
@@ -32,9 +32,16 @@ const DRIVERS: &[&str] = &[
     "overlay",
     "vhost_net",
     "kvm-amd",
+    "ext4",
+    "crc32c_generic",
+    "null_blk",
+    "dm-delay",
+    "raid0",
+    "raid1",
 ];
 /// Programs that runs of virtax's need, if this machine has them.
-const PROGRAMS: &[&str] = &["nft", "iptables", "iptables-save", "redis-server", "redis-benchmark", "perf", "mkfs.ext4"];
+const PROGRAMS: &[&str] =
+    &["nft", "iptables", "iptables-save", "redis-server", "redis-benchmark", "perf", "mkfs.ext4", "dmsetup", "mdadm"];
 /// What QEMU reads when it boots a kernel on a PC, and where Debian has it.
 const FIRMWARE: &[&str] = &[
     "/usr/share/seabios/bios-256k.bin",
@@ -90,7 +97,7 @@ impl Lab {
         code
     }
 
-    /// Builds the tests of `profiler/tests/lab.rs`, and executes them there; the longer ones only with `full`.
+    /// Builds the tests of `profiler/tests/lab`, and executes them there; the longer ones only with `full`.
     pub fn test(&mut self, full: bool, arguments: &[String]) -> Result<TestCounts> {
         let mut build = command("cargo");
         build.args(["test", "--release", "--package", "profiler", "--test", "lab", "--no-run", "--locked"]);

@@ -97,7 +97,7 @@ enum Task {
         /// Its processors: more than one are emulated less faithfully
         #[arg(long, default_value_t = 1)]
         cpus: u32,
-        /// Execute the tests of profiler/tests/lab.rs; the command are their arguments
+        /// Execute the tests of profiler/tests/lab; the command are their arguments
         #[arg(long)]
         test: bool,
         /// The longer ones of these tests too
@@ -269,7 +269,7 @@ fn test_in_lab(full: bool) -> Result<TestCounts> {
     let suites: &[Suite] = if full { &[Suite::Release, Suite::Backports] } else { &[Suite::Release] };
     let mut counts = TestCounts { success: true, ..TestCounts::default() };
     for suite in suites {
-        println!("\n     Running profiler/tests/lab.rs in the lab, {suite:?}");
+        println!("\n     Running profiler/tests/lab in the lab, {suite:?}");
         counts = counts.plus(&lab::Lab::new(*suite)?.test(full, &[])?);
     }
     Ok(counts)

@@ -69,6 +69,18 @@ const PACKAGES: &[Package] = &[
         only_for: Some(Purpose::Test),
     },
     Package {
+        name: "dmsetup",
+        why: "maps disks in the lab, which delay what they pass on",
+        present: || find("dmsetup").is_some(),
+        only_for: Some(Purpose::Test),
+    },
+    Package {
+        name: "mdadm",
+        why: "makes a RAID in the lab",
+        present: || find("mdadm").is_some(),
+        only_for: Some(Purpose::LongTest),
+    },
+    Package {
         name: "chromium",
         why: "shows the report's page, clicks and searches in it",
         present: || find("chromium").is_some(),

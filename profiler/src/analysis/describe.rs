@@ -19,6 +19,12 @@ fn device(place: &Place) -> (&str, &str) {
     place.device.as_deref().and_then(|device| device.split_once('@')).unwrap_or(("", ""))
 }
 
+/// Whether a disk is a loop device.
+#[must_use]
+pub fn is_loop(place: &Place) -> bool {
+    place.device.as_deref().is_some_and(|device| device.starts_with("loop"))
+}
+
 /// What the kernel does between two points, in the field's terms.
 #[must_use]
 pub fn what(role: Role, from: &Place, to: &Place) -> String {
@@ -58,7 +64,9 @@ pub fn what(role: Role, from: &Place, to: &Place) -> String {
         ("issue", "bio") => {
             "loop device: waking its worker, the file system below, limits of its group, making the bio".to_owned()
         }
-        ("complete", "complete") => "loop device: passing the completion on".to_owned(),
+        ("bio", "bio") => "device mapper, RAID: what the disk above does before it passes the bio on".to_owned(),
+        ("complete", "complete") if is_loop(to) => "loop device: passing the completion on".to_owned(),
+        ("complete", "complete") => "device mapper, RAID: passing the completion on".to_owned(),
         ("bio", "complete") => "block layer, driver and device".to_owned(),
         ("complete", "exit") => "waking the thread, run queue, the rest of the call".to_owned(),
         ("complete", "bio") => "file system, until the next bio".to_owned(),

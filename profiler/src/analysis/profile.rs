@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    describe,
     layers::{Lookup, Rules, UNMATCHED, USER},
     statistics::{mean, share_interval},
     waterfall::{Row, Waterfall},
@@ -167,7 +168,9 @@ pub fn sharing(rows: &[Row], row: usize) -> Vec<(usize, f64)> {
 pub fn unseen(row: &Row) -> Option<&'static str> {
     match (row.key.from.point.as_str(), row.key.to.point.as_str()) {
         ("issue" | "bio", "complete") => Some("device"),
-        ("issue", "bio") | ("complete", "complete") => Some("loop"),
+        ("issue", "bio") => Some("loop"),
+        ("complete", "complete") if describe::is_loop(&row.key.to) => Some("loop"),
+        ("bio", "bio") | ("complete", "complete") => Some("dm/md"),
         ("bio", "issue") | ("bio" | "issue" | "complete", "exit") => Some("waiting"),
         _ => None,
     }

@@ -10,6 +10,7 @@ mod object;
 mod offsets;
 mod options;
 mod records;
+mod stacked;
 mod tables;
 mod tracefs;
 mod vcpus;

@@ -18,7 +18,9 @@ use profiler_common::{
     CALL_CONTROL, CALL_FILE, CALL_POLL, CALL_REAP, CALL_RECEIVE, CALL_RING, CALL_SEND, CALL_SUBMIT, Control, Counter,
 };
 
-use super::{Limits, Offsets, Options, layouts::Records, mapped::MappedArray, tables::Tables, tracefs, vcpus::Reasons};
+use super::{
+    Limits, Offsets, Options, layouts::Records, mapped::MappedArray, stacked, tables::Tables, tracefs, vcpus::Reasons,
+};
 use crate::{
     artifact,
     counts::{PhaseKind, Role},
@@ -104,6 +106,8 @@ fn open_object(offsets: &Offsets, records: &Records, options: &Options, types: &
     }
     let debug = u32::from(options.debug);
     loader.override_global("DEBUG_PROBES", &debug, true);
+    let stacked = u32::from(stacked::any());
+    loader.override_global("STACKED", &stacked, true);
     loader.override_global("RECORD_LIMIT", &options.limits.record_points, true);
     for (name, entries) in options.limits.maps() {
         loader.map_max_entries(name, entries);

@@ -29,6 +29,7 @@ const FIELDS: &[(&str, &str, &str)] = &[
     ("NET_INUM", "net", "ns.inum"),
     ("BIO_NEXT", "bio", "bi_next"),
     ("BIO_SIZE", "bio", "bi_iter.bi_size"),
+    ("BIO_SECTOR", "bio", "bi_iter.bi_sector"),
     ("BIO_PRIVATE", "bio", "bi_private"),
     ("BIO_BDEV", "bio", "bi_bdev"),
     ("BIO_STATUS", "bio", "bi_status"),
@@ -50,6 +51,8 @@ const OPTIONAL: &[(&str, &str, &str)] = &[
     ("TASK_CFS_RQ", "task_struct", "se.cfs_rq"),
     ("CFS_RQ_THROTTLED", "cfs_rq", "throttle_count"),
     ("DIO_IOCB", "iomap_dio", "iocb"),
+    ("DISK_OPERATIONS", "gendisk", "fops"),
+    ("OPERATIONS_SUBMIT", "block_device_operations", "submit_bio"),
     ("MAPPING_HOST", "address_space", "host"),
     ("KIOCB_IOCB", "aio_kiocb", "ki_res.obj"),
     // Elsewhere, asynchronous calls are not followed.

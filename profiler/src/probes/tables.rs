@@ -258,7 +258,7 @@ impl Loaded {
         self.tables.held.clear();
         self.forget_stages()?;
         self.empty::<u32, u32>("ROLES")?;
-        self.empty::<u64, [u64; 6]>("BELOW")?;
+        self.empty::<u64, [u64; 11]>("BELOW")?;
         self.empty::<u64, u64>("FILES")?;
         self.empty::<u32, u32>("FLUSHERS")?;
         while self.ring.next().is_some() {}

@@ -22,6 +22,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("block", "#e0823d"),
     ("I/O scheduler", "#f6b26b"),
     ("loop", "#5b3a8c"),
+    ("dm/md", "#7d6bb5"),
     ("virtio-blk", "#c2527a"),
     ("nvme", "#a64d79"),
     ("system-call entry/exit", "#b6992d"),

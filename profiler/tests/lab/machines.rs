@@ -1,171 +1,18 @@
-//! In the lab (`cargo xtask lab`): another kernel, with kprobes and trampolines, and a KVM whose exits are real. `cargo xtask test`
-//! executes this there.
+//! Virtual machines: exits, steps of requests and of operations on disks, by the probes, by the kernel's own record, and by perf.
 
-mod common;
+use std::{collections::BTreeMap, fs};
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-    process::{Child, Command},
-};
-
-use common::{Out, Traces, alone, check, full, of, run_workload, text, virtax};
 use profiler::{
     counts::{PhaseKind, Repetition, VcpuState},
-    points::PROBES,
-    probes,
     result::ConfigurationResult,
 };
 
-/// Everything shares one emulated processor.
-const SHORT: [&str; 6] = ["--rounds", "1", "--duration", "2", "--placement", "free"];
-
-fn only_in_lab() {
-    assert!(std::env::var_os("VIRTAX_LAB").is_some(), "run it by `cargo xtask test`, or `cargo xtask lab --test`");
-}
-
-#[test]
-fn this_kernel_shows_every_point() {
-    only_in_lab();
-    let support = probes::support().unwrap();
-    assert_eq!(support.len(), PROBES.len());
-    for found in support {
-        let refusals: Vec<_> = found.tried.iter().filter_map(|(_, result)| result.as_ref().err()).collect();
-        assert!(found.tried.iter().any(|(_, result)| result.is_ok()), "{}: {refusals:?}", found.probe.name);
-    }
-}
-
-/// Requests are followed by breakpoints and trampolines as by tracepoints: every hop once per operation, tokens conserved.
-#[test]
-fn kprobes_and_trampolines_see_what_tracepoints_see() {
-    let _alone = alone();
-    only_in_lab();
-    let before = Traces::now();
-    let mut stages = BTreeMap::new();
-    for kind in ["tp_btf", "fentry", "kprobe", "kretprobe"] {
-        let result = run_workload("tcp-rr", &Out::new(), &[&["--in", "native", "--probes", kind], &SHORT[..]].concat());
-        let mut native = of(&result, "native").clone();
-        // The kernel has as many instances of a return probe as two a processor, and misses what comes while they are taken: then a
-        // request seems to be sent before the last one was answered, and the result says that it is incomplete.
-        if kind.contains("kprobe") {
-            native.incomplete.retain(|reason| !reason.contains("(pipelining)"));
-        }
-        if kind == "kretprobe" {
-            assert!(native.conservation_percent.abs() <= 0.5, "{kind}: {}", native.conservation_percent);
-        } else {
-            check(&native);
-        }
-        let regular = native.stages.iter().filter(|stage| stage.count_per_op > 0.5);
-        let of_kind: Vec<_> = regular.map(|stage| stage.id.clone()).collect();
-        stages.insert(kind, of_kind);
-    }
-    // The same stages, whichever way their points are seen.
-    assert!(stages.values().all(|found| *found == stages["tp_btf"]), "{stages:#?}");
-    assert_eq!(before, Traces::now());
-}
-
-/// The kernel's own record of entries and exits, by its own clock, beside a run.
-struct Trace(&'static Path);
-
-impl Trace {
-    fn start() -> Self {
-        Self::of(&["kvm/kvm_entry", "kvm/kvm_exit"])
-    }
-
-    fn of(events: &[&str]) -> Self {
-        let trace = Self(Path::new("/sys/kernel/tracing/instances/virtax-test"));
-        fs::create_dir(trace.0).unwrap();
-        let switches = events.iter().map(|event| (format!("events/{event}/enable"), "1"));
-        let clock = [("trace_clock".to_owned(), "mono"), ("buffer_size_kb".to_owned(), "65536")];
-        for (file, value) in clock.into_iter().chain(switches) {
-            fs::write(trace.0.join(file), value).unwrap();
-        }
-        trace
-    }
-
-    fn text(&self) -> String {
-        fs::write(self.0.join("tracing_on"), "0").unwrap();
-        fs::read_to_string(self.0.join("trace")).unwrap()
-    }
-
-    /// From exit to entry: reason, from, to, ns; the clock of the text has microseconds.
-    fn exits(&self) -> Exits {
-        parse_exits(&self.text())
-    }
-}
-
-/// Of lines `THREAD [CPU] … TIME: kvm_exit: vcpu 0 reason REASON rip …` and `…: kvm_entry: vcpu 0, …`, s. A thread is one virtual
-/// processor.
-fn parse_exits(text: &str) -> Exits {
-    let (mut left, mut found) = (BTreeMap::new(), Vec::new());
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let Some((head, event)) = line.split_once("kvm_") else { continue };
-        let (thread, head) = head.split_once('[').unwrap();
-        let at = head.trim_end().trim_end_matches(':').rsplit(' ').next().unwrap().parse::<f64>().unwrap();
-        let at_ns = (at * 1e9).round() as u64;
-        if let Some(rest) = event.strip_prefix("exit: vcpu 0 reason ") {
-            left.insert(thread, (rest.split(" rip ").next().unwrap().to_owned(), at_ns));
-        } else if event.starts_with("entry: vcpu 0")
-            && let Some((reason, from)) = left.remove(thread)
-        {
-            found.push((reason, from, at_ns));
-        }
-    }
-    found
-}
-
-impl Drop for Trace {
-    fn drop(&mut self) {
-        let _ = fs::write(self.0.join("events/enable"), "0");
-        let _ = fs::remove_dir(self.0);
-    }
-}
-
-/// `perf kvm stat`, beside a run.
-struct Perf {
-    recorder: Child,
-    folder: tempfile::TempDir,
-}
-
-impl Perf {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut command = Command::new("perf");
-        command.args(["kvm", "--host", "stat", "record", "--all-cpus", "--mmap-pages", "8M", "--output"]);
-        command.arg(folder.path().join("data")).stderr(fs::File::create(folder.path().join("said")).unwrap());
-        let recorder = command.spawn().unwrap();
-        common::wait_until("perf's recording", || folder.path().join("data").exists());
-        Self { recorder, folder }
-    }
-
-    /// Exits by reason: their number, and their sum in ns, out of the mean that perf prints.
-    fn report(mut self) -> BTreeMap<String, (u64, f64)> {
-        common::send(self.recorder.id(), libc::SIGTERM);
-        self.recorder.wait().unwrap();
-        let mut report = Command::new("perf");
-        report.args(["kvm", "--host", "--input"]).arg(self.folder.path().join("data")).args(["stat", "report"]);
-        let output = report.output().unwrap();
-        // Where it is no terminal, this perf writes its table to the wrong one of the two.
-        let table = text(&output.stdout) + &text(&output.stderr);
-        let said = fs::read_to_string(self.folder.path().join("said")).unwrap();
-        parse_perf(&table).unwrap_or_else(|| panic!("{said}{table}"))
-    }
-}
-
-/// `REASON SAMPLES SAMPLES% TIME% MINIMUM MAXIMUM MEANus ( +- … )`, under a heading.
-fn parse_perf(report: &str) -> Option<BTreeMap<String, (u64, f64)>> {
-    let mut found = BTreeMap::new();
-    for line in report.lines().skip_while(|line| !line.contains("VM-EXIT")).skip(1) {
-        let Some((values, _)) = line.split_once("us ( +-") else { continue };
-        let mut words = values.split_whitespace().rev();
-        let mean_us: f64 = words.next()?.parse().ok()?;
-        let count: u64 = words.nth(4)?.parse().ok()?;
-        let reason: Vec<&str> = words.collect::<Vec<_>>().into_iter().rev().collect();
-        found.insert(reason.join(" "), (count, mean_us * 1000.0 * count as f64));
-    }
-    (!found.is_empty()).then_some(found)
-}
+use crate::{
+    SHORT,
+    common::{Out, Traces, alone, check, full, of, run_workload, text, virtax},
+    only_in_lab,
+    record::{Exits, Perf, Trace, parse_notifications},
+};
 
 /// Beginning and end of the detailed phases of a run, and exits by reason in each: count, ns.
 fn detailed(out: &Out) -> Vec<(u64, u64, BTreeMap<String, (u64, u64)>)> {
@@ -274,9 +121,6 @@ fn check_step_sum(out: &Out) {
     let share = steps_ns as f64 / machine_ns as f64;
     assert!((0.7..1.02).contains(&share), "{steps_ns} ns in steps, {machine_ns} ns in the machine");
 }
-
-/// From exit to entry of the virtual processor: reason, from, to, ns.
-type Exits = Vec<(String, u64, u64)>;
 
 /// Counts of a run's detailed phases are the kernel's; times agree.
 fn compare(out: &Out, exits: &Exits) {
@@ -417,25 +261,6 @@ fn with_vhost_the_kernel_moves_packets_and_without_it_qemu() {
     // They move the same packets to the same guest and back; the worker does it in less time.
     let around = |machine| step(machine, "taken", "injected") + step(machine, "notified", "receive");
     assert!(around(with) < around(without), "{} and {} ns", around(with), around(without));
-}
-
-/// From the exit that notifies a disk to the waking of QEMU's I/O thread, in the kernel's own record: when, and how long before the exit
-/// was, ns. Lines as for [`parse_exits`], and `CPU 0/KVM-… TIME: sched_waking: comm=IO io0 …`.
-fn parse_notifications(text: &str) -> Vec<(u64, u64)> {
-    let (mut left_ns, mut found) = (0, Vec::new());
-    for line in text.lines().filter(|line| line.trim_start().starts_with("CPU 0/KVM-")) {
-        let Some((head, event)) = line.split_once(": kvm_exit: ").or_else(|| line.split_once(": sched_waking: "))
-        else {
-            continue;
-        };
-        let at_ns = (head.rsplit(' ').next().unwrap().parse::<f64>().unwrap() * 1e9).round() as u64;
-        if event.starts_with("vcpu ") {
-            left_ns = at_ns;
-        } else if event.starts_with("comm=IO io0") && left_ns > 0 {
-            found.push((at_ns, at_ns - left_ns));
-        }
-    }
-    found
 }
 
 /// What lies between a guest's operation on its disk and QEMU's own, and back: every step of nearly every operation, in as much time as

@@ -1,0 +1,333 @@
+//! Disks that have others work for them: loop devices, whose workers read or write a file on a disk below, and those that pass bios on
+//! as they are (device mapper, RAID).
+//!
+//! What is done below for a bio, or for the request of a loop device that it is the first of, is left with it; its operation goes through
+//! that when it is done (`block::settle`).
+
+use aya_ebpf::{
+    macros::map,
+    maps::{HashMap, LruHashMap},
+};
+use profiler_common::{
+    Counter, Socket,
+    point::{AT_BIO, AT_COMPLETE, AT_INSERT, AT_ISSUE, at_disk},
+};
+
+use crate::{
+    bios::{self, Bio},
+    block::{disk_under, tag_at},
+    file::of_current,
+    kernel::{Kernel, read},
+    maps::{count, current, disk_number, is_loop, now, passes_on},
+    path::Fault,
+    phase::Phase,
+    settings::{self, NO_FIELD},
+    thread::work_on,
+    token::{Parts, pass},
+    writeback,
+};
+
+/// In place of the bio above: it is write-back.
+pub const WRITE_BACK: u64 = 1;
+/// With the index of a bio's disk: it was made for one above, and is still to be queued.
+const EXPECTED: u32 = 1 << 31;
+/// The same: others have work done for that disk.
+const BY_OTHERS: u32 = 1 << 30;
+/// Bios that a disk below works for.
+const BELOW_MOST: u32 = 4096;
+/// Places on disks with a bio that may be passed on.
+const PASSED_MOST: u32 = 16384;
+/// Disks below the one that operations are at: a loop device's file or a device mapper's may itself be on one that passes bios on.
+const LEVELS: usize = 2;
+
+/// What one disk below did.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Level {
+    /// When the first bio was queued; when the last to be completed was given to the scheduler, and to the driver, and when it was
+    /// completed, ns; 0: not.
+    queued_ns: u64,
+    inserted_ns: u64,
+    issued_ns: u64,
+    done_ns: u64,
+    /// Index of the disk.
+    disk: u64,
+}
+
+/// What disks below do for a bio.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Below {
+    /// When that was given to its own disk: by this, it is told from others that had its address.
+    for_ns: u64,
+    levels: [Level; LEVELS],
+}
+
+/// By the addresses of bios; where a loop device has made a request of several, by that of the first.
+#[map]
+static BELOW: HashMap<u64, Below> = HashMap::with_max_entries(BELOW_MOST, 0);
+
+/// Where on a disk a bio begins.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Place {
+    /// As `MAJOR << 20 | MINOR`.
+    device: u64,
+    /// In units of 512 bytes.
+    sector: u64,
+}
+
+/// A bio on a disk that passes it on, and when it was queued there.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Passed {
+    bio: u64,
+    queued_ns: u64,
+}
+
+/// Whoever passes a bio on says from where. The oldest go when there are too many, and once they are completed nobody asks for them.
+#[map]
+static PASSED: LruHashMap<Place, Passed> = LruHashMap::with_max_entries(PASSED_MOST, 0);
+
+/// Whether others work for the bio's disk.
+#[inline(always)]
+pub fn is_by_others(bio: &Bio) -> bool {
+    bio.disk & BY_OTHERS != 0
+}
+
+/// When a bio was given to its disk: by it, or as a request.
+#[inline(always)]
+fn given_ns(bio: &Bio) -> u64 {
+    if bio.issued_ns != 0 { bio.issued_ns } else { bio.inserted_ns }
+}
+
+/// A bio is queued: whether it is one of a disk below, which was seen when it was made.
+#[inline(always)]
+pub fn is_expected<const D: bool>(control: Phase<D>, bio: u64) -> bool {
+    if settings::stacked() == 0 {
+        return false;
+    }
+    let Some(known) = bios::find(bio) else { return false };
+    let is_expected = known.disk & EXPECTED != 0 && known.epoch == control.epoch;
+    known.disk &= !EXPECTED;
+    is_expected
+}
+
+/// A bio is queued: if its disk may pass it on, where it begins is noted.
+#[inline(always)]
+pub fn may_be_passed_on(entry: &mut Bio) {
+    if is_loop(entry.disk) {
+        entry.disk |= BY_OTHERS;
+    }
+    if settings::stacked() == 0 || !passes_on(entry.disk) {
+        return;
+    }
+    entry.disk |= BY_OTHERS;
+    // It has no request that could be inserted.
+    if entry.inserted_ns == 0 {
+        entry.inserted_ns = now();
+    }
+    let sector: u64 = read(entry.address, settings::bio_sector());
+    let place = Place { device: u64::from(disk_number(entry.disk)), sector };
+    if let Some(thread) = current() {
+        thread.passing = entry.address;
+    }
+    let _ = PASSED.insert(&place, &Passed { bio: entry.address, queued_ns: entry.inserted_ns }, 0);
+}
+
+/// The bio that is to be passed on from there.
+#[inline(always)]
+fn at(device: u32, sector: u64) -> Option<&'static mut Bio> {
+    let place = Place { device: u64::from(device), sector };
+    let passed = unsafe { PASSED.get(&place) }?;
+    bios::find(passed.bio).filter(|bio| bio.inserted_ns == passed.queued_ns)
+}
+
+/// What is passed on in several pieces, the further ones begin elsewhere: while nobody else has come between, it is still the current thread's.
+#[inline(always)]
+fn passed_by_current(device: u32) -> Option<&'static mut Bio> {
+    bios::find(current()?.passing).filter(|bio| disk_number(bio.disk) == device)
+}
+
+/// `block:block_bio_remap`: the bio is for another, or the same, which was on that device there. Partitions, too, are said so: nobody has noted
+/// those.
+#[inline(always)]
+pub fn remapped<K: Kernel, const D: bool>(control: Phase<D>, bio: u64, device: u32, sector: u64) -> Fault {
+    if settings::stacked() == 0 {
+        return None;
+    }
+    let above = at(device, sector).or_else(|| passed_by_current(device))?;
+    if above.epoch != control.epoch {
+        return None;
+    }
+    let disk = disk_under::<K>(bio)?;
+    if above.address == bio {
+        above.disk = disk;
+        above.inserted_ns = 0;
+        // As it is: from now on, it is with the disk below.
+        may_be_passed_on(above);
+        return None;
+    }
+    if above.above == WRITE_BACK {
+        return write_back(control, bio, K::load(bio, settings::bio_size()), disk, EXPECTED);
+    }
+    let of = Bio { address: bio, disk, above: above.address, inserted_ns: 0, ..*above };
+    if control.tags() {
+        if let Some(operation) = of_current().filter(|operation| operation.slot == of.slot) {
+            work_on(tag_at(operation, at_disk(AT_BIO, disk as u8)), false);
+        }
+    }
+    goes_below(of, above.inserted_ns, EXPECTED)
+}
+
+/// The bio by which a request is known, if that is under way.
+#[inline(always)]
+fn first_of<const D: bool>(control: Phase<D>, request: u64) -> Option<&'static Bio> {
+    let first: u64 = read(request, settings::request_bio());
+    bios::find(first).map(|bio| &*bio).filter(|bio| bio.epoch == control.epoch && bio.issued_ns != 0)
+}
+
+/// A bio of a thread that makes no operations: it may be a loop device's worker, or who lets its bios go where a group has a limit. Then
+/// it is for the direct I/O of an iocb that lies within a request of the disk above.
+#[inline(always)]
+pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
+    if writeback::is_at_it(control) {
+        let disk = if settings::stacked() == 0 { 0 } else { disk_under::<K>(bio)? };
+        return write_back(control, bio, K::load(bio, settings::bio_size()), disk, 0);
+    }
+    if settings::loop_iocb() == NO_FIELD || settings::dio_iocb() == NO_FIELD {
+        return None;
+    }
+    let direct: u64 = K::load(bio, settings::bio_private());
+    let iocb: u64 = read(direct, settings::dio_iocb());
+    let request = iocb.wrapping_sub(u64::from(settings::loop_iocb()));
+    let above = first_of(control, request)?;
+    let disk = disk_under::<K>(bio)?;
+    let of = Bio { address: bio, disk, above: above.address, inserted_ns: 0, issued_ns: 0, ..*above };
+    goes_below(of, above.issued_ns, 0)
+}
+
+/// A bio of so many bytes of what operations left in the page cache.
+#[inline(always)]
+fn write_back<const D: bool>(control: Phase<D>, bio: u64, bytes: u32, disk: u32, expected: u32) -> Fault {
+    // In place of the number of its operation, of which it is none's.
+    let mut entry =
+        Bio { address: bio, number: bytes, disk, epoch: control.epoch, above: WRITE_BACK, ..Bio::default() };
+    may_be_passed_on(&mut entry);
+    entry.disk |= expected;
+    if !bios::put(&entry) {
+        count(Counter::BioTable);
+    }
+    None
+}
+
+/// A bio is made for another, which was given to its own disk at `for_ns`.
+#[inline(always)]
+fn goes_below(mut bio: Bio, for_ns: u64, expected: u32) -> Fault {
+    may_be_passed_on(&mut bio);
+    let at_ns = now();
+    let disk = u64::from(bio.disk as u8);
+    bio.disk |= expected;
+    if !bios::put(&bio) {
+        count(Counter::BioTable);
+        return Some(Counter::BioTable);
+    }
+    if unsafe { BELOW.get(&bio.above) }.is_none_or(|below| below.for_ns != for_ns) {
+        let first = Level { queued_ns: at_ns, disk, ..Level::default() };
+        let below = Below { for_ns, levels: [first, Level::default()] };
+        if BELOW.insert(&bio.above, &below, 0).is_err() {
+            count(Counter::BioTable);
+            return Some(Counter::BioTable);
+        }
+    }
+    None
+}
+
+/// What disks below have done for a bio that is done, and for the others of its request, whose `first` they know.
+#[inline(always)]
+fn below(bio: &Bio, first: u64) -> Option<&'static Below> {
+    if !is_by_others(bio) {
+        return None;
+    }
+    BELOW.get_ptr(&first).map(|below| unsafe { &*below }).filter(|below| below.for_ns == given_ns(bio))
+}
+
+/// A bio of a disk below is done.
+#[inline(always)]
+pub fn done(bio: &Bio, first: u64, at_ns: u64) {
+    let Some(above) = BELOW.get_ptr_mut(&bio.above) else { return };
+    let above = unsafe { &mut *above };
+    let level = &mut above.levels[0];
+    level.inserted_ns = bio.inserted_ns;
+    level.issued_ns = bio.issued_ns;
+    level.done_ns = at_ns;
+    // Of several, the last: that of a mirror.
+    level.disk = u64::from(bio.disk as u8);
+    if let Some(under) = below(bio, first) {
+        above.levels[1] = under.levels[0];
+        let _ = BELOW.remove(&first);
+    }
+}
+
+/// The last bio of an operation is done: what disks below did for it goes `into` what its thread will note.
+#[inline(always)]
+pub fn report(bio: &Bio, first: u64, into: &mut Below) {
+    if let Some(below) = below(bio, first) {
+        *into = *below;
+        let _ = BELOW.remove(&first);
+    }
+}
+
+impl Level {
+    /// Whether it was at work within this time.
+    #[inline(always)]
+    fn is_within(&self, from_ns: u64, until_ns: u64) -> bool {
+        self.done_ns != 0 && self.queued_ns >= from_ns && self.done_ns <= until_ns
+    }
+
+    #[inline(always)]
+    fn begins(&self, control: &Phase<true>, operation: &mut Socket) -> Result<(), Counter> {
+        let disk = self.disk as u8;
+        pass(control, &mut operation.token, at_disk(AT_BIO, disk), self.queued_ns)?;
+        if self.issued_ns < self.queued_ns || self.issued_ns > self.done_ns {
+            return Ok(());
+        }
+        if control.splits() {
+            let mut parts = Parts::of(&operation.token);
+            parts.via(control, at_disk(AT_INSERT, disk), self.inserted_ns);
+            parts.end(control, at_disk(AT_ISSUE, disk), self.issued_ns);
+        }
+        pass(control, &mut operation.token, at_disk(AT_ISSUE, disk), self.issued_ns)
+    }
+
+    #[inline(always)]
+    fn ends(&self, control: &Phase<true>, operation: &mut Socket) -> Result<(), Counter> {
+        pass(control, &mut operation.token, at_disk(AT_COMPLETE, self.disk as u8), self.done_ns)
+    }
+}
+
+impl Below {
+    /// Nothing is done below.
+    #[inline(always)]
+    pub fn forget(&mut self) {
+        self.levels[0].done_ns = 0;
+    }
+
+    /// Whether anything was done below within this time.
+    #[inline(always)]
+    pub fn is_within(&self, from_ns: u64, until_ns: u64) -> bool {
+        self.levels[0].is_within(from_ns, until_ns)
+    }
+
+    /// The operation goes through all disks below.
+    #[inline(always)]
+    pub fn pass(&self, control: &Phase<true>, operation: &mut Socket) -> Result<(), Counter> {
+        let [upper, lower] = &self.levels;
+        upper.begins(control, operation)?;
+        if lower.is_within(operation.token.at_ns, upper.done_ns) {
+            lower.begins(control, operation)?;
+            lower.ends(control, operation)?;
+        }
+        upper.ends(control, operation)
+    }
+}
