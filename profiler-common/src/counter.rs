@@ -86,6 +86,8 @@ counters! {
     AtOnceMany = "too_many_operations_at_once",
     /// Operations that a worker of io_uring's made in the stead of who submitted them.
     ByWorkers = "operations_by_workers",
+    /// Of those, the ones whose direct I/O was seen to begin in the worker, so that its bios are theirs.
+    InWorkers = "operations_followed_into_workers",
     /// bios by which threads of the kernel's wrote back what operations had left in the page cache.
     WriteBacks = "write_back_bios",
     /// Bytes of those.

@@ -26,6 +26,7 @@ use crate::{
     slots::socket_in,
     thread::work_on,
     token::{Parts, pass},
+    worker::worker_makes_bio,
     writeback,
 };
 
@@ -136,6 +137,9 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
     count_inside(&control, at_ns, Counter::Bios);
     let waits = operation.token.point == ENTER || matches!(disk_of(operation.token.point), Some((AT_COMPLETE, _)));
     if is_first && waits {
+        if control.splits() && is_asynchronous(operation) {
+            worker_makes_bio(operation.slot, disk, at_ns);
+        }
         if let Err(cause) = pass(&control, &mut operation.token, at_disk(AT_BIO, disk as u8), at_ns) {
             return fail(control, operation, cause);
         }

@@ -23,6 +23,7 @@ use crate::{
     slots::{socket, socket_in},
     thread::work_on,
     token::{Parts, append, begin_record, commit_record, lose, pass},
+    worker,
 };
 
 /// Keys of operations lie where the kernel has no addresses: those of threads,
@@ -83,7 +84,7 @@ pub fn of_current() -> Option<&'static mut Socket> {
 
 /// The key of what the current process calls `name`.
 #[inline(always)]
-fn key_of(name: u64) -> u64 {
+pub fn key_of(name: u64) -> u64 {
     let process = (bpf_get_current_pid_tgid() >> 32) & 0xffff;
     ASYNCHRONOUS | process << NAME_BITS | name & ((1 << NAME_BITS) - 1)
 }
@@ -153,6 +154,9 @@ fn submit_all<const D: bool>(control: Phase<D>, thread: &mut Thread, registers: 
 #[inline(always)]
 pub fn direct<const D: bool>(control: Phase<D>, kernels: u64) -> Fault {
     let thread = maker()?;
+    if thread.file_call == 0 {
+        return worker::begins(control, thread, kernels);
+    }
     if thread.file_call != CALL_SUBMIT {
         return None;
     }
@@ -181,14 +185,14 @@ pub fn submits(control: Phase<true>, iocb: u64) -> Fault {
 
 /// What a ring's program calls an operation may be a small number, the same in another ring: both together.
 #[inline(always)]
-fn in_ring(ring: u64, name: u64) -> u64 {
+pub fn in_ring(ring: u64, name: u64) -> u64 {
     // Places are found by the low half: the rings' differing bits are to reach all of it (Knuth's multiplicative hash, 64 bits).
     name ^ (ring >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 19
 }
 
 /// The thread works for an operation from now on.
 #[inline(always)]
-fn turn_to<const D: bool>(control: Phase<D>, thread: &mut Thread, key: u64) {
+pub fn turn_to<const D: bool>(control: Phase<D>, thread: &mut Thread, key: u64) {
     thread.submitting = key;
     if control.tags() {
         if let Some(operation) = socket(key) {
@@ -338,20 +342,16 @@ pub fn ring_waits(control: Phase<true>) -> Fault {
     None
 }
 
-/// `io_uring:io_uring_queue_async_work`: a worker of the ring's makes the operation, whose bios then are that one's.
-#[inline(always)]
-pub fn by_worker(control: Phase<true>) -> Fault {
-    maker()?;
-    count_inside(&control, now(), Counter::ByWorkers);
-    None
-}
-
 /// `io_uring:io_uring_complete`: the completion lies in the ring. Whoever is in a call for it sees it when that returns; else it
 /// has it now.
 #[inline(always)]
 pub fn ring_completed(control: Phase<true>, ring: u64, name: u64) -> Fault {
     let thread = maker()?;
     let operation = socket(key_of(in_ring(ring, name)))?;
+    if thread.file_call == 0 {
+        // A worker has done it, and its next may be seen less well.
+        thread.submitting = 0;
+    }
     if thread.file_call == CALL_RING && operation.reader == thread.tid {
         operation.next = thread.reaped;
         thread.reaped = operation.slot + 1;

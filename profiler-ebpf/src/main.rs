@@ -25,6 +25,7 @@ mod stacks;
 mod thread;
 mod token;
 mod vcpu;
+mod worker;
 mod writeback;
 
 use aya_ebpf::{
@@ -200,7 +201,13 @@ records! {
         field(&ctx, settings::ring_submit_older_data()),
     );
     ring_wait_record: "io_uring_cqring_wait" => |_ctx, control| file::ring_waits(control);
-    ring_worker_record: "io_uring_queue_async_work" => |_ctx, control| file::by_worker(control);
+    ring_worker_record: "io_uring_queue_async_work" => |ctx, control| worker::given(
+        control,
+        field(&ctx, settings::ring_worker_ctx()),
+        field(&ctx, settings::ring_worker_req()),
+        field(&ctx, settings::ring_worker_data()),
+    );
+    ring_worker_older_record: "io_uring_queue_async_work" => |_ctx, control| worker::counted(control);
     ring_complete_record: "io_uring_complete" => |ctx, control| file::ring_completed(
         control,
         field(&ctx, settings::ring_complete_ctx()),

@@ -96,6 +96,8 @@ settings! {
     LOOP_IOCB => loop_iocb;
     /// Offset of `iomap_dio.iocb`; [`NO_FIELD`]: there is none.
     DIO_IOCB => dio_iocb;
+    /// Offset of `backing_aio.orig_iocb`, or in older kernels of overlayfs' own `ovl_aio_req.orig_iocb`; [`NO_FIELD`]: there is none.
+    OVER_IOCB => over_iocb;
     /// Offset of `inode.i_ino`.
     INODE_NUMBER => inode_number;
     /// Offset of `inode.i_mode`.
@@ -146,6 +148,12 @@ settings! {
     RING_COMPLETE_CTX => ring_complete_ctx;
     /// Offset of `user_data` in the record of `io_uring_complete`.
     RING_COMPLETE_DATA => ring_complete_data;
+    /// Offset of `ctx` in the record of `io_uring_queue_async_work`.
+    RING_WORKER_CTX => ring_worker_ctx;
+    /// Offset of `req` in the record of `io_uring_queue_async_work`.
+    RING_WORKER_REQ => ring_worker_req;
+    /// Offset of `user_data` in the record of `io_uring_queue_async_work`.
+    RING_WORKER_DATA => ring_worker_data;
     /// Offset of `id` in the record of `sys_enter`.
     CALL_ID => call_id;
     /// Offset of `vec` in the record of `softirq_entry`.

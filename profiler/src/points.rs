@@ -7,7 +7,7 @@ mod lookup;
 use profiler_common::point as number;
 
 pub use self::{
-    kinds::{Alternative, Hook, Number, Point, Probe, Set},
+    kinds::{Alternative, Field, Hook, Number, Point, Probe, Set},
     lookup::{READER, all, by_name, by_number, is_legal, is_of_files, is_own_work, reader},
 };
 
@@ -144,7 +144,7 @@ pub const PROBES: &[Probe] = &[
         alternatives: hooks!("switch", "sched_switch"),
         points: &[
             part(Number::Fixed(number::SWITCH_IN), "switch-in", "socket → socket", GROUP),
-            part(Number::Fixed(number::IO_RUNNING), "io-running", "machine → the same", &["io-waking", "enter"]),
+            part(Number::Fixed(number::IO_RUNNING), "io-running", "machine → the same", &["io-waking", "enter", "bio"]),
             part(
                 Number::Fixed(number::BACK_RUNNING),
                 "back-running",
@@ -335,7 +335,7 @@ pub const PROBES: &[Probe] = &[
             Number::Fixed(number::ENTER),
             "enter",
             "thread → call",
-            &["bio", "waking", "wakeup", "switch-in", "exit"],
+            &["bio", "io-running", "waking", "wakeup", "switch-in", "exit"],
         )],
     },
     Probe {
@@ -373,7 +373,16 @@ pub const PROBES: &[Probe] = &[
         name: "ring-worker",
         set: Set::File,
         without: Some("operations that io_uring's workers make are not counted"),
-        alternatives: &[only("ring_worker_record", record!("io_uring/io_uring_queue_async_work"))],
+        alternatives: &[
+            only(
+                "ring_worker_record",
+                record!(
+                    "io_uring/io_uring_queue_async_work",
+                    "RING_WORKER_CTX": "ctx"[8], "RING_WORKER_REQ": "req"[8], "RING_WORKER_DATA": "user_data"[8]
+                ),
+            ),
+            only("ring_worker_older_record", record!("io_uring/io_uring_queue_async_work")),
+        ],
         points: &[],
     },
     Probe {

@@ -238,14 +238,21 @@ fn test(no_install: bool, full: bool, arguments: &[String]) -> Result<()> {
     }
     run(cargo_test(&["--no-run"]))?;
     let mut counts = shell::run_tests(cargo_test(&["--test", "machine"]))?;
-    // The lab's emulator has one processor, and the others need no quiet: they take what it leaves, at the scheduler's lowest weight.
-    let mut beside = cargo_test(&BESIDE_THE_LAB);
-    shell::make_nice(&mut beside);
-    let (in_lab, others) = std::thread::scope(|scope| {
-        let others = scope.spawn(|| shell::run_tests(beside));
-        (test_in_lab(full), others.join())
+    // The lab's emulator has one processor, and what measures nothing needs no quiet: it takes what that leaves, at the scheduler's lowest
+    // weight.
+    let others = cargo_test(&BESIDE_THE_LAB);
+    let (in_lab, (beside, package)) = std::thread::scope(|scope| {
+        let beside = scope.spawn(|| {
+            shell::be_nice();
+            let tests = shell::run_tests(others);
+            let package = lint().and_then(|()| package::build());
+            (tests, package)
+        });
+        let in_lab = test_in_lab(full);
+        let died = || (Err(anyhow!("the other tests were not executed")), Err(anyhow!("no package was built")));
+        (in_lab, beside.join().unwrap_or_else(|_| died()))
     });
-    for found in [in_lab, others.unwrap_or_else(|_| Err(anyhow!("the other tests were not executed")))] {
+    for found in [in_lab, beside] {
         match found {
             Ok(found) => counts = counts.plus(&found),
             Err(error) => {
@@ -255,11 +262,29 @@ fn test(no_install: bool, full: bool, arguments: &[String]) -> Result<()> {
         }
     }
     judge(&counts)?;
+    let package = package?;
     if let Some(minimal) = minimal {
-        minimal.try_out(&package::build()?)?;
+        minimal.try_out(&package)?;
         println!("package: installs, runs, and is removed");
     }
     Ok(())
+}
+
+/// Lints, and documentation without broken links, of all crates but the one that needs libvirt's headers.
+fn lint() -> Result<()> {
+    let mut version = shell::command("cargo");
+    version.args(["clippy", "--version"]).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    if version.status().is_ok_and(|status| status.success()) {
+        let mut lints = shell::command("cargo");
+        lints.args(["clippy", "--release", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]);
+        run(lints)?;
+    } else {
+        println!("lints: this toolchain has no clippy, nothing was checked");
+    }
+    let mut documentation = shell::command("cargo");
+    documentation.args(["doc", "--release", "--workspace", "--no-deps", "--quiet", "--locked"]);
+    documentation.env("RUSTDOCFLAGS", "-D warnings");
+    run(documentation)
 }
 
 /// Tests that measure nothing.

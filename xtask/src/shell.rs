@@ -5,7 +5,6 @@ use std::{
     ffi::OsStr,
     fs,
     io::{self, BufRead, BufReader},
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -53,17 +52,11 @@ pub fn run_tests(mut command: Command) -> Result<TestCounts> {
     Ok(counts)
 }
 
-/// Lets a command have only what other work leaves of the processors.
-pub fn make_nice(command: &mut Command) {
-    // SAFETY: between fork and exec, one system call.
-    unsafe {
-        command.pre_exec(|| {
-            let parameters = libc::sched_param { sched_priority: 0 };
-            // Where that is refused, it is as busy as others.
-            libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters);
-            Ok(())
-        });
-    }
+/// Lets this thread, and what it executes, have only what other work leaves of the processors.
+pub fn be_nice() {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: a system call with a structure that outlives it. Where it is refused, the thread is as busy as others.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
 }
 
 /// What tests print, passed on as it comes; it is text in lines.

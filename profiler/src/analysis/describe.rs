@@ -83,7 +83,12 @@ pub fn what(role: Role, from: &Place, to: &Place) -> String {
 /// What happens in a part of a stage; empty where its two points say it.
 #[must_use]
 pub fn what_part(stage: &StageKey, from: &Place, to: &Place) -> String {
-    if is_disk_of_guest(stage) { what_between(from, to) } else { what_machine(from, to) }
+    match (from.point.as_str(), to.point.as_str()) {
+        _ if is_disk_of_guest(stage) => what_between(from, to),
+        ("enter", "io-running") => "until one of io_uring's workers, woken for it, runs".to_owned(),
+        ("io-running", "bio") => "the worker: file system, making the bio".to_owned(),
+        _ => what_machine(from, to),
+    }
 }
 
 /// What happens in a part of the time that a virtual machine holds a request; empty for parts of other stages.

@@ -37,6 +37,9 @@ impl Set {
     }
 }
 
+/// What a program wants of a tracepoint's record: the symbol of its offset, the field, its bytes.
+pub type Field = (&'static str, &'static str, u32);
+
 /// One way to see a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
@@ -48,8 +51,8 @@ pub enum Hook {
     Tracepoint {
         /// `category/name`.
         event: &'static str,
-        /// What the program wants of the record: the symbol of its offset, the field, its bytes.
-        fields: &'static [(&'static str, &'static str, u32)],
+        /// What the program wants of the record.
+        fields: &'static [Field],
     },
     /// A function's entry, by trampoline.
     Fentry(&'static str),

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Tracefs;
-use crate::points::{Hook, PROBES};
+use crate::points::{Field, Hook, PROBES};
 
 /// Records of tracepoints, as this kernel lays them out.
 pub(super) struct Records {
-    /// By event: its number, or why it cannot be used.
-    events: BTreeMap<&'static str, std::result::Result<u32, String>>,
+    /// By event, and the fields of it that are wanted: its number, or why it cannot be used.
+    events: BTreeMap<(&'static str, &'static [Field]), std::result::Result<u32, String>>,
     /// Symbols of the probes' settings, and the offsets of the fields that they stand for.
     pub(super) offsets: Vec<(&'static str, u32)>,
     /// Names of all events of the kernel.
@@ -30,12 +30,12 @@ impl Records {
                 }
                 Ok(format.id)
             });
-            records.events.insert(event, number);
+            records.events.insert((event, fields), number);
         }
         records
     }
 
-    pub(super) fn number(&self, event: &str) -> std::result::Result<u32, String> {
-        self.events.get(event).cloned().unwrap_or_else(|| Err(format!("{event} is no event of the table")))
+    pub(super) fn number(&self, event: &'static str, fields: &'static [Field]) -> std::result::Result<u32, String> {
+        self.events.get(&(event, fields)).cloned().unwrap_or_else(|| Err(format!("{event} is no event of the table")))
     }
 }

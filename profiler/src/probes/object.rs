@@ -139,9 +139,9 @@ fn attach_program(
     records: &Records,
 ) -> std::result::Result<Box<dyn Any>, Box<dyn std::error::Error>> {
     Ok(match (program, hook) {
-        (Program::TracePoint(program), Hook::Tracepoint { event, .. }) => {
+        (Program::TracePoint(program), Hook::Tracepoint { event, fields }) => {
             // By its number: aya looks for the number where tracefs is mounted only.
-            Box::new(tracefs::attach(records.number(event)?, program.fd()?.as_fd().as_raw_fd())?)
+            Box::new(tracefs::attach(records.number(event, fields)?, program.fd()?.as_fd().as_raw_fd())?)
         }
         (Program::BtfTracePoint(program), _) => {
             let link = program.attach()?;
@@ -174,8 +174,8 @@ fn load_alternative(
     types: &Btf,
     records: &Records,
 ) -> std::result::Result<(), String> {
-    if let Hook::Tracepoint { event, .. } = alternative.hook {
-        records.number(event)?;
+    if let Hook::Tracepoint { event, fields } = alternative.hook {
+        records.number(event, fields)?;
     }
     if matches!(alternative.hook, Hook::Kprobe(_) | Hook::KretprobePair { .. }) && !Path::new(KPROBES).exists() {
         // Their programs load everywhere; what is missing shows only when they are attached.

@@ -64,6 +64,9 @@ const OPTIONAL: &[(&str, &str, &str)] = &[
     ("REGISTERS_FOURTH", "pt_regs", "r10"),
 ];
 
+/// Of the module, where overlayfs is one, and it is loaded.
+const OVERLAY_BTF: &str = "/sys/kernel/btf/overlay";
+
 /// Offsets of all fields that the probes read, in bytes.
 #[derive(Debug, Clone)]
 pub struct Offsets(Vec<(&'static str, u32)>);
@@ -98,6 +101,7 @@ impl Offsets {
                 Ok((*symbol, offset))
             })
             .chain(std::iter::once(Ok(("LOOP_IOCB", loop_iocb(&btf).unwrap_or(profiler_common::NO_FIELD)))))
+            .chain(std::iter::once(Ok(("OVER_IOCB", over_iocb(&btf).unwrap_or(profiler_common::NO_FIELD)))))
             .chain(OPTIONAL.iter().map(|(symbol, structure, field)| {
                 Ok((*symbol, offset(&btf, structure, field).unwrap_or(profiler_common::NO_FIELD)))
             }))
@@ -118,13 +122,21 @@ fn offset(btf: &Btf, structure: &str, path: &str) -> Option<u32> {
 /// How far behind a request a loop device has its iocb: as the kernel, or its module, says.
 fn loop_iocb(btf: &Btf) -> Option<u32> {
     let (part, field) = ("loop_cmd", "iocb");
-    behind_request(
-        btf,
-        offset(btf, part, field).or_else(|| {
-            let module = Btf::from_split_bytes(&std::fs::read(LOOP_BTF).ok()?, btf).ok()?;
-            offset(&module, part, field)
-        })?,
-    )
+    behind_request(btf, offset(btf, part, field).or_else(|| offset_in_module(btf, LOOP_BTF, part, field))?)
+}
+
+/// Where the iocb that a file system makes for the one below it has the one that it is made for: since 6.7 in the kernel's own
+/// (`fs/backing-file.c`), before in overlayfs'.
+fn over_iocb(btf: &Btf) -> Option<u32> {
+    let (part, field) = ("ovl_aio_req", "orig_iocb");
+    offset(btf, "backing_aio", field)
+        .or_else(|| offset(btf, part, field))
+        .or_else(|| offset_in_module(btf, OVERLAY_BTF, part, field))
+}
+
+fn offset_in_module(btf: &Btf, path: &str, structure: &str, field: &str) -> Option<u32> {
+    let module = Btf::from_split_bytes(&std::fs::read(path).ok()?, btf).ok()?;
+    offset(&module, structure, field)
 }
 
 /// How far behind the beginning of a request a field of its driver's own part lies, which follows it (`blk_mq_rq_to_pdu`).
@@ -202,7 +214,7 @@ mod tests {
             return;
         }
         let offsets = Offsets::of_running_kernel().unwrap();
-        assert_eq!(offsets.iter().count(), FIELDS.len() + OPTIONAL.len() + 1);
+        assert_eq!(offsets.iter().count(), FIELDS.len() + OPTIONAL.len() + 2);
         let of = |symbol| offsets.iter().find(|(name, _)| *name == symbol).unwrap().1;
         // The thread-group id follows the thread id, a 32-bit number, in every kernel.
         assert_eq!(of("TASK_TGID"), of("TASK_PID") + 4);

@@ -102,15 +102,18 @@ const BY_WORKERS: f64 = 0.01;
 
 fn workers(configuration: &ConfigurationResult, found: &mut Vec<Warning>) {
     // Also by those of a virtual machine's process.
-    let names = ["operations_by_workers".to_owned(), format!("{HOSTS}operations_by_workers")];
-    let made: u64 = names.iter().filter_map(|name| configuration.counters.get(name)).sum();
+    let count = |name: &str| {
+        let names = [name.to_owned(), format!("{HOSTS}{name}")];
+        names.iter().filter_map(|name| configuration.counters.get(name)).sum::<u64>()
+    };
+    let made = count("operations_by_workers").saturating_sub(count("operations_followed_into_workers"));
     let share = made as f64 / configuration.losses.followed.max(1) as f64;
     if share >= BY_WORKERS {
         found.push(warning(
             "io-workers",
             format!(
-                "{:.0} % of the operations of `{}` were made by io_uring's workers in its thread's stead, so that their bios are not \
-                 followed: its file system cannot promise not to wait",
+                "{:.0} % of the operations of `{}` were made by io_uring's workers in its thread's stead, through the page cache, \
+                 where nothing says whose a worker's bios are: each is one row",
                 100.0 * share.min(1.0),
                 configuration.name
             ),

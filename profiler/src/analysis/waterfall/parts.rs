@@ -92,6 +92,11 @@ fn stage_end(part: &StageKey, rows: &[Row]) -> Option<Place> {
         "softirq" => at("receive"),
         "call" | "return" => at("send"),
         "insert" => at("issue"),
+        // A worker of io_uring's.
+        "io-running" => rows
+            .iter()
+            .find(|row| row.key.role == part.role && row.key.from.point == "enter" && row.key.to.point == "bio")
+            .map(|row| row.key.to.clone())?,
         // A thread that waits for its file operation.
         _ if rows.iter().any(|row| row.key.to.point == "exit") => at("exit"),
         _ => at("received"),
