@@ -291,7 +291,10 @@ pub fn bio_done<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault 
 #[unsafe(no_mangle)]
 pub extern "C" fn operation_is_done(slot: u32, at_ns: u64) -> u32 {
     let (Some(control), Some(operation)) = (following::<true>(), socket_in(slot)) else { return 0 };
-    // There may be more bios to come: then it is as over as that is known when its place is used again.
+    // There may be more bios to come: see what follows.
+    if operation.token.point == EXIT {
+        return 0;
+    }
     if thread(operation.reader).is_some_and(|thread| thread.submitting == operation.key) {
         return 0;
     }
@@ -303,6 +306,17 @@ pub extern "C" fn operation_is_done(slot: u32, at_ns: u64) -> u32 {
         machine_ends(0, at_ns);
     }
     0
+}
+
+/// The call that has submitted this operation returns, and no bio of it can come any more: on a fast disk, all may be done already.
+#[cold]
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn submission_returns(slot: u32) -> u32 {
+    let (Some(operation), Some(done)) = (socket_in(slot), DONE.get_ptr(slot & (SLOTS - 1))) else { return 0 };
+    let done = unsafe { &*done };
+    let is_done = done.number == operation.crossing && done.at_ns != 0 && operation.bios == 0;
+    if operation.unseen != 0 && is_done { operation_is_done(slot, done.at_ns) } else { 0 }
 }
 
 /// A bio is done; with the last of its operation, that goes on. `first`: the first bio of its request.

@@ -12,7 +12,7 @@ use profiler_common::{
 };
 
 use crate::{
-    block::settle,
+    block::{settle, submission_returns},
     kernel::read,
     loss::give_up,
     machine::{machine_begins, machine_ends},
@@ -293,7 +293,7 @@ fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64, is_li
 pub fn left<const D: bool>(control: Phase<D>, result: i64) -> Fault {
     let thread = maker()?;
     let at_ns = now();
-    thread.submitting = 0;
+    let submitted = core::mem::take(&mut thread.submitting);
     let mut fault = None;
     match core::mem::take(&mut thread.file_call) {
         CALL_FILE => {
@@ -303,7 +303,11 @@ pub fn left<const D: bool>(control: Phase<D>, result: i64) -> Fault {
         }
         CALL_REAP => reap(control, thread.memory, result, at_ns),
         CALL_RING => reap_ring(control, thread, at_ns),
-        CALL_SUBMIT => {}
+        CALL_SUBMIT => {
+            if let Some(operation) = if submitted == 0 { None } else { socket(submitted) } {
+                submission_returns(operation.slot);
+            }
+        }
         _ => return None,
     }
     // What it does from now on is for none, or for all.

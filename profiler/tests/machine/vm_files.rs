@@ -85,6 +85,9 @@ fn every_kind_of_disk_is_followed() {
     ] {
         let result = run("block", &format!("tcg:{machine}"), &[]);
         check_whole_way(&result.configurations[0], "vda");
+        if machine.contains("aio=") {
+            check_steps(&result.configurations[0]);
+        }
     }
     check_whole_way(&run("block", "tcg:blk=nvme", &[]).configurations[0], "nvme0n1");
     // What QEMU keeps in the host's memory never comes to its disk.
@@ -95,6 +98,20 @@ fn every_kind_of_disk_is_followed() {
     let many = run("block", "tcg:blk=virtio", &["--set", "engine=libaio", "--set", "depth=4"]);
     check(&many.configurations[0]);
     assert_eq!(before, Traces::now());
+}
+
+/// However QEMU makes its operations, its I/O thread is woken for most, and the steps add up to their row.
+fn check_steps(found: &ConfigurationResult) {
+    let row = found.stages.iter().find(|stage| stage.id == "request/issue(vda@guest)→complete(vda@guest)").unwrap();
+    let of = |from: &str, to: &str| {
+        let parts = row.parts.iter().filter(|part| part.from.point == from && part.to.point == to);
+        parts.map(|part| part.count_per_op).sum::<f64>()
+    };
+    for (from, to) in [("io-waking", "io-running"), ("io-running", "enter"), ("entered", "complete")] {
+        assert!((0.5..1.1).contains(&of(from, to)), "{from} → {to}: {:#?}", row.parts);
+    }
+    let shares: f64 = row.parts.iter().map(|part| part.share).sum();
+    assert!((shares - 1.0).abs() < 0.02, "{shares}: {:#?}", row.parts);
 }
 
 #[test]
