@@ -317,10 +317,13 @@ pub struct Thread {
     pub file_call_ns: u64,
     /// Key of the asynchronous operation that it submits; 0: none.
     pub submitting: u64,
-    /// Where its program has the next operation that the call is to submit, or wants the events of those that it takes.
+    /// Where its program has the next operation that the call is to submit, or wants the events of those that it takes. Of one of
+    /// io_uring's workers: the `kiocb` that it is at.
     pub memory: u64,
-    /// The bio that it queued last at a disk that may pass it on.
+    /// The bio that it queued last, if that was at a disk that may pass it on; 0: it was elsewhere.
     pub passing: u64,
+    /// When it queued that, ns.
+    pub passing_ns: u64,
     /// 1 + slot of the operation that was completed last while it was in the call; 0: none.
     pub reaped: u32,
     /// Of a virtual machine's thread: the one of it that woke it last; 0: another did.
@@ -525,7 +528,7 @@ const _: () = assert!(size_of::<EventHead>() == 72);
 const _: () = assert!(size_of::<Event>() == 72 + 16 * FRAMES);
 const _: () = assert!(size_of::<Packet>() == 64);
 const _: () = assert!(size_of::<Connection>() == 64);
-const _: () = assert!(size_of::<Thread>() == 320);
+const _: () = assert!(size_of::<Thread>() == 328);
 const _: () = assert!(size_of::<Device>() == 48);
 const _: () = assert!(size_of::<Stage>() == 16 + 4 * BUCKETS);
 const _: () = assert!(size_of::<Seen>() == 16);

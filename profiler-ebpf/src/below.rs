@@ -4,10 +4,7 @@
 //! What is done below for a bio, or for the request of a loop device that it is the first of, is left with it; its operation goes through
 //! that when it is done (`block::settle`).
 
-use aya_ebpf::{
-    macros::map,
-    maps::{HashMap, LruHashMap},
-};
+use aya_ebpf::{macros::map, maps::LruHashMap};
 use profiler_common::{
     Counter, Socket,
     point::{AT_BIO, AT_COMPLETE, AT_INSERT, AT_ISSUE, at_disk},
@@ -33,7 +30,7 @@ pub const WRITE_BACK: u64 = 1;
 const EXPECTED: u32 = 1 << 31;
 /// The same: others have work done for that disk.
 const BY_OTHERS: u32 = 1 << 30;
-/// Bios that a disk below works for.
+/// Bios that disks below work for, or did.
 const BELOW_MOST: u32 = 4096;
 /// Places on disks with a bio that may be passed on.
 const PASSED_MOST: u32 = 16384;
@@ -63,9 +60,10 @@ pub struct Below {
     levels: [Level; LEVELS],
 }
 
-/// By the addresses of bios; where a loop device has made a request of several, by that of the first.
+/// By the addresses of bios; where a loop device has made a request of several, by that of the first. The oldest go: those above may be of
+/// several operations, and not every one asks.
 #[map]
-static BELOW: HashMap<u64, Below> = HashMap::with_max_entries(BELOW_MOST, 0);
+static BELOW: LruHashMap<u64, Below> = LruHashMap::with_max_entries(BELOW_MOST, 0);
 
 /// Where on a disk a bio begins.
 #[repr(C)]
@@ -107,10 +105,20 @@ pub fn is_expected<const D: bool>(control: Phase<D>, bio: u64) -> bool {
     if settings::stacked() == 0 {
         return false;
     }
-    let Some(known) = bios::find(bio) else { return false };
-    let is_expected = known.disk & EXPECTED != 0 && known.epoch == control.epoch;
-    known.disk &= !EXPECTED;
-    is_expected
+    if let Some(known) = bios::find(bio) {
+        let is_expected = known.disk & EXPECTED != 0 && known.epoch == control.epoch;
+        known.disk &= !EXPECTED;
+        if is_expected {
+            // On a partition, it begins elsewhere by now.
+            may_be_passed_on(known);
+            return true;
+        }
+    }
+    // Whatever its thread passed on is over.
+    if let Some(thread) = current() {
+        thread.passing = 0;
+    }
+    false
 }
 
 /// A bio is queued: if its disk may pass it on, where it begins is noted.
@@ -131,6 +139,7 @@ pub fn may_be_passed_on(entry: &mut Bio) {
     let place = Place { device: u64::from(disk_number(entry.disk)), sector };
     if let Some(thread) = current() {
         thread.passing = entry.address;
+        thread.passing_ns = entry.inserted_ns;
     }
     let _ = PASSED.insert(&place, &Passed { bio: entry.address, queued_ns: entry.inserted_ns }, 0);
 }
@@ -146,7 +155,8 @@ fn at(device: u32, sector: u64) -> Option<&'static mut Bio> {
 /// What is passed on in several pieces, the further ones begin elsewhere: while nobody else has come between, it is still the current thread's.
 #[inline(always)]
 fn passed_by_current(device: u32) -> Option<&'static mut Bio> {
-    bios::find(current()?.passing).filter(|bio| disk_number(bio.disk) == device)
+    let thread = current()?;
+    bios::find(thread.passing).filter(|bio| bio.inserted_ns == thread.passing_ns && disk_number(bio.disk) == device)
 }
 
 /// `block:block_bio_remap`: the bio is for another, or the same, which was on that device there. Partitions, too, are said so: nobody has noted
@@ -228,6 +238,7 @@ fn goes_below(mut bio: Bio, for_ns: u64, expected: u32) -> Fault {
     let at_ns = now();
     let disk = u64::from(bio.disk as u8);
     bio.disk |= expected;
+    bio.above_ns = for_ns;
     if !bios::put(&bio) {
         count(Counter::BioTable);
         return Some(Counter::BioTable);
@@ -257,6 +268,9 @@ fn below(bio: &Bio, first: u64) -> Option<&'static Below> {
 pub fn done(bio: &Bio, first: u64, at_ns: u64) {
     let Some(above) = BELOW.get_ptr_mut(&bio.above) else { return };
     let above = unsafe { &mut *above };
+    if above.for_ns != bio.above_ns {
+        return;
+    }
     let level = &mut above.levels[0];
     level.inserted_ns = bio.inserted_ns;
     level.issued_ns = bio.issued_ns;
@@ -265,7 +279,6 @@ pub fn done(bio: &Bio, first: u64, at_ns: u64) {
     level.disk = u64::from(bio.disk as u8);
     if let Some(under) = below(bio, first) {
         above.levels[1] = under.levels[0];
-        let _ = BELOW.remove(&first);
     }
 }
 
@@ -274,7 +287,6 @@ pub fn done(bio: &Bio, first: u64, at_ns: u64) {
 pub fn report(bio: &Bio, first: u64, into: &mut Below) {
     if let Some(below) = below(bio, first) {
         *into = *below;
-        let _ = BELOW.remove(&first);
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Bio {
     pub epoch: u32,
     /// The bio, of a disk above, that it is made for, by its address; 0: it is its operation's own; or what stands for write-back.
     pub above: u64,
+    /// When that one was given to its disk, ns: another may have its address meanwhile.
+    pub above_ns: u64,
 }
 
 impl Bio {

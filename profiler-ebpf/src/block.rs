@@ -26,7 +26,7 @@ use crate::{
     slots::socket_in,
     thread::work_on,
     token::{Parts, pass},
-    worker::worker_makes_bio,
+    worker::{self, worker_makes_bio},
     writeback,
 };
 
@@ -106,7 +106,7 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
     if below::is_expected(control, bio) {
         return None;
     }
-    let Some(operation) = of_current() else {
+    let Some(operation) = of_current().filter(|operation| !is_asynchronous(operation) || worker::made::<K>(bio)) else {
         return below::queued::<K, D>(control, bio);
     };
     if !is_under_way(control, operation) {
@@ -371,11 +371,12 @@ fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64, 
     done.disk = entry.disk;
     done.inserted_ns = entry.inserted_ns;
     done.issued_ns = entry.issued_ns;
-    done.at_ns = at_ns;
     done.below.forget();
     if let Some(first) = first {
         below::report(entry, first, &mut done.below);
     }
+    // Last: its thread may look at it, on another CPU.
+    unsafe { core::ptr::write_volatile(&raw mut done.at_ns, at_ns) };
     if operation.unseen != 0 {
         operation_is_done(entry.slot, at_ns);
         return None;

@@ -12,7 +12,7 @@ use profiler_common::{
 
 use crate::{
     file::{in_ring, key_of, maker, turn_to},
-    kernel::read,
+    kernel::{Kernel, read},
     maps::{count_inside, current, now},
     path::Fault,
     phase::{Phase, following},
@@ -24,16 +24,26 @@ use crate::{
 /// Requests that workers have been given, of which the oldest go.
 const REQUESTS_MOST: u32 = 4096;
 
-/// By their addresses: the keys of their operations.
+/// Whose a request is that workers were given.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Given {
+    /// The key of its operation.
+    key: u64,
+    /// The phase: its address is used again.
+    epoch: u64,
+}
+
+/// By their addresses.
 #[map]
-static GIVEN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(REQUESTS_MOST, 0);
+static GIVEN: LruHashMap<u64, Given> = LruHashMap::with_max_entries(REQUESTS_MOST, 0);
 
 /// `io_uring:io_uring_queue_async_work`: the workers are given an operation.
 #[inline(always)]
 pub fn given(control: Phase<true>, ring: u64, request: u64, name: u64) -> Fault {
     maker()?;
     count_inside(&control, now(), Counter::ByWorkers);
-    let _ = GIVEN.insert(&request, &key_of(in_ring(ring, name)), 0);
+    let _ = GIVEN.insert(&request, &Given { key: key_of(in_ring(ring, name)), epoch: control.epoch.into() }, 0);
     None
 }
 
@@ -49,16 +59,34 @@ pub fn counted(control: Phase<true>) -> Fault {
 /// `kiocb` of a file system below another (overlayfs) was made for.
 #[inline(always)]
 pub fn begins<const D: bool>(control: Phase<D>, thread: &mut Thread, kernels: u64) -> Fault {
-    let mut key = unsafe { GIVEN.get(&kernels) }.copied().unwrap_or(0);
+    let of = |request: u64| {
+        let given = unsafe { GIVEN.get(&request) }.filter(|given| given.epoch == u64::from(control.epoch));
+        given.map_or(0, |given| given.key)
+    };
+    let mut key = of(kernels);
     if key == 0 && settings::over_iocb() != NO_FIELD {
-        let own: u64 = read(kernels, settings::over_iocb());
-        key = unsafe { GIVEN.get(&own) }.copied().unwrap_or(0);
+        key = of(read(kernels, settings::over_iocb()));
     }
-    turn_to(control, thread, key);
-    if key != 0 {
+    // A second try is the same operation's.
+    if key != 0 && (key != thread.submitting || thread.memory != kernels) {
         count_inside(&control, now(), Counter::InWorkers);
     }
+    thread.memory = kernels;
+    turn_to(control, thread, key);
     None
+}
+
+/// Whether the thread that queues a bio of an asynchronous operation submits that, or is a worker that makes it: what a worker does next, through the
+/// page cache, say, tells nobody when it begins.
+#[inline(always)]
+pub fn made<K: Kernel>(bio: u64) -> bool {
+    let Some(thread) = maker() else { return false };
+    if thread.file_call != 0 || settings::dio_iocb() == NO_FIELD {
+        return true;
+    }
+    let direct: u64 = K::load(bio, settings::bio_private());
+    let iocb: u64 = read(direct, settings::dio_iocb());
+    iocb == thread.memory
 }
 
 /// The first bio of an operation is queued at this disk: if a worker does, which had to be woken, that is a part of the way. Looked at by the

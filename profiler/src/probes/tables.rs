@@ -102,7 +102,7 @@ pub(super) struct Tables {
     sockets: MappedArray<Socket>,
     packets: MappedArray<Packet>,
     /// Only ever emptied here.
-    bios: MappedArray<[u64; 6]>,
+    bios: MappedArray<[u64; 7]>,
     connections: MappedArray<Connection>,
     threads: MappedArray<Thread>,
     records: MappedArray<Record>,

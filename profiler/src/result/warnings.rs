@@ -113,7 +113,7 @@ fn workers(configuration: &ConfigurationResult, found: &mut Vec<Warning>) {
             "io-workers",
             format!(
                 "{:.0} % of the operations of `{}` were made by io_uring's workers in its thread's stead, through the page cache, \
-                 where nothing says whose a worker's bios are: each is one row",
+                 or by direct I/O of which this kernel does not say when it begins: each is one row",
                 100.0 * share.min(1.0),
                 configuration.name
             ),

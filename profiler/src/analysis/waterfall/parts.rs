@@ -93,10 +93,13 @@ fn stage_end(part: &StageKey, rows: &[Row]) -> Option<Place> {
         "call" | "return" => at("send"),
         "insert" => at("issue"),
         // A worker of io_uring's.
-        "io-running" => rows
-            .iter()
-            .find(|row| row.key.role == part.role && row.key.from.point == "enter" && row.key.to.point == "bio")
-            .map(|row| row.key.to.clone())?,
+        "io-running" if part.to.point == "bio" => part.to.clone(),
+        "io-running" => {
+            let is_made =
+                |row: &&Row| row.key.role == part.role && row.key.from.point == "enter" && row.key.to.point == "bio";
+            let most = rows.iter().filter(is_made).max_by(|a, b| a.count_per_op.total_cmp(&b.count_per_op));
+            most.map(|row| row.key.to.clone())?
+        }
         // A thread that waits for its file operation.
         _ if rows.iter().any(|row| row.key.to.point == "exit") => at("exit"),
         _ => at("received"),
