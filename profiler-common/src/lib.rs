@@ -7,9 +7,11 @@ mod counter;
 mod crossing;
 pub mod layout;
 pub mod point;
+mod thread;
 pub mod vcpu;
 
 pub use counter::{COUNTERS, Counter};
 pub use crossing::{CROSSINGS, Crossing, SPREAD, crossing_number, crossing_place};
 pub use layout::*;
+pub use thread::*;
 pub use vcpu::{EXIT_KEYS, Vcpu, exit_key};

@@ -2,13 +2,12 @@
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use profiler_common::{
-    CALL_RECEIVE, CALL_SEND, CLIENT, Counter, EMPTY, PROXY_IN, Packet, READ, SERVER, Socket, Tag, Token, UNREAD,
-    is_proxy, path_role,
+    CALL_RECEIVE, CLIENT, Counter, EMPTY, PROXY_IN, Packet, READ, SERVER, Socket, Tag, Token, UNREAD, is_proxy,
+    path_role,
     point::{
         AT_QUEUE, AT_RECEIVE, AT_SOFTIRQ, AT_XMIT, BACKLOG, CALL, DELIVERED, DROPPED, POLL_RETURN, READY, RECEIVE_CALL,
-        RECEIVED, RETURN, SEND, SWITCH_IN, WAKEUP, WAKING, at_device,
+        RECEIVED, SEND, SWITCH_IN, WAKEUP, WAKING, at_device,
     },
-    state::RUNNING,
 };
 
 use crate::{
@@ -18,9 +17,10 @@ use crate::{
     maps::{count, count_inside, cpu, current, device, now, thread},
     phase::Phase,
     proxy::{proxy_role, proxy_send},
-    reader, settings,
+    reader::{self, note_times},
+    settings,
     slots::{Carried, packet, put_packet, put_socket, socket},
-    thread::{add_ready, answered, has_read, runs, spent_until, work_on},
+    thread::{add_ready, answered, has_read, work_on},
     token::{Parts, append, begin_record, commit_record, lose, pass},
 };
 
@@ -64,7 +64,7 @@ pub fn send<const D: bool>(control: Phase<D>, address: u64) -> Fault {
     }
     let mut called_ns = 0;
     if control.splits() {
-        called_ns = split_turnaround(control, socket, at_ns);
+        called_ns = reader::split_turnaround(control, socket, at_ns);
     }
     let answered_ns = socket.token.at_ns;
     if socket.role == CLIENT && socket.token.record != 0 {
@@ -92,44 +92,6 @@ pub fn tag_of(socket: &Socket) -> Tag {
     let token = &socket.token;
     // The key as the map holds it is a number; an address from a typed tracepoint is a pointer.
     Tag { holder: socket.key, at_ns: token.at_ns, point: token.point, role: token.role, packet: 0, reserved: [0; 5] }
-}
-
-/// Splits `received → send`: the client's by the return of the receiving call and the entry of the sending one, the
-/// server's by what its thread did meanwhile. Returns the entry of the sending call.
-#[inline(always)]
-fn split_turnaround<const D: bool>(control: Phase<D>, socket: &Socket, at_ns: u64) -> u64 {
-    let Some(thread) = current() else { return 0 };
-    let called_ns = if thread.call == CALL_SEND { thread.call_ns } else { 0 };
-    if socket.role == CLIENT {
-        // It worked for this request: a message of another one waits for that.
-        runs(&control, thread, at_ns);
-        thread.worked_ns = spent_until(thread, at_ns)[RUNNING as usize];
-        if called_ns != 0 {
-            let mut parts = Parts::of(&socket.token);
-            parts.via(&control, RETURN, thread.return_ns);
-            parts.via(&control, CALL, called_ns);
-            parts.end(&control, SEND, at_ns);
-        }
-    } else {
-        note_times(&socket.token, &[(RETURN, thread.return_ns), (CALL, called_ns)]);
-        reader::hands_over(&control, socket, thread, called_ns, at_ns);
-    }
-    called_ns
-}
-
-/// Appends to a token's record the times that a thread left behind, as far as they are later than the one before.
-#[inline(always)]
-fn note_times(token: &Token, times: &[(u8, u64)]) {
-    if token.record == 0 {
-        return;
-    }
-    let mut last_ns = token.at_ns;
-    for (point, at_ns) in times {
-        if *at_ns > last_ns {
-            append(token.record, token.role, *point, *at_ns);
-            last_ns = *at_ns;
-        }
-    }
 }
 
 #[inline(always)]

@@ -2,19 +2,20 @@
 //! many sockets, so most of either can be work on other requests.
 
 use profiler_common::{
-    Control, Counter, Socket, Thread, Wait,
+    CALL_SEND, CLIENT, Control, Counter, Socket, Thread, Token, Wait,
     point::{
-        READER_BLOCKED, READER_ELSEWHERE, READER_HERE, READER_IN_CALL, READER_RUNNABLE, READER_THROTTLED,
-        READER_WAKING, RECEIVED,
+        CALL, READER_BLOCKED, READER_ELSEWHERE, READER_HERE, READER_IN_CALL, READER_RUNNABLE, READER_THROTTLED,
+        READER_WAKING, RECEIVED, RETURN, SEND,
     },
     stage_key,
     state::{BLOCKED, RUNNABLE, RUNNING, STATES, SWITCHING, THROTTLED, WAKING},
 };
 
 use crate::{
-    maps::{count, thread, wait},
+    maps::{count, current, thread, wait},
+    phase::Phase,
     thread::{runs, spent_until},
-    token::spend_detail,
+    token::{Parts, append, spend_detail},
 };
 
 /// A message became ready: notes where the socket's reader stands.
@@ -137,4 +138,42 @@ fn divide(
     left.take(control, READER_ELSEWHERE, elsewhere_ns);
     left.take(control, READER_IN_CALL, if call_ns > token.at_ns { at_ns - call_ns } else { 0 });
     left.take(control, READER_HERE, u64::MAX);
+}
+
+/// Splits `received → send`: the client's by the return of the receiving call and the entry of the sending one, the
+/// server's by what its thread did meanwhile. Returns the entry of the sending call.
+#[inline(always)]
+pub fn split_turnaround<const D: bool>(control: Phase<D>, socket: &Socket, at_ns: u64) -> u64 {
+    let Some(thread) = current() else { return 0 };
+    let called_ns = if thread.call == CALL_SEND { thread.call_ns } else { 0 };
+    if socket.role == CLIENT {
+        // It worked for this request: a message of another one waits for that.
+        runs(&control, thread, at_ns);
+        thread.worked_ns = spent_until(thread, at_ns)[RUNNING as usize];
+        if called_ns != 0 {
+            let mut parts = Parts::of(&socket.token);
+            parts.via(&control, RETURN, thread.return_ns);
+            parts.via(&control, CALL, called_ns);
+            parts.end(&control, SEND, at_ns);
+        }
+    } else {
+        note_times(&socket.token, &[(RETURN, thread.return_ns), (CALL, called_ns)]);
+        hands_over(&control, socket, thread, called_ns, at_ns);
+    }
+    called_ns
+}
+
+/// Appends to a token's record the times that a thread left behind, as far as they are later than the one before.
+#[inline(always)]
+pub fn note_times(token: &Token, times: &[(u8, u64)]) {
+    if token.record == 0 {
+        return;
+    }
+    let mut last_ns = token.at_ns;
+    for (point, at_ns) in times {
+        if *at_ns > last_ns {
+            append(token.record, token.role, *point, *at_ns);
+            last_ns = *at_ns;
+        }
+    }
 }

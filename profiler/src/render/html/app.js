@@ -153,11 +153,11 @@ function detail() {
     if (position < 0) return null;
     const stage = configuration.stages[position];
     const layers = stage.layers.map(layer => element("tr", {}, element("td", {}, swatch(layer.layer), layer.layer), element("td", {}, percent(layer.share) + (layer.ci95 ? ` ± ${(50 * (layer.ci95[1] - layer.ci95[0])).toFixed(0)}` : "")), element("td", {}, `${layer.samples} samples`)));
-    const steps = stage.parts.map(part => element("tr", {}, element("td", {}, `${place(part.from)} → ${place(part.to)}`), element("td", {}, micros(part.ns_per_op) + " µs"), element("td", {}, part.count_per_op.toFixed(2) + " / op"), element("td", {}, part.label ?? "")));
+    const steps = stage.parts.map(part => element("tr", {}, element("td", {}, `${place(part.from)} → ${place(part.to)}`), element("td", {}, micros(part.ns_per_op) + " µs"), element("td", {}, part.count_per_op.toFixed(2) + " / op"), element("td", { class: "words" }, part.label ?? "")));
     return element("div", {}, element("h3", {}, configuration.name),
-      element("p", {}, `${micros(stage.ns_per_op)}${spread(stage.ci95_ns)} µs per operation, ${stage.count_per_op.toFixed(3)} times; median ${stage.p50_ns === null ? "–" : micros(stage.p50_ns)}, 99 % below ${stage.p99_ns === null ? "–" : micros(stage.p99_ns)} µs`),
-      steps.length ? element("table", {}, steps) : null,
-      layers.length ? element("table", {}, layers) : element("p", { class: "hint" }, "no sample lies in it"),
+      element("p", {}, `${micros(stage.ns_per_op)}${spread(stage.ci95_ns)} µs per operation, ${stage.count_per_op.toFixed(3)} times${stage.p50_ns === null || stage.p99_ns === null ? "" : `; median ${micros(stage.p50_ns)}, 99 % below ${micros(stage.p99_ns)} µs`}`),
+      steps.length ? element("table", {}, element("caption", {}, "parts, in detailed phases"), steps) : null,
+      layers.length ? element("table", {}, element("caption", {}, "layers, of its time in sampled phases"), layers) : element("p", { class: "hint" }, "no sample lies in it"),
       curves([{ name: configuration.name, colour: lines[index % lines.length], points: data.details[index].stages[position] }], 200, "durations of this stage", 600));
   });
   replace("stage-detail", element("div", { class: "panel" }, element("h3", {}, chosen), element("div", { class: "grid" }, parts)));
