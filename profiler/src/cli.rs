@@ -423,6 +423,7 @@ impl CommonOptions {
                 preference: self.preference(),
                 debug: self.debug_probes,
                 limits,
+                synchronous: false,
                 machines: false,
                 files: false,
             },

@@ -340,7 +340,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "submit",
-        set: Set::File,
+        set: Set::FileAsynchronous,
         without: Some("bios of several operations that one `io_submit` makes are taken for the first's"),
         alternatives: hooks!("submit", "iomap_dio_rw_begin",
             "submit_fentry" Hook::Fentry("io_submit_one"), "submit_kprobe" Hook::Kprobe("io_submit_one")),
@@ -348,7 +348,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "ring-submit",
-        set: Set::File,
+        set: Set::FileAsynchronous,
         without: Some("operations by io_uring are not followed"),
         alternatives: &[
             only(
@@ -364,14 +364,14 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "ring-wait",
-        set: Set::File,
+        set: Set::FileAsynchronous,
         without: Some("bios of io_uring's second tries are taken for the last operation's"),
         alternatives: &[only("ring_wait_record", record!("io_uring/io_uring_cqring_wait"))],
         points: &[],
     },
     Probe {
         name: "ring-worker",
-        set: Set::File,
+        set: Set::FileAsynchronous,
         without: Some("operations that io_uring's workers make are not counted"),
         alternatives: &[
             only(
@@ -387,7 +387,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "ring-complete",
-        set: Set::File,
+        set: Set::FileAsynchronous,
         without: Some("operations by io_uring are not followed"),
         alternatives: &[only(
             "ring_complete_record",

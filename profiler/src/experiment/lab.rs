@@ -78,7 +78,10 @@ impl<'a> Lab<'a> {
         let offsets = Offsets::of_running_kernel()?;
         let has_machine = |found: &Configuration| engine::by_name(&found.engine).is_some_and(|engine| engine.is_kvm());
         let machines = plan.configurations.iter().any(has_machine);
-        let options = Options { machines, files: plan.workload.is_of_files(), ..options };
+        // A machine's process makes operations as it is told, whatever its guest's are.
+        let is_machine = |found: &Configuration| ["kvm", "tcg"].contains(&found.engine.as_str());
+        let synchronous = plan.workload.is_synchronous(&plan.settings) && !plan.configurations.iter().any(is_machine);
+        let options = Options { machines, files: plan.workload.is_of_files(), synchronous, ..options };
         let probes = Loaded::new(&offsets, &options)?;
         if !cpus.agent.is_empty() {
             process::pin(std::process::id(), &cpus.agent)?;

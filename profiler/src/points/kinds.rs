@@ -17,6 +17,8 @@ pub enum Set {
     Processes,
     /// As [`Set::Core`], of runs of file operations.
     File,
+    /// As [`Set::File`], where operations may be asynchronous.
+    FileAsynchronous,
     /// As [`Set::Detail`], of runs of file operations.
     FileDetail,
     /// As [`Set::Detail`], of runs of requests over the network.
@@ -28,7 +30,7 @@ impl Set {
     #[must_use]
     pub const fn is_attached_in(self, kind: PhaseKind) -> bool {
         match self {
-            Self::Core | Self::Processes | Self::File => !matches!(kind, PhaseKind::Detached),
+            Self::Core | Self::Processes | Self::File | Self::FileAsynchronous => !matches!(kind, PhaseKind::Detached),
             Self::Schedule => matches!(kind, PhaseKind::Detailed | PhaseKind::Sampled),
             Self::Detail | Self::Machine | Self::FileDetail | Self::NetworkDetail => {
                 matches!(kind, PhaseKind::Detailed)

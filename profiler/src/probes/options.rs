@@ -42,6 +42,9 @@ pub struct Options {
     pub machines: bool,
     /// Whether operations are a file's, instead of requests over the network: what the others need is not loaded.
     pub files: bool,
+    /// Whether all of those are calls that return when they are done: what only others need is not loaded, each of which would cost every
+    /// operation.
+    pub synchronous: bool,
 }
 
 impl Options {
@@ -52,6 +55,7 @@ impl Options {
             Set::Machine => self.machines,
             Set::Core | Set::NetworkDetail => !self.files,
             Set::File | Set::FileDetail => self.files,
+            Set::FileAsynchronous => self.files && !self.synchronous,
             Set::Processes | Set::Schedule | Set::Detail => true,
         }
     }

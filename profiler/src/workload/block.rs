@@ -154,6 +154,9 @@ impl Workload for Block {
     fn is_of_files(&self) -> bool {
         true
     }
+    fn is_synchronous(&self, settings: &Settings) -> bool {
+        settings["engine"] == "sync"
+    }
     fn data_folder<'a>(&self, settings: &'a Settings) -> Option<&'a Path> {
         Some(Path::new(&settings["folder"]))
     }

@@ -142,6 +142,10 @@ pub trait Workload: Sync {
     fn is_of_files(&self) -> bool {
         false
     }
+    /// Whether those are all calls that return when they are done.
+    fn is_synchronous(&self, _settings: &Settings) -> bool {
+        false
+    }
     /// The folder of the host in which a server of files has them, or containers theirs; `None`: it has none.
     fn data_folder<'a>(&self, _settings: &'a Settings) -> Option<&'a Path> {
         None
