@@ -291,10 +291,11 @@ pub fn bio_done<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault 
 #[unsafe(no_mangle)]
 pub extern "C" fn operation_is_done(slot: u32, at_ns: u64) -> u32 {
     let (Some(control), Some(operation)) = (following::<true>(), socket_in(slot)) else { return 0 };
-    // There may be more bios to come: see what follows.
+    // Its submission may have returned at the same moment.
     if operation.token.point == EXIT {
         return 0;
     }
+    // There may be more bios to come: `submission_returns` looks again.
     if thread(operation.reader).is_some_and(|thread| thread.submitting == operation.key) {
         return 0;
     }
