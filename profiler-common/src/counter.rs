@@ -18,12 +18,14 @@ macro_rules! counters {
 counters! {
     /// Requests that started inside the recorded interval.
     Followed = "followed",
-    /// Of those, the ones whose response was received inside it.
+    /// Of those, the ones that ended, whenever that was.
     Completed = "completed",
-    /// Of those, the ones seen to go on after its end.
+    /// Of those, the ones seen to go on after its end: none, since requests count where they begin.
     Unfinished = "unfinished",
-    /// Responses received inside the interval, whenever their request started.
+    /// Of those, the ones that ended: as many as have been completed. (Before: responses received inside the interval.)
     Operations = "operations",
+    /// Ends less beginnings of those, modulo 2^64: of what is lost or unfinished, its last point. It is what their stages must sum to.
+    LifeNs = "life_ns",
     /// Token lost: no slot for its skb.
     LostPacketTable = "packet_table_full",
     /// Token lost: delivered to a socket that is not followed.
@@ -58,8 +60,10 @@ counters! {
     RecordsAbandoned = "records_abandoned",
     /// A message was received in parts.
     Parts = "received_in_parts",
-    /// Further segments or retransmissions of a message whose token is in flight.
+    /// Further segments of a message whose token is in flight.
     Segments = "further_segments",
+    /// Segments of such a message that were sent again.
+    Resent = "resent_segments",
     /// skbs with a token that were dropped.
     Drops = "drops",
     /// A client sent while its request was under way: pipelining, or a request in several writes.
@@ -74,6 +78,8 @@ counters! {
     BioTable = "bio_table_full",
     /// bios of file operations.
     Bios = "bios",
+    /// Of those, the ones that another thread queued than their operation's: they had been held back.
+    HeldBack = "bios_held_back",
     /// Of those, the ones that the device failed.
     BioErrors = "bios_failed",
     /// Of those, the ones that were completed after their operation: read-ahead.

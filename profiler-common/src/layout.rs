@@ -109,6 +109,11 @@ pub const UNREAD: u8 = 1;
 /// A socket holds a message that was read and not yet answered.
 pub const READ: u8 = 2;
 
+/// The request of a token began inside the recorded interval, and is under way: it counts.
+pub const COUNTED: u8 = 1;
+/// It counts, and has ended.
+pub const ENDED: u8 = 2;
+
 /// A followed socket: one cache line.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
@@ -123,7 +128,7 @@ pub struct Socket {
     pub state: u8,
     /// Role of the process that reads and writes it.
     pub role: u8,
-    /// 1: its token was started inside the recorded interval and not completed.
+    /// [`COUNTED`] or [`ENDED`], if the request of its token began inside the recorded interval; else 0.
     pub counted: u8,
     /// Of a file operation, 1: nobody sees its program take the completion.
     pub unseen: u8,

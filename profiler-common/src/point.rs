@@ -30,6 +30,9 @@ pub const DROPPED: u8 = 13;
 /// A virtual machine's QEMU, or vhost, has read the skb from its tap: `skb:consume_skb`.
 pub const TAKEN: u8 = 14;
 
+/// The own stack has dropped a segment before it left; the token stays in the sending socket until TCP tries again: `skb:kfree_skb`.
+pub const REFUSED: u8 = 15;
+
 /// The first of the numbers that belong to devices.
 pub const DEVICE_BASE: u8 = 16;
 /// Devices that one repetition can tell apart; the probes count what exceeds them.
@@ -76,6 +79,26 @@ pub const READER_ELSEWHERE: u8 = READER_BASE + 4;
 pub const READER_HERE: u8 = READER_BASE + 5;
 /// It was in the call that ends the stage.
 pub const READER_IN_CALL: u8 = READER_BASE + 6;
+
+/// An idle CPU was on its way to it.
+pub const READER_IDLE_EXIT: u8 = READER_BASE + 7;
+
+/// A segment is sent again: TCP's retransmission timer has run out. With those that follow, ends of parts of the time that a token waits for
+/// that.
+pub const RTO: u8 = 153;
+/// The timer for a tail-loss probe has.
+pub const LOSS_PROBE: u8 = 154;
+/// What came back says that it was lost.
+pub const FAST: u8 = 155;
+/// Nothing was outstanding: the probe timer tries what never left.
+pub const PROBE_TIMER: u8 = 156;
+/// For a reason that is not known.
+pub const OTHER_RETRANSMISSION: u8 = 157;
+
+/// A bio was held back, and queued by another thread than its operation's: from here until then.
+pub const HELD_BACK: u8 = 158;
+/// The thread runs again, on a CPU that was idle: `sched:sched_switch`.
+pub const IDLE_SWITCH_IN: u8 = 159;
 
 /// A virtual processor was given an interrupt: `kvm:kvm_apic_accept_irq`. With those that follow, ends of parts of the time that a
 /// virtual machine holds a request.

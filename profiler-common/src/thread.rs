@@ -138,6 +138,10 @@ pub struct Thread {
     pub woken_by: u32,
     /// When that one had left its guest, if it is a virtual processor of KVM's, ns.
     pub left_ns: u64,
+    /// 1: it was switched in last on a CPU that had nothing else to do.
+    pub from_idle: u32,
+    /// Stops the compiler from inventing padding.
+    pub reserved: u32,
     /// What it works on.
     pub tag: Tag,
     /// What virtual processor it is.
@@ -165,4 +169,4 @@ pub const CALL_RING: u32 = 8;
 const _: () = assert!(size_of::<Wait>() == 88);
 const _: () = assert!(size_of::<Tag>() == 24);
 const _: () = assert!(size_of::<Cpu>() == 64);
-const _: () = assert!(size_of::<Thread>() == 328);
+const _: () = assert!(size_of::<Thread>() == 336);

@@ -14,6 +14,7 @@ use crate::{
     bios::{self, Bio},
     block::{disk_under, tag_at},
     file::of_current,
+    held,
     kernel::{Kernel, read},
     maps::{count, current, disk_number, is_loop, now, passes_on},
     path::Fault,
@@ -205,6 +206,9 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
         let disk = if settings::stacked() == 0 { 0 } else { disk_under::<K>(bio)? };
         return write_back(control, bio, K::load(bio, settings::bio_size()), disk, 0);
     }
+    if let Some(fault) = held::queued::<K, D>(control, bio) {
+        return fault;
+    }
     if settings::loop_iocb() == NO_FIELD || settings::dio_iocb() == NO_FIELD {
         return None;
     }
@@ -300,21 +304,21 @@ impl Level {
     #[inline(always)]
     fn begins(&self, control: &Phase<true>, operation: &mut Socket) -> Result<(), Counter> {
         let disk = self.disk as u8;
-        pass(control, &mut operation.token, at_disk(AT_BIO, disk), self.queued_ns)?;
+        pass(&mut operation.token, operation.counted, at_disk(AT_BIO, disk), self.queued_ns)?;
         if self.issued_ns < self.queued_ns || self.issued_ns > self.done_ns {
             return Ok(());
         }
         if control.splits() {
-            let mut parts = Parts::of(&operation.token);
-            parts.via(control, at_disk(AT_INSERT, disk), self.inserted_ns);
-            parts.end(control, at_disk(AT_ISSUE, disk), self.issued_ns);
+            let mut parts = Parts::of(&operation.token, operation.counted);
+            parts.via(at_disk(AT_INSERT, disk), self.inserted_ns);
+            parts.end(at_disk(AT_ISSUE, disk), self.issued_ns);
         }
-        pass(control, &mut operation.token, at_disk(AT_ISSUE, disk), self.issued_ns)
+        pass(&mut operation.token, operation.counted, at_disk(AT_ISSUE, disk), self.issued_ns)
     }
 
     #[inline(always)]
-    fn ends(&self, control: &Phase<true>, operation: &mut Socket) -> Result<(), Counter> {
-        pass(control, &mut operation.token, at_disk(AT_COMPLETE, self.disk as u8), self.done_ns)
+    fn ends(&self, operation: &mut Socket) -> Result<(), Counter> {
+        pass(&mut operation.token, operation.counted, at_disk(AT_COMPLETE, self.disk as u8), self.done_ns)
     }
 }
 
@@ -338,8 +342,8 @@ impl Below {
         upper.begins(control, operation)?;
         if lower.is_within(operation.token.at_ns, upper.done_ns) {
             lower.begins(control, operation)?;
-            lower.ends(control, operation)?;
+            lower.ends(operation)?;
         }
-        upper.ends(control, operation)
+        upper.ends(operation)
     }
 }

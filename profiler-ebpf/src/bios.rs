@@ -31,7 +31,8 @@ pub struct Bio {
     pub epoch: u32,
     /// The bio, of a disk above, that it is made for, by its address; 0: it is its operation's own; or what stands for write-back.
     pub above: u64,
-    /// When that one was given to its disk, ns: another may have its address meanwhile.
+    /// When that one was given to its disk, ns: another may have its address meanwhile. Of an operation's own: when it was queued by another
+    /// thread, ns; 0: by the operation's.
     pub above_ns: u64,
 }
 

@@ -9,7 +9,7 @@
 use aya_ebpf::{macros::map, maps::Array};
 use profiler_common::{
     Counter, EMPTY, SLOTS, Socket, Tag,
-    point::{AT_BIO, AT_COMPLETE, AT_INSERT, AT_ISSUE, ENTER, EXIT, at_disk, disk_of},
+    point::{AT_BIO, AT_COMPLETE, AT_INSERT, AT_ISSUE, ENTER, EXIT, HELD_BACK, at_disk, disk_of},
     state::RUNNING,
 };
 
@@ -25,7 +25,7 @@ use crate::{
     settings,
     slots::socket_in,
     thread::work_on,
-    token::{Parts, pass},
+    token::{Parts, ends, pass},
     worker::{self, worker_makes_bio},
     writeback,
 };
@@ -44,6 +44,8 @@ struct Done {
     /// As in [`Bio`].
     inserted_ns: u64,
     issued_ns: u64,
+    /// When another thread than the operation's queued it, ns; 0: that did.
+    queued_ns: u64,
     /// When it was completed, ns; 0: it was noted.
     at_ns: u64,
     /// What disks below did for it.
@@ -57,20 +59,25 @@ static DONE: Array<Done> = Array::with_max_entries(SLOTS, 0);
 /// Notes that all bios so far are done, where the one who completed the last has left that.
 #[inline(always)]
 pub fn settle<const D: bool>(control: Phase<D>, operation: &mut Socket) -> Result<(), Counter> {
-    let Some(done) = DONE.get_ptr_mut(operation.slot & (SLOTS - 1)) else { return Ok(()) };
+    let Some(done) = DONE.get_ptr_mut(operation.slot & settings::slots_mask()) else { return Ok(()) };
     let done = unsafe { &mut *done };
     let at_ns = core::mem::take(&mut done.at_ns);
     if done.number != operation.crossing || at_ns <= operation.token.at_ns {
         return Ok(());
     }
     let disk = done.disk as u8;
+    if done.queued_ns > operation.token.at_ns && done.queued_ns <= at_ns && waits_for_bio(operation) {
+        let since_ns = operation.token.at_ns;
+        pass(&mut operation.token, operation.counted, HELD_BACK, since_ns)?;
+        pass(&mut operation.token, operation.counted, at_disk(AT_BIO, disk), done.queued_ns)?;
+    }
     if done.issued_ns > operation.token.at_ns && done.issued_ns <= at_ns {
         if control.splits() {
-            let mut parts = Parts::of(&operation.token);
-            parts.via(&control, at_disk(AT_INSERT, disk), done.inserted_ns);
-            parts.end(&control, at_disk(AT_ISSUE, disk), done.issued_ns);
+            let mut parts = Parts::of(&operation.token, operation.counted);
+            parts.via(at_disk(AT_INSERT, disk), done.inserted_ns);
+            parts.end(at_disk(AT_ISSUE, disk), done.issued_ns);
         }
-        pass(&control, &mut operation.token, at_disk(AT_ISSUE, disk), done.issued_ns)?;
+        pass(&mut operation.token, operation.counted, at_disk(AT_ISSUE, disk), done.issued_ns)?;
     }
     if done.below.is_within(operation.token.at_ns, at_ns) {
         if operation_was_below(operation.slot) != 0 {
@@ -79,9 +86,9 @@ pub fn settle<const D: bool>(control: Phase<D>, operation: &mut Socket) -> Resul
         // That function found the operation by itself, and moved it on.
         let mut moved = core::ptr::from_mut(operation);
         unsafe { core::arch::asm!("{0} = {0}", inout(reg) moved) };
-        return pass(&control, unsafe { &mut (*moved).token }, at_disk(AT_COMPLETE, disk), at_ns);
+        return pass(unsafe { &mut (*moved).token }, operation.counted, at_disk(AT_COMPLETE, disk), at_ns);
     }
-    pass(&control, &mut operation.token, at_disk(AT_COMPLETE, disk), at_ns)
+    pass(&mut operation.token, operation.counted, at_disk(AT_COMPLETE, disk), at_ns)
 }
 
 /// The operation went through disks below. Looked at by the verifier once, as its bios are settled in many places; 0: all is well.
@@ -90,7 +97,7 @@ pub fn settle<const D: bool>(control: Phase<D>, operation: &mut Socket) -> Resul
 #[unsafe(no_mangle)]
 pub extern "C" fn operation_was_below(slot: u32) -> u32 {
     let (Some(control), Some(operation)) = (following::<true>(), socket_in(slot)) else { return 0 };
-    let Some(done) = DONE.get_ptr_mut(slot & (SLOTS - 1)) else { return 0 };
+    let Some(done) = DONE.get_ptr_mut(slot & settings::slots_mask()) else { return 0 };
     u32::from(unsafe { &(*done).below }.pass(&control, operation).is_err())
 }
 
@@ -135,12 +142,11 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
     // After those of its last bio.
     let at_ns = now();
     count_inside(&control, at_ns, Counter::Bios);
-    let waits = operation.token.point == ENTER || matches!(disk_of(operation.token.point), Some((AT_COMPLETE, _)));
-    if is_first && waits {
+    if is_first && waits_for_bio(operation) {
         if control.splits() && is_asynchronous(operation) {
             worker_makes_bio(operation.slot, disk, at_ns);
         }
-        if let Err(cause) = pass(&control, &mut operation.token, at_disk(AT_BIO, disk as u8), at_ns) {
+        if let Err(cause) = pass(&mut operation.token, operation.counted, at_disk(AT_BIO, disk as u8), at_ns) {
             return fail(control, operation, cause);
         }
         if control.tags() {
@@ -148,6 +154,12 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
         }
     }
     None
+}
+
+/// Whether an operation has no bio under way.
+#[inline(always)]
+fn waits_for_bio(operation: &Socket) -> bool {
+    operation.token.point == ENTER || matches!(disk_of(operation.token.point), Some((AT_COMPLETE, _)))
 }
 
 /// The index of a bio's disk.
@@ -303,6 +315,7 @@ pub extern "C" fn operation_is_done(slot: u32, at_ns: u64) -> u32 {
         return fail(control, operation, cause).map_or(0, |fault| fault as u32);
     }
     operation.token.point = EXIT;
+    ends(&mut operation.counted, operation.token.at_ns);
     if control.splits() {
         machine_ends(0, at_ns);
     }
@@ -314,7 +327,9 @@ pub extern "C" fn operation_is_done(slot: u32, at_ns: u64) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn submission_returns(slot: u32) -> u32 {
-    let (Some(operation), Some(done)) = (socket_in(slot), DONE.get_ptr(slot & (SLOTS - 1))) else { return 0 };
+    let (Some(operation), Some(done)) = (socket_in(slot), DONE.get_ptr(slot & settings::slots_mask())) else {
+        return 0;
+    };
     let done = unsafe { &*done };
     let is_done = done.number == operation.crossing && done.at_ns != 0 && operation.bios == 0;
     if operation.unseen != 0 && is_done { operation_is_done(slot, done.at_ns) } else { 0 }
@@ -367,11 +382,12 @@ fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64, 
     if fetch_add(&mut operation.bios, -1) != 1 {
         return None;
     }
-    let done = unsafe { &mut *DONE.get_ptr_mut(entry.slot & (SLOTS - 1))? };
+    let done = unsafe { &mut *DONE.get_ptr_mut(entry.slot & settings::slots_mask())? };
     done.number = entry.number;
     done.disk = entry.disk;
     done.inserted_ns = entry.inserted_ns;
     done.issued_ns = entry.issued_ns;
+    done.queued_ns = entry.above_ns;
     done.below.forget();
     if let Some(first) = first {
         below::report(entry, first, &mut done.below);

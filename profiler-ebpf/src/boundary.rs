@@ -9,13 +9,13 @@ use profiler_common::{
 use crate::{
     kernel::{Kernel, read},
     loss::drop_entry,
-    maps::{comes_in, count, count_inside, device, goes_out, is_boundary, now},
+    maps::{comes_in, count_inside, device, goes_out, is_boundary, now},
     path::{Fault, pass_device, tag_of_packet},
     phase::Phase,
     settings,
     slots::{Carried, connection_in, find_connection, packet, place_of_connection, put_packet, socket},
     thread::work_on,
-    token::{lose, pass},
+    token::{begins, ends, lose, pass},
     vcpu,
 };
 
@@ -76,7 +76,7 @@ pub fn leaves<K: Kernel, const D: bool>(control: Phase<D>, packet: &mut Packet, 
     connection.counted = packet.counted;
     connection.state = READ;
     connection.crossing = number;
-    comes_in(&control, number, packet.token.at_ns);
+    comes_in(&control, packet.counted, number, packet.token.at_ns);
     packet.connection = index;
     packet.live = 0;
     None
@@ -110,7 +110,8 @@ pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     connection.state = EMPTY;
     let counted = core::mem::replace(&mut connection.counted, 0);
     let was_taken = connection.token.point == TAKEN;
-    let passed = pass_device(control, &mut connection.token, AT_RECEIVE, dev, 0, 0);
+    // What the machine held is in no table of holders: samples find it once its skb is.
+    let passed = pass_device(control, &mut connection.token, counted, (0, true), AT_RECEIVE, dev, 0, 0);
     goes_out(&control, core::mem::take(&mut connection.crossing), connection.token.at_ns);
     if control.splits() && was_taken {
         vcpu::gives_back(&control, connection.token.point, connection.token.at_ns);
@@ -143,12 +144,9 @@ fn arrives<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, place: u8) -> 
         return None;
     }
     let at_ns = now();
-    comes_in(&control, number, at_ns);
+    let counted = begins(&control, at_ns);
+    comes_in(&control, counted, number, at_ns);
     let token = Token { at_ns, epoch: control.epoch, record: 0, point: at_device(AT_RECEIVE, place), role: CLIENT };
-    let counted = (at_ns >= control.open_ns && at_ns < control.close_ns) as u8;
-    if counted != 0 {
-        count(Counter::Followed);
-    }
     let sender: u64 = K::load(skb, settings::skb_sk());
     let carried = Carried { key: skb, socket: sender, token: &token, queued_ns: 0, live: 1, counted, crossing: number };
     if put_packet(&carried) { None } else { Some(lose(&token, counted, Counter::LostPacketTable)) }
@@ -163,13 +161,7 @@ pub fn departs<const D: bool>(control: Phase<D>, socket: &mut Socket, index: u8)
     }
     let at_ns = socket.token.at_ns;
     goes_out(&control, core::mem::take(&mut socket.crossing), at_ns);
-    let inside = at_ns < control.close_ns;
-    if inside && at_ns >= control.open_ns {
-        count(Counter::Operations);
-    }
-    if socket.counted != 0 {
-        count(if inside { Counter::Completed } else { Counter::Unfinished });
-    }
+    ends(&mut socket.counted, at_ns);
     socket.state = EMPTY;
     socket.counted = 0;
     true
@@ -192,7 +184,7 @@ pub fn dropped_before(control: Phase<true>, skb: u64) -> Fault {
     let at_ns = now();
     count_inside(&control, at_ns, Counter::Drops);
     connection.state = EMPTY;
-    if let Err(cause) = pass(&control, token, DROPPED, at_ns) {
+    if let Err(cause) = pass(token, connection.counted, DROPPED, at_ns) {
         return Some(lose(token, connection.counted, cause));
     }
     let sender =
@@ -219,11 +211,11 @@ pub fn taken(control: Phase<true>, skb: u64) -> Fault {
     if connection.state == EMPTY || token.epoch != control.epoch || token.at_ns != packet.token.at_ns {
         return None;
     }
-    if let Err(cause) = pass(&control, token, TAKEN, now()) {
+    if let Err(cause) = pass(token, connection.counted, TAKEN, now()) {
         connection.state = EMPTY;
         return Some(lose(token, connection.counted, cause));
     }
-    comes_in(&control, connection.crossing, token.at_ns);
+    comes_in(&control, connection.counted, connection.crossing, token.at_ns);
     if control.splits() {
         vcpu::takes(&control, token.at_ns);
     }

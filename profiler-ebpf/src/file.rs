@@ -8,21 +8,22 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user};
 use profiler_common::{
     CALL_FILE, CALL_REAP, CALL_RING, CALL_SUBMIT, CLIENT, Counter, EMPTY, READ, SERVER, Socket, Tag, Thread, Token,
     VCPU, VMM,
-    point::{ENTER, EXIT, SWITCH_IN, WAKEUP, WAKING},
+    point::{ENTER, EXIT, IDLE_SWITCH_IN, SWITCH_IN, WAKEUP, WAKING},
 };
 
 use crate::{
     block::{settle, submission_returns},
+    held,
     kernel::read,
     loss::give_up,
     machine::{machine_begins, machine_ends},
-    maps::{call_kind, count, count_inside, current, now, thread},
-    path::{Fault, finish_request, follow_socket, tag_of},
+    maps::{call_kind, count_inside, current, now, thread},
+    path::{Fault, follow_socket, tag_of},
     phase::{Phase, following},
     settings::{self, NO_FIELD},
     slots::{socket, socket_in},
     thread::work_on,
-    token::{Parts, append, begin_record, commit_record, lose, pass},
+    token::{Parts, append, begin_record, begins, commit_record, ends, is_inside, lose, pass},
     worker,
 };
 
@@ -85,8 +86,19 @@ pub fn of_current() -> Option<&'static mut Socket> {
 /// The key of what the current process calls `name`.
 #[inline(always)]
 pub fn key_of(name: u64) -> u64 {
-    let process = (bpf_get_current_pid_tgid() >> 32) & 0xffff;
-    ASYNCHRONOUS | process << NAME_BITS | name & ((1 << NAME_BITS) - 1)
+    key_in(bpf_get_current_pid_tgid() >> 32, name)
+}
+
+/// The same of another process.
+#[inline(always)]
+pub fn key_in(process: u64, name: u64) -> u64 {
+    ASYNCHRONOUS | (process & 0xffff) << NAME_BITS | name & ((1 << NAME_BITS) - 1)
+}
+
+/// The key of the operations that a thread makes in calls which return when they are done.
+#[inline(always)]
+pub fn key_of_thread(tid: u32) -> u64 {
+    THREADS | u64::from(tid)
 }
 
 /// Whether its call, or its completion, is still to come, and its token known.
@@ -104,6 +116,7 @@ pub fn entered<const D: bool>(control: Phase<D>, registers: u64, number: u64) ->
     }
     let thread = maker()?;
     let at_ns = now();
+    held::note_maker(thread);
     thread.file_call = kind;
     thread.file_call_ns = at_ns;
     match kind {
@@ -250,6 +263,7 @@ fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64, is_li
             operation.state = EMPTY;
         } else if operation.token.point != ENTER {
             operation.token.point = EXIT;
+            ends(&mut operation.counted, operation.token.at_ns);
         }
         if control.splits() {
             machine_ends(0, 0);
@@ -269,13 +283,11 @@ fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64, is_li
         operation.state = READ;
         operation.counted = 0;
     } else {
-        if let Err(cause) = pass(&control, &mut operation.token, ENTER, at_ns) {
+        // The time between two operations belongs to the second.
+        if let Err(cause) = pass(&mut operation.token, is_inside(&control, at_ns), ENTER, at_ns) {
             return fail(control, operation, cause);
         }
-        operation.counted = (at_ns >= control.open_ns && at_ns < control.close_ns) as u8;
-        if operation.counted != 0 {
-            count(Counter::Followed);
-        }
+        operation.counted = begins(&control, at_ns);
         let slot = begin_record(&control, operation);
         if slot != 0 {
             append(slot, CLIENT, ENTER, at_ns);
@@ -389,17 +401,17 @@ fn end<const D: bool>(control: Phase<D>, operation: &mut Socket, at_ns: u64) -> 
     }
     if control.splits() {
         if let Some(thread) = thread(operation.reader) {
-            let mut parts = Parts::of(&operation.token);
-            parts.via(&control, WAKING, thread.waking_ns);
-            parts.via(&control, WAKEUP, thread.wakeup_ns);
-            parts.via(&control, SWITCH_IN, thread.switch_in_ns);
-            parts.end(&control, EXIT, at_ns);
+            let mut parts = Parts::of(&operation.token, operation.counted);
+            parts.via(WAKING, thread.waking_ns);
+            parts.via(WAKEUP, thread.wakeup_ns);
+            parts.via(if thread.from_idle != 0 { IDLE_SWITCH_IN } else { SWITCH_IN }, thread.switch_in_ns);
+            parts.end(EXIT, at_ns);
         }
     }
-    if let Err(cause) = pass(&control, &mut operation.token, EXIT, at_ns) {
+    if let Err(cause) = pass(&mut operation.token, operation.counted, EXIT, at_ns) {
         return fail(control, operation, cause);
     }
-    finish_request(control, operation, at_ns);
+    ends(&mut operation.counted, at_ns);
     if control.splits() && operation.token.role == SERVER {
         machine_ends(operation.reader, at_ns);
     }

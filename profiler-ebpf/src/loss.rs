@@ -2,14 +2,16 @@
 
 use profiler_common::{
     Control, Counter, EMPTY, Packet, READ, STACKS, Socket, UNREAD,
-    point::{DROPPED, READY},
+    point::{DROPPED, READY, REFUSED, SEND},
 };
 
 use crate::{
     boundary::{dropped_before, taken},
+    kernel::{Kernel, has_payload},
     maps::{count_inside, now, thread},
-    path::{Fault, travelling},
+    path::{Fault, is_lost, travelling},
     phase::Phase,
+    settings,
     slots::socket,
     thread::{add_ready, answered},
     token::{lose, pass},
@@ -51,11 +53,13 @@ pub fn drop_entry(packet: &mut Packet, cause: Counter) -> Fault {
 
 /// `skb:kfree_skb`: the token goes back to the sender, whose retransmission takes it along.
 #[inline(always)]
-pub fn dropped(control: Phase<true>, skb: u64) -> Fault {
-    let Some(packet) = travelling(control, skb) else { return dropped_before(control, skb) };
+pub fn dropped<K: Kernel>(control: Phase<true>, skb: u64) -> Fault {
+    let Some(packet) = travelling(control, skb) else {
+        return refused::<K>(control, skb).or_else(|| dropped_before(control, skb));
+    };
     let at_ns = now();
     count_inside(&control, at_ns, Counter::Drops);
-    if let Err(cause) = pass(&control, &mut packet.token, DROPPED, at_ns) {
+    if let Err(cause) = pass(&mut packet.token, packet.counted, DROPPED, at_ns) {
         return drop_entry(packet, cause);
     }
     packet.live = 0;
@@ -66,6 +70,27 @@ pub fn dropped(control: Phase<true>, skb: u64) -> Fault {
     sender.token = packet.token;
     sender.counted = packet.counted;
     sender.state = READ;
+    Some(Counter::Drops)
+}
+
+/// The own stack drops a segment that has not left: by a rule, or because a queue is full. TCP tries again; until then, the socket keeps the
+/// token.
+#[inline(always)]
+fn refused<K: Kernel>(control: Phase<true>, skb: u64) -> Fault {
+    let sender: u64 = K::load(skb, settings::skb_sk());
+    if sender == 0 {
+        return None;
+    }
+    let socket = socket(sender)?;
+    let is_to_leave = socket.token.point == SEND || is_lost(socket.token.point);
+    if socket.state != READ || socket.token.epoch != control.epoch || !is_to_leave || !has_payload::<K>(skb) {
+        return None;
+    }
+    let at_ns = now();
+    count_inside(&control, at_ns, Counter::Drops);
+    if let Err(cause) = pass(&mut socket.token, socket.counted, REFUSED, at_ns) {
+        return give_up(&control, socket, cause);
+    }
     Some(Counter::Drops)
 }
 

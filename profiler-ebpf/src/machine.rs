@@ -65,7 +65,7 @@ impl Steps {
     /// The next one on the way back.
     #[inline(always)]
     fn go_on(&mut self, control: &Control, to: u8, at_ns: u64) {
-        Parts::of(&self.token).via(control, to, at_ns);
+        Parts::within(control, &self.token).via(to, at_ns);
         self.token.at_ns = at_ns;
         self.token.point = to;
     }
@@ -162,10 +162,10 @@ fn tell(control: &Control, steps: &mut Steps, thread: &Thread, at_ns: u64) -> bo
     }
     steps.completed = 0;
     // It was woken for that, or had the operation itself.
-    let mut parts = Parts::of(&steps.token);
+    let mut parts = Parts::within(control, &steps.token);
     // Worker, I/O thread, main loop: of those, the first had it.
-    Woken::<3>::of(thread, steps.ended_ns).pass(control, &mut parts, BACK_WAKING, BACK_RUNNING);
-    parts.via(control, INJECTED, at_ns);
+    Woken::<3>::of(thread, steps.ended_ns).pass(&mut parts, BACK_WAKING, BACK_RUNNING);
+    parts.via(INJECTED, at_ns);
     steps.token.at_ns = at_ns;
     steps.token.point = INJECTED;
     true
@@ -205,10 +205,10 @@ impl<const MOST: usize> Woken<MOST> {
     }
 
     #[inline(always)]
-    fn pass(&self, control: &Control, parts: &mut Parts, waking: u8, running: u8) {
+    fn pass(&self, parts: &mut Parts, waking: u8, running: u8) {
         for (waking_ns, running_ns) in self.times_ns.iter().rev() {
-            parts.via(control, waking, *waking_ns);
-            parts.via(control, running, *running_ns);
+            parts.via(waking, *waking_ns);
+            parts.via(running, *running_ns);
         }
     }
 
@@ -286,13 +286,13 @@ pub extern "C" fn machine_begins(tid: u32, at_ns: u64) -> u32 {
     let woken = Woken::<2>::of(thread, steps.ended_ns);
     let since = notified(steps, thread, &woken);
     if since.at_ns != 0 {
-        let mut parts = Parts::of(&since);
-        woken.pass(&control, &mut parts, IO_WAKING, IO_RUNNING);
-        parts.via(&control, ENTER, at_ns);
+        let mut parts = Parts::within(&control, &since);
+        woken.pass(&mut parts, IO_WAKING, IO_RUNNING);
+        parts.via(ENTER, at_ns);
     } else if last.point == EXIT && steps.number != 0 && steps.is_continued(tid, woken.by) {
         // No interrupt was seen after the last one (of emulated processors that are awake, none ever is), and its end led to this: it is a
         // further one for the same.
-        Parts::of(&last).via(&control, ENTER, at_ns);
+        Parts::within(&control, &last).via(ENTER, at_ns);
     }
     0
 }

@@ -11,6 +11,7 @@ mod bios;
 mod block;
 mod boundary;
 mod file;
+mod held;
 mod kernel;
 mod loss;
 mod machine;
@@ -19,6 +20,7 @@ mod path;
 mod phase;
 mod proxy;
 mod reader;
+mod retransmission;
 mod settings;
 mod slots;
 mod stacks;
@@ -63,13 +65,16 @@ macro_rules! tracepoints {
     )* };
     (@one $typed:ident, $raw:ident, $detailed:literal: $tracepoint:literal
         => |$ctx:ident, $control:ident, $kernel:ident| $body:expr) => {
+        // Inlined, however long: of a raw tracepoint's handler that was a function of its own, the verifier took the context for a number.
         #[btf_tracepoint(function = $tracepoint)]
+        #[inline(always)]
         pub fn $typed($ctx: BtfTracePointContext) -> i32 {
             #[allow(dead_code, reason = "only some handlers read the kernel's memory")]
             type $kernel = Typed;
             follow!($ctx, $tracepoint, $detailed, $control => $body)
         }
         #[raw_tracepoint(tracepoint = $tracepoint)]
+        #[inline(always)]
         pub fn $raw($ctx: RawTracePointContext) -> i32 {
             #[allow(dead_code, reason = "only some handlers read the kernel's memory")]
             type $kernel = Untyped;
@@ -91,7 +96,7 @@ tracepoints! {
         => |ctx, control, K| path::ready(control, ctx.arg(0));
     received_typed, received_raw | received_plain_typed, received_plain_raw: "sock_recv_length"
         => |ctx, control, K| path::received(control, ctx.arg(0), ctx.arg(1), ctx.arg(2));
-    dropped_typed, dropped_raw: "kfree_skb" => |ctx, control, K| loss::dropped(control, ctx.arg(0));
+    dropped_typed, dropped_raw: "kfree_skb" => |ctx, control, K| loss::dropped::<K>(control, ctx.arg(0));
     freed_typed, freed_raw: "consume_skb" => |ctx, control, K| loss::freed(control, ctx.arg(0));
     state_typed, state_raw: "inet_sock_set_state" => |ctx, control, K| loss::state_changed(control, ctx.arg(0), ctx.arg(2));
     queue_typed, queue_raw: "net_dev_queue" => |ctx, control, K| path::queue::<K, _>(control, ctx.arg(0));
@@ -164,7 +169,7 @@ records! {
         field(&ctx, settings::received_ret()),
         field(&ctx, settings::received_flags()),
     );
-    dropped_record: "kfree_skb" => |ctx, control| loss::dropped(control, field(&ctx, settings::dropped_skbaddr()));
+    dropped_record: "kfree_skb" => |ctx, control| loss::dropped::<Untyped>(control, field(&ctx, settings::dropped_skbaddr()));
     freed_record: "consume_skb" => |ctx, control| loss::freed(control, field(&ctx, settings::freed_skbaddr()));
     state_record: "inet_sock_set_state" => |ctx, control| loss::state_changed(
         control,

@@ -102,6 +102,15 @@ pub fn count_number(counter: u32) {
     }
 }
 
+/// Adds to a counter, modulo 2^64: what is taken off on one CPU may be added on another.
+#[inline(always)]
+pub fn add(counter: Counter, value: u64) {
+    if let Some(counts) = COUNTS.get_ptr_mut(0) {
+        let place = unsafe { &mut (*counts)[counter as usize & (COUNTERS - 1)] };
+        *place = place.wrapping_add(value);
+    }
+}
+
 /// Counts what happens inside the recorded interval.
 #[inline(always)]
 pub fn count_inside(control: &Control, at_ns: u64, counter: Counter) {
@@ -113,11 +122,8 @@ pub fn count_inside(control: &Control, at_ns: u64, counter: Counter) {
 /// Adds to a counter what happens inside the recorded interval.
 #[inline(always)]
 pub fn add_inside(control: &Control, at_ns: u64, counter: Counter, value: u64) {
-    if at_ns < control.open_ns || at_ns >= control.close_ns {
-        return;
-    }
-    if let Some(counts) = COUNTS.get_ptr_mut(0) {
-        unsafe { (*counts)[counter as usize & (COUNTERS - 1)] += value }
+    if at_ns >= control.open_ns && at_ns < control.close_ns {
+        add(counter, value);
     }
 }
 
@@ -145,14 +151,14 @@ pub fn thread(tid: u32) -> Option<&'static mut Thread> {
     if tid == 0 {
         return None;
     }
-    let slot = unsafe { &mut *THREADS.get_ptr_mut(tid & (SLOTS - 1))? };
+    let slot = unsafe { &mut *THREADS.get_ptr_mut(tid & settings::threads_mask())? };
     (slot.tid == tid).then_some(slot)
 }
 
-/// A request comes into the virtual machine. One that comes after the phase takes no place from one that came within.
+/// A request comes into the virtual machine. One that does not count takes no place from one that does.
 #[inline(always)]
-pub fn comes_in(control: &Control, number: u32, at_ns: u64) {
-    if at_ns < control.open_ns || at_ns >= control.close_ns {
+pub fn comes_in(control: &Control, counted: u8, number: u32, at_ns: u64) {
+    if counted == 0 {
         return;
     }
     if let Some(crossing) = crossing(number) {
@@ -194,7 +200,7 @@ pub fn current() -> Option<&'static mut Thread> {
     if tid == 0 {
         return None;
     }
-    let slot = unsafe { &mut *THREADS.get_ptr_mut(tid & (SLOTS - 1))? };
+    let slot = unsafe { &mut *THREADS.get_ptr_mut(tid & settings::threads_mask())? };
     if slot.tid == tid {
         return Some(slot);
     }
@@ -236,7 +242,7 @@ pub fn cpu() -> Option<&'static mut Cpu> {
 /// What the reader of the socket in this slot has done.
 #[inline(always)]
 pub fn wait(slot: u32) -> Option<&'static mut Wait> {
-    WAITS.get_ptr_mut(slot & (SLOTS - 1)).map(|wait| unsafe { &mut *wait })
+    WAITS.get_ptr_mut(slot & settings::slots_mask()).map(|wait| unsafe { &mut *wait })
 }
 
 const _: () = assert!(ROLE_COUNT * STATES == 64);

@@ -6,7 +6,7 @@ use profiler_common::{
     path_role,
     point::{
         AT_QUEUE, AT_RECEIVE, AT_SOFTIRQ, AT_XMIT, BACKLOG, CALL, DELIVERED, DROPPED, POLL_RETURN, READY, RECEIVE_CALL,
-        RECEIVED, SEND, SWITCH_IN, WAKEUP, WAKING, at_device,
+        RECEIVED, REFUSED, SEND, SWITCH_IN, WAKEUP, WAKING, at_device,
     },
 };
 
@@ -18,13 +18,19 @@ use crate::{
     phase::Phase,
     proxy::{proxy_role, proxy_send},
     reader::{self, note_times},
-    settings,
+    retransmission, settings,
     slots::{Carried, packet, put_packet, put_socket, socket},
     thread::{add_ready, answered, has_read, work_on},
-    token::{Parts, append, begin_record, commit_record, lose, pass},
+    token::{Parts, append, begin_record, begins, commit_record, ends, goes_on, is_inside, lose, pass},
 };
 
 pub type Fault = Option<Counter>;
+
+/// Whether a token waits in its socket for a segment to be sent again.
+#[inline(always)]
+pub const fn is_lost(point: u8) -> bool {
+    point == DROPPED || point == REFUSED
+}
 
 const MSG_PEEK: i32 = 2;
 const IPPROTO_TCP: u16 = 6;
@@ -71,7 +77,10 @@ pub fn send<const D: bool>(control: Phase<D>, address: u64) -> Fault {
         commit_record(socket.token.record);
         socket.token.record = 0;
     }
-    if let Err(cause) = pass(&control, &mut socket.token, SEND, at_ns) {
+    // The client's time before a request belongs to that.
+    let counted = if socket.role == CLIENT { is_inside(&control, at_ns) } else { socket.counted };
+    turns_to(control, socket.key, false, socket.role, SEND, at_ns);
+    if let Err(cause) = pass(&mut socket.token, counted, SEND, at_ns) {
         return give_up(&control, socket, cause);
     }
     if socket.role == CLIENT {
@@ -87,6 +96,16 @@ pub fn send<const D: bool>(control: Phase<D>, address: u64) -> Fault {
     None
 }
 
+/// In sampled phases, before a token passes a point: whatever this context does from the moment on whose time stands at that point, samples
+/// are to find there.
+#[inline(always)]
+fn turns_to<const D: bool>(control: Phase<D>, holder: u64, is_packet: bool, role: u8, point: u8, at_ns: u64) {
+    if control.tags() {
+        let packet = is_packet as u8;
+        work_on(Tag { holder, at_ns, point, role, packet, reserved: [0; 5] }, false);
+    }
+}
+
 #[inline(always)]
 pub fn tag_of(socket: &Socket) -> Tag {
     let token = &socket.token;
@@ -97,10 +116,7 @@ pub fn tag_of(socket: &Socket) -> Tag {
 #[inline(always)]
 fn begin_request<const D: bool>(control: Phase<D>, socket: &mut Socket, called_ns: u64, answered_ns: u64) {
     let at_ns = socket.token.at_ns;
-    socket.counted = (at_ns >= control.open_ns && at_ns < control.close_ns) as u8;
-    if socket.counted != 0 {
-        count(Counter::Followed);
-    }
+    socket.counted = begins(&control, at_ns);
     let slot = begin_record(&control, socket);
     if slot != 0 {
         if called_ns > answered_ns {
@@ -151,7 +167,8 @@ pub fn xmit<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, dev: u64) -> 
     // A socket that is ready to send, the most frequent case, needs no look at what travels already.
     if let Some(socket) = &holder {
         let token = &socket.token;
-        if socket.state == READ && token.epoch == control.epoch && (token.point == SEND || token.point == DROPPED) {
+        let is_to_leave = token.point == SEND || is_lost(token.point);
+        if socket.state == READ && token.epoch == control.epoch && is_to_leave {
             return first_hop::<K, D>(control, holder?, skb, dev);
         }
     }
@@ -170,7 +187,8 @@ pub fn xmit<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, dev: u64) -> 
     }
     let socket = holder?;
     if socket.state == EMPTY && socket.token.epoch == control.epoch && has_payload::<K>(skb) {
-        count_inside(&control, now(), Counter::Segments);
+        let again = retransmission::is_one::<K>(socket.key, skb);
+        count_inside(&control, now(), if again { Counter::Resent } else { Counter::Segments });
     }
     None
 }
@@ -189,8 +207,17 @@ fn first_hop<K: Kernel, const D: bool>(control: Phase<D>, socket: &mut Socket, s
     if !has_payload::<K>(skb) {
         return None;
     }
+    if is_lost(socket.token.point) {
+        if socket.token.point == DROPPED && !retransmission::may_be_one::<K>(socket.key, skb) {
+            // A further segment of the message whose first was lost.
+            count_inside(&control, now(), Counter::Segments);
+            return None;
+        }
+        retransmission::waited(socket, now());
+    }
     let queued_ns = if control.splits() { left_in_queue(control, socket, skb) } else { 0 };
-    match pass_device(control, &mut socket.token, AT_XMIT, dev, queued_ns, AT_QUEUE) {
+    let holder = (socket.key, false);
+    match pass_device(control, &mut socket.token, socket.counted, holder, AT_XMIT, dev, queued_ns, AT_QUEUE) {
         Err(cause) => return give_up(&control, socket, cause),
         Ok(index) if boundary::departs(control, socket, index) => return None,
         Ok(_) => {}
@@ -223,11 +250,14 @@ pub fn tag_of_packet(packet: &Packet) -> Tag {
     Tag { holder: packet.key, at_ns: token.at_ns, point: token.point, role: token.role, packet: 1, reserved: [0; 5] }
 }
 
-/// A token passes `what` at a device, whose index this returns, after a time `part_ns` that was left behind under `part`.
+/// A token of a holder (a socket, or a packet) passes `what` at a device, whose index this returns, after a time `part_ns` that was left behind under `part`.
 #[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "all of it is inlined")]
 pub fn pass_device<const D: bool>(
     control: Phase<D>,
     token: &mut Token,
+    counted: u8,
+    (holder, is_packet): (u64, bool),
     what: u8,
     dev: u64,
     part_ns: u64,
@@ -238,12 +268,13 @@ pub fn pass_device<const D: bool>(
     };
     let to = at_device(what, index);
     let at_ns = now();
+    turns_to(control, holder, is_packet, token.role, to, at_ns);
     if control.splits() && part_ns > token.at_ns && part_ns <= at_ns {
-        let mut parts = Parts::of(token);
-        parts.via(&control, at_device(part, index), part_ns);
-        parts.end(&control, to, at_ns);
+        let mut parts = Parts::of(token, counted);
+        parts.via(at_device(part, index), part_ns);
+        parts.end(to, at_ns);
     }
-    pass(&control, token, to, at_ns).map(|()| index)
+    pass(token, counted, to, at_ns).map(|()| index)
 }
 
 /// A travelling token passes the next device. Returns its index.
@@ -256,8 +287,8 @@ fn hop<const D: bool>(
     part_ns: u64,
     part: u8,
 ) -> Result<u8, Fault> {
-    let index =
-        pass_device(control, &mut packet.token, what, dev, part_ns, part).map_err(|cause| drop_entry(packet, cause))?;
+    let index = pass_device(control, &mut packet.token, packet.counted, (packet.key, true), what, dev, part_ns, part)
+        .map_err(|cause| drop_entry(packet, cause))?;
     if control.tags() {
         work_on(tag_of_packet(packet), what == AT_XMIT);
     }
@@ -286,7 +317,8 @@ pub fn delivered<K: Kernel, const D: bool>(control: Phase<D>, address: u64, skb:
     let owned: u32 = K::load(address, settings::sock_owned());
     let to = if owned == 0 { DELIVERED } else { BACKLOG };
     let at_ns = now();
-    if let Err(cause) = pass(&control, &mut packet.token, to, at_ns) {
+    turns_to(control, packet.key, true, packet.token.role, to, at_ns);
+    if let Err(cause) = pass(&mut packet.token, packet.counted, to, at_ns) {
         return drop_entry(packet, cause);
     }
     packet.live = 0;
@@ -319,7 +351,8 @@ pub fn ready<const D: bool>(control: Phase<D>, address: u64) -> Fault {
         return None;
     }
     let at_ns = now();
-    if let Err(cause) = pass(&control, token, READY, at_ns) {
+    turns_to(control, socket.key, false, token.role, READY, at_ns);
+    if let Err(cause) = pass(token, socket.counted, READY, at_ns) {
         return give_up(&control, socket, cause);
     }
     if control.splits() {
@@ -382,6 +415,7 @@ pub fn received<const D: bool>(control: Phase<D>, address: u64, result: i32, fla
     }
     let again = socket.state == READ;
     if again {
+        goes_on(socket.counted, at_ns.saturating_sub(socket.token.at_ns));
         count_inside(&control, at_ns, Counter::Parts);
         if control.splits() {
             if let Some(thread) = current() {
@@ -398,11 +432,12 @@ pub fn received<const D: bool>(control: Phase<D>, address: u64, result: i32, fla
         }
     }
     socket.state = READ;
-    if let Err(cause) = pass(&control, &mut socket.token, RECEIVED, at_ns) {
+    turns_to(control, socket.key, false, role, RECEIVED, at_ns);
+    if let Err(cause) = pass(&mut socket.token, socket.counted, RECEIVED, at_ns) {
         return give_up(&control, socket, cause);
     }
-    if !again {
-        finish_request(control, socket, at_ns);
+    if !again && socket.role == CLIENT {
+        ends(&mut socket.counted, at_ns);
     }
     if control.tags() {
         work_on(tag_of(socket), false);
@@ -453,21 +488,6 @@ fn split_wait<const D: bool>(control: Phase<D>, socket: &Socket, at_ns: u64) {
         ],
     );
     reader::hands_over(&control, socket, thread, called_ns, at_ns);
-}
-
-#[inline(always)]
-pub fn finish_request<const D: bool>(control: Phase<D>, socket: &mut Socket, at_ns: u64) {
-    if socket.role != CLIENT {
-        return;
-    }
-    let inside = at_ns < control.close_ns;
-    if inside && at_ns >= control.open_ns {
-        count(Counter::Operations);
-    }
-    if socket.counted != 0 {
-        count(if inside { Counter::Completed } else { Counter::Unfinished });
-        socket.counted = 0;
-    }
 }
 
 /// `sock:sock_send_length`: a check on the number of sends, from another place in the kernel.

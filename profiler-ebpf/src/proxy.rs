@@ -57,7 +57,7 @@ pub fn proxy_send<const D: bool>(control: Phase<D>, address: u64, known: Option<
     from.state = EMPTY;
     from.counted = 0;
     thread.proxied_slot = 0;
-    if let Err(cause) = pass(&control, &mut to.token, SEND, now()) {
+    if let Err(cause) = pass(&mut to.token, to.counted, SEND, now()) {
         return give_up(&control, to, cause);
     }
     if control.tags() {

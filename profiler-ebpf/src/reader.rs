@@ -4,8 +4,8 @@
 use profiler_common::{
     CALL_SEND, CLIENT, Control, Counter, Socket, Thread, Token, Wait,
     point::{
-        CALL, READER_BLOCKED, READER_ELSEWHERE, READER_HERE, READER_IN_CALL, READER_RUNNABLE, READER_THROTTLED,
-        READER_WAKING, RECEIVED, RETURN, SEND,
+        CALL, READER_BLOCKED, READER_ELSEWHERE, READER_HERE, READER_IDLE_EXIT, READER_IN_CALL, READER_RUNNABLE,
+        READER_THROTTLED, READER_WAKING, RECEIVED, RETURN, SEND,
     },
     stage_key,
     state::{BLOCKED, RUNNABLE, RUNNING, STATES, SWITCHING, THROTTLED, WAKING},
@@ -15,7 +15,7 @@ use crate::{
     maps::{count, current, thread, wait},
     phase::Phase,
     thread::{runs, spent_until},
-    token::{Parts, append, spend_detail},
+    token::{Parts, append, is_inside, spend_part},
 };
 
 /// A message became ready: notes where the socket's reader stands.
@@ -60,9 +60,9 @@ pub fn hands_over(control: &Control, socket: &Socket, reader: &mut Thread, call_
     let running_ns = spent_ns[RUNNING as usize];
     leave_last(socket.slot, reader, running_ns);
     if let Some(wait) = wait(socket.slot) {
-        if socket.token.at_ns >= control.open_ns && at_ns < control.close_ns {
+        if socket.counted != 0 {
             if wait.tid == reader.tid && wait.at_ns == socket.token.at_ns {
-                divide(control, socket, reader, wait, &spent_ns, call_ns, at_ns);
+                divide(socket, reader, wait, &spent_ns, call_ns, at_ns);
             } else {
                 count(Counter::ReaderChanged);
             }
@@ -93,38 +93,30 @@ struct Left {
     ns: u64,
     role: u8,
     point: u8,
-    at_ns: u64,
 }
 impl Left {
     // A method, because a closure would become a function of its own, with all of this behind pointers.
     #[inline(always)]
-    fn take(&mut self, control: &Control, to: u8, ns: u64) {
+    fn take(&mut self, to: u8, ns: u64) {
         // Another CPU may have been about to change the reader's state: the rest always makes up the whole.
         let ns = if ns < self.ns { ns } else { self.ns };
         self.ns -= ns;
         if ns > 0 {
-            spend_detail(control, stage_key(true, self.role, self.point, to), self.at_ns - ns, self.at_ns);
+            spend_part(stage_key(true, self.role, self.point, to), ns);
         }
     }
 }
 
 #[inline(always)]
-fn divide(
-    control: &Control,
-    socket: &Socket,
-    reader: &Thread,
-    wait: &Wait,
-    spent_ns: &[u64; STATES],
-    call_ns: u64,
-    at_ns: u64,
-) {
+fn divide(socket: &Socket, reader: &Thread, wait: &Wait, spent_ns: &[u64; STATES], call_ns: u64, at_ns: u64) {
     let token = &socket.token;
-    let mut left = Left { ns: at_ns - token.at_ns, role: token.role, point: token.point, at_ns };
+    let mut left = Left { ns: at_ns - token.at_ns, role: token.role, point: token.point };
     let since = |state: u32| spent_ns[state as usize].wrapping_sub(wait.spent_ns[state as usize]);
-    left.take(control, READER_BLOCKED, since(BLOCKED));
-    left.take(control, READER_WAKING, since(WAKING));
-    left.take(control, READER_RUNNABLE, since(RUNNABLE) + since(SWITCHING));
-    left.take(control, READER_THROTTLED, since(THROTTLED));
+    left.take(READER_BLOCKED, since(BLOCKED));
+    left.take(READER_WAKING, since(WAKING));
+    left.take(READER_RUNNABLE, since(RUNNABLE));
+    left.take(READER_IDLE_EXIT, since(SWITCHING));
+    left.take(READER_THROTTLED, since(THROTTLED));
     // An answer is worked on from its receipt until the reader turns elsewhere, and again from the last such work on; a
     // message that nobody has read, only from there on.
     let from_ns = if token.point != RECEIVED {
@@ -135,9 +127,9 @@ fn divide(
         reader.worked_ns
     };
     let elsewhere_ns = reader.worked_ns.saturating_sub(from_ns);
-    left.take(control, READER_ELSEWHERE, elsewhere_ns);
-    left.take(control, READER_IN_CALL, if call_ns > token.at_ns { at_ns - call_ns } else { 0 });
-    left.take(control, READER_HERE, u64::MAX);
+    left.take(READER_ELSEWHERE, elsewhere_ns);
+    left.take(READER_IN_CALL, if call_ns > token.at_ns { at_ns - call_ns } else { 0 });
+    left.take(READER_HERE, u64::MAX);
 }
 
 /// Splits `received → send`: the client's by the return of the receiving call and the entry of the sending one, the
@@ -151,10 +143,10 @@ pub fn split_turnaround<const D: bool>(control: Phase<D>, socket: &Socket, at_ns
         runs(&control, thread, at_ns);
         thread.worked_ns = spent_until(thread, at_ns)[RUNNING as usize];
         if called_ns != 0 {
-            let mut parts = Parts::of(&socket.token);
-            parts.via(&control, RETURN, thread.return_ns);
-            parts.via(&control, CALL, called_ns);
-            parts.end(&control, SEND, at_ns);
+            let mut parts = Parts::of(&socket.token, is_inside(&control, at_ns));
+            parts.via(RETURN, thread.return_ns);
+            parts.via(CALL, called_ns);
+            parts.end(SEND, at_ns);
         }
     } else {
         note_times(&socket.token, &[(RETURN, thread.return_ns), (CALL, called_ns)]);

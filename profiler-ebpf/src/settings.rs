@@ -176,6 +176,26 @@ settings! {
     MMIO_GPA => mmio_gpa;
     /// Points that a record holds, at most `RECORD_POINTS`.
     RECORD_LIMIT => record_limit;
+    /// Sockets in the table less 1, which is a power of two less 1.
+    SLOTS_MASK => slots_mask;
+    /// As [`slots_mask`], of threads.
+    THREADS_MASK => threads_mask;
+    /// As [`slots_mask`], of skbs.
+    PACKETS_MASK => packets_mask;
+    /// As [`slots_mask`], of connections into a virtual machine.
+    CONNECTIONS_MASK => connections_mask;
+    /// Offset of `tcp_sock.snd_nxt`; [`NO_FIELD`]: there is none.
+    TCP_NEXT => tcp_next;
+    /// Offset of the byte that begins with `inet_connection_sock.icsk_ca_state`; [`NO_FIELD`]: there is none.
+    TCP_CONGESTION => tcp_congestion;
+    /// Offset of `inet_connection_sock.icsk_pending`; [`NO_FIELD`]: there is none.
+    TCP_PENDING => tcp_pending;
+    /// Offset of `iomap_dio.submit.waiter`; [`NO_FIELD`]: there is none.
+    DIO_WAITER => dio_waiter;
+    /// Offset of `io_kiocb.ctx`; [`NO_FIELD`]: there is none.
+    RING_REQUEST_CTX => ring_request_ctx;
+    /// Offset of `io_kiocb.cqe.user_data`; [`NO_FIELD`]: there is none.
+    RING_REQUEST_DATA => ring_request_data;
     /// 1: there are disks that pass bios on to others.
     STACKED => stacked;
     /// 1: faults of the probes go to the terminal.

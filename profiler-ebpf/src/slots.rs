@@ -3,13 +3,12 @@
 //! Functions that are not inlined are `#[cold]`, all of the probes' crate: that puts them into one section. With two, aya links a call to
 //! the function at the same offset of the other one, silently.
 
-use profiler_common::{
-    CONNECTION_SLOTS, Connection, Counter, EMPTY, PACKET_SLOTS, Packet, SLOTS, SPREAD, Socket, Token,
-};
+use profiler_common::{Connection, Counter, EMPTY, Packet, SPREAD, Socket, Token};
 
 use crate::{
     kernel::low,
     maps::{CONNECTIONS, PACKETS, SOCKETS},
+    settings,
     token::lose,
 };
 
@@ -28,7 +27,7 @@ const PACKET_WAYS: u32 = 4;
 #[inline(always)]
 pub fn socket(address: u64) -> Option<&'static mut Socket> {
     let first = mix(address);
-    let slot = unsafe { &mut *SOCKETS.get_ptr_mut(first & (SLOTS - 1))? };
+    let slot = unsafe { &mut *SOCKETS.get_ptr_mut(first & settings::slots_mask())? };
     if slot.key == address {
         return Some(slot);
     }
@@ -36,13 +35,13 @@ pub fn socket(address: u64) -> Option<&'static mut Socket> {
     if index == 0 {
         return None;
     }
-    SOCKETS.get_ptr_mut((index - 1) & (SLOTS - 1)).map(|slot| unsafe { &mut *slot })
+    SOCKETS.get_ptr_mut((index - 1) & settings::slots_mask()).map(|slot| unsafe { &mut *slot })
 }
 
 /// The socket in this place.
 #[inline(always)]
 pub fn socket_in(slot: u32) -> Option<&'static mut Socket> {
-    SOCKETS.get_ptr_mut(slot & (SLOTS - 1)).map(|slot| unsafe { &mut *slot })
+    SOCKETS.get_ptr_mut(slot & settings::slots_mask()).map(|slot| unsafe { &mut *slot })
 }
 
 /// 1 + the place of a socket that is not at its first; 0: it is at none.
@@ -50,7 +49,7 @@ pub fn socket_in(slot: u32) -> Option<&'static mut Socket> {
 #[inline(never)]
 fn find_socket(address: u64, first: u32) -> u32 {
     for way in 1..SOCKET_WAYS {
-        let index = (first + way) & (SLOTS - 1);
+        let index = (first + way) & settings::slots_mask();
         if SOCKETS.get_ptr(index).is_some_and(|slot| unsafe { (*slot).key } == address) {
             return index + 1;
         }
@@ -91,12 +90,12 @@ fn unlock(lock: &mut u64) {
 pub fn put_socket(value: &Socket) -> bool {
     let first = mix(value.key);
     for way in 0..SOCKET_WAYS {
-        if take_socket((first + way) & (SLOTS - 1), value, false) {
+        if take_socket((first + way) & settings::slots_mask(), value, false) {
             return true;
         }
     }
     for way in 0..SOCKET_WAYS {
-        if take_socket((first + way) & (SLOTS - 1), value, true) {
+        if take_socket((first + way) & settings::slots_mask(), value, true) {
             return true;
         }
     }
@@ -126,7 +125,7 @@ fn take_socket(index: u32, value: &Socket, stale: bool) -> bool {
 #[inline(always)]
 pub fn packet(address: u64) -> Option<&'static mut Packet> {
     let first = mix(address);
-    let slot = unsafe { &mut *PACKETS.get_ptr_mut(first & (PACKET_SLOTS - 1))? };
+    let slot = unsafe { &mut *PACKETS.get_ptr_mut(first & settings::packets_mask())? };
     if slot.key == address {
         return Some(slot);
     }
@@ -134,7 +133,7 @@ pub fn packet(address: u64) -> Option<&'static mut Packet> {
     if index == 0 {
         return None;
     }
-    PACKETS.get_ptr_mut((index - 1) & (PACKET_SLOTS - 1)).map(|slot| unsafe { &mut *slot })
+    PACKETS.get_ptr_mut((index - 1) & settings::packets_mask()).map(|slot| unsafe { &mut *slot })
 }
 
 /// As [`find_socket`].
@@ -142,7 +141,7 @@ pub fn packet(address: u64) -> Option<&'static mut Packet> {
 #[inline(never)]
 fn find_packet(address: u64, first: u32) -> u32 {
     for way in 1..PACKET_WAYS {
-        let index = (first + way) & (PACKET_SLOTS - 1);
+        let index = (first + way) & settings::packets_mask();
         if PACKETS.get_ptr(index).is_some_and(|slot| unsafe { (*slot).key } == address) {
             return index + 1;
         }
@@ -155,7 +154,7 @@ fn find_packet(address: u64, first: u32) -> u32 {
 pub fn put_packet(value: &Carried) -> bool {
     let first = mix(value.key);
     // Nearly always its first place is its own of before; one of it further on would be a second.
-    if let Some(slot) = PACKETS.get_ptr_mut(first & (PACKET_SLOTS - 1)) {
+    if let Some(slot) = PACKETS.get_ptr_mut(first & settings::packets_mask()) {
         let slot = unsafe { &mut *slot };
         if slot.key == value.key && take_packet(slot, value) {
             return true;
@@ -212,7 +211,7 @@ fn put_packet_further(value: &Carried, first: u32) -> bool {
         }
     }
     for way in 0..PACKET_WAYS {
-        let Some(slot) = PACKETS.get_ptr_mut((first + way) & (PACKET_SLOTS - 1)) else {
+        let Some(slot) = PACKETS.get_ptr_mut((first + way) & settings::packets_mask()) else {
             return false;
         };
         if take_packet(unsafe { &mut *slot }, value) {
@@ -233,7 +232,7 @@ fn first_of_connection(key: u64) -> u32 {
 /// The connection in this place.
 #[inline(always)]
 pub fn connection_in(slot: u32) -> Option<&'static mut Connection> {
-    CONNECTIONS.get_ptr_mut(slot & (CONNECTION_SLOTS - 1)).map(|slot| unsafe { &mut *slot })
+    CONNECTIONS.get_ptr_mut(slot & settings::connections_mask()).map(|slot| unsafe { &mut *slot })
 }
 
 /// 1 + the place of a connection; 0: it has none.
@@ -242,7 +241,7 @@ pub fn connection_in(slot: u32) -> Option<&'static mut Connection> {
 pub fn find_connection(key: u64) -> u32 {
     let first = first_of_connection(key);
     for way in 0..CONNECTION_WAYS {
-        let index = (first + way) & (CONNECTION_SLOTS - 1);
+        let index = (first + way) & settings::connections_mask();
         if connection_in(index).is_some_and(|slot| slot.key == key) {
             return index + 1;
         }
@@ -260,7 +259,7 @@ pub fn place_of_connection(key: u64, epoch: u32) -> u32 {
     }
     let first = first_of_connection(key);
     for way in 0..CONNECTION_WAYS {
-        let index = (first + way) & (CONNECTION_SLOTS - 1);
+        let index = (first + way) & settings::connections_mask();
         let Some(slot) = connection_in(index) else { continue };
         if (slot.key != 0 && slot.token.epoch == epoch) || !try_lock(&mut slot.lock) {
             continue;

@@ -16,7 +16,7 @@ use crate::{
     maps::{add_shared, add_state, call_kind, count_inside, cpu, current, forget_role, now, role, set_role, thread},
     settings::{self, NO_FIELD},
     stacks,
-    token::spend_detail,
+    token::spend_clipped,
     vcpu,
 };
 
@@ -173,7 +173,8 @@ pub fn switched<K: Kernel>(control: &Control, context: *mut c_void, preempted: u
     let tid: u32 = K::load(next, settings::task_pid());
     let thread = thread(tid)?;
     thread.switch_in_ns = at_ns;
-    if before_tid == 0 && thread.state == RUNNABLE {
+    thread.from_idle = u32::from(before_tid == 0 && thread.state == RUNNABLE);
+    if thread.from_idle != 0 {
         thread.state = SWITCHING;
     }
     turn_to(control, thread, RUNNING, at_ns);
@@ -270,7 +271,7 @@ pub fn returned(control: &Control) -> Fault {
     let number = thread.number.wrapping_sub(1);
     thread.number = 0;
     if number < SYSTEM_CALLS && at_ns < control.close_ns && thread.entered_ns >= control.open_ns {
-        spend_detail(control, call_key(thread.role as u8, number), thread.entered_ns, at_ns);
+        spend_clipped(control, call_key(thread.role as u8, number), thread.entered_ns, at_ns);
     }
     let kind = thread.call;
     thread.call = 0;

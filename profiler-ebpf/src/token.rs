@@ -2,12 +2,12 @@
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_prandom_u32, bpf_get_smp_processor_id};
 use profiler_common::{
-    BUCKETS, BUCKETS_PER_OCTAVE, Control, Counter, FIRST_OCTAVE, RECORD_HEADER, RECORD_POINTS, RECORD_SLOTS, Record,
-    Seen, Socket, Token, stage_key,
+    BUCKETS, BUCKETS_PER_OCTAVE, COUNTED, Control, Counter, ENDED, FIRST_OCTAVE, RECORD_HEADER, RECORD_POINTS,
+    RECORD_SLOTS, Record, Seen, Socket, Token, stage_key,
 };
 
 use crate::{
-    maps::{RECORD_RING, count, count_number, record, stage},
+    maps::{RECORD_RING, add, count, count_number, record, stage},
     settings,
     slots::swap_if,
 };
@@ -15,35 +15,47 @@ use crate::{
 /// User space polls: a wake-up would be work of ours on the CPU that is measured.
 pub const BPF_RB_NO_WAKEUP: u64 = 1;
 
-/// Adds `[start, end]`, as far as it lies in the recorded interval, to the totals of a key. False: there was no room.
+/// Adds a time to the totals of a key. False: there was no room.
 #[inline(always)]
-pub fn spend(control: &Control, key: u32, start_ns: u64, end_ns: u64) -> bool {
-    if end_ns <= control.open_ns || start_ns >= control.close_ns {
-        return true;
-    }
-    let start_ns = start_ns.max(control.open_ns);
-    let inside = end_ns < control.close_ns;
-    let end_ns = if inside { end_ns } else { control.close_ns };
+fn spend(key: u32, time_ns: u64) -> bool {
     let Some(stage) = stage(key) else {
         return false;
     };
-    let time_ns = end_ns - start_ns;
     stage.total_ns += time_ns;
-    // A token that reaches its point after the end is counted there by nobody: only its time is.
-    if inside {
-        stage.count += 1;
-        stage.buckets[bucket(time_ns)] += 1;
-    }
+    stage.count += 1;
+    stage.buckets[bucket(time_ns)] += 1;
     true
 }
 
-/// The same for a part of a stage, or a system call: without room, no token is lost, but that detail is, and counted. A function of its
-/// own, because a program does this in many places.
+/// The part of a stage, of a request that counts: without room, no token is lost, but that detail is, and counted. A function of its own,
+/// because a program does this in many places.
 #[cold]
 #[inline(never)]
-pub fn spend_detail(control: &Control, key: u32, start_ns: u64, end_ns: u64) {
-    if !spend(control, key, start_ns, end_ns) {
+pub fn spend_part(key: u32, time_ns: u64) {
+    if !spend(key, time_ns) {
         count(Counter::DetailsTable);
+    }
+}
+
+/// The time that a thread or a virtual processor spends in a state, `[start, end]` as far as it lies in the recorded interval: it belongs
+/// to no request. Without room, it is counted as lost.
+#[cold]
+#[inline(never)]
+pub fn spend_clipped(control: &Control, key: u32, start_ns: u64, end_ns: u64) {
+    if end_ns <= control.open_ns || start_ns >= control.close_ns {
+        return;
+    }
+    let inside = end_ns < control.close_ns;
+    let time_ns = end_ns.min(control.close_ns) - start_ns.max(control.open_ns);
+    let Some(stage) = stage(key) else {
+        count(Counter::DetailsTable);
+        return;
+    };
+    stage.total_ns += time_ns;
+    // What ends after the interval is counted there by nobody: only its time is.
+    if inside {
+        stage.count += 1;
+        stage.buckets[bucket(time_ns)] += 1;
     }
 }
 
@@ -81,20 +93,25 @@ fn bucket(time_ns: u64) -> usize {
     if index < BUCKETS { index } else { BUCKETS - 1 }
 }
 
-/// The token passes `to`. An error: time ran backwards or a table is full, and the token is lost for that reason.
+/// The token passes `to`; its time counts if its request does, which began inside the recorded interval (`counted`), whenever it ends. An
+/// error: time ran backwards or a table is full, and the token is lost for that reason.
 #[inline(always)]
-pub fn pass(control: &Control, token: &mut Token, to: u8, at_ns: u64) -> Result<(), Counter> {
-    if at_ns < token.at_ns {
+pub fn pass(token: &mut Token, counted: u8, to: u8, at_ns: u64) -> Result<(), Counter> {
+    let (from, since_ns) = (token.point, token.at_ns);
+    if at_ns < since_ns {
         return Err(Counter::LostNegative);
     }
-    if !spend(control, stage_key(false, token.role, token.point, to), token.at_ns, at_ns) {
+    // First: a sample that interrupts what follows is to find the token where its time counts.
+    token.at_ns = at_ns;
+    token.point = to;
+    if counted != 0 && !spend(stage_key(false, token.role, from, to), at_ns - since_ns) {
+        // Its stages end where they did.
+        token.at_ns = since_ns;
         return Err(Counter::LostStageTable);
     }
     if token.record != 0 {
         append(token.record, token.role, to, at_ns);
     }
-    token.at_ns = at_ns;
-    token.point = to;
     Ok(())
 }
 
@@ -105,19 +122,29 @@ pub struct Parts {
     role: u8,
     point: u8,
     used: bool,
+    counted: bool,
     record: u16,
 }
 impl Parts {
+    /// Parts of the stage in which a token is, whose request counts or not.
     #[inline(always)]
-    pub fn of(token: &Token) -> Self {
-        Self { at_ns: token.at_ns, role: token.role, point: token.point, used: false, record: token.record }
+    pub fn of(token: &Token, counted: u8) -> Self {
+        let Token { at_ns, role, point, record, .. } = *token;
+        Self { at_ns, role, point, used: false, counted: counted != 0, record }
+    }
+    /// Of what belongs to no request that is followed: they count if they begin inside the recorded interval.
+    #[inline(always)]
+    pub fn within(control: &Control, token: &Token) -> Self {
+        Self::of(token, is_inside(control, token.at_ns))
     }
     #[inline(always)]
-    pub fn via(&mut self, control: &Control, point: u8, at_ns: u64) {
+    pub fn via(&mut self, point: u8, at_ns: u64) {
         if at_ns <= self.at_ns {
             return;
         }
-        spend_detail(control, stage_key(true, self.role, self.point, point), self.at_ns, at_ns);
+        if self.counted {
+            spend_part(stage_key(true, self.role, self.point, point), at_ns - self.at_ns);
+        }
         if self.record != 0 {
             append(self.record, self.role, point, at_ns);
         }
@@ -127,17 +154,53 @@ impl Parts {
     }
     /// The last part, up to the point that ends the stage.
     #[inline(always)]
-    pub fn end(&self, control: &Control, to: u8, at_ns: u64) {
-        if self.used && at_ns >= self.at_ns {
-            spend_detail(control, stage_key(true, self.role, self.point, to), self.at_ns, at_ns);
+    pub fn end(&self, to: u8, at_ns: u64) {
+        if self.used && self.counted && at_ns >= self.at_ns {
+            spend_part(stage_key(true, self.role, self.point, to), at_ns - self.at_ns);
         }
+    }
+}
+
+/// [`COUNTED`], if this time lies inside the recorded interval; else 0.
+#[inline(always)]
+pub fn is_inside(control: &Control, at_ns: u64) -> u8 {
+    if at_ns >= control.open_ns && at_ns < control.close_ns { COUNTED } else { 0 }
+}
+
+/// A request begins; it counts if that is inside the recorded interval (1), whenever it ends.
+#[inline(always)]
+pub fn begins(control: &Control, at_ns: u64) -> u8 {
+    let counted = is_inside(control, at_ns);
+    if counted == COUNTED {
+        count(Counter::Followed);
+        add(Counter::LifeNs, at_ns.wrapping_neg());
+    }
+    counted
+}
+
+/// A request that counts (or not) has ended, unless more of its answer comes.
+#[inline(always)]
+pub fn ends(counted: &mut u8, at_ns: u64) {
+    if *counted == COUNTED {
+        count(Counter::Operations);
+        count(Counter::Completed);
+        add(Counter::LifeNs, at_ns);
+        *counted = ENDED;
+    }
+}
+
+/// More of an answer has come: its request ends later, by so much.
+#[inline(always)]
+pub fn goes_on(counted: u8, ns: u64) {
+    if counted == ENDED {
+        add(Counter::LifeNs, ns);
     }
 }
 
 /// Begins a record for one request in `record_every`. Returns 1 + its slot, or 0.
 #[inline(always)]
 pub fn begin_record(control: &Control, socket: &mut Socket) -> u16 {
-    if control.record_every == 0 || socket.counted == 0 {
+    if control.record_every == 0 || socket.counted != COUNTED {
         return 0;
     }
     if socket.countdown > 0 {
@@ -218,15 +281,17 @@ pub fn commit_record(slot: u16) {
 /// The token is lost; so is its record.
 #[inline(always)]
 pub fn lose(token: &Token, counted: u8, cause: Counter) -> Counter {
-    note_loss(token.record, counted, cause as u32);
+    note_loss(token.record, counted, cause as u32, token.at_ns);
     cause
 }
 
 #[cold]
 #[inline(never)]
-fn note_loss(record_slot: u16, counted: u8, cause: u32) {
-    if counted != 0 {
+fn note_loss(record_slot: u16, counted: u8, cause: u32, at_ns: u64) {
+    if counted == COUNTED {
         count_number(cause);
+        // Its stages end here.
+        add(Counter::LifeNs, at_ns);
     }
     if record_slot != 0 {
         if let Some(record) = record(u32::from(record_slot) - 1) {

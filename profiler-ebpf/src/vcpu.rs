@@ -15,7 +15,7 @@ use crate::{
     machine,
     maps::{current, held, now, place_of_guest},
     slots::swap_if,
-    token::{Parts, spend_detail},
+    token::{Parts, spend_clipped},
 };
 
 type Fault = Option<Counter>;
@@ -50,12 +50,12 @@ fn split(control: &Control) {
     // Into totals only: the record has had its next point already.
     let role = profiler_common::CLIENT;
     let token = Token { at_ns: done.taken_ns, epoch: control.epoch, record: 0, point: point::TAKEN, role };
-    let mut parts = Parts::of(&token);
-    parts.via(control, point::INJECTED, done.injected_ns);
-    parts.via(control, point::VCPU_RUNNING, done.running_ns);
-    parts.via(control, point::ENTERED, done.entered_ns);
-    parts.via(control, point::NOTIFIED, done.notified_ns);
-    parts.end(control, done.answered_at as u8, done.answered_ns);
+    let mut parts = Parts::within(control, &token);
+    parts.via(point::INJECTED, done.injected_ns);
+    parts.via(point::VCPU_RUNNING, done.running_ns);
+    parts.via(point::ENTERED, done.entered_ns);
+    parts.via(point::NOTIFIED, done.notified_ns);
+    parts.end(done.answered_at as u8, done.answered_ns);
 }
 
 /// `kvm:kvm_apic_accept_irq`: a virtual processor is given an interrupt, here if the machine's process or worker does it for the
@@ -166,12 +166,12 @@ fn turn_to(control: &Control, thread: &mut Thread, state: u8, at_ns: u64) {
     if before != UNKNOWN {
         let reason = if before == GUEST { 0 } else { vcpu.reason };
         let key = exit_key(before, number, reason);
-        spend_detail(control, key, vcpu.since_ns, at_ns);
+        spend_clipped(control, key, vcpu.since_ns, at_ns);
         // Another CPU may be about to change the one or the other. Many processors would fill the table.
         let held_ns = held_ns.saturating_sub(vcpu.held_ns).min(at_ns - vcpu.since_ns.min(at_ns));
         if held_ns > 0 && number < HOLDING_NUMBERS {
             let inside = before != GUEST && has_request(control, vcpu, vcpu.since_ns);
-            spend_detail(control, HOLDING | if inside { INSIDE } else { 0 } | key, at_ns - held_ns, at_ns);
+            spend_clipped(control, HOLDING | if inside { INSIDE } else { 0 } | key, at_ns - held_ns, at_ns);
         }
         if before == USER {
             vcpu.user_ns += at_ns - vcpu.since_ns.min(at_ns);
@@ -193,9 +193,9 @@ pub fn entered(control: &Control, number: u32) -> Fault {
     let vcpu = &mut thread.vcpu;
     if vcpu.exit_ns != 0 {
         let key = exit_key(EXIT, vcpu.number - 1, vcpu.reason);
-        spend_detail(control, key, vcpu.exit_ns, at_ns);
+        spend_clipped(control, key, vcpu.exit_ns, at_ns);
         if vcpu.number <= HOLDING_NUMBERS && has_request(control, vcpu, vcpu.exit_ns) {
-            spend_detail(control, HOLDING | INSIDE | key, vcpu.exit_ns, at_ns);
+            spend_clipped(control, HOLDING | INSIDE | key, vcpu.exit_ns, at_ns);
         }
         vcpu.exit_ns = 0;
     }
@@ -208,7 +208,7 @@ pub fn entered(control: &Control, number: u32) -> Fault {
     // What a guest reads from a port is told only when it is back from the machine's process.
     if vcpu.user_ns != 0 && vcpu.place != 0 {
         let began_ns = at_ns.saturating_sub(vcpu.user_ns);
-        spend_detail(control, exit_key(PLACE, vcpu.number - 1, vcpu.place - 1), began_ns, at_ns);
+        spend_clipped(control, exit_key(PLACE, vcpu.number - 1, vcpu.place - 1), began_ns, at_ns);
     }
     vcpu.user_ns = 0;
     None

@@ -95,13 +95,13 @@ pub fn made<K: Kernel>(bio: u64) -> bool {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn worker_makes_bio(slot: u32, disk: u32, at_ns: u64) -> u32 {
-    let (Some(control), Some(operation), Some(thread)) = (following::<true>(), socket_in(slot), current()) else {
+    let (Some(_), Some(operation), Some(thread)) = (following::<true>(), socket_in(slot), current()) else {
         return 0;
     };
     if thread.tid != operation.reader && operation.token.role == CLIENT {
-        let mut parts = Parts::of(&operation.token);
-        parts.via(&control, IO_RUNNING, thread.switch_in_ns);
-        parts.end(&control, at_disk(AT_BIO, disk as u8), at_ns);
+        let mut parts = Parts::of(&operation.token, operation.counted);
+        parts.via(IO_RUNNING, thread.switch_in_ns);
+        parts.end(at_disk(AT_BIO, disk as u8), at_ns);
     }
     0
 }

@@ -1,9 +1,11 @@
 //! Control groups of a run, in whichever hierarchies this machine has.
 
 use std::{
+    ffi::{CStr, CString},
     fs,
-    os::unix::fs::MetadataExt,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt, process::CommandExt},
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -63,7 +65,7 @@ impl Cgroup {
             Error::unsupported(
                 format!("cannot create control group {name}"),
                 why,
-                "mount a cgroup hierarchy below /sys/fs/cgroup, writable for root; or leave out `cgroup=on`",
+                "mount a cgroup hierarchy below /sys/fs/cgroup, writable for root; or give native:cgroup=root, ns:cgroup=off",
             )
         };
         let mounts = fs::read_to_string("/proc/self/mounts").map_err(|error| refuse(&error))?;
@@ -89,6 +91,22 @@ impl Cgroup {
     #[must_use]
     pub fn doors(&self) -> Vec<PathBuf> {
         self.folders.iter().map(|(_, path)| path.join("cgroup.procs")).collect()
+    }
+
+    /// The command joins it before it is executed; to be called before it gives up its privileges.
+    ///
+    /// # Errors
+    /// If a path cannot be one.
+    pub fn is_joined_by(&self, command: &mut Command) -> Result<()> {
+        let doors: Vec<CString> = self
+            .doors()
+            .into_iter()
+            .map(|door| CString::new(door.as_os_str().as_bytes()).map_err(|error| Error::file("open", &door, error)))
+            .collect::<Result<_>>()?;
+        let join = move || doors.iter().try_for_each(|door| enter(door));
+        // SAFETY: async-signal-safe system calls only.
+        unsafe { command.pre_exec(join) };
+        Ok(())
     }
 
     /// Version and controllers, for a person.
@@ -164,6 +182,21 @@ impl Cgroup {
         };
         let ns = value("throttled_time").or_else(|| value("throttled_usec").map(|us| us * 1000));
         Ok((value("nr_throttled").unwrap_or(0), ns.unwrap_or(0)))
+    }
+}
+
+/// The current process joins a group by its door.
+fn enter(door: &CStr) -> std::io::Result<()> {
+    // SAFETY: async-signal-safe system calls on a path and a constant; the descriptor is closed in any case.
+    unsafe {
+        let file = libc::open(door.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if file < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        let written = libc::write(file, c"0".as_ptr().cast(), 1);
+        let error = std::io::Error::last_os_error();
+        libc::close(file);
+        if written == 1 { Ok(()) } else { Err(error) }
     }
 }
 

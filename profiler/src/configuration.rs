@@ -47,7 +47,7 @@ impl Configuration {
             return self.keys.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         };
         let mut telling = self.keys.clone();
-        for key in engine.keys().iter().skip(1) {
+        for key in engine.keys().iter().skip(usize::from(engine.tells_first_key())) {
             let value = telling.remove(key.name);
             let (filled, _) = fill_in(engine, telling.clone());
             if filled != self.keys {

@@ -247,10 +247,15 @@ pub struct ProbeCounts {
     pub unfinished: u64,
     /// Tokens on hold or under way at the end, requests and turn-arounds alike.
     pub tokens: u64,
-    /// Time of those tokens since their last point, inside the phase, ns.
+    /// Time since their last point, ns, of the requests that count and are still under way when the phase is given up. (Where `lives_ns` is
+    /// not known: of all tokens, inside the phase.)
     pub unfinished_ns: u64,
-    /// Of it the time of clients' sockets between a receipt and the next send, ns.
+    /// Of it the time of clients' sockets between a receipt and the next send, ns; 0 where `lives_ns` is known.
     pub idle_ns: u64,
+    /// Ends less beginnings of all requests that count, ns; of what was lost, or is unfinished, its last point: what their stages must sum
+    /// to. `None`: the phase is of a version that clipped stages to the phase instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lives_ns: Option<u64>,
     /// Records under way at the end.
     pub records_unfinished: u64,
 }

@@ -6,6 +6,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path};
 use crate::{
     configuration::Configuration,
     engine,
+    environment::setup,
     error::{Error, Result},
 };
 
@@ -34,11 +35,12 @@ pub fn facts(pid: u32, configuration: &Configuration) -> Result<Vec<(String, Str
         let why = format!("the file is on {}, not on {}", place.system, wanted.unwrap_or_default());
         return Err(Error::workload(format!("`{configuration}` is not what it says"), why));
     }
-    Ok(vec![
-        ("filesystem".to_owned(), place.system),
-        ("filesystem_source".to_owned(), place.source),
-        ("device".to_owned(), place.device),
-    ])
+    let of_disk = setup::of_disk(&place.device);
+    Ok([("filesystem", place.system), ("filesystem_source", place.source), ("device", place.device)]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .chain(of_disk)
+        .collect())
 }
 
 /// The device that an image lies on, and its number: names and values.

@@ -49,7 +49,11 @@ const fn part(number: Number, name: &'static str, passes: &'static str, successo
 }
 
 const ON_THE_WAY: &[&str] = &["receive", "softirq", "xmit", "queue", "delivered", "backlog", "dropped", "taken"];
-const GROUP: &[&str] = &["waking", "wakeup", "switch-in", "poll-return", "receive-call", "received", "exit"];
+const GROUP: &[&str] =
+    &["waking", "wakeup", "switch-in", "idle-switch-in", "poll-return", "receive-call", "received", "exit"];
+/// What may follow a segment's loss: its retransmission, which may be lost as well.
+const AGAIN: &[&str] =
+    &["queue", "xmit", "refused", "rto", "loss-probe", "fast-retransmit", "probe-timer", "other-retransmission"];
 
 /// The table.
 pub const PROBES: &[Probe] = &[
@@ -59,7 +63,7 @@ pub const PROBES: &[Probe] = &[
         without: None,
         alternatives: hooks!("send", plain, "tcp_sendmsg_locked",
             "send_fentry" Hook::Fentry("tcp_sendmsg_locked"), "send_kprobe" Hook::Kprobe("tcp_sendmsg_locked")),
-        points: &[point(Number::Fixed(number::SEND), "send", "socket → socket", &["queue", "xmit"])],
+        points: &[point(Number::Fixed(number::SEND), "send", "socket → socket", AGAIN)],
     },
     Probe {
         name: "xmit",
@@ -67,7 +71,14 @@ pub const PROBES: &[Probe] = &[
         without: None,
         alternatives: hooks!("xmit", plain, "net_dev_start_xmit",
             "xmit_record" record!("net/net_dev_start_xmit", "XMIT_SKBADDR": "skbaddr"[8])),
-        points: &[point(Number::Device(number::AT_XMIT), "xmit", "socket or skb → skb", ON_THE_WAY)],
+        points: &[
+            point(Number::Device(number::AT_XMIT), "xmit", "socket or skb → skb", ON_THE_WAY),
+            part(Number::Fixed(number::RTO), "rto", "socket → socket", &["xmit"]),
+            part(Number::Fixed(number::LOSS_PROBE), "loss-probe", "socket → socket", &["xmit"]),
+            part(Number::Fixed(number::FAST), "fast-retransmit", "socket → socket", &["xmit"]),
+            part(Number::Fixed(number::PROBE_TIMER), "probe-timer", "socket → socket", &["xmit"]),
+            part(Number::Fixed(number::OTHER_RETRANSMISSION), "other-retransmission", "socket → socket", &["xmit"]),
+        ],
     },
     Probe {
         name: "receive",
@@ -144,6 +155,7 @@ pub const PROBES: &[Probe] = &[
         alternatives: hooks!("switch", "sched_switch"),
         points: &[
             part(Number::Fixed(number::SWITCH_IN), "switch-in", "socket → socket", GROUP),
+            part(Number::Fixed(number::IDLE_SWITCH_IN), "idle-switch-in", "call → call", GROUP),
             part(Number::Fixed(number::IO_RUNNING), "io-running", "machine → the same", &["io-waking", "enter", "bio"]),
             part(
                 Number::Fixed(number::BACK_RUNNING),
@@ -159,7 +171,10 @@ pub const PROBES: &[Probe] = &[
         without: Some("a dropped segment's request is lost"),
         alternatives: hooks!("dropped", "kfree_skb",
             "dropped_record" record!("skb/kfree_skb", "DROPPED_SKBADDR": "skbaddr"[8])),
-        points: &[point(Number::Fixed(number::DROPPED), "dropped", "skb → socket", &["queue", "xmit"])],
+        points: &[
+            point(Number::Fixed(number::DROPPED), "dropped", "skb → socket", AGAIN),
+            point(Number::Fixed(number::REFUSED), "refused", "socket → socket", AGAIN),
+        ],
     },
     Probe {
         name: "freed",
@@ -335,7 +350,7 @@ pub const PROBES: &[Probe] = &[
             Number::Fixed(number::ENTER),
             "enter",
             "thread → call",
-            &["bio", "io-running", "waking", "wakeup", "switch-in", "exit"],
+            &["bio", "held-back", "io-running", "waking", "wakeup", "switch-in", "idle-switch-in", "exit"],
         )],
     },
     Probe {
@@ -400,12 +415,15 @@ pub const PROBES: &[Probe] = &[
         set: Set::File,
         without: None,
         alternatives: hooks!("bio", plain, "block_bio_queue"),
-        points: &[point(
-            Number::Disk(number::AT_BIO),
-            "bio",
-            "call → bios",
-            &["bio", "insert", "issue", "complete", "waking", "wakeup", "switch-in", "exit"],
-        )],
+        points: &[
+            point(
+                Number::Disk(number::AT_BIO),
+                "bio",
+                "call → bios",
+                &["bio", "insert", "issue", "complete", "waking", "wakeup", "switch-in", "idle-switch-in", "exit"],
+            ),
+            point(Number::Fixed(number::HELD_BACK), "held-back", "call → call", &["bio"]),
+        ],
     },
     Probe {
         name: "remap",
@@ -453,7 +471,7 @@ pub const PROBES: &[Probe] = &[
             Number::Disk(number::AT_COMPLETE),
             "complete",
             "bios → call",
-            &["bio", "complete", "waking", "wakeup", "switch-in", "exit"],
+            &["bio", "held-back", "complete", "waking", "wakeup", "switch-in", "idle-switch-in", "exit"],
         )],
     },
     Probe {

@@ -29,8 +29,6 @@ pub enum When {
     Stacks,
     /// Where client and server have CPUs of their own.
     Placement,
-    /// Where the user is not root.
-    OtherUser,
 }
 
 impl When {
@@ -41,7 +39,6 @@ impl When {
             Self::Always => "always",
             Self::Stacks => "unless `--sample-rate 0`",
             Self::Placement => "unless `--placement free`",
-            Self::OtherUser => "unless the user is root",
         }
     }
 }
@@ -77,7 +74,12 @@ pub const CAPABILITIES: &[Capability] = &[
     needed("CAP_KILL", 5, "end servers and clients, which are another user's", When::Always),
     needed("CAP_SYS_NICE", 23, "place servers and clients on their CPUs", When::Placement),
     needed("CAP_SYSLOG", 34, "name the kernel's functions in stacks", When::Stacks),
-    needed("CAP_DAC_OVERRIDE", 1, "keep the ledger in /run and the programs in /var/lib", When::OtherUser),
+    needed(
+        "CAP_DAC_OVERRIDE",
+        1,
+        "make control groups, and keep the ledger in /run and the programs in /var/lib",
+        When::Always,
+    ),
 ];
 
 /// What a run is going to do that needs more than others.
@@ -87,8 +89,6 @@ pub struct Wanted {
     pub stacks: bool,
     /// Client and server have CPUs of their own.
     pub placement: bool,
-    /// The user is root.
-    pub root: bool,
 }
 
 /// Those of the needed capabilities that are not among the effective ones.
@@ -99,7 +99,6 @@ pub fn missing(effective: u64, wanted: Wanted) -> Vec<&'static Capability> {
         When::Always => true,
         When::Stacks => wanted.stacks,
         When::Placement => wanted.placement,
-        When::OtherUser => !wanted.root,
     };
     CAPABILITIES
         .iter()
@@ -113,7 +112,7 @@ pub fn missing(effective: u64, wanted: Wanted) -> Vec<&'static Capability> {
 /// # Errors
 /// [`Error::Unsupported`] with each missing capability and what it is for.
 pub fn check(stacks: bool, placement: bool) -> Result<()> {
-    let wanted = Wanted { stacks, placement, root: nix::unistd::geteuid().is_root() };
+    let wanted = Wanted { stacks, placement };
     refuse(&missing(effective(), wanted))
 }
 
@@ -142,7 +141,7 @@ pub fn effective() -> u64 {
 mod tests {
     use super::*;
 
-    const EVERYTHING: Wanted = Wanted { stacks: true, placement: true, root: false };
+    const EVERYTHING: Wanted = Wanted { stacks: true, placement: true };
 
     #[test]
     fn what_is_missing_is_named_with_its_purpose() {
@@ -155,8 +154,8 @@ mod tests {
     #[test]
     fn what_is_not_wanted_is_not_needed() {
         let names = |wanted| missing(0, wanted).iter().map(|capability| capability.name).collect::<Vec<_>>();
-        let least = names(Wanted { stacks: false, placement: false, root: true });
-        for name in ["CAP_SYSLOG", "CAP_SYS_NICE", "CAP_DAC_OVERRIDE"] {
+        let least = names(Wanted { stacks: false, placement: false });
+        for name in ["CAP_SYSLOG", "CAP_SYS_NICE"] {
             assert!(!least.contains(&name) && names(EVERYTHING).contains(&name), "{name}");
         }
     }

@@ -243,6 +243,20 @@ fn schedstat_of(pid: u32, thread: u32, column: usize) -> Option<u64> {
     text.split_whitespace().nth(column)?.parse::<u64>().ok()
 }
 
+/// CPU time of a process so far, all of its threads together, ns: the sum of what the scheduler accounts to each (clock_getcpuclockid(3)).
+#[must_use]
+pub fn cpu_ns(pid: u32) -> u64 {
+    /// `CPUCLOCK_SCHED` of the whole process (`include/linux/posix-timers.h`).
+    const SCHEDULERS: i32 = 2;
+    let clock = (!(pid as i32) << 3) | SCHEDULERS;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a local; a process that is gone is an error.
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } < 0 {
+        return 0;
+    }
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// CPU time of each thread of a process so far, by the scheduler's account, ns.
 #[must_use]
 pub fn thread_schedstats_ns(pid: u32) -> Vec<(u32, u64)> {

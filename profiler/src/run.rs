@@ -10,11 +10,11 @@ use crate::{
     analysis::runs::{self, RunsDiff},
     configuration::{self, Configuration},
     engine::{docker, vm},
-    environment::Environment,
+    environment::{Environment, other_programs},
     error::{Error, Result, did_you_mean},
     experiment::{
         Lab, Placement, Plan, bench, lab,
-        plan::{new_run_id, phases},
+        plan::{Cpus, new_run_id, phases},
         profiles,
         records::{self, Record},
         schedule,
@@ -25,7 +25,6 @@ use crate::{
     interrupt,
     ledger::{Ledger, RUNS},
     pack, privileges, probes,
-    process::allowed_cpus,
     render::{flame, html},
     result::{Built, Inputs, RunResult, build, precision},
     symbols,
@@ -204,12 +203,18 @@ fn baseline(named: Option<&str>, configurations: &[Configuration]) -> Result<usi
     })
 }
 
-fn header(request: &Request, plan: &Plan, run_id: &str) -> Result<Header> {
-    let mut environment = Environment::read();
-    let cpus = plan.placement.divide(&allowed_cpus()?)?;
-    environment.cpus_client = cpus.client;
-    environment.cpus_server = cpus.server;
-    environment.cpus_agent = cpus.agent;
+/// `other_bpf_programs`: those of others, counted before virtax loaded its own.
+fn header(
+    request: &Request,
+    plan: &Plan,
+    run_id: &str,
+    cpus: &Cpus,
+    other_bpf_programs: Option<usize>,
+) -> Result<Header> {
+    let mut environment = Environment { other_bpf_programs, ..Environment::read_beside_programs() };
+    environment.cpus_client.clone_from(&cpus.client);
+    environment.cpus_server.clone_from(&cpus.server);
+    environment.cpus_agent.clone_from(&cpus.agent);
     if plan.configurations.iter().any(|configuration| configuration.engine == "docker") {
         environment.docker = Some(docker::Client::connect()?.version()?);
     }
@@ -233,6 +238,7 @@ fn header(request: &Request, plan: &Plan, run_id: &str) -> Result<Header> {
         samples_until: plan.samples_until,
         until_precision: request.until_precision.map(|(share, _)| share),
         equivalent_within: request.equivalent_within,
+        tables_bytes: 0,
         environment,
     })
 }
@@ -291,13 +297,16 @@ pub fn try_out(plan: &Plan) -> Result<Vec<Option<Error>>> {
 pub fn run_until(request: &Request, plan: &Plan, goes_on: &mut dyn FnMut(&Path) -> Result<bool>) -> Result<Outcome> {
     check_needs(plan)?;
     let run_id = new_run_id();
-    let header = header(request, plan, &run_id)?;
+    let other_bpf_programs = other_programs();
     let folder =
         request.out.clone().unwrap_or_else(|| PathBuf::from(format!("virtax-{}-{run_id}", plan.workload.name())));
     Store::check(&folder, request.force)?;
     let ledger = Ledger::create(Path::new(RUNS), &run_id)?;
     log::debug!("step: set-up of run {run_id}");
     let mut lab = Lab::new(plan, ledger, &run_id, request.probes)?;
+    // Once the engines are there: what they have set up is part of what is measured.
+    let tables_bytes = lab.tables_bytes();
+    let header = Header { tables_bytes, ..header(request, plan, &run_id, lab.cpus(), other_bpf_programs)? };
     let mut store = Store::create(&folder, request.force)?;
     store.begin(&header)?;
     let ended_by = schedule::run(plan, &mut lab, &mut store, goes_on);
@@ -338,7 +347,7 @@ fn check_needs(plan: &Plan) -> Result<()> {
         pack::find_tool("qemu-img", "qemu-utils")?;
     }
     let nowhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
-    match plan.workload.client(&plan.settings, nowhere) {
+    match plan.workload.client(&plan.settings, nowhere, false) {
         ClientProgram::Own(_) => Ok(()),
         ClientProgram::RedisBenchmark { .. } => REDIS_BENCHMARK.find().map(drop),
     }

@@ -1,6 +1,6 @@
 //! The clock that the client, the agent and the probes share.
 
-use std::time::Duration;
+use std::io;
 
 /// `CLOCK_MONOTONIC`, ns: the kernel's `bpf_ktime_get_ns` reads the same.
 #[must_use]
@@ -25,10 +25,41 @@ pub fn end_after(seconds: u32) {
     }
 }
 
+/// The current thread's sleeps end when they are due: by default the kernel may let them last 50 µs longer, to wake for several at once.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn sleep_precisely() -> io::Result<()> {
+    // SAFETY: no pointers.
+    if unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1, 0, 0, 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Sleeps until the clock shows `at_ns`, if it does not yet.
 pub fn sleep_until(at_ns: u64) {
-    let now = now_ns();
-    if at_ns > now {
-        std::thread::sleep(Duration::from_nanos(at_ns - now));
+    let at = libc::timespec {
+        tv_sec: (at_ns / 1_000_000_000) as libc::time_t,
+        tv_nsec: (at_ns % 1_000_000_000) as libc::c_long,
+    };
+    // A signal may end a sleep early.
+    while now_ns() < at_ns {
+        // SAFETY: the time is a local; an absolute sleep writes nothing back.
+        unsafe {
+            let rest = std::ptr::null_mut();
+            libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &raw const at, rest);
+        }
+    }
+}
+
+/// Waits until the clock shows `at_ns`: the last `spin_ns` of it at work, because waking takes longer than that, and longer at some times than
+/// at others.
+pub fn wait_until(at_ns: u64, spin_ns: u64) {
+    if at_ns > now_ns() + spin_ns {
+        sleep_until(at_ns.saturating_sub(spin_ns));
+    }
+    while now_ns() < at_ns {
+        std::hint::spin_loop();
     }
 }

@@ -18,7 +18,7 @@ pub fn connect(server: SocketAddrV4, deadline_ns: u64) -> io::Result<TcpStream> 
         match TcpStream::connect_timeout(&server.into(), Duration::from_secs(1)) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+                stream.set_read_timeout(Some(Duration::from_secs(30)))?;
                 return Ok(stream);
             }
             // Too many open files: waiting does not help.

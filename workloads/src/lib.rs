@@ -16,3 +16,4 @@ pub mod protocol;
 pub mod redis;
 pub mod relay;
 pub mod tcp_rr;
+pub mod timer;

@@ -17,13 +17,15 @@ use crate::{
 
 /// What one thread saw of the current phase.
 struct Seen {
-    /// For each of its connections, when the last call returned; 0: none has.
-    idle_since_ns: Vec<u64>,
+    /// Connections on which a call has returned.
+    #[cfg(test)]
+    used: std::collections::BTreeSet<usize>,
     phase: u64,
     operations: u64,
     latency_sum_ns: u64,
     turnaround_sum_ns: u64,
     lateness_sum_ns: u64,
+    queued_sum_ns: u64,
     histogram: Histogram<u64>,
 }
 
@@ -62,9 +64,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How much of `[from_ns, to_ns]` lies in `[open_ns, close_ns)`.
-fn inside(from_ns: u64, to_ns: u64, open_ns: u64, close_ns: u64) -> u64 {
-    to_ns.min(close_ns).saturating_sub(from_ns.max(open_ns))
+impl Times {
+    /// How long it waited for an earlier request on its connection, from the time at which it was to be made.
+    const fn queued_ns(&self) -> u64 {
+        self.before_ns.saturating_sub(self.intended_ns)
+    }
+    /// By how much the client itself made it later than it could have.
+    const fn lateness_ns(&self) -> u64 {
+        let due_ns = if self.intended_ns > self.before_ns { self.intended_ns } else { self.before_ns };
+        self.called_ns.saturating_sub(due_ns)
+    }
 }
 
 /// Says something to virtax.
@@ -93,30 +102,33 @@ impl Shared {
         lock(&self.failure).get_or_insert(reason);
     }
 
-    /// Notes an operation that has returned.
+    /// Notes an operation that has returned: it belongs to the phase in which it was made.
     pub fn note(&self, worker: &Worker, connection: usize, times: &Times) {
         let phase = self.phase.load(Ordering::Acquire);
-        let (open_ns, close_ns) = self.interval();
-        let turnaround_ns = inside(times.before_ns, times.called_ns, open_ns, close_ns);
-        let ended_inside = times.back_ns >= open_ns && times.back_ns < close_ns;
         let mut seen = lock(&worker.seen);
         worker.called_ns[connection].store(0, Ordering::Relaxed);
-        seen.idle_since_ns[connection] = times.back_ns;
-        if turnaround_ns == 0 && !ended_inside {
+        #[cfg(test)]
+        seen.used.insert(connection);
+        if !self.holds(times.called_ns) {
             return;
         }
         if seen.phase != phase {
             seen.begin(phase);
         }
-        seen.turnaround_sum_ns += turnaround_ns;
-        if !ended_inside {
-            return;
-        }
+        let (latency_ns, queued_ns) = (times.back_ns - times.called_ns, times.queued_ns());
         seen.operations += 1;
-        seen.latency_sum_ns += times.back_ns - times.called_ns;
-        seen.lateness_sum_ns += times.called_ns.saturating_sub(times.intended_ns);
+        seen.turnaround_sum_ns += times.called_ns.saturating_sub(times.before_ns);
+        seen.latency_sum_ns += latency_ns;
+        seen.queued_sum_ns += queued_ns;
+        seen.lateness_sum_ns += times.lateness_ns();
         // Recording cannot fail below the histogram's 100 s; a longer wait counts as that.
-        seen.histogram.saturating_record(times.back_ns.saturating_sub(times.intended_ns));
+        seen.histogram.saturating_record(latency_ns + queued_ns);
+    }
+
+    /// Whether what begins at this time belongs to the current phase.
+    fn holds(&self, at_ns: u64) -> bool {
+        let (open_ns, close_ns) = self.interval();
+        at_ns >= open_ns && at_ns < close_ns
     }
 
     fn interval(&self) -> (u64, u64) {
@@ -128,12 +140,14 @@ impl Shared {
             return Reply::Failed { reason };
         }
         let phase = self.phase.load(Ordering::Relaxed);
-        let (open_ns, close_ns) = self.interval();
-        let mut total = PhaseReport { heard_ns, ..PhaseReport::default() };
+        let mut total = PhaseReport { heard_ns, queued_sum_ns: Some(0), ..PhaseReport::default() };
         let mut histogram = new_histogram();
         for worker in workers {
             let seen = lock(&worker.seen);
-            total.turnaround_sum_ns += worker.pending_turnaround_ns(&seen, open_ns, close_ns);
+            for age_ns in worker.ages_ns(|called_ns| self.holds(called_ns)) {
+                total.unfinished += 1;
+                total.unfinished_sum_ns += age_ns;
+            }
             if seen.phase != phase {
                 continue;
             }
@@ -141,6 +155,7 @@ impl Shared {
             total.latency_sum_ns += seen.latency_sum_ns;
             total.turnaround_sum_ns += seen.turnaround_sum_ns;
             total.lateness_sum_ns += seen.lateness_sum_ns;
+            total.queued_sum_ns = total.queued_sum_ns.map(|sum| sum + seen.queued_sum_ns);
             histogram.add(&seen.histogram).expect("all histograms have the same bounds");
         }
         total.histogram = encode_histogram(&histogram);
@@ -178,12 +193,14 @@ impl Worker {
     pub fn new(connections: usize) -> Self {
         Self {
             seen: Mutex::new(Seen {
-                idle_since_ns: vec![0; connections],
+                #[cfg(test)]
+                used: std::collections::BTreeSet::new(),
                 phase: 0,
                 operations: 0,
                 latency_sum_ns: 0,
                 turnaround_sum_ns: 0,
                 lateness_sum_ns: 0,
+                queued_sum_ns: 0,
                 histogram: new_histogram(),
             }),
             called_ns: (0..connections).map(|_| AtomicU64::new(0)).collect(),
@@ -198,23 +215,15 @@ impl Worker {
     /// Connections on which an operation has returned.
     #[cfg(test)]
     pub(crate) fn used(&self) -> usize {
-        lock(&self.seen).idle_since_ns.iter().filter(|since_ns| **since_ns > 0).count()
+        lock(&self.seen).used.len()
     }
 
-    /// The turn-arounds that the thread will note only when the operations end that it is about to make, or is making.
-    fn pending_turnaround_ns(&self, seen: &Seen, open_ns: u64, close_ns: u64) -> u64 {
-        seen.idle_since_ns
-            .iter()
-            .zip(&self.called_ns)
-            .filter(|(since_ns, _)| **since_ns > 0)
-            .map(|(since_ns, called_ns)| {
-                let until_ns = match called_ns.load(Ordering::Relaxed) {
-                    0 => now_ns(),
-                    called_ns => called_ns,
-                };
-                inside(*since_ns, until_ns, open_ns, close_ns)
-            })
-            .sum()
+    /// The ages, ns, of the operations that are under way and were made at a time that is wanted. For whoever holds the lock of `seen`.
+    fn ages_ns(&self, is_wanted: impl Fn(u64) -> bool) -> impl Iterator<Item = u64> {
+        let called = self.called_ns.iter().map(|called_ns| called_ns.load(Ordering::Relaxed));
+        called
+            .filter(move |called_ns| *called_ns != 0 && is_wanted(*called_ns))
+            .map(|called_ns| now_ns().saturating_sub(called_ns))
     }
 }
 
@@ -226,6 +235,7 @@ impl Seen {
         self.latency_sum_ns = 0;
         self.turnaround_sum_ns = 0;
         self.lateness_sum_ns = 0;
+        self.queued_sum_ns = 0;
         self.histogram.reset();
     }
 }
@@ -243,35 +253,41 @@ mod tests {
     }
 
     #[test]
-    fn only_what_lies_in_the_phase_counts() {
-        assert_eq!(inside(0, 10, 5, 20), 5);
-        assert_eq!(inside(15, 30, 5, 20), 5);
-        assert_eq!(inside(0, 30, 5, 20), 15);
-        assert_eq!(inside(0, 4, 5, 20), 0);
-        assert_eq!(inside(25, 30, 5, 20), 0);
-    }
-
-    #[test]
-    fn operations_count_where_they_end_and_turn_arounds_where_they_lie() {
+    fn operations_count_where_they_begin() {
         let (shared, worker) = (in_phase(), Worker::new(1));
-        shared.note(&worker, 0, &Times { intended_ns: 110, before_ns: 90, called_ns: 120, back_ns: 150 });
-        shared.note(&worker, 0, &Times { intended_ns: 170, before_ns: 150, called_ns: 170, back_ns: 230 });
+        let note = |before_ns, called_ns, back_ns| {
+            shared.note(&worker, 0, &Times { intended_ns: called_ns, before_ns, called_ns, back_ns });
+        };
+        note(80, 90, 150);
+        note(150, 170, 230);
+        note(230, 240, 250);
         let seen = lock(&worker.seen);
-        assert_eq!((seen.operations, seen.latency_sum_ns, seen.lateness_sum_ns), (1, 30, 10));
-        assert_eq!(seen.turnaround_sum_ns, 20 + 20);
+        assert_eq!((seen.operations, seen.latency_sum_ns, seen.turnaround_sum_ns), (1, 60, 20));
+    }
+
+    /// What waits for an earlier request is queued; what the client itself loses is no latency.
+    #[test]
+    fn the_clients_own_lateness_is_no_latency() {
+        let (shared, worker) = (in_phase(), Worker::new(1));
+        // Idle when it was due: late by 9.
+        shared.note(&worker, 0, &Times { intended_ns: 101, before_ns: 95, called_ns: 110, back_ns: 130 });
+        // Busy when it was due: queued for 20, and late by 2 after that.
+        shared.note(&worker, 0, &Times { intended_ns: 110, before_ns: 130, called_ns: 132, back_ns: 150 });
+        let seen = lock(&worker.seen);
+        assert_eq!((seen.latency_sum_ns, seen.queued_sum_ns, seen.lateness_sum_ns), (20 + 18, 20, 9 + 2));
+        assert_eq!((seen.histogram.min(), seen.histogram.max()), (20, 38));
     }
 
     #[test]
-    fn a_turn_around_counts_before_its_operation_ends() {
-        let (shared, worker) = (in_phase(), Worker::new(2));
-        let pending = |worker: &Worker| worker.pending_turnaround_ns(&lock(&worker.seen), 100, 200);
-        assert_eq!(pending(&worker), 0);
-        worker.calls(1, 110);
-        shared.note(&worker, 1, &Times { intended_ns: 110, before_ns: 90, called_ns: 110, back_ns: 120 });
-        // Asleep: the clock is far beyond the phase.
-        assert_eq!(pending(&worker), 80);
-        // In a call.
-        worker.calls(1, 150);
-        assert_eq!(pending(&worker), 30);
+    fn what_is_under_way_has_its_age() {
+        let (shared, worker) = (in_phase(), Arc::new(Worker::new(3)));
+        worker.calls(0, 150);
+        worker.calls(1, 250);
+        let Reply::Phase(report) = shared.report(std::slice::from_ref(&worker), 1) else { panic!("no report") };
+        assert_eq!((report.operations, report.unfinished), (0, 1));
+        assert!(report.unfinished_sum_ns > 1_000_000, "the clock is far beyond the phase");
+        shared.note(&worker, 0, &Times { intended_ns: 150, before_ns: 140, called_ns: 150, back_ns: 900 });
+        let Reply::Phase(report) = shared.report(&[worker], 1) else { panic!("no report") };
+        assert_eq!(report.begun(), (1, 750));
     }
 }

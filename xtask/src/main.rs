@@ -237,7 +237,7 @@ fn test(no_install: bool, full: bool, arguments: &[String]) -> Result<()> {
         return judge(&shell::run_tests(cargo_test(&[]))?);
     }
     run(cargo_test(&["--no-run"]))?;
-    let mut counts = shell::run_tests(cargo_test(&["--test", "machine"]))?;
+    let mut counts = shell::run_tests(cargo_test(&["--test", "machine", "--test", "generator"]))?;
     // The lab's emulator has one processor, and what measures nothing needs no quiet: it takes what that leaves, at the scheduler's lowest
     // weight.
     let others = cargo_test(&BESIDE_THE_LAB);
@@ -324,7 +324,7 @@ mod tests {
             .collect();
         assert!(tests.len() >= 4, "{tests:?}");
         for name in tests {
-            let alone = ["machine", "lab"].contains(&name.as_str());
+            let alone = ["machine", "generator", "lab"].contains(&name.as_str());
             assert!(alone != BESIDE_THE_LAB.contains(&name.as_str()), "{name}");
         }
     }

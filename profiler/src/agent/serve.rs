@@ -29,8 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// As on the host: what is on its way at the beginning of a phase has been seen before.
 const LEAD_IN: Duration = Duration::from_millis(20);
 const LONGEST_LEAD_IN: Duration = Duration::from_secs(2);
-/// As on the host: what crosses the end is clipped there.
+/// As on the host: how often it is looked whether what began in a phase has ended.
 const LEAD_OUT: Duration = Duration::from_millis(2);
+/// How long that may take. The host waits for this.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long the probes are told to do nothing, and then are at work, to learn what they cost; so often: what another thread, or the
 /// host, interrupts stands in one reading, and the median has none of it.
 const COST_WINDOW: Duration = Duration::from_millis(40);
@@ -209,12 +211,19 @@ impl Agent {
     fn end(&mut self) -> Result<GuestCounts> {
         let none = || Error::workload("no phase was recorded in the guest", "the host asked for its counts");
         let phase = self.phase.take().filter(|phase| phase.control.close_ns < u64::MAX).ok_or_else(none)?;
-        let end_ns = phase.control.close_ns + LEAD_OUT.as_nanos() as u64;
-        std::thread::sleep(Duration::from_nanos(end_ns.saturating_sub(now_ns())));
+        std::thread::sleep(Duration::from_nanos(phase.control.close_ns.saturating_sub(now_ns())));
+        let closed = Instant::now();
+        loop {
+            std::thread::sleep(LEAD_OUT);
+            if self.probes.under_way(self.epoch) == 0 || closed.elapsed() > LONGEST_WAIT {
+                break;
+            }
+        }
+        let until_ns = now_ns();
         self.probes.stop();
         drop(phase.attached);
         let labels = self.probes.labels(&self.names);
-        let probes = self.probes.counts_since(&phase.before, &labels, &phase.control)?;
+        let probes = self.probes.counts_since(&phase.before, &labels, &phase.control, until_ns)?;
         // One that came too late is measured again.
         if phase.kind == PhaseKind::Sampled && !phase.late {
             let mut events = Vec::new();

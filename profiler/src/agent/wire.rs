@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Both sides must have the same.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Name of the machine's port.
 pub const PORT: &str = "virtax";
 /// Longest line, bytes: a guest may be broken, or hostile.

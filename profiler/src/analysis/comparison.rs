@@ -55,6 +55,8 @@ pub struct Comparison {
     pub residual: Estimate,
     /// Rows, in the candidate's path order, then what only the baseline has.
     pub rows: Vec<RowDelta>,
+    /// Difference of the times from one operation to the next, over all connections, without probes, ns.
+    pub interval: Estimate,
     /// Sum of the corrected rows, with its interval.
     pub corrected_sum: Estimate,
     /// That less the difference of mean latencies without probes: what the attribution is off by.
@@ -108,7 +110,9 @@ pub fn compare(
 
     let gap = corrected.iter().zip(&latency).map(|(attributed, measured)| attributed - measured).collect();
     let mut rows = estimate(&deltas);
-    let mut heads = estimate(&[latency, traced, effect, residual, corrected, gap]);
+    let interval = of_rounds(|round| round.detached_interval_ns);
+    let mut heads = estimate(&[latency, traced, effect, residual, corrected, gap, interval]);
+    let interval = heads.remove(6);
     let gap = heads.remove(5);
     let corrected_sum = heads.remove(4);
     let rows = keys
@@ -135,6 +139,7 @@ pub fn compare(
         probe_effect,
         residual,
         rows,
+        interval,
         corrected_sum,
         gap,
     }

@@ -25,59 +25,56 @@ pub fn is_loop(place: &Place) -> bool {
     place.device.as_deref().is_some_and(|device| device.starts_with("loop"))
 }
 
-/// What the kernel does between two points, in the field's terms.
+/// Where a request is between two points: what the hops alone say. Which code works there is another question, which samples answer
+/// ([`super::label`]).
 #[must_use]
 pub fn what(role: Role, from: &Place, to: &Place) -> String {
-    let ((from_device, from_namespace), (to_device, to_namespace)) = (device(from), device(to));
+    let ((from_device, _), (to_device, _)) = (device(from), device(to));
     match (from.point.as_str(), to.point.as_str()) {
-        ("call", "send") => "entry into the sending call".to_owned(),
-        ("send", "xmit") => "tcp and ip output, qdisc".to_owned(),
-        ("xmit", "xmit") if from_device == "bridge" => "bridge".to_owned(),
-        ("receive", "receive") if to_device == "bridge" => "bridge".to_owned(),
-        ("receive", "xmit") if to_device == "bridge" => "ip receive, conntrack, DNAT, routing, forward".to_owned(),
-        ("receive", "xmit") if from_device == "bridge" => {
-            "ip receive, conntrack, reverse NAT, routing, forward".to_owned()
-        }
-        ("receive", "xmit") => "ip receive, routing, forward".to_owned(),
-        ("xmit", "taken") => "the tap's queue, waking QEMU or vhost".to_owned(),
-        ("taken", "receive") => "the virtual machine: virtio, the guest, and back".to_owned(),
+        ("call", "send") => "from the sending call to TCP",
+        ("send", "xmit") => "from TCP to the first device",
+        ("xmit", "xmit") if from_device == "bridge" => "through the bridge to its port",
+        ("xmit", "xmit") => "to the device below",
+        ("receive", "receive") if to_device == "bridge" => "through the port to the bridge",
+        ("receive", "receive") => "to the device above",
+        ("receive", "xmit") => "forwarding",
+        ("xmit", "taken") => "in the tap's queue, until QEMU or vhost takes it",
+        ("taken", "receive") => "in the virtual machine, and back",
         ("xmit", "receive") if from_device == "tap" && to_device == "tap" => {
-            "the virtual machine: tap's queue, waking QEMU, virtio, the guest, and back".to_owned()
+            "in the tap's queue and the virtual machine, and back"
         }
-        ("xmit", "receive") if from_device == "wire" || to_device == "wire" => {
-            "veth wire, softirq raise to run".to_owned()
-        }
-        ("xmit", "receive") if from_namespace != to_namespace => "second veth crossing".to_owned(),
-        ("xmit", "receive") => "link, softirq raise to run".to_owned(),
-        ("receive" | "xmit", "delivered") => "ip and tcp receive".to_owned(),
-        ("receive" | "xmit", "backlog") => "ip and tcp receive, wait in the socket's backlog".to_owned(),
-        ("delivered" | "backlog", "ready") => "tcp processing".to_owned(),
-        ("delivered" | "backlog" | "ready", "received") => format!("waking the {}, run queue, copy", role.name()),
-        ("received", "send") => format!("the {}'s own time", role.name()),
-        ("enter", "bio") => "file system, page cache, making the bio".to_owned(),
-        ("enter", "exit") => "no bio of its own: page cache, file system, waits for others' bios".to_owned(),
-        ("bio", "issue") => "block layer: plug, scheduler, queue".to_owned(),
-        ("issue", "complete") if from_namespace == "guest" => {
-            "the virtual machine: its disk, QEMU, the host's disk".to_owned()
-        }
-        ("issue", "complete") => "driver and device".to_owned(),
-        ("issue", "bio") => {
-            "loop device: waking its worker, the file system below, limits of its group, making the bio".to_owned()
-        }
-        ("bio", "bio") => "device mapper, RAID: what the disk above does before it passes the bio on".to_owned(),
-        ("complete", "complete") if is_loop(to) => "loop device: passing the completion on".to_owned(),
-        ("complete", "complete") => "device mapper, RAID: passing the completion on".to_owned(),
-        ("bio", "complete") => "block layer, driver and device".to_owned(),
-        ("complete", "exit") => "waking the thread, run queue, the rest of the call".to_owned(),
-        ("complete", "bio") => "file system, until the next bio".to_owned(),
-        ("bio" | "issue", "exit") => "the rest of the call, and waits for others' bios".to_owned(),
-        ("exit", "enter") => "entry into the call, return from it".to_owned(),
-        ("received", "received") => "rest of a message in parts".to_owned(),
-        ("received", "return") => "return from the receiving call".to_owned(),
-        (_, "dropped") => "until a drop".to_owned(),
-        ("dropped", _) => "until the retransmission".to_owned(),
-        _ => String::new(),
+        ("xmit", "receive") => "across the link",
+        ("receive" | "xmit", "delivered") => "up to the socket",
+        ("receive" | "xmit", "backlog") => "up to the socket, and in its backlog",
+        ("delivered" | "backlog", "ready") => "in TCP, until the reader is told",
+        ("delivered" | "backlog" | "ready", "received") => return format!("until the {} has read it", role.name()),
+        ("received", "send") => return format!("from reading to answering, in the {}", role.name()),
+        ("enter", "bio") => "from the call to the bio",
+        ("enter", "exit") => "no bio of its own",
+        ("enter", "held-back") => "from the call until the bio is held back",
+        ("complete", "held-back") => "until the next bio is held back",
+        ("held-back", "bio") => "queued by a kernel worker",
+        ("bio", "issue") => "from the bio to the driver",
+        ("issue", "complete") if device(from).1 == "guest" => "the virtual machine: its disk, QEMU, the host's disk",
+        ("issue", "complete") => "driver and device",
+        ("issue", "bio") => "loop device: until its worker makes a bio on the disk below",
+        ("bio", "bio") => "device mapper, RAID: until the bio is passed on",
+        ("complete", "complete") if is_loop(to) => "loop device: passing the completion on",
+        ("complete", "complete") => "device mapper, RAID: passing the completion on",
+        ("bio", "complete") => "from the bio to its completion",
+        ("complete", "exit") => "from the completion to the call's return",
+        ("complete", "bio") => "from the completion to the next bio",
+        ("bio" | "issue", "exit") => "the rest of the call, with bios under way",
+        ("exit", "enter") => "between two calls",
+        ("received", "received") => "until the rest of the message has been read",
+        ("received", "return") => "from reading to the call's return",
+        (_, "refused") => "until the own stack drops the segment, before it has left",
+        ("refused", _) => "dropped before it left: until TCP tries again",
+        (_, "dropped") => "until the segment is dropped on its way",
+        ("dropped", _) => "lost on its way: until it is sent again",
+        _ => "",
     }
+    .to_owned()
 }
 
 /// What happens in a part of a stage; empty where its two points say it.
@@ -87,6 +84,13 @@ pub fn what_part(stage: &StageKey, from: &Place, to: &Place) -> String {
         _ if is_disk_of_guest(stage) => what_between(from, to),
         ("enter", "io-running") => "until one of io_uring's workers, woken for it, runs".to_owned(),
         ("io-running", "bio") => "the worker: file system, making the bio".to_owned(),
+        ("dropped" | "refused", "rto") => "TCP's retransmission timeout".to_owned(),
+        ("dropped" | "refused", "loss-probe") => "TCP's tail-loss probe".to_owned(),
+        ("dropped" | "refused", "fast-retransmit") => "until what came back showed the loss".to_owned(),
+        ("dropped" | "refused", "probe-timer") => "nothing was outstanding: TCP's probe timer".to_owned(),
+        ("dropped" | "refused", "other-retransmission") => "TCP's reason is not known".to_owned(),
+        ("wakeup", "switch-in") => "waiting for a CPU".to_owned(),
+        ("wakeup", "idle-switch-in") => "waiting for an idle CPU to come to it".to_owned(),
         _ => what_machine(from, to),
     }
 }
@@ -145,9 +149,12 @@ mod tests {
         assert_eq!(direction(Role::ProxyOut, "ready"), "response");
     }
 
+    /// A bridge may have iptables on its path, and a host's forwarding none: the hops do not say.
     #[test]
-    fn the_stage_of_nat_is_named_after_what_it_holds() {
+    fn hops_name_no_code() {
         let stage = what(Role::Client, &Place::at("receive", "wire@host"), &Place::at("xmit", "bridge@host"));
-        assert!(stage.contains("DNAT"));
+        assert_eq!(stage, "forwarding");
+        let stage = what(Role::Server, &Place::at("receive", "veth@host"), &Place::at("receive", "bridge@host"));
+        assert_eq!(stage, "through the port to the bridge");
     }
 }

@@ -3,6 +3,7 @@
 pub mod comparison;
 mod correction;
 pub mod describe;
+pub mod label;
 pub mod layers;
 pub mod path;
 pub mod profile;

@@ -63,21 +63,20 @@ pub fn order(stages: &[(StageKey, u64)]) -> Vec<usize> {
             break;
         }
     }
-    // The rest, heaviest first, each behind the last stage that begins where it begins, or else that leads there.
+    // The rest, heaviest first, each behind the last stage that begins where it begins, or else that leads there: first those of which one
+    // stands there already.
     left.sort_by_key(|index| std::cmp::Reverse(stages[*index].1));
-    for index in left {
+    let behind = |ordered: &[usize], index: usize| {
         let key = &stages[index].0;
-        let behind = ordered
-            .iter()
-            .rposition(|other: &usize| stages[*other].0.role == key.role && stages[*other].0.from == key.from)
-            .or_else(|| {
-                let leads_there = |other: &StageKey| other.to == key.from && role_after(other, has_proxy) == key.role;
-                ordered.iter().rposition(|other| leads_there(&stages[*other].0))
-            });
-        match behind {
-            Some(position) => ordered.insert(position + 1, index),
-            None => ordered.push(index),
-        }
+        let begins_there = |other: &StageKey| other.role == key.role && other.from == key.from;
+        let leads_there = |other: &StageKey| other.to == key.from && role_after(other, has_proxy) == key.role;
+        let last = |is_it: &dyn Fn(&StageKey) -> bool| ordered.iter().rposition(|other| is_it(&stages[*other].0));
+        last(&begins_there).or_else(|| last(&leads_there))
+    };
+    while !left.is_empty() {
+        let placed = left.iter().enumerate().find_map(|(next, index)| Some((next, behind(&ordered, *index)? + 1)));
+        let (next, position) = placed.unwrap_or((0, ordered.len()));
+        ordered.insert(position, left.remove(next));
     }
     ordered.extend(inside);
     ordered

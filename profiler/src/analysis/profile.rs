@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use super::{
     describe,
     layers::{Lookup, Rules, UNMATCHED, USER},
-    statistics::{mean, share_interval},
-    waterfall::{Row, Waterfall},
+    path,
+    statistics::{count_interval, mean, share_interval},
+    waterfall::{Part, Row, Waterfall},
 };
 use crate::{
     counts::{Place, Role},
@@ -93,6 +94,12 @@ pub struct Profiled {
     pub unmatched: Vec<Unmatched>,
     /// By round: ns per operation of every layer on the path, waits by their own names.
     pub rounds: BTreeMap<u32, BTreeMap<String, f64>>,
+    /// By round and row: CPU time of the row's own work, ns per operation.
+    pub services: BTreeMap<u32, Vec<f64>>,
+    /// By round: CPU time of client and server beside the rows, ns per operation.
+    pub off_path: BTreeMap<u32, f64>,
+    /// Largest share of their time in which the CPUs of client and server were busy, by CPU.
+    pub busiest: f64,
 }
 
 /// Which part of a stage a sample belongs to.
@@ -162,24 +169,35 @@ pub fn sharing(rows: &[Row], row: usize) -> Vec<(usize, f64)> {
     alike.into_iter().map(|(index, ns)| (index, ns / whole)).collect()
 }
 
-/// What no sample shows of a row's time, by name, where an operation mostly waits while nobody works for it: for its disk; in a queue,
-/// or to be woken and to run. `None`: somebody works at any time, which samples divide.
-#[must_use]
-pub fn unseen(row: &Row) -> Option<&'static str> {
+/// Time of a stage that no sample shows, and no part either.
+pub const UNACCOUNTED: &str = "unaccounted";
+/// The same where somebody certainly waited: too much for chance.
+pub const WAITING: &str = "waiting";
+/// What a device's queueing discipline holds.
+pub const QUEUE: &str = "queue";
+/// Work whose length is known exactly, but of which there is no sample to divide it.
+pub const UNSAMPLED: &str = "unsampled";
+/// Share of a stage that the sampler's own blind spots may hide: it sees what runs with interrupts off only where they go on again.
+const BLIND: f64 = 0.05;
+
+/// What a file operation waits for in a row's time that no sample shows: its disk, a loop device's worker, what the device mapper does, or
+/// a queue. `None`: the two points do not say.
+fn waits_for(row: &Row) -> Option<&'static str> {
     match (row.key.from.point.as_str(), row.key.to.point.as_str()) {
         ("issue" | "bio", "complete") => Some("device"),
         ("issue", "bio") => Some("loop"),
         ("complete", "complete") if describe::is_loop(&row.key.to) => Some("loop"),
         ("bio", "bio") | ("complete", "complete") => Some("dm/md"),
-        ("bio", "issue") | ("bio" | "issue" | "complete", "exit") => Some("waiting"),
+        ("bio", "issue") | ("bio" | "issue" | "complete", "exit") => Some(WAITING),
         _ => None,
     }
 }
 
-/// The share of a row's time in which somebody worked for its operation; `worked_ns`: CPU time of its samples, ns per operation.
-#[must_use]
-pub fn worked_share(worked_ns: f64, row_ns: f64) -> f64 {
-    if row_ns > 0.0 { (worked_ns / row_ns).min(1.0) } else { 1.0 }
+/// What a row's time without samples or parts is called; `at_least`: the share that it surely has. A virtual machine may work in it, of which
+/// there are no samples here.
+fn name_of_rest(row: &Row, at_least: f64) -> &'static str {
+    let somebody_waits = at_least > blind(row) && !path::is_boundary(&row.key) && !is_end_of_call(row);
+    waits_for(row).unwrap_or(if somebody_waits { WAITING } else { UNACCOUNTED })
 }
 
 /// Samples of one row.
@@ -189,6 +207,14 @@ struct Counts {
     layers: BTreeMap<String, u64>,
     /// Their CPU time, ns.
     ns: f64,
+    /// What one that was not taken would stand for, ns.
+    period_ns: f64,
+}
+
+impl Counts {
+    fn all(&self) -> u64 {
+        self.layers.values().sum()
+    }
 }
 
 /// Computes it from a configuration's profiles, all of rounds that the waterfall has.
@@ -200,7 +226,8 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Prof
     if profiles.is_empty() {
         return found;
     }
-    let none = vec![Counts::default(); waterfall.rows.len()];
+    let rate_hz = profiles.iter().map(|profile| profile.rate_hz).max().unwrap_or(1).max(1);
+    let none = vec![Counts { period_ns: 1e9 / f64::from(rate_hz), ..Counts::default() }; waterfall.rows.len()];
     let mut pooled = none.clone();
     // With the operations of their round.
     let mut by_round: BTreeMap<u32, (Vec<Counts>, u64)> = BTreeMap::new();
@@ -237,14 +264,24 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Prof
             }
         }
     }
-    let in_all = |(row, counts)| stage_layers(row, counts, operations, None);
+    let of_round: BTreeMap<u32, u64> = by_round.iter().map(|(round, (_, operations))| (*round, *operations)).collect();
+    let in_all = |(row, counts): (&Row, &Counts)| {
+        let of_rounds = waterfall.rounds.iter().zip(&row.sampled_ns);
+        let ns: f64 = of_rounds.filter_map(|(round, ns)| Some((*ns)? * *of_round.get(&round.round)? as f64)).sum();
+        stage_layers(row, counts, operations, ns / operations)
+    };
     found.stages = waterfall.rows.iter().zip(&pooled).map(in_all).collect();
     for (index, round) in waterfall.rounds.iter().enumerate() {
         if let Some(counts) = by_round.get(&round.round) {
             found.rounds.insert(round.round, round_layers(waterfall, index, counts, &found.stages));
+            let of_round = profiles.iter().filter(|profile| profile.round == round.round).copied();
+            let (services, off_path) = services(waterfall, index, counts, &of_round.collect::<Vec<_>>());
+            found.services.insert(round.round, services);
+            found.off_path.insert(round.round, off_path);
         }
     }
     add_cpu(&mut found, &profiles, cpu);
+    found.busiest = busiest(&profiles);
     let unmatched: u64 = kernel.1.values().map(|(count, _)| count).sum();
     found.unmatched_share = unmatched as f64 / kernel.0.max(1) as f64;
     found.unmatched = kernel
@@ -297,56 +334,107 @@ pub fn cpu_role(sample: &Sample) -> String {
     }
 }
 
-/// What a row waits for, with shares and intervals, and the share that is work: in one round, or in all.
-fn waits(row: &Row, round: Option<usize>) -> (Vec<LayerShare>, f64) {
-    let waits: Vec<LayerShare> = row
-        .parts
+/// Whether a part of a stage is a wait whose length is known exactly: what its reader waited for, or a retransmission.
+fn wait_of(part: &Part) -> Option<&str> {
+    let is_readers = points::reader(&part.to.point).is_some() && !points::is_own_work(&part.to.point);
+    let is_lost = matches!(part.from.point.as_str(), "dropped" | "refused");
+    (is_readers || is_lost).then_some(part.to.point.as_str())
+}
+
+/// What a row waits for, with shares and intervals: in one round, or in all.
+fn waits(row: &Row, round: Option<usize>) -> Vec<LayerShare> {
+    row.parts
         .iter()
-        .filter(|part| points::reader(&part.to.point).is_some() && !points::is_own_work(&part.to.point))
-        .map(|part| {
+        .filter_map(|part| {
             let of_round = round.and_then(|round| part.rounds_share.get(round).copied().flatten());
             let share = of_round.unwrap_or(part.share);
-            LayerShare { layer: part.to.point.clone(), share, ci95: part.ci95, samples: 0 }
+            Some(LayerShare { layer: wait_of(part)?.to_owned(), share, ci95: part.ci95, samples: 0 })
         })
-        .collect();
-    let work = 1.0 - waits.iter().map(|wait| wait.share).sum::<f64>();
-    (waits, work.max(0.0))
+        .collect()
 }
 
-/// What is known of `count` samples that came by chance (Poisson, by its normal approximation), as parts of as many: 95 % interval.
-fn by_chance(count: u64) -> [f64; 2] {
-    let reach = 1.96 / (count.max(1) as f64).sqrt();
-    [(1.0 - reach).max(0.0), 1.0 + reach]
+/// The share of a row's time from a device's queueing discipline to the device. Where nothing is held, a CPU works through it.
+fn queue_share(row: &Row) -> f64 {
+    row.parts.iter().filter(|part| part.from.point == "queue").map(|part| part.share).sum()
 }
 
-fn stage_layers(row: &Row, counts: &Counts, operations: f64, round: Option<usize>) -> Vec<LayerShare> {
-    let all: u64 = counts.layers.values().sum();
-    let (mut layers, mut work) = waits(row, round);
-    let unseen = unseen(row);
-    if let Some(name) = unseen {
-        let row_ns = round.map_or_else(|| mean(&row.rounds_ns), |round| row.rounds_ns[round]);
-        work = worked_share(counts.ns / operations, row_ns);
-        let [low, high] = by_chance(all).map(|end| (work * end).min(1.0));
-        let ci95 = (all > 0).then_some([1.0 - high, 1.0 - low]);
-        layers.push(LayerShare { layer: name.to_owned(), share: 1.0 - work, ci95, samples: 0 });
-    } else if all == 0 {
-        return Vec::new();
+/// Whether the parts of a row say exactly how long somebody worked in it: what its reader did is known at any time.
+fn work_is_known(row: &Row) -> bool {
+    row.parts.iter().any(|part| points::is_own_work(&part.to.point))
+}
+
+/// Time per occurrence in which a probe has read the clock and a sample does not find its token where it is from then on, ns.
+const BLIND_NS: f64 = 50.0;
+
+/// Share of a row's time that the sampler may have missed.
+fn blind(row: &Row) -> f64 {
+    BLIND + BLIND_NS * row.count_per_op / mean(&row.rounds_ns).max(1.0)
+}
+
+/// Whether a row is an end of a request in the client's call: its thread is at work all the time, but much of what it does there (into the call
+/// and out of it) cannot be told from the client's own time.
+fn is_end_of_call(row: &Row) -> bool {
+    row.key.from.point == "call" || row.key.to.point == "return"
+}
+
+/// What neither samples nor parts have seen of a row, with its interval: as much of it as a queue can have held is the queue's, if it is too
+/// much for chance.
+fn rest_of(row: &Row, rest: f64, ci95: [f64; 2]) -> Vec<LayerShare> {
+    let layer =
+        |layer: &str, share: f64, ci95| LayerShare { layer: layer.to_owned(), share, ci95: Some(ci95), samples: 0 };
+    let queue = if ci95[0] > blind(row) && waits_for(row).is_none() { queue_share(row).min(rest) } else { 0.0 };
+    let less = |end: f64| (end - queue).max(0.0);
+    let ci95_of_rest = ci95.map(less);
+    let mut found = vec![layer(name_of_rest(row, ci95_of_rest[0]), rest - queue, ci95_of_rest)];
+    if queue > 0.0 {
+        found.push(layer(QUEUE, queue, ci95.map(|end| end.min(queue))));
     }
-    layers.extend(counts.layers.iter().map(|(layer, count)| {
-        let share = work * *count as f64 / all as f64;
-        let interval = match unseen {
-            // How much is work is known from the samples as well.
-            Some(_) => Some(by_chance(*count).map(|end| (share * end).min(1.0))),
-            None => share_interval(*count, all).map(|interval| interval.map(|end| work * end)),
+    found
+}
+
+/// The layers of a row over all rounds. Waits whose length is known stand as they are; of the rest, a layer has as much as its samples have
+/// seen, and what they have not seen is nobody's. Where the work is known exactly, samples divide it. `sampled_ns`: the row's time per
+/// operation in the phases of the samples.
+fn stage_layers(row: &Row, counts: &Counts, operations: f64, sampled_ns: f64) -> Vec<LayerShare> {
+    let all = counts.all();
+    let mut layers = waits(row, None);
+    let left = (1.0 - layers.iter().map(|wait| wait.share).sum::<f64>()).max(0.0);
+    if work_is_known(row) {
+        let of_layer = |(layer, count): (&String, &u64)| LayerShare {
+            layer: layer.clone(),
+            share: left * *count as f64 / all as f64,
+            ci95: share_interval(*count, all).map(|interval| interval.map(|end| left * end)),
+            samples: *count,
         };
-        LayerShare { layer: layer.clone(), share, ci95: interval, samples: *count }
-    }));
+        layers.extend(counts.layers.iter().filter(|_| all > 0).map(of_layer));
+        if all == 0 && left > 0.0 {
+            let ci95 = Some([left; 2]);
+            layers.push(LayerShare { layer: UNSAMPLED.to_owned(), share: left, ci95, samples: 0 });
+        }
+    } else {
+        // Of one sample, share of the row's time.
+        let one_ns = if all > 0 { counts.ns / all as f64 } else { counts.period_ns };
+        let one = if sampled_ns > 0.0 { one_ns / operations / sampled_ns } else { 0.0 };
+        // More than all of it is by chance.
+        let fits = if all > 0 { (left / (one * all as f64)).min(1.0) } else { 1.0 };
+        let within = |[low, high]: [f64; 2]| [low * one, high * one].map(|end| end.min(left));
+        layers.extend(counts.layers.iter().map(|(layer, count)| LayerShare {
+            layer: layer.clone(),
+            share: *count as f64 * one * fits,
+            ci95: Some(within(count_interval(*count))),
+            samples: *count,
+        }));
+        let [low, high] = within(count_interval(all));
+        let rest = (left - all as f64 * one * fits).max(0.0);
+        layers.extend(rest_of(row, rest, [left - high, left - low]));
+    }
     layers.sort_by(|a, b| b.share.total_cmp(&a.share));
     layers
 }
 
-/// ns per operation of every layer in one round. A row without samples in the round is divided as in all rounds; one
-/// without any is `unsampled`.
+/// ns per operation of every layer in one round, as in [`stage_layers`]; but where a round's few samples are by chance more than its time
+/// holds, what is left is below 0: differences are of means over rounds, which must not be pushed to one side. A round without sampled
+/// phases is divided as all are.
 fn round_layers(
     waterfall: &Waterfall,
     round: usize,
@@ -356,16 +444,95 @@ fn round_layers(
     let mut layers: BTreeMap<String, f64> = BTreeMap::new();
     for ((row, counts), pooled) in waterfall.rows.iter().zip(counts).zip(pooled) {
         let ns = row.rounds_ns[round];
-        if pooled.is_empty() {
-            *layers.entry("unsampled".to_owned()).or_default() += ns;
-            continue;
+        let mut add = |layer: &str, share: f64| *layers.entry(layer.to_owned()).or_default() += ns * share;
+        let waits = waits(row, Some(round));
+        let left = 1.0 - waits.iter().map(|wait| wait.share).sum::<f64>();
+        let sampled_ns = row.sampled_ns[round].filter(|_| *operations > 0);
+        let all = counts.all();
+        match sampled_ns {
+            _ if work_is_known(row) && all > 0 => {
+                counts.layers.iter().for_each(|(layer, count)| add(layer, left * *count as f64 / all as f64));
+            }
+            Some(sampled_ns) if !work_is_known(row) => {
+                let one_ns = if all > 0 { counts.ns / all as f64 } else { 0.0 };
+                let one = if sampled_ns > 0.0 { one_ns / *operations as f64 / sampled_ns } else { 0.0 };
+                counts.layers.iter().for_each(|(layer, count)| add(layer, *count as f64 * one));
+                // Each round's queue is known exactly, too, but what it shares with samples is not: as in all rounds.
+                let rests: Vec<&LayerShare> = pooled.iter().filter(|share| is_rest(&share.layer)).collect();
+                let whole: f64 = rests.iter().map(|share| share.share).sum();
+                let rest = left - all as f64 * one;
+                match rests.as_slice() {
+                    [first, ..] if whole <= 0.0 => add(&first.layer, rest),
+                    [] => add(UNACCOUNTED, rest),
+                    all => all.iter().for_each(|share| add(&share.layer, rest * share.share / whole)),
+                }
+            }
+            _ => {
+                pooled.iter().for_each(|share| add(&share.layer, share.share));
+                continue;
+            }
         }
-        let own = stage_layers(row, counts, (*operations).max(1) as f64, Some(round));
-        for share in if own.is_empty() { pooled } else { &own } {
-            *layers.entry(share.layer.clone()).or_default() += ns * share.share;
-        }
+        waits.iter().for_each(|wait| add(&wait.layer, wait.share));
     }
     layers
+}
+
+/// The work in every row in one round, and that beside the rows, ns of CPU time per operation, as it would be in traced phases.
+fn services(
+    waterfall: &Waterfall,
+    round: usize,
+    (counts, operations): &(Vec<Counts>, u64),
+    profiles: &[&Profile],
+) -> (Vec<f64>, f64) {
+    let operations = (*operations).max(1) as f64;
+    let on_path_ns: f64 = counts.iter().map(|counts| counts.ns / operations).sum();
+    let all_ns: f64 = profiles
+        .iter()
+        .flat_map(|profile| {
+            let scale = scales(profile);
+            profile.samples.iter().filter(|sample| !sample.in_guest).map(move |sample| sample.ns * scale(sample))
+        })
+        .sum::<f64>()
+        / operations;
+    // Phases with more probes are slower all alike.
+    let sampled_ns: f64 = waterfall.rows.iter().filter_map(|row| row.sampled_ns[round]).sum();
+    let traced_ns: f64 = waterfall.rows.iter().map(|row| row.rounds_ns[round]).sum();
+    let slower = if sampled_ns > 0.0 { traced_ns / sampled_ns } else { 1.0 };
+    // By samples alone, also where parts say how long a reader worked: between the last receipt of a batch and its first answer, a reader
+    // works for two requests, and the parts of both have that time.
+    let services = counts.iter().map(|counts| counts.ns / operations * slower).collect();
+    (services, (all_ns - on_path_ns).max(0.0) * slower)
+}
+
+/// Busy share of the busiest CPU with a timer, by its samples: an idle one may stop its timer, so that nothing else says that it idles.
+fn busiest(profiles: &[&Profile]) -> f64 {
+    let mut by_cpu: BTreeMap<u16, (f64, f64)> = BTreeMap::new();
+    for profile in profiles {
+        for (cpu, samples) in &profile.cpus {
+            let sum = by_cpu.entry(*cpu).or_default();
+            sum.0 += samples.all.saturating_sub(samples.idle) as f64;
+            sum.1 += profile.length_ns as f64 * f64::from(profile.rate_hz) / 1e9;
+        }
+    }
+    by_cpu.values().map(|(busy, whole)| if *whole > 0.0 { (busy / whole).min(1.0) } else { 0.0 }).fold(0.0, f64::max)
+}
+
+/// Whether a layer says something of a stage: not what no rule knows, nor what nobody accounts for, nor virtax's own probes.
+#[must_use]
+pub fn is_named(layer: &str) -> bool {
+    ![UNMATCHED, UNACCOUNTED, UNSAMPLED, "virtax", "irqs-off"].contains(&layer)
+}
+
+/// Whether a layer is a wait for other operations, or for a CPU that others of the run have: it grows with what is under way at once.
+#[must_use]
+pub fn is_queueing(layer: &str) -> bool {
+    ["other-requests", "run-queue", QUEUE].contains(&layer)
+}
+
+/// Whether a layer is none of code: time of a stage that no sample shows, and no part.
+#[must_use]
+pub fn is_rest(layer: &str) -> bool {
+    [UNACCOUNTED, WAITING, UNSAMPLED, QUEUE, "device", "loop", "dm/md"].contains(&layer)
 }
 
 fn add_cpu(found: &mut Profiled, profiles: &[&Profile], cpu: BTreeMap<(String, String), (u64, f64)>) {

@@ -6,6 +6,8 @@ use serde::Serialize;
 
 use super::statistics::{Estimate, apart::estimate_apart};
 use crate::{
+    counts::Hooks,
+    environment::Environment,
     error::{Error, Result},
     result::{Built, ConfigurationResult, Details, RunResult},
 };
@@ -66,6 +68,44 @@ fn obstacles(first: &RunResult, second: &RunResult) -> Vec<String> {
     found
 }
 
+/// A fact of a machine, in words.
+type Fact = fn(&Environment) -> String;
+
+/// Facts of a machine that change what operations cost.
+const FACTS: &[(&str, Fact)] = &[
+    ("kernel", |found| found.kernel.clone()),
+    ("frequency governor", |found| told(found.governor.as_ref())),
+    ("turbo", |found| told(found.turbo.as_ref())),
+    ("idle governor", |found| told(found.cpuidle_governor.as_ref())),
+    ("clock source", |found| told(found.clocksource.as_ref())),
+    ("halt polling of KVM, ns", |found| told(found.kvm_halt_poll_ns.as_ref())),
+    ("halt polling of this machine, ns", |found| told(found.guest_halt_poll_ns.as_ref())),
+    ("io_uring_disabled", |found| told(found.io_uring_disabled.as_ref())),
+    ("firewall", |found| told(found.firewall.as_ref())),
+    ("bridge-nf-call-iptables", |found| told(found.bridge_calls_iptables.as_ref())),
+    ("congestion control", |found| told(found.congestion_control.as_ref())),
+    ("ip_forward", |found| told(found.ip_forward.as_ref())),
+    ("Docker", |found| told(found.docker.as_ref())),
+    ("mitigations", |found| {
+        found.mitigations.iter().map(|(name, what)| format!("{name}: {what}")).collect::<Vec<_>>().join("; ")
+    }),
+];
+
+fn told(value: Option<&impl ToString>) -> String {
+    value.map_or_else(|| "not known".to_owned(), ToString::to_string)
+}
+
+/// A text without what is different in every run: ids of containers, and of runs.
+fn without_ids(text: &str) -> String {
+    /// Fewest hexadecimal digits in a row that are an id.
+    const SHORTEST: usize = 12;
+    let is_id = |word: &str| {
+        let is_run = word.strip_prefix("virtax-").is_some_and(|rest| rest.len() >= 5 && rest.is_char_boundary(5));
+        is_run || (word.len() >= SHORTEST && word.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    text.split('/').map(|word| if is_id(word) { "ID" } else { word }).collect::<Vec<_>>().join("/")
+}
+
 /// What may be why they differ.
 fn notes(first: &RunResult, second: &RunResult, of: [&ConfigurationResult; 2]) -> Vec<String> {
     let mut notes =
@@ -76,11 +116,32 @@ fn notes(first: &RunResult, second: &RunResult, of: [&ConfigurationResult; 2]) -
         }
     };
     same("virtax", &first.virtax_version, &second.virtax_version);
-    same("kernel", &first.environment.kernel, &second.environment.kernel);
+    for (what, of) in FACTS {
+        same(what, &of(&first.environment), &of(&second.environment));
+    }
     let names: BTreeSet<&String> = of.iter().flat_map(|found| found.settings.keys()).collect();
     for name in names {
-        let value = |found: &ConfigurationResult| found.settings.get(name).cloned().unwrap_or_default();
+        let value =
+            |found: &ConfigurationResult| found.settings.get(name).map_or_else(String::new, |text| without_ids(text));
         same(&format!("setting {name}"), &value(of[0]), &value(of[1]));
+    }
+    let hooks = |hooks: &Hooks| hooks.functions.clone();
+    let on_paths = [
+        ("the host's", [&first.environment.host_hooks, &second.environment.host_hooks]),
+        ("the server's", of.map(|found| &found.server_hooks)),
+        ("the client's", of.map(|found| &found.client_hooks)),
+    ];
+    for (whose, pair) in on_paths {
+        let [a, b] = pair.map(hooks);
+        for (which, has, lacks) in [("first", &a, &b), ("second", &b, &a)] {
+            let only: Vec<&str> = has.iter().filter(|hook| !lacks.contains(hook)).map(String::as_str).collect();
+            if !only.is_empty() {
+                notes.push(format!(
+                    "netfilter hooks of {whose} namespace that only the {which} has: {}",
+                    only.join(", ")
+                ));
+            }
+        }
     }
     for (which, found) in ["first", "second"].into_iter().zip(of) {
         notes.extend(found.incomplete.iter().map(|reason| format!("the {which} is incomplete: {reason}")));

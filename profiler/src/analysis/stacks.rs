@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{
     describe::direction,
+    label,
     layers::{Lookup, Rules},
-    profile::{GUEST, SWITCHING, Side, cpu_role, row_of, scales, sharing, unseen, worked_share},
+    profile::{GUEST, LayerShare, SWITCHING, Side, cpu_role, row_of, scales, sharing},
     waterfall::{Row, Waterfall},
 };
 use crate::{
@@ -89,7 +90,8 @@ fn place_of_files(row: &Row) -> &'static str {
 /// The frames of a stage: what it holds comes first, so that it can be read where it is narrow.
 fn stage_frames(row: &Row, inside_known: bool) -> Vec<Named> {
     let points = format!("{} → {}", row.key.from, row.key.to);
-    let label = row.label(inside_known);
+    // What is certain, so that the stage has one name in every configuration.
+    let label = label::structure(row, inside_known);
     let name = if label.is_empty() { points } else { format!("{label}: {points}") };
     if points::is_of_files(&row.key.from.point) {
         return vec![plain("operation"), plain(place_of_files(row)), plain(name)];
@@ -116,13 +118,11 @@ fn make_room_for_guest(cpu: &mut Below) {
 /// Layer and functions of the samples of one side of a row.
 type Below = BTreeMap<Vec<Named>, f64>;
 
-/// Builds all stacks of a configuration.
+/// Builds all stacks of a configuration; `layers`: of each row, by which its time is divided.
 #[must_use]
-pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Stacks {
+pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall, layers: &[Vec<LayerShare>]) -> Stacks {
     let mut own: Vec<Below> = vec![Below::new(); waterfall.rows.len()];
     let mut wakers: Vec<Below> = own.clone();
-    // CPU time of each row's own samples, ns per operation.
-    let mut worked_ns = vec![0.0; waterfall.rows.len()];
     let mut cpu = Below::new();
     let operations = profiles.iter().map(|profile| profile.operations).sum::<u64>().max(1) as f64;
     for profile in profiles {
@@ -144,9 +144,6 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Stac
             *cpu.entry(of_role).or_default() += sample.ns * scale(sample) / operations;
             if let Some((row, side)) = row_of(&waterfall.rows, &profile.frames, sample) {
                 for (row, part) in sharing(&waterfall.rows, row) {
-                    if side == Side::Own {
-                        worked_ns[row] += sample.ns * scale(sample) * part / operations;
-                    }
                     let side = if side == Side::Own { &mut own } else { &mut wakers };
                     *side[row].entry(below.clone()).or_default() += sample.ns * part;
                 }
@@ -157,13 +154,9 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Stac
     let latency = waterfall
         .rows
         .iter()
-        .zip(worked_ns)
+        .zip(layers)
         .zip(own.iter().zip(&wakers))
-        .flat_map(|((row, worked_ns), (own, wakers))| {
-            // Without any sample, nothing is known of what is none.
-            let worked_ns = (!profiles.is_empty()).then_some(worked_ns);
-            latency_of(row, waterfall.has_inside(), worked_ns, own, wakers)
-        })
+        .flat_map(|((row, layers), (own, wakers))| latency_of(row, waterfall.has_inside(), layers, own, wakers))
         .collect();
     for profile in profiles {
         for state in profile.states.iter().filter(|state| state.state == SWITCHING) {
@@ -198,35 +191,28 @@ fn divide(base: &[Named], below: &Below, ns: f64, into: &mut Vec<Weighted>) {
     }
 }
 
-fn latency_of(row: &Row, inside_known: bool, worked_ns: Option<f64>, own: &Below, wakers: &Below) -> Vec<Weighted> {
+/// A row's time, divided as its layers are; without any, all of it is the row's own.
+fn latency_of(row: &Row, inside_known: bool, layers: &[LayerShare], own: &Below, wakers: &Below) -> Vec<Weighted> {
     let ns = crate::analysis::statistics::mean(&row.rounds_ns);
     let base = stage_frames(row, inside_known);
     let mut stacks = Vec::new();
-    let reader_parts = || row.parts.iter().filter(|part| points::reader(&part.to.point).is_some());
-    let mut work = ns;
-    for part in reader_parts().filter(|part| !points::is_own_work(&part.to.point)) {
+    let is_work = |share: &&LayerShare| share.samples > 0;
+    for wait in layers.iter().filter(|share| !is_work(share)) {
         let mut frames = base.clone();
-        let layer = Some(part.to.point.clone());
-        frames.push(Named { name: part.to.point.clone(), layer });
-        let part_ns = ns * part.share;
-        work -= part_ns;
+        frames.push(Named { name: wait.layer.clone(), layer: Some(wait.layer.clone()) });
         // While the reader is being woken, its waker works.
-        if matches!(part.to.point.as_str(), "blocked" | "waking") {
-            divide(&frames, wakers, part_ns, &mut stacks);
-        } else {
-            stacks.push(Weighted { frames, ns: part_ns });
+        if matches!(wait.layer.as_str(), "blocked" | "waking") {
+            divide(&frames, wakers, ns * wait.share, &mut stacks);
+        } else if wait.share != 0.0 {
+            stacks.push(Weighted { frames, ns: ns * wait.share });
         }
     }
-    if let (Some(name), Some(worked_ns)) = (unseen(row), worked_ns) {
-        work = ns * worked_share(worked_ns, ns);
-        let mut frames = base.clone();
-        frames.push(Named { name: name.to_owned(), layer: Some(name.to_owned()) });
-        stacks.push(Weighted { frames, ns: ns - work });
-        if own.is_empty() {
-            return stacks;
-        }
+    let work: f64 = layers.iter().filter(is_work).map(|share| share.share).sum();
+    if layers.is_empty() {
+        stacks.push(Weighted { frames: base, ns });
+    } else if work > 0.0 {
+        divide(&base, own, ns * work, &mut stacks);
     }
-    divide(&base, own, work, &mut stacks);
     stacks
 }
 

@@ -118,6 +118,16 @@ pub fn share_interval(part: u64, whole: u64) -> Option<[f64; 2]> {
     Some([((centre - reach) / scale).max(0.0), ((centre + reach) / scale).min(1.0)])
 }
 
+/// 95 % interval of the expectation of a count that came by chance (Poisson): Byar's approximation to the exact limits (Breslow & Day,
+/// Statistical Methods in Cancer Research II, 1987, 2.3).
+#[must_use]
+pub fn count_interval(count: u64) -> [f64; 2] {
+    let limit = |n: f64, sign: f64| {
+        if n <= 0.0 { 0.0 } else { n * (1.0 - 1.0 / (9.0 * n) + sign * 1.96 / (3.0 * n.sqrt())).powi(3) }
+    };
+    [limit(count as f64, -1.0).max(0.0), limit(count as f64 + 1.0, 1.0)]
+}
+
 /// Samples for every share of them to be known to ± `until`: the normal approximation to the binomial at its widest, a share
 /// of one half.
 #[must_use]
@@ -196,6 +206,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// The exact limits are chi-square quantiles: 0 – 3.69, 1.62 – 11.67 (of 5), 80.4 – 123.0 (of 100 less 1).
+    #[test]
+    fn intervals_of_counts() {
+        let near = |count, low: f64, high: f64| {
+            let [found_low, found_high] = count_interval(count);
+            assert!(
+                (found_low - low).abs() < 0.1 && (found_high - high).abs() < 0.1,
+                "{count}: {found_low} {found_high}"
+            );
+        };
+        near(0, 0.0, 3.69);
+        near(5, 1.62, 11.67);
+        near(100, 81.36, 121.63);
+    }
 
     #[test]
     fn below_eight_rounds_there_are_no_intervals() {

@@ -11,12 +11,11 @@ use profiler_common::Counter;
 
 use super::{
     correction::probe_time,
-    describe::what,
     path::{self, StageKey},
 };
 use crate::{
     analysis::statistics::mean,
-    counts::{Costs, Phase, PhaseKind, Place, ProbeCost, Repetition, Role, StageTotal},
+    counts::{Costs, Phase, PhaseKind, Place, ProbeCost, ProbeCounts, Repetition, Role, StageTotal},
     histogram::Histogram,
 };
 
@@ -29,6 +28,9 @@ pub struct Row {
     pub rounds_ns: Vec<f64>,
     /// Of it the probes' own time in each round, as estimated, ns.
     pub probes_ns: Vec<f64>,
+    /// Time per operation in the sampled phases of each round, ns: what their samples are to be held against. `None`: there are none, or
+    /// they saw no operation.
+    pub sampled_ns: Vec<Option<f64>>,
     /// How often it occurs per operation in each round.
     pub rounds_count: Vec<f64>,
     /// How often it occurs per operation.
@@ -37,6 +39,8 @@ pub struct Row {
     pub histogram: Histogram,
     /// Whether it was seen in a guest, by its agent.
     pub in_guest: bool,
+    /// Whether the server's control group limits reads or writes.
+    pub is_limited: bool,
     /// Parts, as shares of the row's time.
     pub parts: Vec<Part>,
 }
@@ -65,9 +69,15 @@ pub struct Round {
     pub round: u32,
     /// Mean latency without probes, from the actual call, ns.
     pub detached_ns: f64,
+    /// Time from one operation to the next without probes, over all connections, ns: the inverse of the throughput.
+    pub detached_interval_ns: f64,
     /// Mean latency with the core probes attached, from the actual call, ns.
     pub traced_ns: f64,
-    /// With a rate: from the intended to the actual call, without probes, ns.
+    /// With a rate: how long operations waited for earlier ones of their connection, from the intended time on, without probes, ns.
+    pub detached_queued_ns: f64,
+    /// The same with the core probes attached.
+    pub traced_queued_ns: f64,
+    /// With a rate: by how much the client itself made its calls later than it could have, without probes, ns.
     pub detached_lateness_ns: f64,
     /// The same with the core probes attached.
     pub traced_lateness_ns: f64,
@@ -142,17 +152,28 @@ const ASKED_AROUND_OFF: f64 = 0.1;
 /// Sums of the phases of one kind in one repetition.
 #[derive(Default)]
 pub(super) struct Sums {
+    pub length_ns: u64,
     pub operations: u64,
     pub client_operations: u64,
     pub latency_ns: u64,
     pub lateness_ns: u64,
+    pub queued_ns: u64,
     pub turnaround_ns: u64,
     pub idle_ns: u64,
     pub unfinished_ns: u64,
+    /// Of it what the client's latencies hold as well: requests that were given up count with their age.
+    pub given_up_ns: u64,
     /// The client does not know its turn-around.
     pub lacks_turnaround: bool,
     pub stages: HashMap<StageKey, (u64, u64)>,
     pub parts: HashMap<StageKey, (u64, u64)>,
+}
+
+impl Sums {
+    /// The time of a stage per operation, ns; `None`: there was no operation.
+    pub fn ns_per_op(&self, key: &StageKey) -> Option<f64> {
+        (self.operations > 0).then(|| per(self.stages.get(key).map_or(0, |sum| sum.1), self.operations))
+    }
 }
 
 /// The phases of a kind.
@@ -164,15 +185,25 @@ pub fn of_kind(repetition: &Repetition, kind: PhaseKind) -> impl Iterator<Item =
 fn sums(repetition: &Repetition, kind: PhaseKind, has_inside: bool) -> Sums {
     let mut sums = Sums::default();
     for phase in of_kind(repetition, kind) {
-        sums.client_operations += phase.client.operations;
-        sums.latency_ns += phase.client.latency_sum_ns;
-        sums.lateness_ns += phase.client.lateness_sum_ns;
+        let (operations, latency_ns) = phase.client.begun();
+        sums.length_ns += phase.length_ns;
+        sums.client_operations += operations;
+        sums.latency_ns += latency_ns;
+        // Before they were told apart, all that a rate made late counted as latency.
+        match phase.client.queued_sum_ns {
+            Some(queued_ns) => {
+                sums.queued_ns += queued_ns;
+                sums.lateness_ns += phase.client.lateness_sum_ns;
+            }
+            None => sums.queued_ns += phase.client.lateness_sum_ns,
+        }
         sums.turnaround_ns += phase.client.turnaround_sum_ns;
         sums.lacks_turnaround |= phase.client.whole_run || phase.client.asked_around;
         let Some(probes) = &phase.probes else { continue };
-        sums.operations += probes.counter(Counter::Operations);
+        sums.operations += operations_of(probes);
         sums.idle_ns += probes.idle_ns;
         sums.unfinished_ns += probes.unfinished_ns.saturating_sub(probes.idle_ns);
+        sums.given_up_ns += probes.lives_ns.map_or(0, |_| probes.unfinished_ns);
         let inside = inside::stages(phase);
         for stage in probes.stages.iter().chain(&inside.stages) {
             let has_other = inside.boundary.is_some() != has_inside;
@@ -200,6 +231,12 @@ fn sums(repetition: &Repetition, kind: PhaseKind, has_inside: bool) -> Sums {
     sums
 }
 
+/// Operations that a phase's stages are of, by the probes: those that are still under way have stages, too, where requests count from their
+/// beginning.
+fn operations_of(probes: &ProbeCounts) -> u64 {
+    probes.counter(Counter::Operations) + probes.lives_ns.map_or(0, |_| probes.unfinished)
+}
+
 fn key_of(stage: &StageTotal) -> StageKey {
     StageKey { role: stage.role, from: stage.from.clone(), to: stage.to.clone() }
 }
@@ -218,8 +255,9 @@ pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
     let traced = all_sums(PhaseKind::Traced);
     let detailed = all_sums(PhaseKind::Detailed);
     let detached = all_sums(PhaseKind::Detached);
+    let sampled = all_sums(PhaseKind::Sampled);
 
-    let mut rows = stage_rows(&traced, &full);
+    let mut rows = stage_rows(&traced, &sampled, &full);
     for (round, repetition) in full.iter().enumerate() {
         rows.iter_mut().for_each(|row| row.probes_ns.push(0.0));
         // Host and guest have probes of their own.
@@ -237,7 +275,7 @@ pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
         }
     }
     parts::attach(&mut rows, &traced, &detailed);
-    let turnarounds = edges::replace_turnaround(&mut rows, &traced, &detailed, &full);
+    let turnarounds = edges::replace_turnaround(&mut rows, &traced, &detailed, &sampled, &full);
 
     let rounds = full
         .iter()
@@ -249,13 +287,18 @@ pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
                 round: repetition.round,
                 detached_ns: per(detached.latency_ns, detached.client_operations),
                 traced_ns,
+                detached_interval_ns: per(detached.length_ns, detached.client_operations),
+                detached_queued_ns: per(detached.queued_ns, detached.client_operations),
+                traced_queued_ns: per(traced.queued_ns, traced.client_operations),
                 detached_lateness_ns: per(detached.lateness_ns, detached.client_operations),
                 traced_lateness_ns: per(traced.lateness_ns, traced.client_operations),
                 turnaround_ns: turnarounds.as_ref().map_or_else(
                     || per(traced.turnaround_ns, traced.client_operations),
                     |turnarounds| turnarounds[index],
                 ),
-                residual_ns: traced_ns - rows.iter().map(|row| row.rounds_ns[index]).sum::<f64>(),
+                residual_ns: traced_ns
+                    - rows.iter().map(|row| row.rounds_ns[index]).sum::<f64>()
+                    - per(traced.given_up_ns, traced.operations),
             }
         })
         .collect();
@@ -280,11 +323,12 @@ pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
     }
 }
 
-/// Whether client and probes saw operations in every phase.
+/// Whether client and probes saw operations in the phases that latencies and stages are of.
 fn saw_operations(repetition: &Repetition) -> bool {
-    repetition.phases.iter().all(|phase| {
-        let by_probes = phase.probes.as_ref().is_none_or(|probes| probes.counter(Counter::Operations) > 0);
-        phase.client.operations > 0 && by_probes
+    [PhaseKind::Detached, PhaseKind::Traced].into_iter().all(|kind| {
+        let by_client: u64 = of_kind(repetition, kind).map(|phase| phase.client.begun().0).sum();
+        let by_probes: u64 = of_kind(repetition, kind).flat_map(|phase| &phase.probes).map(operations_of).sum();
+        by_client > 0 && (kind == PhaseKind::Detached || by_probes > 0)
     })
 }
 
@@ -307,11 +351,11 @@ fn contradiction(repetition: &Repetition, phase: &Phase) -> Option<String> {
     let probes = phase.probes.as_ref()?;
     let lost: u64 = LOSSES.iter().map(|cause| probes.counter(*cause)).sum();
     let ended = probes.counter(Counter::Completed) + probes.counter(Counter::Unfinished) + probes.unfinished + lost;
-    let (followed, operations) = (probes.counter(Counter::Followed), probes.counter(Counter::Operations));
+    let (followed, operations) = (probes.counter(Counter::Followed), operations_of(probes));
     let connections = u64::from(repetition.connections);
     // A client that knows no phases cannot say how many there were in one, and one that only counts on not exactly.
     let slack = if phase.client.asked_around { (operations as f64 * ASKED_AROUND_OFF) as u64 } else { 0 };
-    let told = (!phase.client.whole_run).then_some(phase.client.operations);
+    let told = (!phase.client.whole_run).then_some(phase.client.begun().0);
     if followed != ended {
         return Some(format!("{followed} requests followed, {ended} accounted for"));
     }
@@ -323,7 +367,7 @@ fn contradiction(repetition: &Repetition, phase: &Phase) -> Option<String> {
 }
 
 /// Rows for all stages seen in traced phases, in path order.
-fn stage_rows(traced: &[Sums], repetitions: &[&Repetition]) -> Vec<Row> {
+fn stage_rows(traced: &[Sums], sampled: &[Sums], repetitions: &[&Repetition]) -> Vec<Row> {
     let keys: BTreeSet<&StageKey> = traced.iter().flat_map(|sums| sums.stages.keys()).collect();
     let inside = inside::keys(repetitions);
     let inside_out = inside::is_inside_out(repetitions);
@@ -332,6 +376,7 @@ fn stage_rows(traced: &[Sums], repetitions: &[&Repetition]) -> Vec<Row> {
         .map(|key| (key.clone(), traced.iter().filter_map(|sums| sums.stages.get(key)).map(|sum| sum.0).sum()))
         .collect();
     let operations: u64 = traced.iter().map(|sums| sums.operations).sum();
+    let is_limited = repetitions.iter().any(|repetition| repetition.settings.contains_key("io_limits"));
     path::order(&stages)
         .into_iter()
         .map(|index| {
@@ -342,6 +387,7 @@ fn stage_rows(traced: &[Sums], repetitions: &[&Repetition]) -> Vec<Row> {
                     .map(|sums| per(sums.stages.get(key).map_or(0, |sum| sum.1), sums.operations))
                     .collect(),
                 probes_ns: Vec::new(),
+                sampled_ns: sampled.iter().map(|sums| sums.ns_per_op(key)).collect(),
                 rounds_count: traced
                     .iter()
                     .map(|sums| per(sums.stages.get(key).map_or(0, |sum| sum.0), sums.operations))
@@ -349,6 +395,7 @@ fn stage_rows(traced: &[Sums], repetitions: &[&Repetition]) -> Vec<Row> {
                 count_per_op: per(*count, operations),
                 histogram: histogram_of(repetitions, PhaseKind::Traced, false, key),
                 in_guest: inside.contains(key) != inside_out,
+                is_limited,
                 parts: Vec::new(),
                 key: key.clone(),
             }
@@ -374,14 +421,28 @@ pub(super) fn histogram_of(repetitions: &[&Repetition], kind: PhaseKind, part: b
     histogram
 }
 
+/// Whether it is the client's time between two operations, which is part of neither.
+fn is_between(stage: &StageTotal) -> bool {
+    let ends = (stage.from.point.as_str(), stage.to.point.as_str());
+    matches!((stage.role, ends), (Role::Client, ("received", "send")) | (_, ("exit", "enter")))
+}
+
 fn conservation_percent(repetitions: &[&Repetition]) -> f64 {
     let (mut off, mut expected) = (0.0, 0.0);
     for repetition in repetitions {
         for phase in &repetition.phases {
             let Some(probes) = &phase.probes else { continue };
-            let stages: u64 = probes.stages.iter().filter(|stage| !stage.part).map(|stage| stage.total_ns).sum();
-            let whole = f64::from(repetition.connections) * phase.length_ns as f64;
-            off += ((stages + probes.unfinished_ns) as f64 - whole).abs();
+            let is_counted = |stage: &&StageTotal| !(stage.part || probes.lives_ns.is_some() && is_between(stage));
+            let stages: u64 = probes.stages.iter().filter(is_counted).map(|stage| stage.total_ns).sum();
+            let (found, whole) = match probes.lives_ns {
+                Some(lives_ns) => (stages, lives_ns as f64),
+                // Of a version in which stages were clipped to the phase: tokens × time.
+                None => (
+                    stages.saturating_add(probes.unfinished_ns),
+                    f64::from(repetition.connections) * phase.length_ns as f64,
+                ),
+            };
+            off += (found as f64 - whole).abs();
             expected += whole;
         }
     }
@@ -465,24 +526,6 @@ impl Waterfall {
 }
 
 impl Row {
-    /// What it holds, in words. `inside_known`: the guest's own time is in rows of its own.
-    #[must_use]
-    pub fn label(&self, inside_known: bool) -> String {
-        let key = &self.key;
-        if inside_known && path::is_disk_of_guest(key) {
-            return "the boundary: notification, waking QEMU, its own time, the interrupt".to_owned();
-        }
-        if inside_known && path::is_boundary(key) {
-            return "the boundary: notification, waking, exits, virtio, and back".to_owned();
-        }
-        let words = what(key.role, &key.from, &key.to);
-        match (self.in_guest, key.role) {
-            (true, _) => format!("{words} (guest)"),
-            (false, Role::Vmm) => format!("{words} (QEMU)"),
-            (false, _) => words,
-        }
-    }
-
     /// Mean of the probes' own time, ns per operation.
     #[must_use]
     pub fn probes_mean_ns(&self) -> f64 {

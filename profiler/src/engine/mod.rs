@@ -12,11 +12,13 @@ use std::{
     collections::BTreeMap,
     net::SocketAddrV4,
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 pub use key::{Key, Values};
 
 use crate::{
+    cgroup::Cgroup,
     configuration::Configuration,
     error::{Error, Result},
     injection::{Injection, Kind},
@@ -46,6 +48,8 @@ pub struct Bench {
     pub machines: vm::Wishes,
     /// Where servers run.
     pub server_cpus: Vec<usize>,
+    /// The control group of clients, as servers have theirs; `None`: this machine has no hierarchies of them.
+    pub client_group: Option<Rc<Cgroup>>,
 }
 
 impl Bench {
@@ -224,6 +228,14 @@ pub trait Engine: Sync {
     /// The file system that a configuration puts a server's files on; `None`: whatever the folder is on.
     fn file_system(&self, _configuration: &Configuration) -> Option<&'static str> {
         None
+    }
+    /// Whether requests to its servers cross the host's forwarding, where others' rules may refuse them.
+    fn is_forwarded(&self, _configuration: &Configuration) -> bool {
+        false
+    }
+    /// Whether the first of its keys is always part of a configuration's name.
+    fn tells_first_key(&self) -> bool {
+        true
     }
     /// What a person would call a configuration, within a sentence.
     fn phrase(&self, configuration: &Configuration) -> String;

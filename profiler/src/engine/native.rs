@@ -2,8 +2,9 @@
 
 use std::{fs::File, net::SocketAddrV4, path::PathBuf, process::Child};
 
-use super::{Account, Bench, Engine, Host, Key, Server, last_lines, port_remedy, servers_account};
+use super::{Account, Bench, Engine, Host, Key, Server, Values, last_lines, port_remedy, servers_account};
 use crate::{
+    cgroup::Cgroup,
     child::{self, ChildLease},
     configuration::Configuration,
     error::{Error, Result},
@@ -21,10 +22,21 @@ impl Engine for Native {
         "an ordinary process of the host"
     }
     fn keys(&self) -> &'static [Key] {
-        &[]
+        &[Key {
+            name: "cgroup",
+            values: Values::Words(&["own", "root"]),
+            default: "own",
+            help: "own: a control group of its own, as systemd gives each service one, and the client has one; root: whatever virtax is in",
+        }]
     }
-    fn phrase(&self, _configuration: &Configuration) -> String {
-        "the native server".to_owned()
+    fn tells_first_key(&self) -> bool {
+        false
+    }
+    fn phrase(&self, configuration: &Configuration) -> String {
+        match configuration.key("cgroup") {
+            "root" => "the native server without a control group of its own".to_owned(),
+            _ => "the native server".to_owned(),
+        }
     }
     fn prepare(&self, _bench: &Bench, _configurations: &[Configuration]) -> Result<Box<dyn Host>> {
         Ok(Box::new(Native))
@@ -42,6 +54,11 @@ impl Host for Native {
             .map_err(|error| Error::file("write", &log, error))?;
         let mut command = child::command(&program);
         command.args(arguments).stdout(output.0).stderr(output.1);
+        let cgroup = match configuration.key("cgroup") {
+            "root" => None,
+            _ => Some(Cgroup::create(&bench.ledger, &format!("{}-server", bench.run_id))?),
+        };
+        cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.is_joined_by(&mut command))?;
         child::unprivileged(&mut command, None);
         let (child, lease) = child::spawn(&bench.ledger, command).map_err(|error| {
             // It may have had time to say why.
@@ -51,7 +68,7 @@ impl Host for Native {
         })?;
         let injected = configuration.injection.filter(|injection| injection.kind.is_servers());
         let account = injected.and_then(|_| bench.server.account_file());
-        Ok(Box::new(Process { child, address, log, account, _lease: lease }))
+        Ok(Box::new(Process { child, address, log, account, _lease: lease, _cgroup: cgroup }))
     }
 }
 
@@ -61,6 +78,8 @@ struct Process {
     log: PathBuf,
     account: Option<PathBuf>,
     _lease: ChildLease,
+    // Last: it is busy as long as the server is in it.
+    _cgroup: Option<Cgroup>,
 }
 
 impl Server for Process {

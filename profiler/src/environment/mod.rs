@@ -2,6 +2,7 @@
 
 mod hooks;
 pub mod load;
+pub mod setup;
 
 use std::fs;
 
@@ -49,6 +50,24 @@ pub struct Environment {
     pub other_bpf_programs: Option<usize>,
     /// Longest halt polling of KVM, ns.
     pub kvm_halt_poll_ns: Option<u64>,
+    /// Longest polling of an idle CPU of this machine, which is itself virtual, before it halts, ns.
+    #[serde(default)]
+    pub guest_halt_poll_ns: Option<u64>,
+    /// How idle states of CPUs are chosen.
+    #[serde(default)]
+    pub cpuidle_governor: Option<String>,
+    /// Whether io_uring is forbidden: 0 to nobody, 1 to those without privileges, 2 to all.
+    #[serde(default)]
+    pub io_uring_disabled: Option<String>,
+    /// Which of the kernel's firewalls `iptables` talks to: `nf_tables` or `legacy`.
+    #[serde(default)]
+    pub firewall: Option<String>,
+    /// Whether what crosses a bridge passes iptables as well (`net.bridge.bridge-nf-call-iptables`).
+    #[serde(default)]
+    pub bridge_calls_iptables: Option<bool>,
+    /// TCP's congestion control.
+    #[serde(default)]
+    pub congestion_control: Option<String>,
     /// Version of the Docker daemon, if the run uses it.
     pub docker: Option<String>,
     /// Whether forwarding between links is on, in the host's namespace.
@@ -74,6 +93,12 @@ impl Environment {
     /// Reads it.
     #[must_use]
     pub fn read() -> Self {
+        Self { other_bpf_programs: other_programs(), ..Self::read_beside_programs() }
+    }
+
+    /// The same without the BPF programs of others: once virtax has loaded its own, these cannot be told apart.
+    #[must_use]
+    pub fn read_beside_programs() -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let field = |name: &str| {
             cpuinfo
@@ -98,8 +123,13 @@ impl Environment {
             clocksource: line_of("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
             mitigations: mitigations(),
             pressure_information: fs::metadata("/proc/pressure/cpu").is_ok(),
-            other_bpf_programs: other_programs(),
             kvm_halt_poll_ns: line_of("/sys/module/kvm/parameters/halt_poll_ns").and_then(|text| text.parse().ok()),
+            guest_halt_poll_ns: setup::guest_halt_poll_ns(),
+            cpuidle_governor: line_of("/sys/devices/system/cpu/cpuidle/current_governor"),
+            io_uring_disabled: line_of("/proc/sys/kernel/io_uring_disabled"),
+            firewall: setup::firewall(),
+            bridge_calls_iptables: switch("/proc/sys/net/bridge/bridge-nf-call-iptables"),
+            congestion_control: line_of("/proc/sys/net/ipv4/tcp_congestion_control"),
             ip_forward: switch("/proc/sys/net/ipv4/ip_forward"),
             host_hooks: hooks_of(std::process::id()),
             ..Self::default()
@@ -122,7 +152,8 @@ fn mitigations() -> Vec<(String, String)> {
 }
 
 /// Programs of anyone, before virtax loads its own.
-fn other_programs() -> Option<usize> {
+#[must_use]
+pub fn other_programs() -> Option<usize> {
     let mut count = 0;
     for program in aya::programs::loaded_programs() {
         program.ok()?;

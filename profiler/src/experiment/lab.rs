@@ -1,6 +1,6 @@
 //! The real thing: servers and clients under the probes.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, rc::Rc, time::Duration};
 
 use super::{
     client::{self, Client},
@@ -13,18 +13,23 @@ use super::{
 use crate::{
     analysis::{profile, statistics::samples_needed},
     artifact,
+    cgroup::Cgroup,
     configuration::Configuration,
     counts::{AccountTotal, Phase, PhaseKind, Place, Repetition, Role},
     engine::{self, Account, Bench, Host, Server, ServerFiles},
     environment::{
         hooks_in, hooks_of,
         load::{Load, Watched},
+        setup,
     },
     error::{Error, Result},
     interrupt,
     ledger::{Item, Lease, Ledger, PROGRAMS},
-    net::Wire,
-    probes::{Dispatch, Labels, Loaded, Names, Offsets, Options},
+    net::{
+        Wire,
+        refusals::{self, Reached},
+    },
+    probes::{Dispatch, Labels, Limits, Loaded, Names, Offsets, Options},
     process::{self, allowed_cpus},
     sampling::{self, Sampling},
 };
@@ -81,7 +86,9 @@ impl<'a> Lab<'a> {
         // A machine's process makes operations as it is told, whatever its guest's are.
         let is_machine = |found: &Configuration| ["kvm", "tcg"].contains(&found.engine.as_str());
         let synchronous = plan.workload.is_synchronous(&plan.settings) && !plan.configurations.iter().any(is_machine);
-        let options = Options { machines, files: plan.workload.is_of_files(), synchronous, ..options };
+        let (connections, threads) = (plan.workload.connections(&plan.settings), plan.workload.threads(&plan.settings));
+        let limits = Limits::for_plan(connections, threads).starved_by(&options.limits);
+        let options = Options { machines, files: plan.workload.is_of_files(), synchronous, limits, ..options };
         let probes = Loaded::new(&offsets, &options)?;
         if !cpus.agent.is_empty() {
             process::pin(std::process::id(), &cpus.agent)?;
@@ -152,8 +159,9 @@ impl<'a> Lab<'a> {
 
     fn start_client(&self, configuration: &Configuration, server: &mut dyn Server) -> Result<Box<dyn Client>> {
         let (plan, name) = (self.plan, configuration.to_string());
-        client::start(&self.bench, plan.workload, &plan.settings, &self.cpus.client, &name, server)
-            .map_err(|error| explain_unreachable(configuration, error))
+        check_reach(&self.bench, configuration, server)?;
+        let place = (self.cpus.client.as_slice(), self.cpus.client_has_its_own());
+        client::start(&self.bench, plan.workload, &plan.settings, place, &name, server)
     }
 
     /// Names of the path's devices, and the processes with their roles.
@@ -184,6 +192,18 @@ impl Lab<'_> {
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         self.bench.ledger.clone()
+    }
+
+    /// Kernel memory of the probes' tables, bytes; 0: they are lent out.
+    #[must_use]
+    pub fn tables_bytes(&self) -> u64 {
+        self.probes.as_ref().map_or(0, |_| Loaded::memory_bytes())
+    }
+
+    /// Where client, server and virtax run.
+    #[must_use]
+    pub const fn cpus(&self) -> &Cpus {
+        &self.cpus
     }
 
     /// A repetition's phases.
@@ -228,7 +248,15 @@ fn build_bench(plan: &Plan, ledger: Ledger, run_id: &str, server_cpus: Vec<usize
     let segments_taken = std::cell::Cell::new(0);
     let machines = plan.machines.clone();
     let run_id = run_id.to_owned();
-    Ok((Bench { run_id, ledger, wire, binary, server, segments_taken, machines, server_cpus }, programs))
+    let client_group = match Cgroup::create(&ledger, &format!("{run_id}-client")) {
+        Ok(group) => Some(Rc::new(group)),
+        Err(error) => {
+            log::warn!("the client is in no control group of its own: {error}");
+            None
+        }
+    };
+    let bench = Bench { run_id, ledger, wire, binary, server, segments_taken, machines, server_cpus, client_group };
+    Ok((bench, programs))
 }
 
 /// Starts and ends a server of every configuration, one after another: why each of them cannot be, if it cannot.
@@ -247,9 +275,8 @@ pub fn try_out(plan: &Plan, ledger: Ledger, run_id: &str) -> Result<Vec<Option<E
         let mut server = host.start(&bench, configuration)?;
         // A client that has had its first answers: what is in the way shows here.
         let name = configuration.to_string();
-        client::start(&bench, plan.workload, &plan.settings, &[], &name, server.as_mut())
-            .map(drop)
-            .map_err(|error| explain_unreachable(configuration, error))
+        check_reach(&bench, configuration, server.as_ref())?;
+        client::start(&bench, plan.workload, &plan.settings, (&[], false), &name, server.as_mut()).map(drop)
     };
     let mut found = Vec::new();
     for configuration in &plan.configurations {
@@ -261,17 +288,30 @@ pub fn try_out(plan: &Plan, ledger: Ledger, run_id: &str) -> Result<Vec<Option<E
     Ok(found)
 }
 
-/// What most likely stands between a client and a container that it cannot reach.
-fn explain_unreachable(configuration: &Configuration, error: Error) -> Error {
-    match error {
-        Error::Workload { why, .. } if why.contains("cannot connect") && configuration.key("net") == "bridge" => {
-            Error::engine(
+/// A server behind rules that others have put into the host's namespace can be reached; if not, which of them refuses.
+fn check_reach(bench: &Bench, configuration: &Configuration, server: &dyn Server) -> Result<()> {
+    let is_forwarded = engine::by_name(&configuration.engine).is_some_and(|engine| engine.is_forwarded(configuration));
+    if !is_forwarded {
+        return Ok(());
+    }
+    let of_server = format!("/proc/{}/ns/net", server.pid());
+    let through = [Path::new("/proc/self/ns/net"), Path::new(&of_server)];
+    match refusals::try_connection(bench.wire.namespace.path(), server.address(), &through) {
+        None | Some(Reached::Yes) => Ok(()),
+        Some(Reached::No(rules)) => {
+            let why = match rules.as_slice() {
+                [] => format!(
+                    "nothing answers at {}, and no rule with a counter has dropped or rejected it",
+                    server.address()
+                ),
+                rules => format!("dropped or rejected by {}", rules.join("; and by ")),
+            };
+            Err(Error::engine(
                 format!("`{configuration}` cannot be reached"),
                 why,
-                "the forward policy blocks it although a rule in DOCKER-USER lets it through; leave this configuration out",
-            )
+                "change what refuses it, or leave this configuration out",
+            ))
         }
-        other => other,
     }
 }
 
@@ -350,6 +390,7 @@ impl Repeater for Lab<'_> {
                 .into_iter()
                 .chain(server.facts())
                 .chain(file_facts)
+                .chain(setup::of_process(server.pid()))
                 .chain(agent.map(|agent| ("guest_agent".to_owned(), agent.state())))
                 .collect(),
             devices: labels.devices().cloned().chain(guest_devices).collect(),

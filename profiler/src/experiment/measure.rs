@@ -30,8 +30,12 @@ const LEAD_IN: Duration = Duration::from_millis(20);
 const LONGEST_LEAD_IN: Duration = Duration::from_secs(2);
 /// Long enough for the client to hear of a phase before it begins; twice as long with every try.
 const ANNOUNCEMENT: Duration = Duration::from_millis(5);
-/// How long the probes go on after a phase, so that what crosses its end is clipped there.
+/// How often it is looked after a phase whether what began in it has ended; the probes go on until then.
 const LEAD_OUT: Duration = Duration::from_millis(2);
+/// How long what began in a phase may go on after it. What still waits then counts with its age so far.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// A phase in which nothing began, because all connections waited, is measured again, for so many times the longest wait that was seen.
+const WAITS_IN_A_PHASE: u32 = 4;
 /// How often a phase is tried of which the client hears too late.
 const TRIES: u32 = 7;
 /// Runs that make the statistics' floor.
@@ -43,7 +47,7 @@ const COST_RUN: Duration = Duration::from_millis(60);
 const GUEST_COSTS: Duration = Duration::from_secs(3);
 
 /// How long no operation may end.
-const STALL: Duration = Duration::from_secs(5);
+const STALL: Duration = LONGEST_WAIT;
 
 /// Waits per second that leave their stacks in sampled phases.
 const WAITS_PER_S: f64 = 1000.0;
@@ -67,6 +71,8 @@ pub struct Measurement<'a> {
     record_every: u32,
     wait_every: u32,
     attached: Duration,
+    /// Shortest phase in which something is expected to begin.
+    shortest: Duration,
 }
 
 impl<'a> Measurement<'a> {
@@ -93,6 +99,7 @@ impl<'a> Measurement<'a> {
             record_every: 0,
             wait_every: 1,
             attached: Duration::ZERO,
+            shortest: Duration::ZERO,
         }
     }
 
@@ -141,34 +148,47 @@ impl<'a> Measurement<'a> {
         host_ns.wrapping_add_signed(self.shift_ns)
     }
 
-    /// What the client saw of the last phase.
+    /// What the client saw of the last phase, once all that began in it has ended, or has waited for too long.
     fn report(&mut self) -> Result<PhaseReport> {
+        let since = Instant::now();
         let mut report = self.client.report()?;
+        while report.unfinished > 0 && since.elapsed() < LONGEST_WAIT {
+            interrupt::sleep(LEAD_OUT.max(since.elapsed() / 10))?;
+            report = self.client.report()?;
+        }
         report.heard_ns = report.heard_ns.wrapping_sub(self.shift_ns as u64);
-        if waits_only(&report) {
-            self.wait_for_progress()?;
+        if report.operations == 0 && report.unfinished > 0 {
+            return Err(self.hangs());
+        }
+        if is_empty(&report) {
+            let waited = self.wait_for_progress()?;
+            self.shortest = (waited * WAITS_IN_A_PHASE).clamp(self.shortest, LONGEST_WAIT);
         }
         Ok(report)
     }
 
-    /// All connections waited through a whole phase: for retransmissions, perhaps; if it goes on, something hangs.
-    fn wait_for_progress(&mut self) -> Result<()> {
-        let start = Instant::now();
-        while start.elapsed() < STALL {
-            let (_, close_ns) = self.window(STALL / 50, 0)?;
-            sleep_until(close_ns, || ())?;
-            if !waits_only(&self.client.report()?) {
-                return Ok(());
-            }
-        }
-        Err(Error::workload(
+    fn hangs(&self) -> Error {
+        Error::workload(
             format!("no operation ended within {} s", STALL.as_secs()),
             format!(
                 "the server {}, the client {}",
                 process::doing(self.parties.server),
                 process::doing(self.parties.client)
             ),
-        ))
+        )
+    }
+
+    /// All connections waited through a whole phase, for retransmissions, perhaps: how long they still did. If it goes on, something hangs.
+    fn wait_for_progress(&mut self) -> Result<Duration> {
+        let start = Instant::now();
+        while start.elapsed() < STALL {
+            let (_, close_ns) = self.window(STALL / 50, 0)?;
+            sleep_until(close_ns, || ())?;
+            if !is_empty(&self.client.report()?) {
+                return Ok(start.elapsed());
+            }
+        }
+        Err(self.hangs())
     }
 
     /// A phase with nothing attached.
@@ -178,11 +198,14 @@ impl<'a> Measurement<'a> {
     pub fn detached(&mut self, length: Duration) -> Result<Phase> {
         log::debug!("step: detached phase of {} ms", length.as_millis());
         in_time(|tried| {
+            let length = length.max(self.shortest);
             self.client.prepare(length)?;
             let (open_ns, close_ns) = self.window(length, tried)?;
             sleep_until(close_ns, || ())?;
             let length_ns = length.as_nanos() as u64;
             let client = self.report()?;
+            // As if the client had heard of it too late.
+            let open_ns = if is_empty(&client) && length < LONGEST_WAIT { 0 } else { open_ns };
             Ok((
                 open_ns,
                 Phase {
@@ -213,7 +236,7 @@ impl<'a> Measurement<'a> {
     /// As [`Measurement::detached`], and if the probes cannot be attached or read.
     pub fn probed(&mut self, kind: PhaseKind, length: Duration) -> Result<RawPhase> {
         log::debug!("step: {} phase of {} ms", kind.name(), length.as_millis());
-        in_time(|tried| self.try_probed(kind, length, tried))
+        in_time(|tried| self.try_probed(kind, length.max(self.shortest), tried))
     }
 
     fn try_probed(&mut self, kind: PhaseKind, length: Duration, tried: u32) -> Result<(u64, RawPhase)> {
@@ -253,7 +276,7 @@ impl<'a> Measurement<'a> {
                     let before = cpu_ns.entry(role).or_default();
                     *before = ns.saturating_sub(*before);
                 }
-                sleep_until(close_ns + LEAD_OUT.as_nanos() as u64, || taken.take_meanwhile(self.probes))
+                self.drain(&mut taken)
             });
         // While the processes live.
         let users = if kind == PhaseKind::Sampled && self.client.reports_whole_runs() {
@@ -265,6 +288,7 @@ impl<'a> Measurement<'a> {
             (Ok(()), true) => Some(self.client.report()),
             _ => None,
         };
+        let until_ns = now_ns();
         self.probes.stop();
         drop(attached);
         let mut guest = self.agent.as_mut().filter(|_| waited.is_ok()).and_then(|agent| agent.end());
@@ -282,7 +306,7 @@ impl<'a> Measurement<'a> {
         records.retain(|record| record.epoch == self.epoch);
         events.retain(|event| event.head.epoch == self.epoch);
         let labels = self.probes.labels(self.names);
-        let counts = self.probes.counts_since(&before, &labels, &control)?;
+        let counts = self.probes.counts_since(&before, &labels, &control, until_ns)?;
         let length_ns = length.as_nanos() as u64;
         let sampled = (kind == PhaseKind::Sampled).then(|| RawSampled {
             events,
@@ -297,6 +321,9 @@ impl<'a> Measurement<'a> {
             noted: (counts.counter(Counter::Events), counts.counter(Counter::EventsRingFull)),
         });
         let client = whole_run.unwrap_or_else(|| self.report())?;
+        if is_empty(&client) && length < LONGEST_WAIT {
+            open_ns = 0;
+        }
         let (counts, guest) = if self.parties.inside_out {
             let guest = guest.ok_or_else(|| {
                 let state = self.agent.as_ref().map_or_else(|| "no agent".to_owned(), |agent| agent.state());
@@ -311,6 +338,17 @@ impl<'a> Measurement<'a> {
         };
         let phase = Phase { kind, open_ns, length_ns, client, probes: Some(counts), guest, account: None };
         Ok((open_ns, RawPhase { phase, records, sampled }))
+    }
+
+    /// Goes on until all that began in the phase has ended, or has waited for too long.
+    fn drain(&mut self, taken: &mut Taken) -> Result<()> {
+        let since = Instant::now();
+        loop {
+            interrupt::sleep_with(LEAD_OUT.max(since.elapsed() / 10), || taken.take_meanwhile(self.probes))?;
+            if self.probes.under_way(self.epoch) == 0 || since.elapsed() > LONGEST_WAIT {
+                return Ok(());
+            }
+        }
     }
 
     /// Attaches what a kind of phase needs.
@@ -394,7 +432,7 @@ impl<'a> Measurement<'a> {
             self.probes.forget_sockets();
         }
         let attached = self.probes.attach(kind)?;
-        self.client.prepare(COST_FLOOR * COST_FLOORS + LEAD_IN + COST_RUN)?;
+        self.client.prepare(COST_FLOOR * COST_FLOORS + LEAD_IN + COST_RUN.max(self.shortest))?;
         let _statistics = Loaded::keep_run_times()?;
         let start = self.probes.run_times(kind);
         let mut idle = start.clone();
@@ -406,7 +444,7 @@ impl<'a> Measurement<'a> {
             }
         }
         self.follow(kind)?;
-        let (open_ns, close_ns) = self.window(COST_RUN, tried)?;
+        let (open_ns, close_ns) = self.window(COST_RUN.max(self.shortest), tried)?;
         self.probes.record(open_ns, close_ns);
         sleep_until(open_ns, || ())?;
         let opened = self.probes.run_times(kind);
@@ -434,9 +472,9 @@ impl Reported for TimedCosts {
     }
 }
 
-/// Whether all connections waited for an answer from end to end of a phase.
-fn waits_only(report: &PhaseReport) -> bool {
-    report.operations == 0 && report.turnaround_sum_ns == 0 && !report.whole_run
+/// Whether no operation began in a phase: all connections waited, from end to end, for what had begun before.
+const fn is_empty(report: &PhaseReport) -> bool {
+    report.operations == 0 && report.unfinished == 0 && !report.whole_run && !report.asked_around
 }
 
 /// What came through the ring buffers.

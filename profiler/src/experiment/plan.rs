@@ -60,6 +60,12 @@ pub struct Cpus {
 }
 
 impl Cpus {
+    /// Whether nobody else has a place on the client's CPUs.
+    #[must_use]
+    pub fn client_has_its_own(&self) -> bool {
+        !self.client.is_empty() && !self.client.iter().any(|cpu| self.server.contains(cpu) || self.agent.contains(cpu))
+    }
+
     /// The server's, or, where it has no place, those that it may run on.
     #[must_use]
     pub fn of_server<'a>(&'a self, allowed: &'a [usize]) -> &'a [usize] {

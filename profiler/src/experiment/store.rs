@@ -64,6 +64,9 @@ pub struct Header {
     /// Difference, as a share of the baseline's latency, that does not matter to who asked.
     #[serde(default)]
     pub equivalent_within: Option<f64>,
+    /// Kernel memory of the probes' tables, bytes.
+    #[serde(default)]
+    pub tables_bytes: u64,
     /// The machine.
     pub environment: Environment,
 }
@@ -240,12 +243,19 @@ pub fn load(folder: &Path) -> Result<(Header, Vec<Repetition>)> {
 }
 
 impl Header {
+    /// Operations per second that were asked for; `None`: none were.
+    #[must_use]
+    pub fn rate_per_s(&self) -> Option<f64> {
+        crate::workload::by_name(&self.workload).ok()?.rate_per_s(&self.settings)
+    }
+
     /// Whether its values can be a run's.
     fn check(&self) -> std::result::Result<(), String> {
         if !self.configurations.contains(&self.baseline) {
             return Err(format!("its baseline `{}` is not among its configurations", self.baseline));
         }
-        let known = |name: &String| configuration::parse(name).is_ok_and(|(found, _)| found.to_string() == *name);
+        // A name of an earlier version may say what goes without saying by now.
+        let known = |name: &String| configuration::parse(name).is_ok();
         if let Some(name) = self.configurations.iter().find(|name| !known(name)) {
             return Err(format!("`{}` is no configuration", name.escape_debug()));
         }

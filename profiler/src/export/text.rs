@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::{
     error::Result,
-    render::numbers::{micros, signed_micros, spread},
+    render::numbers::{bounds, micros, signed_micros},
     result::{ComparisonResult, ConfigurationResult, RunResult},
 };
 
@@ -96,7 +96,7 @@ fn configuration_table(configuration: &ConfigurationResult, text: &mut String) {
         text,
         "mean {} {} µs, residual {:.2} %, probe effect {:.1} %{effect}, {} of {} lost\n",
         micros(configuration.latency.mean_ns),
-        spread(configuration.latency.ci95_ns),
+        bounds(configuration.latency.ci95_ns),
         100.0 * configuration.residual_share(),
         configuration.probe_effect_percent,
         configuration.losses.lost.values().sum::<u64>(),
@@ -109,7 +109,7 @@ fn configuration_table(configuration: &ConfigurationResult, text: &mut String) {
             "| {} | {} | {} | {:.3} | {} |",
             cell(&stage.id),
             micros(stage.ns_per_op),
-            spread(stage.ci95_ns),
+            bounds(stage.ci95_ns),
             stage.count_per_op,
             cell(&stage.label)
         );
@@ -122,7 +122,7 @@ fn changes(found: &ComparisonResult, text: &mut String) {
     text.push_str("| stage | change, µs/op | ± 95 % | | what |\n|---|---:|---:|---|---|\n");
     for stage in &found.stages {
         let star = if stage.significant { "*" } else { "" };
-        let (change, interval) = (signed_micros(stage.delta_ns), spread(stage.ci95_ns));
+        let (change, interval) = (signed_micros(stage.delta_ns), bounds(stage.ci95_ns));
         let _ = writeln!(text, "| {} | {change} | {interval} | {star} | {} |", cell(&stage.id), cell(&stage.label));
     }
     text.push('\n');

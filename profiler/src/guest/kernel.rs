@@ -12,6 +12,13 @@ pub const FOLDER_VARIABLE: &str = "VIRTAX_GUEST_KERNEL";
 /// Where it lies if nothing is said.
 pub(super) const FOLDER: &str = "/usr/share/virtax/guest-kernel";
 
+/// Where `cargo xtask guest-kernel` puts one: `virtax/guest-kernel` in the user's cache folder.
+fn cache() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let caches = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
+    Some(caches.join("virtax/guest-kernel"))
+}
+
 /// A kernel that a guest can boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
@@ -25,7 +32,7 @@ pub struct Kernel {
 
 impl Kernel {
     /// The kernel in the folder that `VIRTAX_GUEST_KERNEL` names, else the host's own if it is readable, else the one that was
-    /// installed with virtax.
+    /// installed with virtax, else the one that `cargo xtask guest-kernel` has fetched.
     ///
     /// # Errors
     /// If there is none, or if what is there is none.
@@ -40,8 +47,11 @@ impl Kernel {
         if fs::File::open(&own).is_ok() {
             return Self::of(&own, Path::new("/"));
         }
-        Self::in_root(Path::new(FOLDER)).unwrap_or_else(|| {
-            Err(refuse(&format!("neither {} can be read, nor is there one in {FOLDER}", own.display())))
+        let cached = cache();
+        let folders = [Some(PathBuf::from(FOLDER)), cached.clone()];
+        folders.iter().flatten().find_map(|folder| Self::in_root(folder)).unwrap_or_else(|| {
+            let cached = cached.map_or_else(String::new, |folder| format!(" or {}", folder.display()));
+            Err(refuse(&format!("neither {} can be read, nor is there one in {FOLDER}{cached}", own.display())))
         })
     }
 

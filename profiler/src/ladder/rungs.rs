@@ -45,36 +45,33 @@ const fn rung(mechanism: &'static str, configuration: &'static str, layers: &'st
 }
 
 const NETWORK: &[Rung] = &[
-    rung("native", "native", &[]),
-    rung("cgroup", "ns:net=host,cgroup=on", &[]),
-    rung("namespaces", "ns:net=host,cgroup=on,pid=on,user=on", &[]),
-    rung("seccomp", "ns:net=host,cgroup=on,pid=on,user=on,seccomp=docker", &["seccomp"]),
+    rung("native", "native:cgroup=root", &[]),
+    rung("cgroup", "ns:net=host", &[]),
+    rung("namespaces", "ns:net=host,pid=on,user=on", &[]),
+    rung("seccomp", "ns:net=host,pid=on,user=on,seccomp=docker", &["seccomp"]),
     // Before the links: what rules the host has for others (a Docker daemon's) is left behind here.
-    rung("own network", "ns:net=own,cgroup=on,pid=on,user=on,seccomp=docker", &[]),
-    rung("veth", "ns:net=veth,cgroup=on,pid=on,user=on,seccomp=docker", &["veth"]),
-    rung("bridge", "ns:net=bridge,cgroup=on,pid=on,user=on,seccomp=docker", &["bridge"]),
+    rung("own network", "ns:net=own,pid=on,user=on,seccomp=docker", &[]),
+    rung("veth", "ns:net=veth,pid=on,user=on,seccomp=docker", &["veth"]),
+    rung("bridge", "ns:net=bridge,pid=on,user=on,seccomp=docker", &["bridge"]),
     rung(
         "netfilter hooks",
-        "ns:net=bridge,cgroup=on,pid=on,user=on,seccomp=docker,hooks=on",
+        "ns:net=bridge,pid=on,user=on,seccomp=docker,hooks=on",
         &["iptables/nftables", "netfilter"],
     ),
-    rung("conntrack", "ns:net=bridge,cgroup=on,pid=on,user=on,seccomp=docker,conntrack=on", &["conntrack"]),
-    rung("NAT", "ns:net=nat,cgroup=on,pid=on,user=on,seccomp=docker", &["NAT"]),
+    rung("conntrack", "ns:net=bridge,pid=on,user=on,seccomp=docker,conntrack=on", &["conntrack"]),
+    rung("NAT", "ns:net=nat,pid=on,user=on,seccomp=docker", &["NAT"]),
     rung("Docker NAT", "docker:net=nat", &[]),
-    Rung {
-        on: Some("bridge"),
-        ..rung("userland proxy", "ns:net=bridge,cgroup=on,pid=on,user=on,seccomp=docker,proxy=on", &[])
-    },
+    Rung { on: Some("bridge"), ..rung("userland proxy", "ns:net=bridge,pid=on,user=on,seccomp=docker,proxy=on", &[]) },
 ];
 
 const ISOLATION: &[Rung] = &[
-    rung("native", "native", &[]),
-    rung("cgroup", "ns:net=host,cgroup=on", &[]),
-    rung("process namespace", "ns:net=host,cgroup=on,pid=on", &[]),
-    rung("user namespace", "ns:net=host,cgroup=on,pid=on,user=on", &[]),
-    rung("overlayfs", "ns:net=host,cgroup=on,pid=on,user=on,fs=overlay", &["overlayfs"]),
-    rung("seccomp", "ns:net=host,cgroup=on,pid=on,user=on,fs=overlay,seccomp=docker", &["seccomp"]),
-    rung("own network", "ns:net=own,cgroup=on,pid=on,user=on,fs=overlay,seccomp=docker", &[]),
+    rung("native", "native:cgroup=root", &[]),
+    rung("cgroup", "ns:net=host", &[]),
+    rung("process namespace", "ns:net=host,pid=on", &[]),
+    rung("user namespace", "ns:net=host,pid=on,user=on", &[]),
+    rung("overlayfs", "ns:net=host,pid=on,user=on,fs=overlay", &["overlayfs"]),
+    rung("seccomp", "ns:net=host,pid=on,user=on,fs=overlay,seccomp=docker", &["seccomp"]),
+    rung("own network", "ns:net=own,pid=on,user=on,fs=overlay,seccomp=docker", &[]),
     Rung { on: Some("seccomp"), ..rung("Docker, host network", "docker:net=host", &[]) },
 ];
 

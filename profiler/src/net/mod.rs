@@ -2,6 +2,7 @@
 
 pub(crate) mod links;
 mod namespace;
+pub mod refusals;
 mod rules;
 mod subnets;
 mod wire;

@@ -10,6 +10,7 @@ pub const READER: &[(u8, &str, &str)] = &[
     (number::READER_BLOCKED, "blocked", "asleep, and nobody had begun to wake it"),
     (number::READER_WAKING, "waking", "being woken, on no run queue yet"),
     (number::READER_RUNNABLE, "run-queue", "waiting for a CPU"),
+    (number::READER_IDLE_EXIT, "idle-exit", "waiting for an idle CPU to come to it"),
     (number::READER_THROTTLED, "throttled", "kept from running by the CPU quota of its group"),
     (number::READER_ELSEWHERE, "other-requests", "working on other requests"),
     (number::READER_HERE, "own-work", "working on this request, or turning to it"),

@@ -9,17 +9,19 @@ use crate::error::{Error, Result, did_you_mean};
 const RECORD_RING: u32 = 4 << 20;
 /// Bytes of the ring buffer of stacks.
 const EVENT_RING: u32 = 8 << 20;
+/// Most entries of a table: its places are found by 16 bits of a hash.
+const MOST_ENTRIES: u32 = 1 << 16;
 
 /// Sizes that the probes are loaded with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Sockets that can be followed, at most `SLOTS`: of others, nothing is known.
+    /// Sockets that can be followed, usually `SLOTS`: of others, nothing is known.
     pub sockets: u32,
-    /// skbs that can be followed, at most `PACKET_SLOTS`.
+    /// skbs that can be followed, usually `PACKET_SLOTS`.
     pub packets: u32,
-    /// Connections into a virtual machine that can be followed, at most `CONNECTION_SLOTS`.
+    /// Connections into a virtual machine that can be followed, usually `CONNECTION_SLOTS`.
     pub connections: u32,
-    /// Threads that can be followed, at most `SLOTS`.
+    /// Threads that can be followed, usually `SLOTS`.
     pub threads: u32,
     /// Devices, at most `DEVICES`.
     pub devices: u32,
@@ -53,6 +55,45 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Sizes for so many connections at once, of which both ends are sockets of this machine, and so many threads: no table more than half
+    /// full, and none smaller than usual.
+    #[must_use]
+    pub fn for_plan(connections: u32, threads: u32) -> Self {
+        let twice = |number: u32, usual: u32| number.saturating_mul(2).next_power_of_two().clamp(usual, MOST_ENTRIES);
+        Self {
+            sockets: twice(connections.saturating_mul(2), SLOTS),
+            packets: twice(connections, PACKET_SLOTS),
+            connections: twice(connections, CONNECTION_SLOTS),
+            threads: twice(threads, SLOTS),
+            ..Self::default()
+        }
+    }
+
+    /// The smaller of each of two sizes: what tests starve stays starved.
+    #[must_use]
+    pub fn starved_by(self, starved: &Self) -> Self {
+        let usual = Self::default();
+        let of = |mine: u32, theirs: u32, usual: u32| if theirs < usual { theirs } else { mine };
+        Self {
+            sockets: of(self.sockets, starved.sockets, usual.sockets),
+            packets: of(self.packets, starved.packets, usual.packets),
+            connections: of(self.connections, starved.connections, usual.connections),
+            threads: of(self.threads, starved.threads, usual.threads),
+            ..*starved
+        }
+    }
+
+    /// Symbols of the tables' masks, by which places in them are found: a table that is starved has fewer places than are looked for.
+    pub(super) fn masks(&self) -> [(&'static str, u32); 4] {
+        let mask = |entries: u32, usual: u32| entries.next_power_of_two().max(usual) - 1;
+        [
+            ("SLOTS_MASK", mask(self.sockets, SLOTS)),
+            ("THREADS_MASK", mask(self.threads, SLOTS)),
+            ("PACKETS_MASK", mask(self.packets, PACKET_SLOTS)),
+            ("CONNECTIONS_MASK", mask(self.connections, CONNECTION_SLOTS)),
+        ]
+    }
+
     /// Sets one by `name=value`.
     ///
     /// # Errors
@@ -95,8 +136,12 @@ impl Limits {
     }
 
     /// Names of maps and their entries (of ring buffers: bytes).
-    pub(super) fn maps(&self) -> [(&'static str, u32); 8] {
+    pub(super) fn maps(&self) -> [(&'static str, u32); 10] {
+        // What belongs to sockets has as many places, even where few of those can be had.
+        let of_sockets = self.sockets.next_power_of_two().max(SLOTS);
         [
+            ("WAITS", of_sockets),
+            ("DONE", of_sockets),
             ("SOCKETS", self.sockets),
             ("PACKETS", self.packets),
             ("CONNECTIONS", self.connections),
@@ -112,6 +157,18 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_follow_the_plan() {
+        assert_eq!(Limits::for_plan(1, 2), Limits::default());
+        let many = Limits::for_plan(10_000, 2);
+        assert_eq!((many.sockets, many.packets, many.connections, many.threads), (1 << 16, 1 << 15, 1 << 15, 1 << 14));
+        let mut starved = Limits::default();
+        starved.set("packets=7").unwrap();
+        let both = many.starved_by(&starved);
+        assert_eq!((both.sockets, both.packets), (1 << 16, 7));
+        assert_eq!(both.masks()[2], ("PACKETS_MASK", 4095));
+    }
 
     #[test]
     fn limits_only_lower() {

@@ -52,6 +52,11 @@ impl<T: Copy> MappedArray<T> {
         }
     }
 
+    /// Its entries.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
     /// A copy of one entry.
     pub fn get(&self, index: usize) -> Option<T> {
         (index < self.len).then(|| {

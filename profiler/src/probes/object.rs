@@ -109,6 +109,10 @@ fn open_object(offsets: &Offsets, records: &Records, options: &Options, types: &
     let stacked = u32::from(stacked::any());
     loader.override_global("STACKED", &stacked, true);
     loader.override_global("RECORD_LIMIT", &options.limits.record_points, true);
+    let masks = options.limits.masks();
+    for (symbol, mask) in &masks {
+        loader.override_global(symbol, mask, true);
+    }
     for (name, entries) in options.limits.maps() {
         loader.map_max_entries(name, entries);
     }
@@ -373,6 +377,17 @@ impl Loaded {
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         control.open_ns = open_ns;
         self.control.set(0, control);
+    }
+
+    /// Kernel memory of this process's tables, bytes, by the kernel's own account (`/proc/self/fdinfo`).
+    #[must_use]
+    pub fn memory_bytes() -> u64 {
+        let open = std::fs::read_dir("/proc/self/fdinfo").into_iter().flatten().flatten();
+        open.filter_map(|entry| {
+            let text = std::fs::read_to_string(entry.path()).ok().filter(|text| text.contains("map_type:"))?;
+            text.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse::<u64>().ok())
+        })
+        .sum()
     }
 
     /// Processes, and threads that have a role of their own, to follow from now on.

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use profiler_common::{
-    CALL_KEYS, CLIENT, CONNECTION_SLOTS, COUNTERS, CROSSINGS, Connection, Counter, Crossing, Device, EMPTY, EXIT_KEYS,
-    PACKET_SLOTS, Packet, RECORD_SLOTS, ROLES, Record, SLOTS, STAGES, SYSTEM_CALLS, Socket, Stage, Thread,
-    point::{DEVICES, DISKS, EXIT, RECEIVED, disk_of},
+    CALL_KEYS, CLIENT, COUNTED, COUNTERS, CROSSINGS, Connection, Counter, Crossing, Device, EMPTY, EXIT_KEYS, Packet,
+    RECORD_SLOTS, ROLES, Record, STAGES, SYSTEM_CALLS, Socket, Stage, Thread,
+    point::{DEVICES, DISKS, disk_of},
     state::{self, STATES},
 };
 
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     counts::{CallTotal, DeviceInfo, Place, ProbeCounts, Role, StageTotal, StateTotal},
     error::{Error, Result},
+    input::LARGEST_NUMBER,
     points,
 };
 
@@ -118,11 +119,11 @@ pub(super) struct Tables {
 impl Tables {
     pub fn new(bpf: &aya::Ebpf) -> Result<Self> {
         Ok(Self {
-            sockets: MappedArray::new(map(bpf, "SOCKETS")?, SLOTS)?,
-            packets: MappedArray::new(map(bpf, "PACKETS")?, PACKET_SLOTS)?,
+            sockets: MappedArray::new(map(bpf, "SOCKETS")?, u32::MAX)?,
+            packets: MappedArray::new(map(bpf, "PACKETS")?, u32::MAX)?,
             bios: MappedArray::new(map(bpf, "BIOS")?, u32::MAX)?,
-            connections: MappedArray::new(map(bpf, "CONNECTIONS")?, CONNECTION_SLOTS)?,
-            threads: MappedArray::new(map(bpf, "THREADS")?, SLOTS)?,
+            connections: MappedArray::new(map(bpf, "CONNECTIONS")?, u32::MAX)?,
+            threads: MappedArray::new(map(bpf, "THREADS")?, u32::MAX)?,
             records: MappedArray::new(map(bpf, "RECORDS")?, RECORD_SLOTS)?,
             devices: MappedArray::new(map(bpf, "DEVICE_TABLE")?, DEVICES)?,
             disks: MappedArray::new(map(bpf, "DISK_TABLE")?, DISKS)?,
@@ -177,10 +178,10 @@ impl Loaded {
         }
         let counts: PerCpuArray<&MapData, [u64; COUNTERS]> =
             PerCpuArray::try_from(map(&self.bpf, "COUNTS")?).map_err(table)?;
-        let mut counters = vec![0; COUNTERS];
+        let mut counters: Vec<u64> = vec![0; COUNTERS];
         for cpu in counts.get(&0, 0).map_err(table)?.iter() {
             for (sum, count) in counters.iter_mut().zip(cpu) {
-                *sum += count;
+                *sum = sum.wrapping_add(*count);
             }
         }
         let per_cpu: PerCpuArray<&MapData, [u64; 2 * ROLES * STATES]> =
@@ -194,7 +195,7 @@ impl Loaded {
         Ok(Totals { stages, counters, states })
     }
 
-    /// What happened since `before`, and what the holders still hold of the phase that ended at `close_ns`.
+    /// What happened since `before`, and what the holders still hold of the phase, which was followed until `until_ns`.
     ///
     /// # Errors
     /// If a table cannot be read.
@@ -203,6 +204,7 @@ impl Loaded {
         before: &Totals,
         labels: &Labels,
         phase: &profiler_common::Control,
+        until_ns: u64,
     ) -> Result<ProbeCounts> {
         let after = self.totals()?;
         let mut counts = ProbeCounts {
@@ -218,18 +220,14 @@ impl Loaded {
             counters: after.counters_since(before),
             ..ProbeCounts::default()
         };
-        self.scan_holders(phase, &mut counts);
+        self.scan_holders(phase, until_ns, &mut counts);
         Ok(counts)
     }
 
-    /// Requests that came into the virtual machine and left it within the phase: number, and how long they stayed, ns.
+    /// Requests of the phase that came into the virtual machine and left it: number, and how long they stayed, ns.
     #[must_use]
     pub fn crossings(&self, phase: &profiler_common::Control) -> Vec<(u32, u64)> {
-        let within = |crossing: &Crossing| {
-            crossing.epoch == phase.epoch
-                && (phase.open_ns..phase.close_ns).contains(&crossing.since_ns)
-                && (crossing.since_ns..phase.close_ns).contains(&crossing.until_ns)
-        };
+        let within = |crossing: &Crossing| crossing.epoch == phase.epoch && crossing.until_ns >= crossing.since_ns;
         let found = self.tables.crossings.iter().filter(within);
         found.map(|crossing| (crossing.number, crossing.until_ns - crossing.since_ns)).collect()
     }
@@ -329,7 +327,7 @@ impl Loaded {
     fn threads(&self) -> impl Iterator<Item = Thread> {
         // Nearly all slots are free: their first word says so.
         let taken = |slot: &usize| self.tables.threads.head::<u32>(*slot).is_some_and(|tid| tid != 0);
-        (0..SLOTS as usize).filter(taken).filter_map(|slot| self.tables.threads.get(slot))
+        (0..self.tables.threads.len()).filter(taken).filter_map(|slot| self.tables.threads.get(slot))
     }
 
     /// Sockets of servers that have been seen in this phase.
@@ -354,28 +352,37 @@ impl Loaded {
         times
     }
 
-    fn scan_holders(&self, phase: &profiler_common::Control, counts: &mut ProbeCounts) {
-        let mut hold = |token: profiler_common::Token, counted: u8| {
-            if token.epoch != phase.epoch {
-                return;
-            }
-            let since_ns = phase.close_ns.saturating_sub(token.at_ns.max(phase.open_ns));
+    /// All tokens that anything holds, and whether their requests count.
+    fn holders(&self) -> impl Iterator<Item = (profiler_common::Token, u8)> {
+        let sockets = self.tables.sockets.iter().filter(|socket| socket.key != 0 && socket.state != EMPTY);
+        let packets = self.tables.packets.iter().filter(|packet| packet.live != 0);
+        let connections = self.tables.connections.iter().filter(|connection| connection.state != EMPTY);
+        sockets
+            .map(|socket| (socket.token, socket.counted))
+            .chain(packets.map(|packet| (packet.token, packet.counted)))
+            .chain(connections.map(|connection| (connection.token, connection.counted)))
+    }
+
+    /// Requests of a phase that began inside it and are still under way.
+    #[must_use]
+    pub fn under_way(&self, epoch: u32) -> usize {
+        self.holders().filter(|(token, counted)| token.epoch == epoch && *counted == COUNTED).count()
+    }
+
+    /// What the holders still hold of a phase that was followed until `until_ns`.
+    fn scan_holders(&self, phase: &profiler_common::Control, until_ns: u64, counts: &mut ProbeCounts) {
+        // Ends less beginnings: the sum of all of them is a number, whatever its terms are.
+        let mut lives_ns = counts.counters.remove(Counter::LifeNs.name()).unwrap_or(0);
+        for (token, counted) in self.holders().filter(|(token, _)| token.epoch == phase.epoch) {
             counts.tokens += 1;
-            counts.unfinished += u64::from(counted != 0);
-            counts.unfinished_ns += since_ns;
-            if token.role == CLIENT && (token.point == RECEIVED || token.point == EXIT) {
-                counts.idle_ns += since_ns;
+            if counted == COUNTED {
+                counts.unfinished += 1;
+                counts.unfinished_ns += until_ns.saturating_sub(token.at_ns);
+                lives_ns = lives_ns.wrapping_add(token.at_ns);
             }
-        };
-        for socket in self.tables.sockets.iter().filter(|socket| socket.key != 0 && socket.state != EMPTY) {
-            hold(socket.token, socket.counted);
         }
-        for packet in self.tables.packets.iter().filter(|packet| packet.live != 0) {
-            hold(packet.token, packet.counted);
-        }
-        for connection in self.tables.connections.iter().filter(|connection| connection.state != EMPTY) {
-            hold(connection.token, connection.counted);
-        }
+        // Below 0 it can only be by a fault of the probes: the sum is then off by far, and says so.
+        counts.lives_ns = Some(lives_ns.min(LARGEST_NUMBER as u64));
         counts.records_unfinished = (0..RECORD_SLOTS as usize)
             .filter_map(|slot| self.tables.records.head::<RecordHead>(slot))
             .filter(|record| record.taken != 0 && record.epoch == phase.epoch)
@@ -461,7 +468,7 @@ impl Totals {
             .map(|counter| {
                 let index = *counter as usize;
                 let before = before.counters.get(index).copied().unwrap_or(0);
-                (counter.name().to_owned(), self.counters[index] - before)
+                (counter.name().to_owned(), self.counters[index].wrapping_sub(before))
             })
             .collect()
     }

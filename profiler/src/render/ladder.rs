@@ -5,7 +5,7 @@ use std::fmt::Write;
 use comfy_table::Cell;
 
 use super::{
-    numbers::{micros, signed_micros, spread},
+    numbers::{bounds, micros, signed_micros},
     terminal::{Look, lines, number},
 };
 use crate::ladder::{Ladder, RungResult, Says};
@@ -54,7 +54,7 @@ pub fn table(ladder: &Ladder, look: Look) -> String {
         ladder.workload,
         ladder.rounds
     );
-    let mut table = look.table(&["mechanism", "latency µs", "adds", "± 95 %", "attributed", "±", "gap ±", "what"]);
+    let mut table = look.table(&["mechanism", "latency µs", "adds", "95 %", "attributed", "95 %", "gap", "what"]);
     for rung in &ladder.rungs {
         let measured = rung.on.is_some();
         let only = |text: String| if measured { text } else { String::new() };
@@ -68,10 +68,10 @@ pub fn table(ladder: &Ladder, look: Look) -> String {
             Cell::new(on),
             number(if rung.says == Says::Missing { String::new() } else { micros(rung.latency_ns) }),
             number(only(signed_micros(rung.measured_ns))),
-            number(spread(rung.measured_ci95_ns)),
+            number(bounds(rung.measured_ci95_ns)),
             number(only(signed_micros(rung.attributed_ns))),
-            number(spread(rung.attributed_ci95_ns)),
-            number(only(format!("{} {}", signed_micros(rung.gap_ns), spread(rung.gap_ci95_ns)))),
+            number(bounds(rung.attributed_ci95_ns)),
+            number(only(format!("{} {}", signed_micros(rung.gap_ns), bounds(rung.gap_ci95_ns)))),
             Cell::new(what.join("; ")),
         ]);
     }
@@ -208,6 +208,7 @@ mod tests {
             label: "bridge".to_owned(),
             delta_ns: ns,
             ci95_ns: None,
+            service_delta_ns: None,
             corrected_delta_ns: ns,
             detectable_ns: None,
             significant: true,

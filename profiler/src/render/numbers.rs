@@ -21,10 +21,16 @@ pub fn signed_micros(ns: f64) -> String {
     if text.starts_with('−') || text.trim_matches(['0', '.']).is_empty() { text } else { format!("+{text}") }
 }
 
-/// Half the width of an interval, "± 0.12", or nothing.
+/// The ends of an interval, "[1.42, 3.58]", or nothing: few are symmetric.
 #[must_use]
-pub fn spread(interval: Option<[f64; 2]>) -> String {
-    interval.map_or(String::new(), |[low, high]| format!("± {}", micros((high - low) / 2.0)))
+pub fn bounds(interval: Option<[f64; 2]>) -> String {
+    interval.map_or(String::new(), |[low, high]| format!("[{}, {}]", micros(low), micros(high)))
+}
+
+/// The same of shares (0–1), in percent.
+#[must_use]
+pub fn share_bounds(interval: Option<[f64; 2]>) -> String {
+    interval.map_or(String::new(), |[low, high]| format!("[{:.0}, {:.0}]", 100.0 * low, 100.0 * high))
 }
 
 /// A share (0–1) as a percentage.
@@ -54,7 +60,8 @@ mod tests {
         assert_eq!(signed_micros(-1_500.0), "−1.50");
         assert_eq!(signed_micros(1_500.0), "+1.50");
         assert_eq!(signed_micros(0.0), "0.00");
-        assert_eq!(spread(Some([1_000.0, 1_400.0])), "± 0.20");
-        assert_eq!(spread(None), "");
+        assert_eq!(bounds(Some([-200.0, 1_400.0])), "[−0.20, 1.40]");
+        assert_eq!(bounds(None), "");
+        assert_eq!(share_bounds(Some([0.231, 0.29])), "[23, 29]");
     }
 }

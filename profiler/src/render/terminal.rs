@@ -16,7 +16,7 @@ use std::fmt::Write;
 use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets::NOTHING};
 use profiler_common::Counter;
 
-use super::numbers::{micros, percent, signed_micros, spread};
+use super::numbers::{bounds, micros, percent, share_bounds, signed_micros};
 use crate::{
     points,
     result::{ComparisonResult, ConfigurationResult, PartResult, RunResult, StageResult},
@@ -70,14 +70,18 @@ pub fn report(result: &RunResult, look: Look) -> String {
     let settings: Vec<String> = result.workload.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let _ = writeln!(
         text,
-        "run {}: {} ({}), placement {}, {} rounds of {} s, kernel {}\n",
+        "run {}: {} ({}), placement {}, {} rounds of {} s, kernel {}{}\n",
         result.run_id,
         result.workload.name,
         settings.join(" "),
         result.placement.name(),
         result.rounds,
         result.duration_s,
-        result.environment.kernel
+        result.environment.kernel,
+        match result.tables_bytes {
+            0 => String::new(),
+            bytes => format!(", {} MiB of tables in the kernel", bytes.div_ceil(1 << 20)),
+        }
     );
     for configuration in &result.configurations {
         text.push_str(&waterfall(configuration, look));
@@ -115,7 +119,7 @@ fn part_name(part: &PartResult) -> (String, String) {
 /// The waterfall of one configuration, times in µs.
 #[must_use]
 pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
-    let mut table = look.table(&["stage", "µs/op", "± 95 %", "corrected", "count/op", "p50", "p99", "what"]);
+    let mut table = look.table(&["stage", "µs/op", "95 %", "corrected", "count/op", "p50", "p99", "what"]);
     let latency = configuration.traced_latency.mean_ns;
     let mut direction = "";
     let (mut rare, mut rare_ns) = (0, 0.0);
@@ -133,7 +137,7 @@ pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
         table.add_row(vec![
             Cell::new(format!("  {}", stage_name(stage))),
             number(micros(stage.ns_per_op)),
-            number(spread(stage.ci95_ns)),
+            number(bounds(stage.ci95_ns)),
             number(micros(stage.corrected_ns_per_op)),
             number(format!("{:.4}", stage.count_per_op)),
             number(optional(stage.p50_ns)),
@@ -165,19 +169,23 @@ pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
         number(micros(configuration.unfinished_ns_per_op)),
     ]);
     table.add_row(vec![Cell::new("residual"), number(micros(configuration.residual_ns_per_op))]);
-    if configuration.lateness_ns_per_op > 0.0 {
-        table.add_row(vec![Cell::new("intended → call"), number(micros(configuration.lateness_ns_per_op))]);
+    if let Some(open) = &configuration.open_loop {
+        let mut row = |name: &str, ns: f64| {
+            table.add_row(vec![Cell::new(name), number(micros(ns))]);
+        };
+        row("waited for earlier operations of its connection, detached, in the latency", open.queued_ns_per_op);
+        row("the client itself was late, detached, in no latency", open.lateness_ns_per_op);
     }
     let by = if of_files(configuration) { "the program" } else { "the client" };
     table.add_row(vec![
         Cell::new(format!("latency, traced phases, by {by}")),
         number(micros(latency)),
-        number(spread(configuration.traced_latency.ci95_ns)),
+        number(bounds(configuration.traced_latency.ci95_ns)),
     ]);
     table.add_row(vec![
         Cell::new(format!("latency, detached phases, by {by}")),
-        number(micros(configuration.latency.mean_ns)),
-        number(spread(configuration.latency.ci95_ns)),
+        number(latency_of(configuration)),
+        number(bounds(configuration.latency.ci95_ns)),
         number(""),
         number(""),
         number(micros(configuration.latency.p50_ns)),
@@ -190,6 +198,15 @@ pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
         let _ = writeln!(text, "INCOMPLETE: {reason}");
     }
     text
+}
+
+/// The mean latency without probes; without any operation there is none.
+fn latency_of(configuration: &ConfigurationResult) -> String {
+    if configuration.operations == 0 || configuration.rounds == 0 {
+        "none".to_owned()
+    } else {
+        micros(configuration.latency.mean_ns)
+    }
 }
 
 /// Whether its operations are a file's, which no client asks for.
@@ -226,7 +243,7 @@ pub fn summary(result: &RunResult, look: Look) -> String {
     let mut table = look.table(&header);
     type Value = fn(&ConfigurationResult) -> String;
     let rows: &[(&str, Value)] = &[
-        ("latency, mean µs", |c| format!("{} {}", micros(c.latency.mean_ns), spread(c.latency.ci95_ns))),
+        ("latency, mean µs", |c| format!("{} {}", latency_of(c), bounds(c.latency.ci95_ns))),
         ("operations per second", |c| format!("{:.0}", c.throughput_per_s)),
         ("probe effect", |c| {
             let interval =
@@ -280,7 +297,7 @@ pub fn summary(result: &RunResult, look: Look) -> String {
 /// A comparison, largest change first, times in µs.
 #[must_use]
 pub fn difference(comparison: &ComparisonResult, look: Look) -> String {
-    let mut table = look.table(&["change", "µs/op", "± 95 %", "corrected", "", "what"]);
+    let mut table = look.table(&["change", "µs/op", "95 %", "corrected", "", "what"]);
     let shown = |delta: f64| delta.abs() >= SMALLEST_SHARE * comparison.traced_delta_ns.abs().max(10_000.0);
     let (mut rare, mut rare_ns) = (0, 0.0);
     for stage in &comparison.stages {
@@ -292,7 +309,7 @@ pub fn difference(comparison: &ComparisonResult, look: Look) -> String {
         table.add_row(vec![
             Cell::new(format!("  {}", stage.id)),
             number(signed_micros(stage.delta_ns)),
-            number(spread(stage.ci95_ns)),
+            number(bounds(stage.ci95_ns)),
             number(signed_micros(stage.corrected_delta_ns)),
             Cell::new(if stage.significant { "*" } else { "" }),
             Cell::new(&stage.label),
@@ -302,7 +319,7 @@ pub fn difference(comparison: &ComparisonResult, look: Look) -> String {
         table.add_row(vec![Cell::new(format!("  {rare} small changes")), number(signed_micros(rare_ns))]);
     }
     let mut add = |name: &str, ns: f64, interval: Option<[f64; 2]>| {
-        table.add_row(vec![Cell::new(name), number(signed_micros(ns)), number(spread(interval))]);
+        table.add_row(vec![Cell::new(name), number(signed_micros(ns)), number(bounds(interval))]);
     };
     add("difference of residuals", comparison.residual_delta_ns, None);
     add("traced delta (sum of the above)", comparison.traced_delta_ns, comparison.traced_ci95_ns);

@@ -1,14 +1,16 @@
 //! From raw counts to the result.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use hdrhistogram::Histogram as Hdr;
 use profiler_common::Counter;
 use workloads::protocol::decode_histogram;
 
 use super::{
-    ComparisonResult, ConfigurationResult, Details, Latency, LayerDelta, Losses, PartResult, RecordCounts, RunResult,
-    StageDelta, StageResult, TailStage, WorkloadResult, sentence, warnings,
+    ComparisonResult, ConfigurationResult, Details, Latency, LayerDelta, Losses, OpenLoop, PartResult, QuantileDelta,
+    RecordCounts, RunResult, SaturatedResult, StageDelta, StageResult, TailStage, WorkloadResult,
+    sentence::{Finding, NamedRow, Quantiles, Saturated},
+    warnings,
 };
 use crate::{
     agent::wire::HOSTS,
@@ -16,11 +18,12 @@ use crate::{
     analysis::{
         comparison::{Comparison, compare, stage_id},
         describe::{direction, what, what_part},
+        label::Label,
         layers::Rules,
         path::StageKey,
-        profile::{self, Profiled},
+        profile::{self, LayerShare, Profiled},
         stacks::{self, Stacks},
-        statistics::{Estimate, estimate, estimate_one},
+        statistics::{Estimate, estimate, estimate_one, mean},
         tail::{self, Tail},
         waterfall::{self, LOSSES, Waterfall},
     },
@@ -31,6 +34,7 @@ use crate::{
         records::Record,
         store::{Header, SCHEMA_VERSION},
     },
+    points,
     profile::Profile,
 };
 
@@ -86,8 +90,8 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Built> {
         let mut profiles = (inputs.profiles)(name)?;
         profiles.retain(|profile| waterfall.rounds.iter().any(|round| round.round == profile.round));
         let of_stacks = profile::build(rules, &profiles, &waterfall);
-        stacks.push(stacks::build(rules, &profiles, &waterfall));
-        details.push(Details::of(&waterfall, &of_name, &of_requests)?);
+        stacks.push(stacks::build(rules, &profiles, &waterfall, &of_stacks.stages));
+        details.push(Details::of(&waterfall, &of_name, &of_requests, &labels(&waterfall, &of_stacks))?);
         configurations.push(configuration(header, &waterfall, &of_name, &of_requests, &of_stacks)?);
         waterfalls.push(waterfall);
         profiled.push(of_stacks);
@@ -105,8 +109,8 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Built> {
             }
             let both = complete(&baseline.configuration) && complete(&candidate.configuration);
             let compared = compare(baseline, candidate, both, header.equivalent_within);
-            let layers = super::profiled::layer_deltas(of_baseline, of_candidate);
-            comparisons.push(comparison(baseline, candidate, &compared, layers));
+            let of_either = Sides { waterfalls: [baseline, candidate], profiled: [of_baseline, of_candidate] };
+            comparisons.push(of_either.comparison(header, repetitions, &compared)?);
         }
     }
     let result = RunResult {
@@ -119,6 +123,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Built> {
         placement: header.placement,
         rounds: header.rounds,
         duration_s: header.duration_s,
+        tables_bytes: header.tables_bytes,
         environment: header.environment.clone(),
         warnings: warnings::of(header, &configurations, repetitions),
         baseline: header.baseline.clone(),
@@ -147,6 +152,7 @@ fn configuration(
         unfinished: waterfall.tokens.unfinished,
         lost: waterfall.lost(),
     };
+    let labels = labels(waterfall, profiled);
     let own = [Counter::Followed, Counter::Completed, Counter::Unfinished, Counter::Operations];
     let mut result = ConfigurationResult {
         name: waterfall.configuration.clone(),
@@ -155,13 +161,21 @@ fn configuration(
         operations: detached.operations,
         throughput_per_s: detached.operations as f64 / (detached.length_ns as f64 / 1e9).max(1e-9),
         latency: detached
-            .latency(waterfall.rounds.iter().map(|round| round.detached_ns + round.detached_lateness_ns).collect()),
+            .latency(waterfall.rounds.iter().map(|round| round.detached_ns + round.detached_queued_ns).collect()),
         traced_latency: traced
-            .latency(waterfall.rounds.iter().map(|round| round.traced_ns + round.traced_lateness_ns).collect()),
-        stages: stages(waterfall, profiled),
+            .latency(waterfall.rounds.iter().map(|round| round.traced_ns + round.traced_queued_ns).collect()),
+        stages: stages(waterfall, profiled, &labels),
         turnaround_ns_per_op: waterfall.mean_of(|round| round.turnaround_ns),
         lateness_ns_per_op: waterfall.mean_of(|round| round.traced_lateness_ns),
-        tail_stages: tail::slowest(records).map_or_else(Vec::new, |tail| tail_stages(&tail)),
+        queued_ns_per_op: waterfall.mean_of(|round| round.traced_queued_ns),
+        open_loop: header.rate_per_s().map(|asked_per_s| OpenLoop {
+            asked_per_s,
+            queued_ns_per_op: waterfall.mean_of(|round| round.detached_queued_ns),
+            lateness_ns_per_op: waterfall.mean_of(|round| round.detached_lateness_ns),
+        }),
+        busiest_cpu_share: profiled.busiest,
+        off_path_ns_per_op: mean(&profiled.off_path.values().copied().collect::<Vec<_>>()),
+        tail_stages: tail::slowest(records).map_or_else(Vec::new, |tail| tail_stages(&tail, &labels)),
         records: record_counts(waterfall, records),
         unfinished_ns_per_op: waterfall.unfinished_ns_per_op,
         residual_ns_per_op: waterfall.mean_of(|round| round.residual_ns),
@@ -230,20 +244,39 @@ impl ClientSums {
     }
 }
 
-fn label(key: &StageKey) -> String {
-    what(key.role, &key.from, &key.to)
+/// Labels of a configuration's rows, in their order.
+fn labels(waterfall: &Waterfall, profiled: &Profiled) -> Vec<(StageKey, Label)> {
+    let inside_known = waterfall.has_inside();
+    let rows = waterfall.rows.iter().zip(&profiled.stages);
+    rows.map(|(row, layers)| (row.key.clone(), Label::of(row, inside_known, layers))).collect()
 }
 
-fn stages(waterfall: &Waterfall, profiled: &Profiled) -> Vec<StageResult> {
+/// The label of a stage, of whichever configuration has it; of one that is no row, what is certain.
+fn label_of(labels: &[&[(StageKey, Label)]], key: &StageKey) -> Label {
+    let mut found =
+        labels.iter().flat_map(|labels| labels.iter()).filter(|(known, _)| known == key).map(|(_, label)| label);
+    let certain = || Label { structure: what(key.role, &key.from, &key.to), code: Vec::new() };
+    found.next().map_or_else(certain, |first| found.fold(first.clone(), Label::with))
+}
+
+/// CPU time of a row, by its index, ns per operation; `None` where nothing was sampled.
+fn service(profiled: &Profiled, index: usize) -> Option<f64> {
+    let of_rounds: Vec<f64> = profiled.services.values().filter_map(|rows| rows.get(index).copied()).collect();
+    (!of_rounds.is_empty()).then(|| mean(&of_rounds))
+}
+
+fn stages(waterfall: &Waterfall, profiled: &Profiled, labels: &[(StageKey, Label)]) -> Vec<StageResult> {
     let rows: Vec<Vec<f64>> = waterfall.rows.iter().map(|row| row.rounds_ns.clone()).collect();
     waterfall
         .rows
         .iter()
         .zip(estimate(&rows))
         .zip(&profiled.stages)
-        .map(|((row, estimate), layers)| StageResult {
+        .zip(labels)
+        .enumerate()
+        .map(|(index, (((row, estimate), layers), (_, label)))| StageResult {
             id: stage_id(&row.key),
-            label: row.label(waterfall.has_inside()),
+            label: label.to_string(),
             direction: direction(row.key.role, &row.key.from.point).to_owned(),
             from: row.key.from.clone(),
             to: row.key.to.clone(),
@@ -251,6 +284,9 @@ fn stages(waterfall: &Waterfall, profiled: &Profiled) -> Vec<StageResult> {
             ns_per_op: estimate.mean,
             ci95_ns: estimate.ci95,
             corrected_ns_per_op: estimate.mean - row.probes_mean_ns(),
+            service_ns_per_op: service(profiled, index),
+            queueing_ns_per_op: share_of(layers, |layer| profile::is_queueing(&layer.layer))
+                .map(|share| share * estimate.mean),
             count_per_op: row.count_per_op,
             p50_ns: row.histogram.quantile_ns(0.5),
             p99_ns: row.histogram.quantile_ns(0.99),
@@ -272,12 +308,18 @@ fn stages(waterfall: &Waterfall, profiled: &Profiled) -> Vec<StageResult> {
         .collect()
 }
 
-pub(super) fn tail_stages(tail: &Tail) -> Vec<TailStage> {
+/// The share of the layers that are meant; `None` without samples.
+fn share_of(layers: &[LayerShare], is_meant: impl Fn(&LayerShare) -> bool) -> Option<f64> {
+    let meant = layers.iter().filter(|layer| is_meant(layer));
+    (!layers.is_empty()).then(|| meant.map(|layer| layer.share).sum())
+}
+
+pub(super) fn tail_stages(tail: &Tail, labels: &[(StageKey, Label)]) -> Vec<TailStage> {
     tail.stages
         .iter()
         .map(|(key, ns)| TailStage {
             id: stage_id(key),
-            label: label(key),
+            label: label_of(&[labels], key).to_string(),
             direction: direction(key.role, &key.from.point).to_owned(),
             ns_per_op: *ns,
             n: tail.records,
@@ -312,6 +354,9 @@ fn phases_too_short(header: &Header, result: &ConfigurationResult) -> String {
         _ => String::new(),
     }
 }
+
+/// Share of the requests whose further segments make a result incomplete.
+const SEGMENTS_LIMIT: f64 = 0.001;
 
 /// Everything that keeps a result from being complete, by name.
 fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResult) -> Vec<String> {
@@ -372,6 +417,14 @@ fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResu
                 .to_owned(),
         );
     }
+    let segments = waterfall.counter(Counter::Segments) as f64 / result.losses.followed.max(1) as f64;
+    if segments > SEGMENTS_LIMIT {
+        reasons.push(format!(
+            "messages had {:.2} further segments per request, and stages are those of the first: give messages that one segment holds \
+             (smaller `request` and `response`, or the usual MTU and offloads)",
+            segments
+        ));
+    }
     let details = waterfall.counter(Counter::DetailsTable);
     if details > 0 {
         reasons.push(format!("{details} times of parts and system calls found no place in the probes' table"));
@@ -390,7 +443,7 @@ fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResu
     }
     if waterfall.empty_rounds > 0 {
         reasons.push(format!(
-            "{} rounds had a phase without any operation and were left out: longer --duration",
+            "{} rounds had no operation in their detached or traced phases and were left out: longer --duration",
             waterfall.empty_rounds
         ));
     }
@@ -400,32 +453,159 @@ fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResu
     reasons
 }
 
-fn comparison(
-    baseline: &Waterfall,
-    candidate: &Waterfall,
-    compared: &Comparison,
+/// A baseline and a candidate.
+struct Sides<'a> {
+    waterfalls: [&'a Waterfall; 2],
+    profiled: [&'a Profiled; 2],
+}
+
+/// Busy share of a CPU from which on it counts as having no time left.
+const SATURATED: f64 = 0.95;
+
+impl Sides<'_> {
+    /// What each row's work adds, ns of CPU time per operation, in the order of a comparison's rows; and what is beside the rows.
+    fn services(&self, keys: &[&StageKey]) -> Option<(Vec<f64>, f64)> {
+        let [baseline, candidate] = self.profiled;
+        let rounds: Vec<u32> =
+            candidate.services.keys().copied().filter(|round| baseline.services.contains_key(round)).collect();
+        if rounds.is_empty() {
+            return None;
+        }
+        let of = |side: usize, key: &StageKey| {
+            let row = self.waterfalls[side].rows.iter().position(|row| row.key == *key);
+            let values = rounds.iter().map(|round| row.map_or(0.0, |row| self.profiled[side].services[round][row]));
+            mean(&values.collect::<Vec<_>>())
+        };
+        let off =
+            |side: usize| mean(&rounds.iter().map(|round| self.profiled[side].off_path[round]).collect::<Vec<_>>());
+        Some((keys.iter().map(|key| of(1, key) - of(0, key)).collect(), off(1) - off(0)))
+    }
+
+    /// Whether a CPU of either has no time left while several requests are under way in a closed loop; with how many.
+    fn in_flight(&self, header: &Header, repetitions: &[Repetition]) -> Option<u32> {
+        let connections = repetitions.iter().map(|repetition| repetition.connections).max()?;
+        let of_files =
+            self.waterfalls.iter().flat_map(|found| &found.rows).any(|row| points::is_of_files(&row.key.from.point));
+        let busy = self.profiled.iter().all(|profiled| profiled.busiest >= SATURATED);
+        (busy && connections > 1 && !of_files && header.rate_per_s().is_none()).then_some(connections)
+    }
+
+    /// The 99 % quantiles, paired by round.
+    fn p99(&self, repetitions: &[Repetition]) -> Result<Option<Quantiles>> {
+        let of_side = |side: usize| -> Result<(f64, BTreeMap<u32, f64>)> {
+            let waterfall = self.waterfalls[side];
+            let of_name: Vec<&Repetition> =
+                repetitions.iter().filter(|found| found.configuration == waterfall.configuration).collect();
+            let quantile = |repetitions: &[&Repetition]| {
+                client_sums(repetitions, PhaseKind::Detached).map(|sums| sums.histogram.value_at_quantile(0.99) as f64)
+            };
+            let rounds = of_name.iter().map(|found| Ok((found.round, quantile(&[*found])?))).collect::<Result<_>>()?;
+            Ok((quantile(&of_name)?, rounds))
+        };
+        let ((baseline_ns, of_baseline), (candidate_ns, of_candidate)) = (of_side(0)?, of_side(1)?);
+        let deltas: Vec<f64> = self.waterfalls[1]
+            .rounds
+            .iter()
+            .filter_map(|round| Some(of_candidate.get(&round.round)? - of_baseline.get(&round.round)?))
+            .collect();
+        let of = [baseline_ns, candidate_ns];
+        Ok((baseline_ns > 0.0 && candidate_ns > 0.0).then(|| Quantiles { of, delta: estimate_one(deltas) }))
+    }
+
+    fn comparison(
+        &self,
+        header: &Header,
+        repetitions: &[Repetition],
+        compared: &Comparison,
+    ) -> Result<ComparisonResult> {
+        let [baseline, candidate] = self.waterfalls;
+        let layers = super::profiled::layer_deltas(self.profiled[0], self.profiled[1]);
+        let keys: Vec<&StageKey> = compared.rows.iter().map(|row| &row.key).collect();
+        let services = self.services(&keys);
+        let all_labels = [labels(candidate, self.profiled[1]), labels(baseline, self.profiled[0])];
+        let named: Vec<NamedRow> = compared
+            .rows
+            .iter()
+            .enumerate()
+            .map(|(index, row)| NamedRow {
+                label: label_of(&[&all_labels[0], &all_labels[1]], &row.key),
+                corrected_ns: row.corrected_ns,
+                service_ns: services.as_ref().map_or(0.0, |(services, _)| services[index]),
+                significant: row.delta.differs_from_zero(),
+            })
+            .collect();
+        let p99 = self.p99(repetitions)?;
+        let interval = |found: &Waterfall| found.mean_of(|round| round.detached_interval_ns);
+        let saturated =
+            self.in_flight(header, repetitions).zip(services.as_ref()).map(|(in_flight, (_, off_path_ns))| Saturated {
+                in_flight,
+                cpu_ns: [interval(baseline), interval(candidate)],
+                off_path_ns: *off_path_ns,
+            });
+        let mut stages: Vec<StageDelta> = compared
+            .rows
+            .iter()
+            .zip(&named)
+            .map(|(row, named)| StageDelta {
+                id: stage_id(&row.key),
+                label: named.label.to_string(),
+                delta_ns: row.delta.mean,
+                ci95_ns: row.delta.simultaneous,
+                detectable_ns: detectable(row.delta.ci95),
+                corrected_delta_ns: row.corrected_ns,
+                service_delta_ns: services.as_ref().map(|_| named.service_ns),
+                significant: row.delta.differs_from_zero(),
+            })
+            .collect();
+        stages.sort_by(|a, b| b.delta_ns.abs().total_cmp(&a.delta_ns.abs()));
+        let finding = Finding {
+            names: [&baseline.configuration, &candidate.configuration],
+            compared,
+            base_ns: baseline.mean_of(|round| round.detached_ns),
+            rows: &named,
+            layers: &layers,
+            p99,
+            saturated,
+        };
+        let sentence = finding.sentence();
+        let saturated = saturated.map(|found| SaturatedResult {
+            in_flight: found.in_flight,
+            baseline_cpu_ns_per_op: found.cpu_ns[0],
+            candidate_cpu_ns_per_op: found.cpu_ns[1],
+            cpu_delta_ns: compared.interval.mean,
+            cpu_ci95_ns: compared.interval.ci95,
+            service_delta_ns: named.iter().map(|row| row.service_ns).sum(),
+            off_path_delta_ns: found.off_path_ns,
+        });
+        let p99 = p99.map(|found| QuantileDelta {
+            baseline_ns: found.of[0],
+            candidate_ns: found.of[1],
+            delta_ns: found.delta.mean,
+            ci95_ns: found.delta.ci95,
+        });
+        Ok(comparison(self.waterfalls, compared, sentence, Tables { stages, layers, p99, saturated }))
+    }
+}
+
+/// What a comparison's result has beside its heads.
+struct Tables {
+    stages: Vec<StageDelta>,
     layers: Vec<LayerDelta>,
+    p99: Option<QuantileDelta>,
+    saturated: Option<SaturatedResult>,
+}
+
+fn comparison(
+    [baseline, candidate]: [&Waterfall; 2],
+    compared: &Comparison,
+    sentence: String,
+    Tables { stages, layers, p99, saturated }: Tables,
 ) -> ComparisonResult {
-    let mut stages: Vec<StageDelta> = compared
-        .rows
-        .iter()
-        .map(|row| StageDelta {
-            id: stage_id(&row.key),
-            label: label(&row.key),
-            delta_ns: row.delta.mean,
-            ci95_ns: row.delta.ci95,
-            detectable_ns: detectable(row.delta.ci95),
-            corrected_delta_ns: row.corrected_ns,
-            significant: row.delta.differs_from_zero(),
-        })
-        .collect();
-    stages.sort_by(|a, b| b.delta_ns.abs().total_cmp(&a.delta_ns.abs()));
     let pair = |estimate: &Estimate| (estimate.mean, estimate.ci95);
     let (latency_delta_ns, ci95_ns) = pair(&compared.latency);
     let (traced_delta_ns, traced_ci95_ns) = pair(&compared.traced);
     let (probe_effect_difference_ns, probe_effect_difference_ci95_ns) = pair(&compared.probe_effect);
     let (corrected_sum_ns, corrected_sum_ci95_ns) = pair(&compared.corrected_sum);
-    let sentence = sentence::of(&baseline.configuration, &candidate.configuration, compared, &stages, &layers);
     ComparisonResult {
         baseline: baseline.configuration.clone(),
         candidate: candidate.configuration.clone(),
@@ -445,6 +625,8 @@ fn comparison(
         corrected_sum_ci95_ns,
         gap_ns: compared.gap.mean,
         gap_ci95_ns: compared.gap.ci95,
+        p99,
+        saturated,
         stages,
         layers,
     }

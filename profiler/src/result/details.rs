@@ -8,7 +8,7 @@ use super::{
     build::{client_sums, tail_stages},
 };
 use crate::{
-    analysis::{tail, waterfall::Waterfall},
+    analysis::{label::Label, path::StageKey, tail, waterfall::Waterfall},
     counts::{PhaseKind, Repetition},
     error::Result,
     experiment::records::Record,
@@ -48,7 +48,12 @@ pub struct RoundDetail {
 impl Details {
     /// # Errors
     /// If a stored histogram cannot be read.
-    pub(super) fn of(waterfall: &Waterfall, repetitions: &[&Repetition], records: &[Record]) -> Result<Self> {
+    pub(super) fn of(
+        waterfall: &Waterfall,
+        repetitions: &[&Repetition],
+        records: &[Record],
+        labels: &[(StageKey, Label)],
+    ) -> Result<Self> {
         let detached = client_sums(repetitions, PhaseKind::Detached)?.histogram;
         let rounds = waterfall.rounds.iter().map(|round| RoundDetail {
             round: round.round,
@@ -57,7 +62,7 @@ impl Details {
         });
         Ok(Self {
             rounds: rounds.collect(),
-            typical: tail::typical(records).map_or_else(Vec::new, |typical| tail_stages(&typical)),
+            typical: tail::typical(records).map_or_else(Vec::new, |typical| tail_stages(&typical, labels)),
             histogram: steps_of(&detached),
             stages: waterfall.rows.iter().map(|row| trimmed(row.histogram.steps().collect())).collect(),
             stage_rounds: waterfall.rows.iter().map(|row| row.rounds_ns.clone()).collect(),

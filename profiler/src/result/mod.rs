@@ -54,6 +54,9 @@ pub struct RunResult {
     pub rounds: u32,
     /// Measured time per configuration and round, seconds.
     pub duration_s: f64,
+    /// Kernel memory of the probes' tables, bytes.
+    #[serde(default)]
+    pub tables_bytes: u64,
     /// The machine.
     pub environment: Environment,
     /// What harms or limits the result, with remedies.
@@ -75,7 +78,8 @@ pub struct WorkloadResult {
     pub settings: Settings,
 }
 
-/// Latencies as the client saw them, ns; with a rate, from the intended time.
+/// Latencies as the client saw them, ns; with a rate, those that waited for an earlier operation of their connection from the intended time
+/// on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Latency {
     /// Mean over the rounds' means.
@@ -92,6 +96,18 @@ pub struct Latency {
     pub p999_ns: f64,
     /// Largest.
     pub max_ns: f64,
+}
+
+/// An open loop, in detached phases.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OpenLoop {
+    /// Operations per second that were asked for.
+    pub asked_per_s: f64,
+    /// How long operations waited for earlier ones of their connection, from the time at which they were to be made, ns per operation: part of
+    /// the latency.
+    pub queued_ns_per_op: f64,
+    /// By how much the client itself made its calls later than it could have, ns per operation: no part of the latency.
+    pub lateness_ns_per_op: f64,
 }
 
 /// A configuration.
@@ -115,8 +131,20 @@ pub struct ConfigurationResult {
     pub stages: Vec<StageResult>,
     /// The client's own time between return and next call, traced, ns per operation: not part of the latency.
     pub turnaround_ns_per_op: f64,
-    /// With a rate: from the intended to the actual call, traced, ns per operation; else 0.
+    /// With a rate: by how much the client itself made its calls later than it could have, traced, ns per operation; else 0.
     pub lateness_ns_per_op: f64,
+    /// With a rate: how long operations waited for earlier ones of their connection, traced, ns per operation; part of the latency.
+    #[serde(default)]
+    pub queued_ns_per_op: f64,
+    /// What a rate that was asked for became; `null` in a closed loop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_loop: Option<OpenLoop>,
+    /// Busy share of the busiest CPU of client and server, 0–1; sampled phases.
+    #[serde(default)]
+    pub busiest_cpu_share: f64,
+    /// CPU time of client and server beside the stages, ns per operation; sampled phases.
+    #[serde(default)]
+    pub off_path_ns_per_op: f64,
     /// Stages of the slowest hundredth of the records; empty if there are too few.
     pub tail_stages: Vec<TailStage>,
     /// Records.
@@ -126,7 +154,7 @@ pub struct ConfigurationResult {
     pub unfinished_ns_per_op: f64,
     /// Mean traced latency, from the actual call, less the sum of the stages, ns.
     pub residual_ns_per_op: f64,
-    /// Deviation of stages and unfinished time from tokens × time, by the probes' clock, %.
+    /// Deviation of the stages from the requests' ends less their beginnings, by the probes' clock, %.
     pub conservation_percent: f64,
     /// Traced against detached latency, % of the detached.
     pub probe_effect_percent: f64,
@@ -172,7 +200,7 @@ pub struct ConfigurationResult {
 pub struct StageResult {
     /// Direction and points: the same in every configuration that has it.
     pub id: String,
-    /// What it holds, in words.
+    /// Between which hops it lies, in words, and the layers that surely have a tenth of it.
     pub label: String,
     /// "request" or "response".
     pub direction: String,
@@ -188,6 +216,12 @@ pub struct StageResult {
     pub ci95_ns: Option<[f64; 2]>,
     /// Less the probes' own time, ns.
     pub corrected_ns_per_op: f64,
+    /// Of its time what somebody worked for the operation, ns of CPU time: what it costs. `null` without samples.
+    #[serde(default)]
+    pub service_ns_per_op: Option<f64>,
+    /// Of its time the waits for other operations, and for a CPU that the run itself had, ns: it grows with what is under way at once.
+    #[serde(default)]
+    pub queueing_ns_per_op: Option<f64>,
     /// How often it occurs per operation.
     pub count_per_op: f64,
     /// Median, ns; `null` if the row has no histogram.
@@ -196,8 +230,8 @@ pub struct StageResult {
     pub p99_ns: Option<f64>,
     /// What it consists of; not to be summed again.
     pub parts: Vec<PartResult>,
-    /// Layers, largest first: waits by what the reader waited for, work by the sampled phases. They sum to 1; empty
-    /// without samples.
+    /// Layers, largest first: waits by what was waited for, work by the sampled phases, and what neither explains (`unaccounted`, or
+    /// `waiting` where that is too much for chance). They sum to 1; empty without samples.
     pub layers: Vec<LayerResult>,
 }
 
@@ -208,7 +242,8 @@ pub struct LayerResult {
     pub layer: String,
     /// Share of the stage's time, 0–1.
     pub share: f64,
-    /// Its 95 % interval: of a sampled share by the number of samples, of a wait over the rounds (`null` below eight).
+    /// Its 95 % interval: of a sampled share, and of what no sample has seen, by the number of samples; of a wait over the rounds (`null` below
+    /// eight).
     pub ci95: Option<[f64; 2]>,
     /// Samples; 0 for a wait, which is measured.
     pub samples: u64,
@@ -345,9 +380,9 @@ pub struct RecordCounts {
 pub struct Losses {
     /// Requests that started inside a phase.
     pub followed: u64,
-    /// Those whose response was received inside it.
+    /// Those that ended, whenever that was.
     pub completed: u64,
-    /// Those under way at its end.
+    /// Those that were given up: they count with their age.
     pub unfinished: u64,
     /// Those lost, by cause; zeros too.
     pub lost: BTreeMap<String, u64>,
@@ -393,10 +428,48 @@ pub struct ComparisonResult {
     pub gap_ns: f64,
     /// Its interval.
     pub gap_ci95_ns: Option<[f64; 2]>,
+    /// The 99 % quantiles; `null` where either has no latencies.
+    #[serde(default)]
+    pub p99: Option<QuantileDelta>,
+    /// Where a CPU of both is busy all the time: what that costs; `null`: it is not.
+    #[serde(default)]
+    pub saturated: Option<SaturatedResult>,
     /// Rows, largest change first.
     pub stages: Vec<StageDelta>,
     /// The same by layer: with the residuals' difference they sum to the traced delta. Empty without samples.
     pub layers: Vec<LayerDelta>,
+}
+
+/// A quantile's change, without probes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct QuantileDelta {
+    /// The baseline's, ns.
+    pub baseline_ns: f64,
+    /// The candidate's, ns.
+    pub candidate_ns: f64,
+    /// The mean difference of the rounds' quantiles, ns.
+    pub delta_ns: f64,
+    /// Its 95 % interval.
+    pub ci95_ns: Option<[f64; 2]>,
+}
+
+/// What a difference costs where a CPU has no time left. Latency is then what queues: requests under way at once × CPU time per request.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SaturatedResult {
+    /// Requests under way at once.
+    pub in_flight: u32,
+    /// CPU time per operation on the busy CPU, without probes, by the throughput, ns: the baseline's.
+    pub baseline_cpu_ns_per_op: f64,
+    /// The candidate's.
+    pub candidate_cpu_ns_per_op: f64,
+    /// Their difference, ns.
+    pub cpu_delta_ns: f64,
+    /// Its 95 % interval.
+    pub cpu_ci95_ns: Option<[f64; 2]>,
+    /// What the stages' work adds, with probes, ns of CPU time per operation.
+    pub service_delta_ns: f64,
+    /// What work beside the stages adds, ns of CPU time per operation.
+    pub off_path_delta_ns: f64,
 }
 
 /// A layer's change.
@@ -406,10 +479,13 @@ pub struct LayerDelta {
     pub layer: String,
     /// Candidate less baseline, ns of latency per operation.
     pub delta_ns: f64,
-    /// Its 95 % interval.
+    /// Its 95 % interval, all layers considered at once.
     pub ci95_ns: Option<[f64; 2]>,
     /// Whether it differs from 0, all layers considered at once.
     pub significant: bool,
+    /// Samples of it in both configurations; `null`: it is no sampled layer.
+    #[serde(default)]
+    pub samples: Option<u64>,
 }
 
 /// A row of a comparison.
@@ -421,10 +497,13 @@ pub struct StageDelta {
     pub label: String,
     /// Candidate less baseline, ns per operation.
     pub delta_ns: f64,
-    /// Its 95 % interval.
+    /// Its 95 % interval, all rows considered at once: `significant` says whether it leaves 0 out.
     pub ci95_ns: Option<[f64; 2]>,
     /// Less the probes' own time, ns.
     pub corrected_delta_ns: f64,
+    /// What its work adds, ns of CPU time per operation; `null` without samples.
+    #[serde(default)]
+    pub service_delta_ns: Option<f64>,
     /// The smallest change that as many rounds find four times in five, ns.
     #[serde(default)]
     pub detectable_ns: Option<f64>,
@@ -462,7 +541,7 @@ impl ConfigurationResult {
     /// The residual as a share of the traced latency from the actual call.
     #[must_use]
     pub fn residual_share(&self) -> f64 {
-        self.residual_ns_per_op / (self.traced_latency.mean_ns - self.lateness_ns_per_op).max(1.0)
+        self.residual_ns_per_op / (self.traced_latency.mean_ns - self.queued_ns_per_op).max(1.0)
     }
 
     /// What stands beside it wherever it is shown: what it is no evidence of.

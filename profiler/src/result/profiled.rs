@@ -122,6 +122,11 @@ pub(super) fn syscalls(repetitions: &[&Repetition]) -> Vec<SyscallResult> {
 
 /// What every layer adds, paired by round, largest change first.
 pub(super) fn layer_deltas(baseline: &Profiled, candidate: &Profiled) -> Vec<LayerDelta> {
+    let samples = |name: &str| {
+        let shares = [baseline, candidate].into_iter().flat_map(|profiled| profiled.stages.iter().flatten());
+        let of_name: Vec<u64> = shares.filter(|share| share.layer == name).map(|share| share.samples).collect();
+        of_name.iter().any(|count| *count > 0).then(|| of_name.iter().sum())
+    };
     let pairs: Vec<_> = candidate
         .rounds
         .iter()
@@ -141,8 +146,9 @@ pub(super) fn layer_deltas(baseline: &Profiled, candidate: &Profiled) -> Vec<Lay
         .map(|(layer, delta)| LayerDelta {
             layer: layer.clone(),
             delta_ns: delta.mean,
-            ci95_ns: delta.ci95,
+            ci95_ns: delta.simultaneous,
             significant: delta.differs_from_zero(),
+            samples: samples(layer),
         })
         .collect();
     deltas.sort_by(|a, b| b.delta_ns.abs().total_cmp(&a.delta_ns.abs()));

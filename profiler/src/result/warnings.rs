@@ -59,6 +59,8 @@ pub fn of(header: &Header, configurations: &[ConfigurationResult], repetitions: 
     machines(&header.environment, configurations, &mut found);
     amount(header, configurations, repetitions, &mut found);
     configurations.iter().for_each(|configuration| profile(configuration, &mut found));
+    configurations.iter().for_each(|configuration| open_loop(configuration, &mut found));
+    configurations.iter().for_each(|configuration| given_up(configuration, &mut found));
     if let Some(until) = header.samples_until {
         configurations.iter().for_each(|configuration| too_few_samples(configuration, until, &mut found));
     }
@@ -95,6 +97,54 @@ pub fn of(header: &Header, configurations: &[ConfigurationResult], repetitions: 
         ));
     }
     found
+}
+
+/// Share of the latency by which a client may be late itself, and of a rate that was asked for that may be missing.
+const LATE: f64 = 0.05;
+const MISSING: f64 = 0.05;
+
+/// What an open loop's own client did not do.
+fn open_loop(configuration: &ConfigurationResult, found: &mut Vec<Warning>) {
+    let Some(open) = &configuration.open_loop else { return };
+    if open.lateness_ns_per_op > LATE * configuration.latency.mean_ns {
+        found.push(warning(
+            "client-late",
+            format!(
+                "{}: the client itself sent requests {:.1} µs later than they were due, {:.0} % of the latency; that is in no latency, but \
+                 requests come less evenly than was asked for",
+                configuration.name,
+                open.lateness_ns_per_op / 1000.0,
+                100.0 * open.lateness_ns_per_op / configuration.latency.mean_ns.max(1.0)
+            ),
+            "--placement split with a CPU to spare, or a lower `rate`: on one CPU, the client is late because the server works",
+        ));
+    }
+    if configuration.throughput_per_s < (1.0 - MISSING) * open.asked_per_s {
+        found.push(warning(
+            "overload",
+            format!(
+                "{}: asked for {:.0} operations per second, had {:.0}: requests wait for earlier ones longer and longer, and the latency is \
+                 that of this duration",
+                configuration.name, open.asked_per_s, configuration.throughput_per_s
+            ),
+            "a lower `rate`, or more `connections`",
+        ));
+    }
+}
+
+/// Requests that still waited when their phase was given up.
+fn given_up(configuration: &ConfigurationResult, found: &mut Vec<Warning>) {
+    let count = configuration.losses.unfinished;
+    if count > 0 && configuration.counters.contains_key("resent_segments") {
+        found.push(warning(
+            "still-waiting",
+            format!(
+                "{}: {count} requests were still under way 10 s after their phase, and count with their age until then",
+                configuration.name
+            ),
+            "see the rows `dropped` and `refused`: what loses segments on the path?",
+        ));
+    }
 }
 
 /// Share of operations from which on it is said that io_uring's workers make them.
@@ -163,7 +213,15 @@ fn machine(environment: &Environment, found: &mut Vec<Warning>) {
 }
 
 /// Settings of the server, as verified from inside, that are not the mechanism under test by their names.
-const COMPARED: &[&str] = &["seccomp", "cpus_allowed"];
+const COMPARED: &[&str] = &[
+    "seccomp",
+    "cpus_allowed",
+    "io_scheduler",
+    "write_back_throttling",
+    "io_limits",
+    "speculation_store_bypass",
+    "speculation_indirect_branch",
+];
 
 fn differences(configurations: &[ConfigurationResult], found: &mut Vec<Warning>) {
     for setting in COMPARED {
@@ -252,7 +310,7 @@ fn profile(configuration: &ConfigurationResult, found: &mut Vec<Warning>) {
                 configuration.name,
                 100.0 * (points / account - 1.0)
             ),
-            "threads that start or end within phases can do this: longer --duration",
+            "threads that start or end within phases can do this: longer --duration; if it stays, report this",
         ));
     }
 }
@@ -292,14 +350,17 @@ fn netfilter(environment: &Environment, configurations: &[ConfigurationResult], 
     let on_host = |configuration: &&ConfigurationResult| {
         configuration.settings.get("network_namespace").is_some_and(|namespace| namespace == "host")
     };
-    let hosts: Vec<&str> = configurations.iter().filter(on_host).map(|found| found.name.as_str()).collect();
+    // By what was there while it was measured.
+    let is_tracked = |configuration: &&ConfigurationResult| configuration.server_hooks.tracks_connections();
+    let hosts: Vec<&str> =
+        configurations.iter().filter(on_host).filter(is_tracked).map(|found| found.name.as_str()).collect();
     if !host.unknown_because.is_empty() {
         found.push(warning(
             "hooks-unknown",
             format!("the netfilter hooks on the path are not known: {}", host.unknown_because),
             "install nftables",
         ));
-    } else if host.tracks_connections() && !hosts.is_empty() {
+    } else if !hosts.is_empty() {
         found.push(warning(
             "native-path-has-netfilter",
             format!(

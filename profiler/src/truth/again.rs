@@ -12,7 +12,7 @@ use crate::{
 const CONFIGURATIONS: [(&str, Placement); 4] = [
     ("native", Placement::Same),
     ("ns:net=nat", Placement::Same),
-    ("ns:net=veth,cgroup=on,seccomp=docker", Placement::Same),
+    ("ns:net=veth,seccomp=docker", Placement::Same),
     ("native", Placement::Split),
 ];
 /// Comparisons with a significant row that may be: twice as many as intervals of 95 % let through on average.

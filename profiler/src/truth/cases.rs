@@ -143,7 +143,7 @@ pub const CASES: &[Case] = &[
         target: &["request/ready→received", "request/received→send", "response/send→*"],
         fewest_events: 100,
         quick: true,
-        ..case("quota", "ns:net=host,cgroup=on", Kind::QuotaPercent, &[35, 30, 25, 20])
+        ..case("quota", "ns:net=host", Kind::QuotaPercent, &[35, 30, 25, 20])
     },
     Case {
         // On one CPU, which never idles: with the client elsewhere, a hog also keeps the server's CPU awake and its core's sibling
@@ -200,7 +200,7 @@ pub const CASES: &[Case] = &[
         longer: 4,
         established: Established::ClientsClockTraced,
         target: &["request/issue(loop*"],
-        ..case("reads-are-limited", "ns:net=host,fs=loop,cgroup=on", Kind::ReadIops, &[8000, 5000, 3500, 2500])
+        ..case("reads-are-limited", "ns:net=host,fs=loop", Kind::ReadIops, &[8000, 5000, 3500, 2500])
     },
 ];
 

@@ -174,7 +174,7 @@ impl Workload for Block {
         }
         arguments
     }
-    fn client(&self, settings: &Settings, server: SocketAddrV4) -> ClientProgram {
+    fn client(&self, settings: &Settings, server: SocketAddrV4, _has_cpu: bool) -> ClientProgram {
         client(server, self.patience(settings))
     }
     fn patience(&self, settings: &Settings) -> Duration {

@@ -119,7 +119,7 @@ impl Workload for Fio {
         arguments.extend([format!("--iodepth={}", self.depth), format!("--numjobs={}", self.jobs)]);
         arguments
     }
-    fn client(&self, settings: &Settings, server: SocketAddrV4) -> ClientProgram {
+    fn client(&self, settings: &Settings, server: SocketAddrV4, _has_cpu: bool) -> ClientProgram {
         super::block::client(server, self.patience(settings))
     }
     fn patience(&self, settings: &Settings) -> Duration {

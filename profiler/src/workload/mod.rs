@@ -131,6 +131,10 @@ pub trait Workload: Sync {
     fn settings(&self) -> &'static [Setting];
     /// Requests that are under way or being prepared at any instant: the tokens that exist.
     fn connections(&self, settings: &Settings) -> u32;
+    /// Threads of client and server together that are at work for connections, more or less.
+    fn threads(&self, _settings: &Settings) -> u32 {
+        0
+    }
     /// Refuses settings that do not go together, or what is not built yet.
     ///
     /// # Errors
@@ -175,14 +179,42 @@ pub trait Workload: Sync {
     }
     /// The server's arguments.
     fn server_arguments(&self, settings: &Settings, start: Start<'_>) -> Vec<String>;
-    /// The client, and its arguments.
-    fn client(&self, settings: &Settings, server: SocketAddrV4) -> ClientProgram;
+    /// Operations per second that the client is to make, whatever comes back; `None`: it makes the next when it has an answer.
+    fn rate_per_s(&self, _settings: &Settings) -> Option<f64> {
+        None
+    }
+    /// The client, and its arguments; `has_cpu`: nobody else of the run wants its CPU.
+    fn client(&self, settings: &Settings, server: SocketAddrV4, has_cpu: bool) -> ClientProgram;
     /// How long client and server may take until they work together.
     fn patience(&self, _settings: &Settings) -> Duration {
         Duration::from_secs(15)
     }
     /// Largest residual of a complete result, share of the client's mean.
     fn residual_limit(&self) -> f64;
+}
+
+/// Most connections of a workload over the network: both ends of each are sockets of this machine, which the probes' tables must hold.
+pub const MOST_CONNECTIONS: u64 = 10_000;
+
+/// Descriptors that a client or server has beside its connections.
+const OTHER_FILES: u64 = 64;
+
+/// Refuses more connections than a process of this machine may have open.
+fn check_open_files(connections: u64) -> Result<()> {
+    let most = open_files_limit();
+    if connections + OTHER_FILES > most {
+        return Err(Error::Usage(format!(
+            "{connections} connections are more than a process may have open here ({most} files): give at most {}, or raise the hard limit \
+             (ulimit -Hn)",
+            most.saturating_sub(OTHER_FILES)
+        )));
+    }
+    Ok(())
+}
+
+/// The hard limit of open files, which clients and servers raise theirs to.
+fn open_files_limit() -> u64 {
+    nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard)
 }
 
 /// All workloads.

@@ -42,7 +42,7 @@ impl Workload for Redis {
         &[
             Setting {
                 name: "clients",
-                range: Range::Whole { from: 1, to: 1024 },
+                range: Range::Whole { from: 1, to: super::MOST_CONNECTIONS },
                 default: "50",
                 help: "connections of the client, all on one thread, one request under way on each",
             },
@@ -76,6 +76,7 @@ impl Workload for Redis {
         settings["clients"].parse().unwrap_or(1)
     }
     fn check(&self, settings: &Settings) -> Result<()> {
+        super::check_open_files(u64::from(self.connections(settings)))?;
         if settings["pipeline"] == "1" {
             return Ok(());
         }
@@ -89,8 +90,16 @@ impl Workload for Redis {
     }
     fn server_files(&self, _settings: &Settings) -> Vec<(&'static str, String)> {
         // Nothing on disk, nothing in the background: what is measured is the command.
-        let lines =
-            ["save \"\"", "appendonly no", "daemonize no", "supervised no", "protected-mode no", "loglevel warning"];
+        let lines = [
+            "save \"\"",
+            "appendonly no",
+            "daemonize no",
+            "supervised no",
+            "protected-mode no",
+            "loglevel warning",
+            // Its default ends just below the most that can be asked for.
+            "maxclients 10100",
+        ];
         vec![(CONFIGURATION, lines.join("\n") + "\n")]
     }
     fn server_arguments(&self, _settings: &Settings, start: Start<'_>) -> Vec<String> {
@@ -103,7 +112,7 @@ impl Workload for Redis {
         let listen = listen.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
         std::iter::once(file).chain(listen).collect()
     }
-    fn client(&self, settings: &Settings, server: SocketAddrV4) -> ClientProgram {
+    fn client(&self, settings: &Settings, server: SocketAddrV4, _has_cpu: bool) -> ClientProgram {
         if settings["client"] == "redis-benchmark" {
             let keyspace = settings["keyspace"].parse().unwrap_or(1);
             return ClientProgram::RedisBenchmark { arguments: self.benchmark_arguments(settings, server), keyspace };

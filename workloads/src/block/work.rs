@@ -119,7 +119,13 @@ pub fn work(options: &Options, index: u32, file: &File, shared: &Shared, worker:
     };
     let none = |engine: &str, error: &io::Error| {
         let used_up = "raise fs.aio-max-nr, give fewer `threads` or less `depth`, or `engine=sync`";
-        let remedy = if error.raw_os_error() == Some(libc::EAGAIN) { used_up } else { "`engine=sync` can" };
+        let remedy = match error.raw_os_error() {
+            Some(libc::EAGAIN) => used_up,
+            Some(libc::EPERM) if options.engine == Engine::IoUring && is_ring_disabled() => {
+                "the kernel forbids it: set kernel.io_uring_disabled=0, or `engine=sync` can"
+            }
+            _ => "`engine=sync` can",
+        };
         io::Error::new(error.kind(), format!("{engine} cannot be had here ({error}); {remedy}"))
     };
     match options.engine {
@@ -129,6 +135,11 @@ pub fn work(options: &Options, index: u32, file: &File, shared: &Shared, worker:
             making.queued(&mut Ring::new(file, options.depth).map_err(|error| none("io_uring", &error))?)
         }
     }
+}
+
+/// Whether the kernel forbids io_uring to some or all (`Documentation/admin-guide/sysctl/kernel.rst`).
+fn is_ring_disabled() -> bool {
+    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").is_ok_and(|text| text.trim() != "0")
 }
 
 impl Making<'_> {

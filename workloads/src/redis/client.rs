@@ -141,7 +141,7 @@ fn fill(stream: &mut TcpStream, options: &Options) -> Result<(), String> {
 }
 
 /// After so long without any reply the server counts as hung.
-const SILENCE_NS: u64 = 10_000_000_000;
+const SILENCE_NS: u64 = 30_000_000_000;
 
 /// A connection at work.
 struct Connection {

@@ -7,20 +7,12 @@ use std::{
     path::PathBuf,
 };
 
+use super::Model;
 use crate::{
     account::Account,
     clock::{now_ns, sleep_until},
     epoll::Epoll,
 };
-
-/// How the server divides its connections among threads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Model {
-    /// One thread waits for all of them with `epoll`.
-    Epoll,
-    /// One thread each, in blocking calls.
-    Threads,
-}
 
 /// What the server does.
 #[derive(Debug, Clone, clap::Args)]

@@ -21,6 +21,7 @@ pub(super) fn replace_turnaround(
     rows: &mut Vec<Row>,
     traced: &[Sums],
     detailed: &[Sums],
+    sampled: &[Sums],
     repetitions: &[&Repetition],
 ) -> Option<Vec<f64>> {
     let position = rows.iter().position(Row::is_turnaround)?;
@@ -34,6 +35,14 @@ pub(super) fn replace_turnaround(
         .zip(traced)
         .map(|(ns, sums)| ns + per(sums.idle_ns, sums.operations) - per(sums.turnaround_ns, sums.operations))
         .collect();
+    let ends_sampled: Vec<Option<f64>> = whole
+        .sampled_ns
+        .iter()
+        .zip(sampled)
+        .map(|(ns, sums)| {
+            Some((*ns)? + per(sums.idle_ns, sums.operations) - per(sums.turnaround_ns, sums.client_operations))
+        })
+        .collect();
     let (entry, exit) = (key("call", "send"), key("received", "return"));
     let of_round = |sums: &Sums, part: &StageKey| sums.parts.get(part).map_or(0.0, |sum| sum.1 as f64);
     let total = |part: &StageKey| -> f64 { detailed.iter().map(|sums| of_round(sums, part)).sum() };
@@ -41,7 +50,7 @@ pub(super) fn replace_turnaround(
     if entry_ns + exit_ns == 0.0 {
         // No system-call points here, or those are the stages themselves: one row for both ends.
         let both = whole.key.clone();
-        rows.push(whole.end(both, ends_ns, whole.probes_ns.clone()));
+        rows.push(whole.end(both, ends_ns, whole.probes_ns.clone(), ends_sampled));
         return None;
     }
     // Round by round: with one share for all, the rounds would agree on what is an estimate, and intervals be too narrow.
@@ -53,11 +62,16 @@ pub(super) fn replace_turnaround(
         .collect();
     let entries: Vec<f64> = ends_ns.iter().zip(&shares).map(|(ns, share)| ns * share).collect();
     let exits: Vec<f64> = ends_ns.iter().zip(&shares).map(|(ns, share)| ns * (1.0 - share)).collect();
+    let of_sampled = |share: &dyn Fn(f64) -> f64| -> Vec<Option<f64>> {
+        ends_sampled.iter().zip(&shares).map(|(ns, entry)| Some((*ns)? * share(*entry))).collect()
+    };
+    let (sampled_entries, sampled_exits) = (of_sampled(&|share| share), of_sampled(&|share| 1.0 - share));
     let histogram = |part: &StageKey| histogram_of(repetitions, PhaseKind::Detailed, true, part);
     let none = vec![0.0; ends_ns.len()];
-    let entry_row = Row { histogram: histogram(&entry), ..whole.end(entry.clone(), entries, none) };
+    let entry_row = Row { histogram: histogram(&entry), ..whole.end(entry.clone(), entries, none, sampled_entries) };
     // The programs at `received` run before the return, those at `send` after its clock is read.
-    let exit_row = Row { histogram: histogram(&exit), ..whole.end(exit.clone(), exits, whole.probes_ns.clone()) };
+    let exit_row =
+        Row { histogram: histogram(&exit), ..whole.end(exit.clone(), exits, whole.probes_ns.clone(), sampled_exits) };
     rows.insert(0, entry_row);
     rows.push(exit_row);
     None
@@ -65,12 +79,14 @@ pub(super) fn replace_turnaround(
 
 impl Row {
     /// One end of a turn-around.
-    fn end(&self, key: StageKey, rounds_ns: Vec<f64>, probes_ns: Vec<f64>) -> Self {
+    fn end(&self, key: StageKey, rounds_ns: Vec<f64>, probes_ns: Vec<f64>, sampled_ns: Vec<Option<f64>>) -> Self {
         Self {
             in_guest: false,
+            is_limited: self.is_limited,
             key,
             rounds_ns,
             probes_ns,
+            sampled_ns,
             rounds_count: self.rounds_count.clone(),
             count_per_op: self.count_per_op,
             histogram: Histogram::default(),

@@ -63,7 +63,7 @@ const BETWEEN: &[&str] = &[
 ];
 
 /// Points that a thread passes when it is woken.
-const WAKING: &[&str] = &["waking", "wakeup", "switch-in"];
+const WAKING: &[&str] = &["waking", "wakeup", "switch-in", "idle-switch-in"];
 
 /// Of the rows in which a file operation returns, the one in which threads were woken most; parts that begin with the waking do not say
 /// of which they are. `None`: these are no file operations, or nobody waited.
@@ -76,6 +76,11 @@ fn row_of_waits(role: Role, rows: &[Row], totals: &BTreeMap<&StageKey, (u64, u64
     };
     let ending = rows.iter().enumerate().filter(|(_, row)| row.key.to.point == "exit" && row.key.role == role);
     ending.map(|(index, row)| (woken(row), index)).filter(|(count, _)| *count > 0).max().map(|(_, index)| index)
+}
+
+/// Whether a request waits from here on for a segment to be sent again.
+pub(super) fn is_lost(place: &Place) -> bool {
+    matches!(place.point.as_str(), "dropped" | "refused")
 }
 
 /// The point that ends the stage in which a part lies.
@@ -117,6 +122,14 @@ fn row_of(part: &StageKey, rows: &[Row]) -> Option<usize> {
     if is_of_machine(part) {
         return rows.iter().position(|row| row.key.from.point == "taken" && is_boundary(&row.key));
     }
+    if is_lost(&part.from) {
+        // Until its segment is sent again, by whatever device.
+        let again = rows
+            .iter()
+            .enumerate()
+            .filter(|(_, row)| row.key.role == part.role && row.key.from == part.from && row.key.to.point == "xmit");
+        return again.max_by(|(_, a), (_, b)| a.count_per_op.total_cmp(&b.count_per_op)).map(|(index, _)| index);
+    }
     let end = stage_end(part, rows)?;
     let begins_a_stage =
         rows.iter().any(|row| row.key.role == part.role && row.key.from == part.from && row.key.to == end);
@@ -132,10 +145,11 @@ fn row_of(part: &StageKey, rows: &[Row]) -> Option<usize> {
 
 /// Adds to every row its parts, in the order of their points.
 pub(super) fn attach(rows: &mut [Row], traced: &[Sums], detailed: &[Sums]) {
-    let found = [collect(rows, detailed), collect(rows, traced)];
+    let (of_detailed, of_traced) = ((collect(rows, detailed), detailed), (collect(rows, traced), traced));
     for (index, row) in rows.iter_mut().enumerate() {
-        let Some((parts, sums)) =
-            found.iter().zip([detailed, traced]).find_map(|(by_row, sums)| Some((by_row.get(&index)?, sums)))
+        // Why something was sent again is seen in all phases, and rare: its own say most.
+        let order = if is_lost(&row.key.from) { [&of_traced, &of_detailed] } else { [&of_detailed, &of_traced] };
+        let Some((parts, sums)) = order.into_iter().find_map(|(by_row, sums)| Some((by_row.get(&index)?, *sums)))
         else {
             continue;
         };
@@ -190,6 +204,7 @@ fn rank(place: &Place, stage: &StageKey) -> usize {
         "waking",
         "wakeup",
         "switch-in",
+        "idle-switch-in",
         "poll-return",
         "receive-call",
         "injected",

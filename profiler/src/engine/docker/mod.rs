@@ -46,6 +46,9 @@ impl Engine for Docker {
             _ => None,
         }
     }
+    fn is_forwarded(&self, configuration: &Configuration) -> bool {
+        configuration.key("net") != "host"
+    }
     fn phrase(&self, configuration: &Configuration) -> String {
         let net = match configuration.key("net") {
             "host" => "host networking",

@@ -21,12 +21,21 @@ pub(super) struct Network {
     _lease: Lease,
 }
 
+/// Whether a daemon of this version drops what others send to a container's own address, unless its network is unprotected: since 28.
+fn drops_direct(version: &str) -> bool {
+    version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major >= 28)
+}
+
 impl Network {
     pub fn create(client: &Client, bench: &Bench, forward: bool) -> Result<Self> {
         let name = format!("virtax-{}-net", bench.run_id);
         let bridge = format!("vx{}b0", bench.run_id);
         let lease = bench.ledger.note(Item::Network { name: name.clone() })?;
         let subnet = format!("{}/{}", bench.wire.subnets.containers(), Subnets::PREFIX);
+        let mut options = HashMap::from([("com.docker.network.bridge.name".to_owned(), bridge.clone())]);
+        if forward && drops_direct(&client.version()?) {
+            options.insert("com.docker.network.bridge.gateway_mode_ipv4".to_owned(), "nat-unprotected".to_owned());
+        }
         let request = NetworkCreateRequest {
             name: name.clone(),
             driver: Some("bridge".to_owned()),
@@ -34,7 +43,7 @@ impl Network {
                 config: Some(vec![IpamConfig { subnet: Some(subnet), ..IpamConfig::default() }]),
                 ..Ipam::default()
             }),
-            options: Some(HashMap::from([("com.docker.network.bridge.name".to_owned(), bridge.clone())])),
+            options: Some(options),
             labels: Some(HashMap::from([(LABEL.to_owned(), bench.run_id.clone())])),
             ..NetworkCreateRequest::default()
         };
@@ -49,5 +58,21 @@ impl Network {
         let comment = format!("virtax-{}", bench.run_id);
         let rule = ["-i", bench.wire.host_link(), "-o", bridge, "-m", "comment", "--comment", &comment, "-j", "ACCEPT"];
         Ok(vec![add_rule(&bench.ledger, "DOCKER-USER", &rule)?])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn daemons_that_drop_are_known_by_their_version() {
+        for (version, drops) in [
+            ("20.10.24+dfsg1", false),
+            ("27.5.1", false),
+            ("28.0.0", true),
+            ("29.1.0-rc.1", true),
+            ("of unknown version", false),
+        ] {
+            assert_eq!(super::drops_direct(version), drops, "{version}");
+        }
     }
 }

@@ -48,7 +48,12 @@ const KEYS: [Key; 9] = [
     },
     Key { name: "pid", values: SWITCH, default: "off", help: "a process namespace" },
     Key { name: "user", values: SWITCH, default: "off", help: "a user namespace" },
-    Key { name: "cgroup", values: SWITCH, default: "off", help: "a control group, version 2 or 1, without limits" },
+    Key {
+        name: "cgroup",
+        values: SWITCH,
+        default: "on",
+        help: "a control group of its own, version 2 or 1, without limits; the client has one",
+    },
     Key {
         name: "seccomp",
         values: Values::Words(&["off", "docker"]),
@@ -109,7 +114,7 @@ impl Engine for Ns {
             "loop" => Some("a loop device"),
             _ => None,
         };
-        let others: Vec<&str> = ["cgroup", "pid", "user", "seccomp", "hooks", "conntrack"]
+        let others: Vec<&str> = ["pid", "user", "seccomp", "hooks", "conntrack"]
             .into_iter()
             .filter(|key| !["off", "host"].contains(&configuration.key(key)))
             .chain(root)
@@ -294,8 +299,8 @@ mod tests {
             "ns:net=host+queue-wire-request-us=50",
             "ns:net=own+queue-veth-request-us=50",
             "ns:net=bridge+forward-rules=5",
-            "ns+quota-percent=50",
-            "ns:net=host,cgroup=on+quota-percent=19",
+            "ns:cgroup=off+quota-percent=50",
+            "ns:net=host+quota-percent=19",
             "ns:net=veth+bridges=2",
             "native+bridges=2",
             "ns+bridge=2",

@@ -41,8 +41,8 @@ pub trait Client {
     fn report(&mut self) -> Result<PhaseReport>;
 }
 
-/// Starts the client of a workload in the wire's namespace on these CPUs (none: any), and waits until all its connections
-/// work.
+/// Starts the client of a workload in the wire's namespace on these CPUs (none: any), which may be its own (`has_cpu`), and waits until all
+/// its connections work.
 ///
 /// # Errors
 /// If it cannot be executed, fails, or does not get through to the server; if the server fails, its last words.
@@ -50,7 +50,7 @@ pub fn start(
     bench: &Bench,
     workload: &dyn Workload,
     settings: &Settings,
-    cpus: &[usize],
+    (cpus, has_cpu): (&[usize], bool),
     name: &str,
     server: &mut dyn Server,
 ) -> Result<Box<dyn Client>> {
@@ -59,7 +59,7 @@ pub fn start(
         None => Ok(()),
     };
     let address: SocketAddrV4 = server.address();
-    match workload.client(settings, address) {
+    match workload.client(settings, address, has_cpu) {
         ClientProgram::Own(arguments) => {
             let mut client = own::Own::start(bench, &arguments)?;
             if !cpus.is_empty() {

@@ -37,6 +37,7 @@ impl Own {
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: the closure makes one async-signal-safe system call.
         unsafe { command.pre_exec(bench.wire.namespace.enter_before_exec()) };
+        bench.client_group.as_ref().map_or(Ok(()), |group| group.is_joined_by(&mut command))?;
         child::at_highest_priority(&mut command);
         child::unprivileged(&mut command, None);
         let (mut child, lease) = child::spawn(&bench.ledger, command)?;

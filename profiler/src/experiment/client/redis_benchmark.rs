@@ -7,6 +7,7 @@ use std::{
     os::unix::process::CommandExt,
     path::PathBuf,
     process::Child,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -17,6 +18,7 @@ use workloads::{
 
 use super::Client;
 use crate::{
+    cgroup::Cgroup,
     child::{self, ChildLease},
     engine::Bench,
     error::{Error, Result},
@@ -42,6 +44,7 @@ pub struct RedisBenchmark {
     program: PathBuf,
     arguments: Vec<String>,
     ledger: crate::ledger::Ledger,
+    group: Option<Rc<Cgroup>>,
     namespace: File,
     cpus: Vec<usize>,
     output: PathBuf,
@@ -68,6 +71,7 @@ impl RedisBenchmark {
             program: REDIS_BENCHMARK.find()?,
             arguments,
             ledger: bench.ledger.clone(),
+            group: bench.client_group.clone(),
             namespace: bench
                 .wire
                 .namespace
@@ -108,6 +112,7 @@ impl RedisBenchmark {
         command.args(arguments).args(["-n", &requests.to_string()]).stdout(output).stderr(errors);
         // SAFETY: the closure makes one async-signal-safe system call.
         unsafe { command.pre_exec(net::enter_before_exec(&self.namespace)) };
+        self.group.as_ref().map_or(Ok(()), |group| group.is_joined_by(&mut command))?;
         child::unprivileged(&mut command, None);
         let (child, lease) = child::spawn(&self.ledger, command)?;
         self.pid = child.id();

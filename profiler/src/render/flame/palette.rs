@@ -45,6 +45,15 @@ const LAYERS: &[(&str, &str)] = &[
     ("switching", "#dfe6f2"),
     ("device", "#2b2d5b"),
     ("waiting", "#c9cfe0"),
+    ("queue", "#69759f"),
+    ("idle-exit", "#c0dbf6"),
+    ("unaccounted", "#f3f3e7"),
+    ("unsampled", "#f0e1bd"),
+    ("rto", "#6b2a2a"),
+    ("loss-probe", "#8a3f3a"),
+    ("fast-retransmit", "#a85a50"),
+    ("probe-timer", "#7a4a58"),
+    ("other-retransmission", "#4f6b3a"),
 ];
 
 /// Of frames that are no code.

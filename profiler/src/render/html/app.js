@@ -31,7 +31,7 @@ function digits(value) {
 }
 const micros = ns => digits(ns / 1000);
 const signed = ns => (ns < 0 ? "−" : "+") + digits(Math.abs(ns) / 1000);
-const spread = interval => interval ? " ± " + digits((interval[1] - interval[0]) / 2000) : "";
+const spread = interval => interval ? ` [${digits(interval[0] / 1000)}, ${digits(interval[1] / 1000)}]`.replaceAll("-", "−") : "";
 const percent = share => (100 * share).toFixed(share !== 0 && Math.abs(share) < 0.1 ? 2 : 1).replace(/^-(0\.0+)$/, "$1").replace("-", "−") + " %";
 
 // A colour for each stage, the same in every bar: the ways of the path in the order of a wheel.
@@ -222,7 +222,7 @@ function scatter() {
 function trust() {
   const rows = [
     ["probe effect", found => `${found.probe_effect_percent.toFixed(1)} %` + (found.probe_effect_ci95_percent ? ` (${found.probe_effect_ci95_percent.map(value => value.toFixed(1)).join(" to ")})` : " (no interval)")],
-    ["residual", found => percent(found.residual_ns_per_op / Math.max(1, found.traced_latency.mean_ns - found.lateness_ns_per_op))],
+    ["residual", found => percent(found.residual_ns_per_op / Math.max(1, found.traced_latency.mean_ns - (found.queued_ns_per_op ?? 0)))],
     ["conservation, deviation", found => found.conservation_percent.toFixed(3) + " %"],
     ["operations followed", found => String(found.losses.followed)],
     ["lost", found => { const lost = Object.values(found.losses.lost).reduce((a, b) => a + b, 0); return `${lost} (${percent(lost / Math.max(1, found.losses.followed))})`; }],

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use comfy_table::Cell;
 
-use super::{Look, lines, micros, number, percent, signed_micros, spread, stage_name};
+use super::{Look, bounds, lines, micros, number, percent, share_bounds, signed_micros, stage_name};
 use crate::result::{ComparisonResult, ConfigurationResult, LayerResult};
 
 /// Layers below this share of their stage, or of the CPU time, are left out of the tables.
@@ -27,14 +27,14 @@ pub(super) fn tables(configuration: &ConfigurationResult, look: Look) -> String 
 }
 
 fn layer(layer: &LayerResult) -> String {
-    let reach = layer.ci95.map_or(String::new(), |[low, high]| format!("±{:.0}", 50.0 * (high - low)));
-    format!("{} {:.0}{reach}", layer.layer, 100.0 * layer.share)
+    let interval = share_bounds(layer.ci95);
+    format!("{} {:.0}{}{interval}", layer.layer, 100.0 * layer.share, if interval.is_empty() { "" } else { " " })
 }
 
 /// The layers of every stage of some size.
 fn layers(configuration: &ConfigurationResult, look: Look) -> String {
     let latency = configuration.traced_latency.mean_ns;
-    let mut table = look.table(&["layers of a stage", "µs/op", "samples", "share of its time, % ± 95 %"]);
+    let mut table = look.table(&["layers of a stage", "µs/op", "samples", "share of its time, % and 95 %"]);
     let stages = configuration.stages.iter().filter(|stage| stage.ns_per_op > SMALLEST_SHARE * latency);
     let mut any = false;
     for stage in stages.filter(|stage| !stage.layers.is_empty()) {
@@ -55,7 +55,7 @@ fn cpu(configuration: &ConfigurationResult, look: Look) -> String {
     if configuration.cpu_times.is_empty() {
         return String::new();
     }
-    let mut table = look.table(&["CPU time, sampled phases", "µs/op", "± 95 %", "by samples", "schedstat", "what"]);
+    let mut table = look.table(&["CPU time, sampled phases", "µs/op", "95 %", "by samples", "schedstat", "what"]);
     for time in &configuration.cpu_times {
         let softirqs = if time.softirq_ns_per_op > 0.0 {
             format!("of it {} in softirqs on top of its threads", micros(time.softirq_ns_per_op))
@@ -76,7 +76,7 @@ fn cpu(configuration: &ConfigurationResult, look: Look) -> String {
         table.add_row(vec![
             Cell::new(format!("    · {} {}", layer.role, layer.layer)),
             number(micros(layer.ns_per_op)),
-            number(spread(layer.ci95_ns)),
+            number(bounds(layer.ci95_ns)),
         ]);
     }
     lines(&table)
@@ -132,7 +132,7 @@ pub(super) fn layer_changes(comparison: &ComparisonResult, look: Look) -> String
     if comparison.layers.is_empty() {
         return String::new();
     }
-    let mut table = look.table(&["change by layer", "µs/op", "± 95 %", ""]);
+    let mut table = look.table(&["change by layer", "µs/op", "95 %", ""]);
     let smallest = super::SMALLEST_SHARE * comparison.traced_delta_ns.abs().max(10_000.0);
     let small: Vec<f64> =
         comparison.layers.iter().map(|layer| layer.delta_ns).filter(|delta| delta.abs() < smallest).collect();
@@ -140,7 +140,7 @@ pub(super) fn layer_changes(comparison: &ComparisonResult, look: Look) -> String
         table.add_row(vec![
             Cell::new(format!("  {}", layer.layer)),
             number(signed_micros(layer.delta_ns)),
-            number(spread(layer.ci95_ns)),
+            number(bounds(layer.ci95_ns)),
             Cell::new(if layer.significant { "*" } else { "" }),
         ]);
     }

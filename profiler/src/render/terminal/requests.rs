@@ -3,7 +3,7 @@
 use comfy_table::Cell;
 
 use super::{
-    super::numbers::{micros, signed_micros, spread},
+    super::numbers::{bounds, micros, signed_micros},
     Look, lines, number,
 };
 use crate::{
@@ -41,14 +41,14 @@ pub fn requests(name: &str, records: &[Record], most: usize, look: Look) -> Stri
 /// A configuration of one run against one of another, largest change first.
 #[must_use]
 pub fn runs_diff(diff: &RunsDiff, look: Look) -> String {
-    let mut table = look.table(&["", "first", "second", "change, µs", "± 95 %", "", "what"]);
+    let mut table = look.table(&["", "first", "second", "change, µs", "95 %", "", "what"]);
     let mut add = |change: &Change| {
         table.add_row([
             Cell::new(&change.id),
             number(micros(change.first_ns)),
             number(micros(change.second_ns)),
             number(signed_micros(change.delta_ns)),
-            number(spread(change.ci95_ns)),
+            number(bounds(change.ci95_ns)),
             Cell::new(if change.significant { "*" } else { "" }),
             Cell::new(&change.label),
         ]);

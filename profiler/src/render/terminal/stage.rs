@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use comfy_table::Cell;
 
 use super::{
-    super::numbers::{micros, percent, spread},
+    super::numbers::{bounds, micros, percent, share_bounds},
     Look, lines, number,
 };
 use crate::{
@@ -57,7 +57,7 @@ fn summary(stage: &StageResult) -> String {
         "  {}: {} µs per operation {}, {:.3} times; median {}, 99 % below {}\n",
         if stage.label.is_empty() { &stage.id } else { &stage.label },
         micros(stage.ns_per_op),
-        spread(stage.ci95_ns),
+        bounds(stage.ci95_ns),
         stage.count_per_op,
         or_none(stage.p50_ns),
         or_none(stage.p99_ns)
@@ -91,9 +91,9 @@ fn layers(stage: &StageResult, look: Look) -> String {
     if stage.layers.is_empty() {
         return "  no sample lies in it\n".to_owned();
     }
-    let mut table = look.table(&["  layer", "share", "± 95 %", "µs/op", "samples"]);
+    let mut table = look.table(&["  layer", "share", "95 %", "µs/op", "samples"]);
     for layer in &stage.layers {
-        let interval = layer.ci95.map_or_else(String::new, |[low, high]| format!("± {:.0} %", 50.0 * (high - low)));
+        let interval = share_bounds(layer.ci95);
         table.add_row([
             Cell::new(format!("  {}", layer.layer)),
             number(percent(layer.share)),

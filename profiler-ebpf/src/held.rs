@@ -1,0 +1,85 @@
+//! Bios that are held back, by the limit of a control group above all: they are queued later, by a thread of the kernel's, in the stead of the
+//! one that made them. Whose they are, their direct I/O says.
+
+use aya_ebpf::{macros::map, maps::Array};
+use profiler_common::{Counter, Socket, Thread};
+
+use crate::{
+    below,
+    bios::{self, Bio},
+    block::disk_under,
+    file::{in_ring, is_under_way, key_in, key_of_thread},
+    kernel::{Kernel, read},
+    maps::{count, count_inside, fetch_add, now},
+    path::Fault,
+    phase::Phase,
+    settings::{self, NO_FIELD},
+    slots::socket,
+};
+
+/// The process that made an operation last: of asynchronous ones, the kernel's objects do not name theirs.
+#[map]
+static MAKER: Array<u64> = Array::with_max_entries(1, 0);
+
+/// A thread makes an operation.
+#[inline(always)]
+pub fn note_maker(_thread: &Thread) {
+    if let Some(maker) = MAKER.get_ptr_mut(0) {
+        unsafe { *maker = aya_ebpf::helpers::bpf_get_current_pid_tgid() >> 32 };
+    }
+}
+
+/// The operation of a bio that a thread of the kernel's queues, if it is direct I/O of one that is under way.
+#[inline(always)]
+fn owner<K: Kernel>(bio: u64) -> Option<&'static mut Socket> {
+    let direct: u64 = K::load(bio, settings::bio_private());
+    if direct == 0 || settings::dio_iocb() == NO_FIELD || settings::dio_waiter() == NO_FIELD {
+        return None;
+    }
+    let iocb: u64 = read(direct, settings::dio_iocb());
+    // Of a call that waits, the thread that does; of others, the place holds something else.
+    let waiter: u64 = read(direct, settings::dio_waiter());
+    let tid: u32 = read(waiter, settings::task_pid());
+    if tid != 0 {
+        if let Some(operation) = socket(key_of_thread(tid)) {
+            return Some(operation);
+        }
+    }
+    let process = MAKER.get_ptr(0).map_or(0, |maker| unsafe { *maker });
+    if settings::kiocb_iocb() != NO_FIELD {
+        if let Some(operation) = socket(key_in(process, read(iocb, settings::kiocb_iocb()))) {
+            return Some(operation);
+        }
+    }
+    if settings::ring_request_ctx() == NO_FIELD || settings::ring_request_data() == NO_FIELD {
+        return None;
+    }
+    let ring: u64 = read(iocb, settings::ring_request_ctx());
+    socket(key_in(process, in_ring(ring, read(iocb, settings::ring_request_data()))))
+}
+
+/// A bio is queued by a thread that makes no operations. It is noted with its time; the operation goes through that when it is done, as only
+/// its own thread moves it.
+#[inline(always)]
+pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Option<Fault> {
+    let operation = owner::<K>(bio).filter(|operation| is_under_way(control, operation))?;
+    let at_ns = now();
+    let mut entry = Bio {
+        address: bio,
+        slot: operation.slot,
+        number: operation.crossing,
+        disk: disk_under::<K>(bio)?,
+        epoch: control.epoch,
+        above_ns: at_ns,
+        ..Bio::default()
+    };
+    below::may_be_passed_on(&mut entry);
+    if !bios::put(&entry) {
+        count(Counter::BioTable);
+        return Some(Some(Counter::BioTable));
+    }
+    fetch_add(&mut operation.bios, 1);
+    count_inside(&control, at_ns, Counter::Bios);
+    count_inside(&control, at_ns, Counter::HeldBack);
+    Some(None)
+}
