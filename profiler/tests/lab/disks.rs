@@ -10,11 +10,11 @@ use std::{
 use nix::mount::{MsFlags, mount, umount};
 use profiler::{
     counts::{Phase, PhaseKind, Place, Repetition},
-    result::ConfigurationResult,
+    result::{ConfigurationResult, RunResult},
 };
 
 use crate::{
-    common::{Out, Traces, alone, check, full, repetitions, run_workload, wait_until},
+    common::{Out, Running, Traces, alone, check, full, repetitions, run_workload, virtax, wait_until},
     only_in_lab,
 };
 
@@ -267,4 +267,51 @@ fn operations_go_through_a_raid() {
         let native = mounted.run(&Out::new(), &["--rounds", "1", "--duration", "2", "--set", kind]);
         check_way(&native, &["md0"], &names);
     }
+}
+
+/// Bios that a group of version 2 holds back (`io.max`) are found as those of version 1: whoever queues them, they are their operation's.
+#[test]
+fn a_bio_that_io_max_holds_back_is_found() {
+    const GROUPS: &str = "/sys/fs/cgroup";
+    let _alone = alone();
+    only_in_lab();
+    let disk = Memory::make("limited");
+    let mounted = Mounted::make(&format!("/dev/{}", disk.name));
+    let number = fs::read_to_string(format!("/sys/block/{}/dev", disk.name)).unwrap();
+    // Groups made from now on have the files.
+    fs::write(Path::new(GROUPS).join("cgroup.subtree_control"), "+io").unwrap();
+    let out = Out::new();
+    let mut command = virtax();
+    command.args([
+        "run",
+        "block",
+        "--verbose",
+        "--in",
+        "native",
+        "--rounds",
+        "1",
+        "--duration",
+        "6",
+        "--placement",
+        "free",
+    ]);
+    command.args(["--sample-rate", "0", "--set", "size=8", "--set", "kind=write", "--set"]);
+    command.arg(format!("folder={}", mounted.0.path().display())).arg("--out").arg(out.path());
+    let mut run = Running::start(command);
+    run.wait_for("step: warm-up");
+    let group = fs::read_dir(GROUPS).unwrap().flatten().find(|entry| {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        name.starts_with("virtax-") && name.ends_with("-server")
+    });
+    fs::write(group.expect("the server has a group").path().join("io.max"), format!("{} wiops=100", number.trim()))
+        .unwrap();
+    let (code, said) = run.end();
+    assert_eq!(code, Some(0), "{said}");
+    let result = RunResult::load(&out.path()).unwrap();
+    let found = &result.configurations[0];
+    let rows: Vec<_> = found.stages.iter().filter(|stage| stage.from.point == "held-back").collect();
+    let held: f64 = rows.iter().map(|stage| stage.ns_per_op).sum();
+    assert!(held > 0.5 * found.traced_latency.mean_ns, "{held}: {:#?}", found.stages);
+    assert!(rows.iter().all(|stage| stage.label == "held back by the group's limit"), "{rows:#?}");
+    assert!((found.residual_ns_per_op / found.traced_latency.mean_ns).abs() < 0.05, "{}", found.residual_ns_per_op);
 }

@@ -83,7 +83,7 @@ fn what_a_limit_below_a_loop_device_costs_is_its_devices() {
     if !has(Feature::Probes) {
         return;
     }
-    let (before, base) = (Traces::now(), "ns:net=host,fs=loop,cgroup=on");
+    let (before, base) = (Traces::now(), "ns:net=host,fs=loop");
     let limited = format!("{base}+read-iops=4000");
     let arguments = ["--rounds", "1", "--duration", "2.5", "--set", "size=16", "--sample-rate", "0"];
     let configurations = format!("{base},{limited}");

@@ -12,6 +12,7 @@ mod fio;
 mod libvirt;
 mod losses;
 mod mechanisms;
+mod outside;
 mod privileges;
 mod real_runs;
 mod redis;

@@ -24,7 +24,7 @@ fn every_mechanism_is_what_it_says() {
     }
     let before = Traces::now();
     let out = Out::new();
-    let all = "native,ns:net=host,cgroup=on,ns:net=host,pid=on,user=on,ns:net=host,seccomp=docker,ns:net=host,fs=bind,\
+    let all = "native,ns:net=host,ns:net=host,pid=on,user=on,ns:net=host,seccomp=docker,ns:net=host,fs=bind,\
                ns:net=host,fs=overlay,pid=on,ns:net=own,ns:net=veth,ns:net=bridge,ns:net=bridge,hooks=on,\
                ns:net=bridge,conntrack=on,ns:net=nat";
     let result = run_workload("tcp-rr", &out, &[&["--in", all], &SHORT[..]].concat());
@@ -43,7 +43,7 @@ fn every_mechanism_is_what_it_says() {
     let plain = of(&result, "native");
     assert_eq!(setting(plain, "namespaces"), "");
     let with = |name: &str| of(&result, name);
-    assert!(setting(with("ns:net=host,cgroup=on"), "cgroup_of").starts_with("version "));
+    assert!(setting(with("ns:net=host"), "cgroup_of").starts_with("version "));
     assert_eq!(setting(with("ns:net=host,pid=on,user=on"), "namespaces"), "pid,user");
     let filtered = with("ns:net=host,seccomp=docker");
     assert_eq!((setting(filtered, "seccomp"), setting(filtered, "seccomp_filters")), ("filter", "1"));

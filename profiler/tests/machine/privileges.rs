@@ -27,10 +27,8 @@ fn the_listed_capabilities_suffice() {
         return;
     }
     let before = Traces::now();
-    // Root's own rights on files need no capability.
     let listed = CAPABILITIES.iter().map(|capability| format!("+{}", short(capability.name)));
     let bounds = std::iter::once("-all".to_owned()).chain(listed).collect::<Vec<_>>().join(",");
-    let bounds = bounds.replace("+dac_override", "-dac_override");
     let output = run_with(&bounds, &Out::new(), "native,docker:net=nat,docker:net=bridge");
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(before, Traces::now());
@@ -43,8 +41,8 @@ fn a_missing_capability_is_named_before_anything_is_changed() {
         return;
     }
     for capability in CAPABILITIES {
-        // The administrator's capability includes the two of BPF; root needs no right on files.
-        if ["CAP_BPF", "CAP_PERFMON", "CAP_DAC_OVERRIDE"].contains(&capability.name) {
+        // The administrator's capability includes the two of BPF.
+        if ["CAP_BPF", "CAP_PERFMON"].contains(&capability.name) {
             continue;
         }
         let out = Out::new();

@@ -313,7 +313,7 @@ fn a_used_up_quota_shows_as_throttled() {
     }
     let quota = Quota::new().expect("has() has tried");
     let out = Out::new();
-    let run = start(&out, &["--in", "native", "--rounds", "1", "--duration", "2.4", "--set", "clients=10"]);
+    let run = start(&out, &["--in", "native:cgroup=root", "--rounds", "1", "--duration", "2.4", "--set", "clients=10"]);
     quota.add(run.id());
     let output = run.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));

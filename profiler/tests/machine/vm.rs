@@ -17,7 +17,7 @@ fn ready() -> bool {
 /// ns per operation in the machine: from the request's hand-over to the tap until the answer comes from there, the boundary and what
 /// the guest's agent saw.
 fn in_machine(configuration: &ConfigurationResult) -> f64 {
-    let in_guest = configuration.stages.iter().filter(|stage| stage.label.ends_with("(guest)"));
+    let in_guest = configuration.stages.iter().filter(|stage| stage.label.contains("(guest)"));
     boundary(configuration) + in_guest.map(|stage| stage.ns_per_op).sum::<f64>()
 }
 
@@ -60,7 +60,7 @@ fn requests_are_followed_into_a_guest_and_out_of_it() {
         check_inside(of(&result, "tcg:net=nat"));
         // Without its agent, a machine is one row.
         let silent = of(&result, "tcg:net=tap,agent=off");
-        assert!(silent.stages.iter().all(|stage| !stage.label.ends_with("(guest)")), "{:?}", silent.stages);
+        assert!(silent.stages.iter().all(|stage| !stage.label.contains("(guest)")), "{:?}", silent.stages);
         assert!(boundary(silent) > 0.0 && !silent.settings.contains_key("guest_agent"));
     }
     // QEMU itself is the server there.
@@ -101,7 +101,7 @@ fn check_inside(configuration: &ConfigurationResult) {
     for id in ["request/ready→received", "request/received→send", "response/send→xmit(eth0@guest)"] {
         let stage = configuration.stages.iter().find(|stage| stage.id == id);
         let stage = stage.unwrap_or_else(|| panic!("{id}: {:?}", configuration.stages));
-        assert!(stage.label.ends_with("(guest)") && stage.ns_per_op > 0.0, "{stage:?}");
+        assert!(stage.label.contains("(guest)") && stage.ns_per_op > 0.0, "{stage:?}");
         // The guest's probes are not free, and the agent knows what they cost.
         assert!((0.0..stage.ns_per_op).contains(&stage.corrected_ns_per_op), "{stage:?}");
         assert!((stage.count_per_op - 1.0).abs() < 0.05, "{stage:?}");
@@ -110,7 +110,7 @@ fn check_inside(configuration: &ConfigurationResult) {
     let sampled: u64 = configuration
         .stages
         .iter()
-        .filter(|stage| stage.label.ends_with("(guest)"))
+        .filter(|stage| stage.label.contains("(guest)"))
         .flat_map(|stage| &stage.layers)
         .map(|layer| layer.samples)
         .sum();

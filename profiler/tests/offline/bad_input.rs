@@ -111,7 +111,7 @@ const ARGUMENTS: &[&str] = &[
     "run tcp-rr --in native --set connections",
     "run tcp-rr --in native --set connections=",
     "run tcp-rr --in native --set connections=0",
-    "run tcp-rr --in native --set connections=1025",
+    "run tcp-rr --in native --set connections=10001",
     "run tcp-rr --in native --set conections=1",
     "run tcp-rr --in native --set server=thread",
     "run tcp-rr --in native --set rate=nan",

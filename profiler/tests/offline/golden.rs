@@ -4,6 +4,8 @@ use std::{fs, path::Path};
 
 use crate::common::{Out, text, virtax};
 use profiler::{
+    counts::PhaseKind,
+    experiment::store,
     render::terminal::{self, Look},
     result::RunResult,
     run,
@@ -136,7 +138,9 @@ fn flame_graphs_are_as_wide_as_the_stages_and_say_what_they_are() {
     }
     // The stage that does NAT, the layer that does it, the function that does it.
     let nat = fs::read_to_string(out.path().join("latency.docker-net-nat.folded")).unwrap();
-    let is_nat = |line: &str| line.contains("DNAT") && line.contains(";NAT;") && line.contains(";nf_nat_");
+    let is_nat = |line: &str| {
+        line.contains("receive(wire@host) → xmit(bridge@host)") && line.contains(";NAT;") && line.contains(";nf_nat_")
+    };
     assert!(nat.lines().any(is_nat));
     for picture in pictures {
         let svg = fs::read_to_string(picture).unwrap();
@@ -240,6 +244,36 @@ fn layers_sum_to_what_they_divide() {
         let whole: f64 = comparison.layers.iter().map(|layer| layer.delta_ns).sum();
         let off = whole + comparison.residual_delta_ns - comparison.traced_delta_ns;
         assert!(off.abs() < 1.0, "{off}");
+    }
+}
+
+/// No layer has more time than its samples stand for, in any stage of any recorded run.
+#[test]
+fn layers_have_no_time_that_their_samples_have_not_seen() {
+    for name in ["run", "run-file"] {
+        let out = copied(name);
+        let run::Report { result, .. } = run::report(&out.path()).unwrap();
+        let (header, repetitions) = store::load(&out.path()).unwrap();
+        let period_ns = 1e9 / f64::from(header.sample_rate_hz);
+        let mut compared = 0;
+        for configuration in &result.configurations {
+            let of_name = repetitions.iter().filter(|found| found.configuration == configuration.name);
+            let sampled = of_name.flat_map(|found| &found.phases).filter(|phase| phase.kind == PhaseKind::Sampled);
+            let operations: u64 = sampled.map(|phase| phase.client.operations).sum();
+            let one_ns = period_ns / operations as f64;
+            for stage in &configuration.stages {
+                // What the parts say exactly is not sampled; samples only divide the reader's work within it.
+                let is_divided = stage.parts.iter().any(|part| part.to.point == "own-work");
+                for layer in stage.layers.iter().filter(|layer| layer.samples > 0 && !is_divided) {
+                    let ns = layer.share * stage.ns_per_op;
+                    // A sampled phase is slower than the traced ones to which its shares are applied, never faster by more than chance.
+                    let most_ns = layer.samples as f64 * one_ns * 1.1;
+                    assert!(ns <= most_ns, "{name}, {}: {} has {ns} ns of {most_ns}", stage.id, layer.layer);
+                    compared += 1;
+                }
+            }
+        }
+        assert!(compared > 10, "{name}: {compared}");
     }
 }
 
