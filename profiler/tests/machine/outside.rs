@@ -362,7 +362,7 @@ fn where_a_cpu_works_little_is_unaccounted() {
     ] {
         let result = run_workload("tcp-rr", &Out::new(), arguments);
         for configuration in &result.configurations {
-            check(configuration);
+            assert!(configuration.incomplete.is_empty(), "{:?}", configuration.incomplete);
             seen.extend(unaccounted_in(configuration));
         }
     }
