@@ -18,11 +18,11 @@ macro_rules! counters {
 counters! {
     /// Requests that started inside the recorded interval.
     Followed = "followed",
-    /// Of those, the ones that ended, whenever that was.
+    /// Followed requests that ended, whenever that was.
     Completed = "completed",
-    /// Of those, the ones seen to go on after its end: none, since requests count where they begin.
+    /// Followed requests that went on after the interval: none, since requests count where they begin.
     Unfinished = "unfinished",
-    /// Of those, the ones that ended: as many as have been completed. (Before: responses received inside the interval.)
+    /// Operations that ended: as many as have been completed. (Before: responses received inside the interval.)
     Operations = "operations",
     /// Ends less beginnings of those, modulo 2^64: of what is lost or unfinished, its last point. It is what their stages must sum to.
     LifeNs = "life_ns",
@@ -78,7 +78,7 @@ counters! {
     BioTable = "bio_table_full",
     /// bios of file operations.
     Bios = "bios",
-    /// Of those, the ones that another thread queued than their operation's: they had been held back.
+    /// bios that another thread queued than their operation's: they had been held back.
     HeldBack = "bios_held_back",
     /// Of those, the ones that the device failed.
     BioErrors = "bios_failed",

@@ -111,7 +111,7 @@ pub const READ: u8 = 2;
 
 /// The request of a token began inside the recorded interval, and is under way: it counts.
 pub const COUNTED: u8 = 1;
-/// It counts, and has ended.
+/// The request counts, and has ended.
 pub const ENDED: u8 = 2;
 
 /// A followed socket: one cache line.

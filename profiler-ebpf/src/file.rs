@@ -89,7 +89,7 @@ pub fn key_of(name: u64) -> u64 {
     key_in(bpf_get_current_pid_tgid() >> 32, name)
 }
 
-/// The same of another process.
+/// The key of what any process calls `name`.
 #[inline(always)]
 pub fn key_in(process: u64, name: u64) -> u64 {
     ASYNCHRONOUS | (process & 0xffff) << NAME_BITS | name & ((1 << NAME_BITS) - 1)

@@ -37,7 +37,7 @@ fn owner<K: Kernel>(bio: u64) -> Option<&'static mut Socket> {
         return None;
     }
     let iocb: u64 = read(direct, settings::dio_iocb());
-    // Of a call that waits, the thread that does; of others, the place holds something else.
+    // The thread that waits for the call; where none does, the place holds something else.
     let waiter: u64 = read(direct, settings::dio_waiter());
     let tid: u32 = read(waiter, settings::task_pid());
     if tid != 0 {

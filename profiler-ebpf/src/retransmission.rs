@@ -35,7 +35,7 @@ pub fn is_one<K: Kernel>(socket: u64, skb: u64) -> bool {
     (number.wrapping_sub(next) as i32) < 0
 }
 
-/// The same where the kernel does not say what was sent before: then it may be.
+/// Whether a segment may have been sent before: where the kernel does not say, any may.
 #[inline(always)]
 pub fn may_be_one<K: Kernel>(socket: u64, skb: u64) -> bool {
     settings::tcp_next() == NO_FIELD || is_one::<K>(socket, skb)

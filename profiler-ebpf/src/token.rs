@@ -105,7 +105,7 @@ pub fn pass(token: &mut Token, counted: u8, to: u8, at_ns: u64) -> Result<(), Co
     token.at_ns = at_ns;
     token.point = to;
     if counted != 0 && !spend(stage_key(false, token.role, from, to), at_ns - since_ns) {
-        // Its stages end where they did.
+        // The token's stages end where they did.
         token.at_ns = since_ns;
         return Err(Counter::LostStageTable);
     }
@@ -132,7 +132,7 @@ impl Parts {
         let Token { at_ns, role, point, record, .. } = *token;
         Self { at_ns, role, point, used: false, counted: counted != 0, record }
     }
-    /// Of what belongs to no request that is followed: they count if they begin inside the recorded interval.
+    /// The parts of what belongs to no followed request: they count if they begin inside the recorded interval.
     #[inline(always)]
     pub fn within(control: &Control, token: &Token) -> Self {
         Self::of(token, is_inside(control, token.at_ns))
