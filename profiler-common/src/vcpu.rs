@@ -102,7 +102,11 @@ pub struct Steps {
     /// When the answer came out, ns.
     pub answered_ns: u64,
     /// The point at which it did.
-    pub answered_at: u64,
+    pub answered_at: u8,
+    /// Whether the request counts (not 0), which began inside the recorded interval: its steps count as its stages do.
+    pub counted: u8,
+    /// Stops the compiler from inventing padding.
+    pub reserved: [u8; 6],
 }
 
 const _: () = assert!(size_of::<Held>() == 160);

@@ -217,7 +217,7 @@ pub fn taken(control: Phase<true>, skb: u64) -> Fault {
     }
     comes_in(&control, connection.counted, connection.crossing, token.at_ns);
     if control.splits() {
-        vcpu::takes(&control, token.at_ns);
+        vcpu::takes(&control, connection.counted, token.at_ns);
     }
     None
 }

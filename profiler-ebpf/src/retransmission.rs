@@ -12,7 +12,8 @@ use crate::{
     token::spend_part,
 };
 
-/// `ICSK_TIME_LOSS_PROBE` (`include/net/inet_connection_sock.h`): the timer that is at work.
+/// `ICSK_TIME_LOSS_PROBE` (`include/net/inet_connection_sock.h`): the timer that is set. It stays so where acknowledgements start a recovery
+/// before it expires.
 const TIMER_LOSS_PROBE: u8 = 5;
 /// `TCP_CA_Recovery` and `TCP_CA_Loss` (`include/uapi/linux/tcp.h`).
 const RECOVERY: u8 = 3;
@@ -59,9 +60,9 @@ fn cause(socket: &Socket) -> u8 {
     let pending: u8 = read(socket.key, settings::tcp_pending());
     let state: u8 = read(socket.key, settings::tcp_congestion());
     match state & STATE {
-        _ if pending == TIMER_LOSS_PROBE => LOSS_PROBE,
-        LOSS => RTO,
         RECOVERY => FAST,
+        LOSS => RTO,
+        _ if pending == TIMER_LOSS_PROBE => LOSS_PROBE,
         // Nothing is outstanding: the timer for that tries what never left.
         _ if socket.token.point == REFUSED => PROBE_TIMER,
         _ => OTHER_RETRANSMISSION,

@@ -20,16 +20,16 @@ use crate::{
 
 type Fault = Option<Counter>;
 
-/// The machine has taken a request. One thread moves its packets, so that hardly ever another CPU writes here at the same time.
+/// The machine has taken a request, which counts or not. One thread moves its packets, so that hardly ever another CPU writes here at the same time.
 #[inline(always)]
-pub fn takes(control: &Control, at_ns: u64) {
+pub fn takes(control: &Control, counted: u8, at_ns: u64) {
     let Some(held) = held() else { return };
     if held.epoch != control.epoch {
         *held = Held { epoch: control.epoch, ..Held::default() };
     }
     if held.count == 0 {
         held.since_ns = at_ns;
-        held.steps = Steps::default();
+        held.steps = Steps { counted, ..Steps::default() };
     }
     held.alone = (held.count == 0) as u8;
     held.count += 1;
@@ -50,12 +50,12 @@ fn split(control: &Control) {
     // Into totals only: the record has had its next point already.
     let role = profiler_common::CLIENT;
     let token = Token { at_ns: done.taken_ns, epoch: control.epoch, record: 0, point: point::TAKEN, role };
-    let mut parts = Parts::within(control, &token);
+    let mut parts = Parts::of(&token, done.counted);
     parts.via(point::INJECTED, done.injected_ns);
     parts.via(point::VCPU_RUNNING, done.running_ns);
     parts.via(point::ENTERED, done.entered_ns);
     parts.via(point::NOTIFIED, done.notified_ns);
-    parts.end(done.answered_at as u8, done.answered_ns);
+    parts.end(done.answered_at, done.answered_ns);
 }
 
 /// `kvm:kvm_apic_accept_irq`: a virtual processor is given an interrupt, here if the machine's process or worker does it for the
@@ -124,7 +124,7 @@ pub fn gives_back(control: &Control, answered_at: u8, at_ns: u64) {
         if held.count == 1 && held.alone != 0 && answered_at != 0 {
             // Where the thread that was in the guest does the sending itself, nobody is woken.
             let own_ns = current().filter(|thread| thread.vcpu.number != 0).map_or(0, |thread| thread.vcpu.exit_ns);
-            let (notified_ns, answered_at) = (notified(&held.steps, own_ns), u64::from(answered_at));
+            let notified_ns = notified(&held.steps, own_ns);
             held.done = Steps { notified_ns, taken_ns: 0, answered_ns: at_ns, answered_at, ..held.steps };
             // Last: with it, all of it is there for whoever leaves the guest next.
             unsafe { core::ptr::write_volatile(&raw mut held.done.taken_ns, held.since_ns) }

@@ -147,9 +147,9 @@ pub struct StageTotal {
     pub from: Place,
     /// The point where it ends.
     pub to: Place,
-    /// Tokens that ended it inside the phase.
+    /// Requests that count (they began inside the phase) and ended it.
     pub count: u64,
-    /// Their time in it, as far as it lies in the phase, ns.
+    /// Their time in it, ns.
     pub total_ns: u64,
     /// `(bucket, count)` of the durations, see [`crate::histogram`].
     pub buckets: Vec<(u16, u32)>,

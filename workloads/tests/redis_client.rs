@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use workloads::protocol::Reply;
+use workloads::{connect::SILENCE, protocol::Reply};
 
 /// Answers the first request on a connection with the first reply, and so on; the last one for ever.
 fn serve(replies: &'static [&'static [u8]]) -> String {
@@ -28,7 +28,7 @@ fn serve(replies: &'static [&'static [u8]]) -> String {
 fn client(address: &str, operation: &str) -> Child {
     Command::new(env!("CARGO_BIN_EXE_virtax-workload"))
         .args(["redis-client", "--connect", address, "--operation", operation, "--clients", "1", "--keyspace", "1"])
-        .args(["--patience-ms", "300", "--lifetime", "20"])
+        .args(["--patience-ms", "300", "--lifetime", "60"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -86,6 +86,6 @@ fn a_server_that_hangs_is_noticed() {
         while matches!(stream.read(&mut buffer), Ok(bytes) if bytes > 0) {}
     });
     let said = failure(client(&address, "set"));
-    assert!(said.contains("no reply for 10 s"), "{said}");
+    assert!(said.contains(&format!("no reply for {} s", SILENCE.as_secs())), "{said}");
     server.join().unwrap();
 }

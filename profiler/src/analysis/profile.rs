@@ -193,10 +193,10 @@ fn waits_for(row: &Row) -> Option<&'static str> {
     }
 }
 
-/// What a row's time without samples or parts is called; `at_least`: the share that it surely has. A virtual machine may work in it, of which
-/// there are no samples here.
+/// What a row's time without samples or parts is called; `at_least`: the share that it surely has, beyond what the sampler may have missed.
+/// A virtual machine may work in it, of which there are no samples here.
 fn name_of_rest(row: &Row, at_least: f64) -> &'static str {
-    let somebody_waits = at_least > blind(row) && !path::is_boundary(&row.key) && !is_end_of_call(row);
+    let somebody_waits = at_least > 0.0 && !path::is_boundary(&row.key) && !is_end_of_call(row);
     waits_for(row).unwrap_or(if somebody_waits { WAITING } else { UNACCOUNTED })
 }
 
@@ -377,17 +377,18 @@ fn is_end_of_call(row: &Row) -> bool {
     row.key.from.point == "call" || row.key.to.point == "return"
 }
 
-/// What neither samples nor parts have seen of a row, with its interval: as much of it as a queue can have held is the queue's, if it is too
-/// much for chance.
-fn rest_of(row: &Row, rest: f64, ci95: [f64; 2]) -> Vec<LayerShare> {
+/// What neither samples nor parts have seen of a row, with its interval, by chance and by what the sampler may miss: as much of it as a queue
+/// can have held is the queue's, if it is too much for both.
+fn rest_of(row: &Row, rest: f64, [low, high]: [f64; 2]) -> Vec<LayerShare> {
+    let ci95 = [low - blind(row), high];
     let layer =
         |layer: &str, share: f64, ci95| LayerShare { layer: layer.to_owned(), share, ci95: Some(ci95), samples: 0 };
-    let queue = if ci95[0] > blind(row) && waits_for(row).is_none() { queue_share(row).min(rest) } else { 0.0 };
+    let queue = if ci95[0] > 0.0 && waits_for(row).is_none() { queue_share(row).min(rest) } else { 0.0 };
     let less = |end: f64| (end - queue).max(0.0);
     let ci95_of_rest = ci95.map(less);
     let mut found = vec![layer(name_of_rest(row, ci95_of_rest[0]), rest - queue, ci95_of_rest)];
     if queue > 0.0 {
-        found.push(layer(QUEUE, queue, ci95.map(|end| end.min(queue))));
+        found.push(layer(QUEUE, queue, ci95.map(|end| end.clamp(0.0, queue))));
     }
     found
 }

@@ -28,6 +28,7 @@ use crate::{
     net::{
         Wire,
         refusals::{self, Reached},
+        verdicts,
     },
     probes::{Dispatch, Labels, Limits, Loaded, Names, Offsets, Options},
     process::{self, allowed_cpus},
@@ -296,23 +297,22 @@ fn check_reach(bench: &Bench, configuration: &Configuration, server: &dyn Server
     }
     let of_server = format!("/proc/{}/ns/net", server.pid());
     let through = [Path::new("/proc/self/ns/net"), Path::new(&of_server)];
-    match refusals::try_connection(bench.wire.namespace.path(), server.address(), &through) {
-        None | Some(Reached::Yes) => Ok(()),
-        Some(Reached::No(rules)) => {
-            let why = match rules.as_slice() {
-                [] => format!(
-                    "nothing answers at {}, and no rule with a counter has dropped or rejected it",
-                    server.address()
-                ),
-                rules => format!("dropped or rejected by {}", rules.join("; and by ")),
-            };
-            Err(Error::engine(
-                format!("`{configuration}` cannot be reached"),
-                why,
-                "change what refuses it, or leave this configuration out",
-            ))
-        }
-    }
+    let (client, address) = (bench.wire.namespace.path(), server.address());
+    let rules = match refusals::try_connection(client, address, &through) {
+        None | Some(Reached::Yes) => return Ok(()),
+        Some(Reached::No(rules)) => rules,
+    };
+    let traced = if rules.is_empty() { verdicts::refusing(client, address, &through) } else { None };
+    let why = match (rules.as_slice(), traced.as_deref()) {
+        ([], None) => format!("nothing answers at {address}, and no rule with a counter has dropped or rejected it"),
+        ([], Some([])) => format!("nothing answers at {address}, and no rule of a firewall drops or rejects it"),
+        ([], Some(rules)) | (rules, _) => format!("dropped or rejected by {}", rules.join("; and by ")),
+    };
+    Err(Error::engine(
+        format!("`{configuration}` cannot be reached"),
+        why,
+        "change what refuses it, or leave this configuration out",
+    ))
 }
 
 impl Repeater for Lab<'_> {

@@ -5,6 +5,7 @@ mod namespace;
 pub mod refusals;
 mod rules;
 mod subnets;
+pub mod verdicts;
 mod wire;
 
 pub use links::{delete_link, links_here};

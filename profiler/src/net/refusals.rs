@@ -40,7 +40,7 @@ pub fn try_connection(from: &Path, to: SocketAddrV4, through: &[&Path]) -> Optio
 }
 
 /// What a function finds from inside a network namespace, in a thread of its own; `None`: it cannot be entered.
-fn inside<T: Send + 'static>(namespace: &Path, look: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+pub(super) fn inside<T: Send + 'static>(namespace: &Path, look: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let file = File::open(namespace).ok()?;
     let looking = std::thread::spawn(move || setns(&file, CloneFlags::CLONE_NEWNET).ok().map(|()| look()));
     looking.join().ok().flatten()

@@ -288,8 +288,8 @@ pub fn check(configuration: &ConfigurationResult) {
     let records = configuration.records;
     assert_eq!(records.started, records.committed + records.lost + records.unfinished, "{name}: {records:?}");
     assert_eq!(records.illegal_transitions, 0, "{name}");
-    // A twentieth of a core is the aim at the usual length; these phases are short, and their beginnings and ends weigh.
-    assert!(emulated || configuration.agent_cpu_share <= 0.1, "{name}: {}", configuration.agent_cpu_share);
+    // A twentieth of a core is the aim at the usual length. These phases are short, and their beginnings and ends take some 50 ms.
+    assert!(emulated || configuration.agent_cpu_share <= 0.2, "{name}: {}", configuration.agent_cpu_share);
     check_hops(configuration);
     for stage in &configuration.stages {
         let parts: f64 = stage.parts.iter().map(|part| part.share).sum();

@@ -140,6 +140,48 @@ fn a_lost_segments_wait_has_the_name_of_its_cause() {
     assert_eq!(before, Traces::now());
 }
 
+/// Whose later segments arrive although its first one is lost: the receiver says so at once, and no timer has to expire.
+#[test]
+fn a_hole_in_a_long_message_is_filled_by_a_fast_retransmission() {
+    let _alone = alone();
+    if !has(Feature::Probes) {
+        return;
+    }
+    let before = Traces::now();
+    let out = Out::new();
+    let arguments = ["--in", "ns:net=veth", "--duration", "3", "--set", "response=1400"];
+    let mut run = Running::of(&out, &[&["--rounds", "1", "--sample-rate", "0"], &arguments[..]].concat());
+    run.wait_for("step: client");
+    let server = server_of(&run);
+    ["ip link set eth0 mtu 200", "ip link set eth0 gso_max_segs 1"]
+        .iter()
+        .for_each(|small| in_namespace(server, small));
+    run.wait_for("step: warm-up");
+    let lose =
+        "iptables -w -t raw -A PREROUTING -p tcp --sport 7000 -m statistic --mode random --probability 0.01 -j DROP";
+    in_namespace(run.party("tcp-rr-client"), lose);
+    let (code, said) = run.end();
+    assert_eq!(code, Some(0), "{said}");
+    let result = RunResult::load(&out.path()).unwrap();
+    let found = &result.configurations[0];
+    let parts: Vec<(&str, f64, f64)> = CAUSES
+        .iter()
+        .map(|cause| {
+            let parts = found.stages.iter().flat_map(|stage| &stage.parts).filter(|part| part.to.point == *cause);
+            let (count, ns) =
+                parts.fold((0.0, 0.0), |(count, ns), part| (count + part.count_per_op, ns + part.ns_per_op));
+            (*cause, count, ns)
+        })
+        .collect();
+    let [rto, probe, fast, ..] = parts.as_slice() else { unreachable!("there are five") };
+    // One message in a hundred loses its first segment. Where most of the later ones are lost as well, a timer expires.
+    assert!((0.004..0.02).contains(&fast.1) && fast.1 > 4.0 * (rto.1 + probe.1), "{parts:?}");
+    // A round trip, and not a timer's 200 ms.
+    assert!(fast.2 / fast.1 < 5e6, "{parts:?}");
+    assert!(found.incomplete.iter().any(|reason| reason.contains("segments")), "{:?}", found.incomplete);
+    assert_eq!(before, Traces::now());
+}
+
 /// Where nothing comes through from the middle of a phase on, there is no latency, and it is not 0.
 #[test]
 fn what_still_waits_is_counted_and_no_latency_is_none() {
@@ -194,6 +236,30 @@ fn a_rule_that_drops_what_is_forwarded_is_named_soon() {
     // It waits for three seconds; the rest is what a start needs.
     assert!(start.elapsed().as_secs() < 12, "{:?}", start.elapsed());
     drop(rule);
+    assert_eq!(before, Traces::now());
+}
+
+/// Rules of nftables count only if they are told to.
+#[test]
+fn a_rule_without_a_counter_is_named_too() {
+    let _alone = alone();
+    if !has(Feature::Probes) || !has(Feature::Docker) {
+        return;
+    }
+    let before = Traces::now();
+    let rules =
+        ["add table ip virtax_test", "add chain ip virtax_test early { type filter hook prerouting priority -300; }"];
+    let drops = "add rule ip virtax_test early ip daddr 198.19.0.0/16 tcp dport 7000 drop";
+    let nft = |rule: &str| execute("nft", &[rule]);
+    let (start, out) = (std::time::Instant::now(), Out::new());
+    rules.iter().chain([&drops]).for_each(|rule| nft(rule));
+    let output =
+        virtax().args(["run", "tcp-rr", "--in", "docker:net=bridge", "--out"]).arg(out.path()).output().unwrap();
+    nft("delete table ip virtax_test");
+    let said = text(&output.stderr);
+    let rule = "tcp dport 7000 drop` of the chain early in nftables' table ip virtax_test";
+    assert!(!output.status.success() && said.contains(rule), "{said}");
+    assert!(start.elapsed().as_secs() < 12, "{:?}", start.elapsed());
     assert_eq!(before, Traces::now());
 }
 
@@ -347,6 +413,13 @@ fn unaccounted_in(configuration: &ConfigurationResult) -> Vec<Unaccounted> {
     configuration.stages.iter().filter(|stage| !stage.layers.is_empty()).filter(works).map(of_stage).collect()
 }
 
+/// A run, measured again (at most twice) where the machine's own accounts say that other work disturbed it.
+fn run_undisturbed(arguments: &[&str]) -> RunResult {
+    let run = || run_workload("tcp-rr", &Out::new(), arguments);
+    let is_disturbed = |result: &RunResult| result.warnings.iter().any(|warning| warning.name == "disturbed-rounds");
+    (0..2).fold(run(), |result, _| if is_disturbed(&result) { run() } else { result })
+}
+
 /// Where a CPU works from end to end, samples see it.
 #[test]
 fn where_a_cpu_works_little_is_unaccounted() {
@@ -360,7 +433,7 @@ fn where_a_cpu_works_little_is_unaccounted() {
             .as_slice(),
         &["--in", "ns:net=veth", "--rounds", "2", "--samples-until", "5%"],
     ] {
-        let result = run_workload("tcp-rr", &Out::new(), arguments);
+        let result = run_undisturbed(arguments);
         for configuration in &result.configurations {
             assert!(configuration.incomplete.is_empty(), "{:?}", configuration.incomplete);
             seen.extend(unaccounted_in(configuration));
@@ -371,11 +444,12 @@ fn where_a_cpu_works_little_is_unaccounted() {
     assert!(long.iter().all(|found| found.low <= 0.0), "{long:#?}");
     let of_long: f64 = long.iter().map(|found| found.share).sum::<f64>() / long.len() as f64;
     assert!(of_long < 0.05, "{long:#?}");
-    // Hops of a third of a microsecond have few samples each, and what is missing is cut off at 0: all of them together, and by their intervals.
+    // Of hops of a third of a microsecond, the sampler may miss 50 ns each (docs/method.md): all of them together, and by their intervals.
     let hops = || seen.iter().filter(|found| found.configuration == "ns:net=veth");
     let (time, unaccounted) =
         hops().fold((0.0, 0.0), |(time, none), found| (time + found.ns, found.ns.mul_add(found.share, none)));
-    assert!(unaccounted < 0.15 * time, "{seen:#?}");
+    let missed = 0.05f64.mul_add(time, 50.0 * hops().count() as f64);
+    assert!(unaccounted < missed, "{unaccounted} of {time} ns: {seen:#?}");
     assert!(hops().filter(|found| found.low > 0.0).count() <= 1, "{seen:#?}");
 }
 

@@ -10,7 +10,7 @@ use std::{
 use super::resp::{self, Reply as Answer};
 use crate::{
     clock::now_ns,
-    connect::connect,
+    connect::{answers_since, connect},
     epoll::Epoll,
     phases::{Shared, Times, Worker, say},
     protocol::Reply,
@@ -140,9 +140,6 @@ fn fill(stream: &mut TcpStream, options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-/// After so long without any reply the server counts as hung.
-const SILENCE_NS: u64 = 30_000_000_000;
-
 /// A connection at work.
 struct Connection {
     stream: TcpStream,
@@ -184,9 +181,7 @@ fn work(options: &Options, streams: Vec<TcpStream>, shared: &Shared, worker: &Wo
     }
     let mut heard_ns = now_ns();
     while !shared.stopped() {
-        if now_ns() - heard_ns > SILENCE_NS {
-            return Err(format!("no reply for {} s", SILENCE_NS / 1_000_000_000));
-        }
+        answers_since(heard_ns).map_err(|error| error.to_string())?;
         for index in epoll.wait(1000).map_err(|error| format!("cannot wait for replies: {error}"))? {
             heard_ns = now_ns();
             let index = index as usize;

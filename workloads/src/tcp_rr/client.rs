@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     clock::{self, now_ns},
-    connect::connect,
+    connect::{answers_since, connect},
     epoll::Epoll,
     phases::{Shared, Times, Worker, say},
     protocol::Reply,
@@ -172,8 +172,6 @@ fn work_on_one(options: &Options, connection: &mut Connection, shared: &Shared, 
 
 /// What [`Epoll`] calls the timer.
 const TIMER: u64 = u64::MAX;
-/// After so long without any response the server counts as hung.
-const SILENCE_NS: u64 = 30_000_000_000;
 /// How long one wait may last: then it is looked whether the work is to end.
 const WAIT_MS: i32 = 1000;
 
@@ -204,11 +202,8 @@ fn work_on_all(options: &Options, connections: &mut [Connection], shared: &Share
         work.make_what_is_due(connections)?;
         if work.under_way == 0 {
             heard_ns = now_ns();
-        } else if now_ns() - heard_ns > SILENCE_NS {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("no reply for {} s", SILENCE_NS / 1_000_000_000),
-            ));
+        } else {
+            answers_since(heard_ns)?;
         }
         let next_ns = work.dues.peek().map_or(0, |first| first.0.0.saturating_sub(options.spin_ns));
         if next_ns != set_ns {
