@@ -1,5 +1,6 @@
-//! Embeds what `cargo xtask build` compiled before: the probes, the workloads' static binary, the agent for guests, and what speaks to
-//! libvirt. Without them the crate still builds (for editors, lints and tests that need neither); the binary then says what it lacks.
+//! Embeds what `cargo xtask build` compiled before: the probes, the workloads' static binary, the agent for guests,
+//! and what speaks to libvirt. Without them the crate still builds (for editors, lints and tests that need neither);
+//! the binary then says what it lacks.
 
 use std::{env, fs, path::PathBuf};
 

@@ -1,7 +1,9 @@
-//! Everything that the probes count: losses by cause, and what is none.
+//! Counters of the probes: losses of tokens by their cause, and other events.
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+    (@is_loss) => { false };
+    (@is_loss loss) => { true };
+    ($($(#[$doc:meta])* $variant:ident = $name:literal $($loss:ident)?,)*) => {
         /// Everything the probes count, as indices into one per-CPU array.
         #[repr(u32)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +14,15 @@ macro_rules! counters {
             /// The name under which a result shows it.
             #[must_use]
             pub const fn name(self) -> &'static str { match self { $(Counter::$variant => $name,)* } }
+            /// Whether each of them is a token that was lost.
+            #[must_use]
+            pub const fn is_loss(self) -> bool {
+                match self { $(Counter::$variant => counters!(@is_loss $($loss)?),)* }
+            }
+            /// The causes of lost tokens.
+            pub fn losses() -> impl Iterator<Item = Counter> + Clone {
+                Self::ALL.iter().copied().filter(|counter| counter.is_loss())
+            }
         }
     };
 }
@@ -24,30 +35,31 @@ counters! {
     Unfinished = "unfinished",
     /// Operations that ended: as many as have been completed. (Before: responses received inside the interval.)
     Operations = "operations",
-    /// Ends less beginnings of those, modulo 2^64: of what is lost or unfinished, its last point. It is what their stages must sum to.
+    /// The ends of requests that count less their beginnings, modulo 2^64: of what is lost or unfinished, its last
+    /// point. It is what their stages must sum to.
     LifeNs = "life_ns",
     /// Token lost: no slot for its skb.
-    LostPacketTable = "packet_table_full",
+    LostPacketTable = "packet_table_full" loss,
     /// Token lost: delivered to a socket that is not followed.
-    LostUnknownSocket = "unknown_socket",
+    LostUnknownSocket = "unknown_socket" loss,
     /// Token lost: its skb was freed without delivery.
-    LostFreed = "freed",
+    LostFreed = "freed" loss,
     /// Token lost: its skb's address was taken by another.
-    LostRecycled = "recycled",
+    LostRecycled = "recycled" loss,
     /// Token lost: its socket was closed.
-    LostClosed = "closed",
+    LostClosed = "closed" loss,
     /// Token lost: time ran backwards.
-    LostNegative = "negative_time",
+    LostNegative = "negative_time" loss,
     /// Token lost: dropped, and its sender is unknown.
-    LostDropped = "dropped_without_sender",
+    LostDropped = "dropped_without_sender" loss,
     /// Token lost: its socket received something else in between.
-    LostResynchronised = "resynchronised",
+    LostResynchronised = "resynchronised" loss,
     /// Token lost: no place left for its stage or device.
-    LostStageTable = "stage_table_full",
+    LostStageTable = "stage_table_full" loss,
     /// Token lost: no slot for its connection into a virtual machine.
-    LostConnectionTable = "connection_table_full",
+    LostConnectionTable = "connection_table_full" loss,
     /// Token lost: another message of its connection went into the virtual machine before its answer came out.
-    LostUnanswered = "unanswered",
+    LostUnanswered = "unanswered" loss,
     /// Records begun.
     RecordsStarted = "records_started",
     /// Records handed to user space.
@@ -80,9 +92,9 @@ counters! {
     Bios = "bios",
     /// bios that another thread queued than their operation's: they had been held back.
     HeldBack = "bios_held_back",
-    /// Of those, the ones that the device failed.
+    /// bios of file operations that the device failed.
     BioErrors = "bios_failed",
-    /// Of those, the ones that were completed after their operation: read-ahead.
+    /// bios of file operations that were completed after their operation: read-ahead.
     BiosLater = "bios_after_return",
     /// bios of which a part became one of its own, too large for the device as a whole.
     BioSplits = "bio_splits",
@@ -92,13 +104,13 @@ counters! {
     AtOnceMany = "too_many_operations_at_once",
     /// Operations that a worker of io_uring's made in the stead of who submitted them.
     ByWorkers = "operations_by_workers",
-    /// Of those, the ones whose direct I/O was seen to begin in the worker, so that its bios are theirs.
+    /// Operations of workers whose direct I/O was seen to begin in the worker, so that its bios are theirs.
     InWorkers = "operations_followed_into_workers",
     /// bios by which threads of the kernel's wrote back what operations had left in the page cache.
     WriteBacks = "write_back_bios",
-    /// Bytes of those.
+    /// Bytes that were written back so.
     WriteBackBytes = "write_back_bytes",
-    /// Time from issue to completion of those, ns.
+    /// Time from issue to completion of bios that wrote back, ns.
     WriteBackNs = "write_back_device_ns",
     /// Requests that a device's driver gave back, to be issued again.
     Requeues = "requeues",
@@ -114,7 +126,8 @@ counters! {
     Events = "events",
     /// Stacks or waits lost: the ring buffer was full.
     EventsRingFull = "events_ring_full",
-    /// Stages that could not be divided up by what the reader did: it was not known from the beginning (detailed phases).
+    /// Stages that could not be divided up by what the reader did: it was not known from the beginning (detailed
+    /// phases).
     ReaderChanged = "reader_changed",
     /// Times of parts and of system calls that found no place (detailed phases).
     DetailsTable = "details_table_full",

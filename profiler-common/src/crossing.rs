@@ -6,8 +6,9 @@ pub const SPREAD: u32 = 0x9E37_79B1;
 /// Requests that went into a virtual machine and came out, and that are remembered; by their numbers.
 pub const CROSSINGS: u32 = 8192;
 
-/// A request's stay in a virtual machine: seen from the host, and, by the guest's own clock, from within. Both number it alike, by what
-/// stands in the header of its segment (connection and sequence number), so that either side's times can be put together.
+/// A request's stay in a virtual machine: seen from the host, and, by the guest's own clock, from within. Both number
+/// it alike, by what stands in the header of its segment (connection and sequence number), so that either side's
+/// times can be put together.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Crossing {

@@ -27,7 +27,8 @@ pub const fn is_proxy(role: u32) -> bool {
     role == PROXY_IN as u32 || role == PROXY_OUT as u32
 }
 
-/// The role in which a thread has requests: a virtual machine's process that has any is their server, behind a network of its own.
+/// The role in which a thread has requests: a virtual machine's process that has any is their server, behind a
+/// network of its own.
 #[inline(always)]
 #[must_use]
 pub const fn path_role(role: u32) -> u8 {
@@ -138,8 +139,8 @@ pub struct Socket {
     pub reader: u32,
     /// 1: a CPU is taking the slot.
     pub lock: u64,
-    /// In a virtual machine: the number of the request that it holds, see [`crate::Crossing`]; 0: none. Of a thread's file operations:
-    /// the number of the one that it is in.
+    /// In a virtual machine: the number of the request that it holds, see [`crate::Crossing`]; 0: none. Of a thread's
+    /// file operations: the number of the one that it is in.
     pub crossing: u32,
     /// Of a file operation that is completed: 1 + slot of the next of its thread's; 0: there is none.
     pub next: u32,
@@ -236,7 +237,8 @@ pub struct Stage {
 
 /// Of the places for [`STAGES`], those that a stage has by its key, or the one behind.
 pub const DIRECT_STAGES: u32 = 512;
-/// Stages and system calls that one repetition can tell apart: places by key, and such for those that find theirs taken.
+/// Stages and system calls that one repetition can tell apart: places by key, and such for those that find theirs
+/// taken.
 pub const STAGES: u32 = DIRECT_STAGES + 256;
 
 /// Packs a stage into the key of the table of stages: 19 bits, never 0.

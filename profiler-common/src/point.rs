@@ -30,7 +30,8 @@ pub const DROPPED: u8 = 13;
 /// A virtual machine's QEMU, or vhost, has read the skb from its tap: `skb:consume_skb`.
 pub const TAKEN: u8 = 14;
 
-/// The own stack has dropped a segment before it left; the token stays in the sending socket until TCP tries again: `skb:kfree_skb`.
+/// The own stack has dropped a segment before it left; the token stays in the sending socket until TCP tries again:
+/// `skb:kfree_skb`.
 pub const REFUSED: u8 = 15;
 
 /// The first of the numbers that belong to devices.
@@ -83,8 +84,8 @@ pub const READER_IN_CALL: u8 = READER_BASE + 6;
 /// An idle CPU was on its way to it.
 pub const READER_IDLE_EXIT: u8 = READER_BASE + 7;
 
-/// A segment is sent again: TCP's retransmission timer has run out. With those that follow, ends of parts of the time that a token waits for
-/// that.
+/// A segment is sent again: TCP's retransmission timer has run out. With those that follow, ends of parts of the time
+/// that a token waits for that.
 pub const RTO: u8 = 153;
 /// The timer for a tail-loss probe has.
 pub const LOSS_PROBE: u8 = 154;
@@ -100,8 +101,8 @@ pub const HELD_BACK: u8 = 158;
 /// The thread runs again, on a CPU that was idle: `sched:sched_switch`.
 pub const IDLE_SWITCH_IN: u8 = 159;
 
-/// A virtual processor was given an interrupt: `kvm:kvm_apic_accept_irq`. With those that follow, ends of parts of the time that a
-/// virtual machine holds a request.
+/// A virtual processor was given an interrupt: `kvm:kvm_apic_accept_irq`. With those that follow, ends of parts of
+/// the time that a virtual machine holds a request.
 pub const INJECTED: u8 = 160;
 /// The virtual processor's thread runs: `sched:sched_switch`.
 pub const VCPU_RUNNING: u8 = 161;
@@ -115,8 +116,8 @@ pub const ENTER: u8 = 164;
 /// It returns: `raw_syscalls:sys_exit`.
 pub const EXIT: u8 = 165;
 
-/// A thread of a virtual machine's is being woken for what its guest wants of a disk: `sched:sched_waking`. With those that follow, ends
-/// of parts of the time that a guest waits for its disk.
+/// A thread of a virtual machine's is being woken for what its guest wants of a disk: `sched:sched_waking`. With
+/// those that follow, ends of parts of the time that a guest waits for its disk.
 pub const IO_WAKING: u8 = 166;
 /// It runs: `sched:sched_switch`.
 pub const IO_RUNNING: u8 = 167;

@@ -14,8 +14,8 @@ pub mod state {
     pub const RUNNABLE: u32 = 4;
     /// Kept from running by its group's CPU quota.
     pub const THROTTLED: u32 = 5;
-    /// On the run queue of a CPU that had nothing else to do: the way out of idling. The scheduler's own account calls it
-    /// running already.
+    /// On the run queue of a CPU that had nothing else to do: the way out of idling. The scheduler's own account
+    /// calls it running already.
     pub const SWITCHING: u32 = 6;
     /// How many there are, rounded up to a power of two.
     pub const STATES: usize = 8;
@@ -125,8 +125,8 @@ pub struct Thread {
     pub file_call_ns: u64,
     /// Key of the asynchronous operation that it submits; 0: none.
     pub submitting: u64,
-    /// Where its program has the next operation that the call is to submit, or wants the events of those that it takes. Of one of
-    /// io_uring's workers: the `kiocb` that it is at.
+    /// Where its program has the next operation that the call is to submit, or wants the events of those that it
+    /// takes. Of one of io_uring's workers: the `kiocb` that it is at.
     pub memory: u64,
     /// The bio that it queued last, if that was at a disk that may pass it on; 0: it was elsewhere.
     pub passing: u64,

@@ -95,7 +95,8 @@ pub struct Steps {
     pub running_ns: u64,
     /// When the guest was first entered there after this, ns.
     pub entered_ns: u64,
-    /// When the guest was last left in order to wake the process or worker, after it had been interrupted (and entered, if it was), ns.
+    /// When the guest was last left in order to wake the process or worker, after it had been interrupted (and
+    /// entered, if it was), ns.
     pub notified_ns: u64,
     /// When the machine had taken the request, ns. This and what follows is set when the answer is out.
     pub taken_ns: u64,
@@ -116,8 +117,8 @@ pub const EXIT_KEYS: u32 = 1 << 28;
 
 /// Bit of such a key: of the time in a state, that in which the machine held a request.
 pub const HOLDING: u32 = 1 << 26;
-/// Bit of such a key, beside [`HOLDING`]: the guest had the request, and not its machine. It had been entered with it, and had not
-/// been left to hand on the answer.
+/// Bit of such a key, beside [`HOLDING`]: the guest had the request, and not its machine. It had been entered with
+/// it, and had not been left to hand on the answer.
 pub const INSIDE: u32 = 1 << 27;
 /// Virtual processors of which that is kept.
 pub const HOLDING_NUMBERS: u8 = 4;

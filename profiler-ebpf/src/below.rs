@@ -1,8 +1,8 @@
-//! Disks that have others work for them: loop devices, whose workers read or write a file on a disk below, and those that pass bios on
-//! as they are (device mapper, RAID).
+//! Disks that have others work for them: loop devices, whose workers read or write a file on a disk below, and those
+//! that pass bios on as they are (device mapper, RAID).
 //!
-//! What is done below for a bio, or for the request of a loop device that it is the first of, is left with it; its operation goes through
-//! that when it is done (`block::settle`).
+//! What is done below for a bio, or for the request of a loop device that it is the first of, is left with it; its
+//! operation goes through that when it is done (`block::settle`).
 
 use aya_ebpf::{macros::map, maps::LruHashMap};
 use profiler_common::{
@@ -35,15 +35,16 @@ const BY_OTHERS: u32 = 1 << 30;
 const BELOW_MOST: u32 = 4096;
 /// Places on disks with a bio that may be passed on.
 const PASSED_MOST: u32 = 16384;
-/// Disks below the one that operations are at: a loop device's file or a device mapper's may itself be on one that passes bios on.
+/// Disks below the one that operations are at: a loop device's file or a device mapper's may itself be on one that
+/// passes bios on.
 const LEVELS: usize = 2;
 
 /// What one disk below did.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 struct Level {
-    /// When the first bio was queued; when the last to be completed was given to the scheduler, and to the driver, and when it was
-    /// completed, ns; 0: not.
+    /// When the first bio was queued; when the last to be completed was given to the scheduler, and to the driver,
+    /// and when it was completed, ns; 0: not.
     queued_ns: u64,
     inserted_ns: u64,
     issued_ns: u64,
@@ -61,8 +62,8 @@ pub struct Below {
     levels: [Level; LEVELS],
 }
 
-/// By the addresses of bios; where a loop device has made a request of several, by that of the first. The oldest go: those above may be of
-/// several operations, and not every one asks.
+/// By the addresses of bios; where a loop device has made a request of several, by that of the first. The oldest go:
+/// those above may be of several operations, and not every one asks.
 #[map]
 static BELOW: LruHashMap<u64, Below> = LruHashMap::with_max_entries(BELOW_MOST, 0);
 
@@ -84,7 +85,8 @@ struct Passed {
     queued_ns: u64,
 }
 
-/// Whoever passes a bio on says from where. The oldest go when there are too many, and once they are completed nobody asks for them.
+/// Whoever passes a bio on says from where. The oldest go when there are too many, and once they are completed nobody
+/// asks for them.
 #[map]
 static PASSED: LruHashMap<Place, Passed> = LruHashMap::with_max_entries(PASSED_MOST, 0);
 
@@ -153,15 +155,16 @@ fn at(device: u32, sector: u64) -> Option<&'static mut Bio> {
     bios::find(passed.bio).filter(|bio| bio.inserted_ns == passed.queued_ns)
 }
 
-/// What is passed on in several pieces, the further ones begin elsewhere: while nobody else has come between, it is still the current thread's.
+/// What is passed on in several pieces, the further ones begin elsewhere: while nobody else has come between, it is
+/// still the current thread's.
 #[inline(always)]
 fn passed_by_current(device: u32) -> Option<&'static mut Bio> {
     let thread = current()?;
     bios::find(thread.passing).filter(|bio| bio.inserted_ns == thread.passing_ns && disk_number(bio.disk) == device)
 }
 
-/// `block:block_bio_remap`: the bio is for another, or the same, which was on that device there. Partitions, too, are said so: nobody has noted
-/// those.
+/// `block:block_bio_remap`: the bio is for another, or the same, which was on that device there. Partitions, too, are
+/// said so: nobody has noted those.
 #[inline(always)]
 pub fn remapped<K: Kernel, const D: bool>(control: Phase<D>, bio: u64, device: u32, sector: u64) -> Fault {
     if settings::stacked() == 0 {
@@ -198,8 +201,8 @@ fn first_of<const D: bool>(control: Phase<D>, request: u64) -> Option<&'static B
     bios::find(first).map(|bio| &*bio).filter(|bio| bio.epoch == control.epoch && bio.issued_ns != 0)
 }
 
-/// A bio of a thread that makes no operations: it may be a loop device's worker, or who lets its bios go where a group has a limit. Then
-/// it is for the direct I/O of an iocb that lies within a request of the disk above.
+/// A bio of a thread that makes no operations: it may be a loop device's worker, or who lets its bios go where a
+/// group has a limit. Then it is for the direct I/O of an iocb that lies within a request of the disk above.
 #[inline(always)]
 pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
     if writeback::is_at_it(control) {

@@ -1,5 +1,5 @@
-//! The bios under way, by their addresses: as [`crate::slots`] has its tables, because a hash table of the kernel's costs several
-//! times as much, and an operation of some microseconds puts, looks up and takes.
+//! The bios under way, by their addresses: as [`crate::slots`] has its tables, because a hash table of the kernel's
+//! costs several times as much, and an operation of some microseconds puts, looks up and takes.
 
 use aya_ebpf::{macros::map, maps::Array};
 use profiler_common::SPREAD;
@@ -29,16 +29,17 @@ pub struct Bio {
     pub disk: u32,
     /// Phase in which it was queued.
     pub epoch: u32,
-    /// The bio, of a disk above, that it is made for, by its address; 0: it is its operation's own; or what stands for write-back.
+    /// The bio, of a disk above, that it is made for, by its address; 0: it is its operation's own; or what stands
+    /// for write-back.
     pub above: u64,
-    /// When that one was given to its disk, ns: another may have its address meanwhile. Of an operation's own: when it was queued by another
-    /// thread, ns; 0: by the operation's.
+    /// When that one was given to its disk, ns: another may have its address meanwhile. Of an operation's own: when
+    /// it was queued by another thread, ns; 0: by the operation's.
     pub above_ns: u64,
 }
 
 impl Bio {
-    /// Its address as it stands in the table, a number to the verifier. Volatile, or the compiler would use in its place the typed pointer that it
-    /// was found by, which no global function takes.
+    /// Its address as it stands in the table, a number to the verifier. Volatile, or the compiler would use in its
+    /// place the typed pointer that it was found by, which no global function takes.
     #[inline(always)]
     pub fn number_of_address(&self) -> u64 {
         unsafe { core::ptr::read_volatile(&raw const self.address) }

@@ -1,8 +1,8 @@
 //! The bios of file operations: known by their address, from when they are queued until they are completed.
 //!
-//! An operation moves on with the first bio that is queued while none is under way, and with the last that is completed: what lies
-//! between is the time until that one was issued, and the device's. Only its own thread moves an operation; who completes its last
-//! bio, on whatever CPU, leaves the times for it.
+//! An operation moves on with the first bio that is queued while none is under way, and with the last that is
+//! completed: what lies between is the time until that one was issued, and the device's. Only its own thread moves an
+//! operation; who completes its last bio, on whatever CPU, leaves the times for it.
 //!
 //! What disks below have done for a bio is left with it (`crate::below`).
 
@@ -91,7 +91,8 @@ pub fn settle<const D: bool>(control: Phase<D>, operation: &mut Socket) -> Resul
     pass(&mut operation.token, operation.counted, at_disk(AT_COMPLETE, disk), at_ns)
 }
 
-/// The operation went through disks below. Looked at by the verifier once, as its bios are settled in many places; 0: all is well.
+/// The operation went through disks below. Looked at by the verifier once, as its bios are settled in many places; 0:
+/// all is well.
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -258,7 +259,8 @@ pub fn requeued<const D: bool>(control: Phase<D>, request: u64) -> Fault {
     None
 }
 
-/// `block:block_rq_complete`, in any context: so many bytes of a request are done, and with them the bios at its beginning.
+/// `block:block_rq_complete`, in any context: so many bytes of a request are done, and with them the bios at its
+/// beginning.
 #[inline(always)]
 pub fn request_done<K: Kernel, const D: bool>(control: Phase<D>, request: u64, status: u8, bytes: u32) -> Fault {
     let at_ns = now();
@@ -322,7 +324,8 @@ pub extern "C" fn operation_is_done(slot: u32, at_ns: u64) -> u32 {
     0
 }
 
-/// The call that has submitted this operation returns, and no bio of it can come any more: on a fast disk, all may be done already.
+/// The call that has submitted this operation returns, and no bio of it can come any more: on a fast disk, all may be
+/// done already.
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -399,8 +402,8 @@ fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64, 
         return None;
     }
     if control.tags() {
-        // What is done from now on, by whoever wakes the thread and by itself, is done after the disk's part. A thread that works
-        // for another operation meanwhile goes on with that.
+        // What is done from now on, by whoever wakes the thread and by itself, is done after the disk's part. A
+        // thread that works for another operation meanwhile goes on with that.
         if let Some(thread) =
             thread(operation.reader).filter(|thread| !is_asynchronous(operation) || thread.state != RUNNING)
         {

@@ -1,5 +1,5 @@
-//! The boundary of a virtual machine: a request's skb ends at the device that leads there, and the response comes back in another
-//! one. In between, the machine holds the token, and its connection tells whose it is.
+//! The boundary of a virtual machine: a request's skb ends at the device that leads there, and the response comes
+//! back in another one. In between, the machine holds the token, and its connection tells whose it is.
 
 use profiler_common::{
     CLIENT, Counter, EMPTY, Packet, READ, SERVER, Socket, Token, crossing_number,
@@ -21,9 +21,9 @@ use crate::{
 
 const IPPROTO_TCP: u8 = 6;
 
-/// The connection of the message at this IPv4 header, as seen from outside: the other side's address and port, and the machine's
-/// port, as they stand in the headers (RFC 791, 3.1; RFC 9293, 3.1). 0: it is no TCP segment with payload, or not the first
-/// fragment. With it comes the message's number, see [`profiler_common::Crossing`].
+/// The connection of the message at this IPv4 header, as seen from outside: the other side's address and port, and
+/// the machine's port, as they stand in the headers (RFC 791, 3.1; RFC 9293, 3.1). 0: it is no TCP segment with
+/// payload, or not the first fragment. With it comes the message's number, see [`profiler_common::Crossing`].
 #[cold]
 #[inline(never)]
 fn connection_key(header: u64, outwards: u32, number: &mut u32) -> u64 {
@@ -47,7 +47,8 @@ fn connection_key(header: u64, outwards: u32, number: &mut u32) -> u64 {
     u64::from(address) << 32 | u64::from(outside) << 16 | u64::from(inside)
 }
 
-/// The token of an skb that has just been handed to the device with this index goes over to its connection, if that is the machine's.
+/// The token of an skb that has just been handed to the device with this index goes over to its connection, if that
+/// is the machine's.
 #[inline(always)]
 pub fn leaves<K: Kernel, const D: bool>(control: Phase<D>, packet: &mut Packet, skb: u64, index: u8) -> Fault {
     if control.boundary_ifindex == 0 || !is_boundary(&control, index) {
@@ -152,8 +153,8 @@ fn arrives<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, place: u8) -> 
     if put_packet(&carried) { None } else { Some(lose(&token, counted, Counter::LostPacketTable)) }
 }
 
-/// In the machine: whether the response that a socket has just handed to the device with this index leaves by its card. Then its token
-/// ends here.
+/// In the machine: whether the response that a socket has just handed to the device with this index leaves by its
+/// card. Then its token ends here.
 #[inline(always)]
 pub fn departs<const D: bool>(control: Phase<D>, socket: &mut Socket, index: u8) -> bool {
     if control.inside_port == 0 || !is_boundary(&control, index) {
@@ -167,8 +168,8 @@ pub fn departs<const D: bool>(control: Phase<D>, socket: &mut Socket, index: u8)
     true
 }
 
-/// An skb is dropped whose token the machine seems to hold: before it was taken from the device's queue. The token goes back to its
-/// sender, as [`crate::loss::dropped`] does.
+/// An skb is dropped whose token the machine seems to hold: before it was taken from the device's queue. The token
+/// goes back to its sender, as [`crate::loss::dropped`] does.
 #[inline(always)]
 pub fn dropped_before(control: Phase<true>, skb: u64) -> Fault {
     if control.boundary_ifindex == 0 {
@@ -198,8 +199,8 @@ pub fn dropped_before(control: Phase<true>, skb: u64) -> Fault {
     Some(Counter::Drops)
 }
 
-/// An skb is freed in good order: the machine has taken what was in it, and from here on holds the token itself. Another skb at its
-/// address that is dropped is none of it.
+/// An skb is freed in good order: the machine has taken what was in it, and from here on holds the token itself.
+/// Another skb at its address that is dropped is none of it.
 #[inline(always)]
 pub fn taken(control: Phase<true>, skb: u64) -> Fault {
     if control.boundary_ifindex == 0 {

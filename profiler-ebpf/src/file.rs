@@ -1,8 +1,8 @@
 //! File operations: held by their system call, then by its bios, then by the call again.
 //!
-//! Each thread has a place among the sockets for the call that it is in. An asynchronous operation has one of its own, known by what its
-//! program calls it (the address of its `iocb`, the `user_data` of its ring's entry): it begins with the call that submits it, and ends
-//! with the one that takes its completion.
+//! Each thread has a place among the sockets for the call that it is in. An asynchronous operation has one of its
+//! own, known by what its program calls it (the address of its `iocb`, the `user_data` of its ring's entry): it
+//! begins with the call that submits it, and ends with the one that takes its completion.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user};
 use profiler_common::{
@@ -61,13 +61,15 @@ pub fn maker() -> Option<&'static mut Thread> {
     current().filter(|thread| thread.role == u32::from(SERVER) || is_machines(thread))
 }
 
-/// Whether a thread is one of a virtual machine's: where nothing wakes another, a virtual processor's makes what its guest asks for.
+/// Whether a thread is one of a virtual machine's: where nothing wakes another, a virtual processor's makes what its
+/// guest asks for.
 #[inline(always)]
 pub fn is_machines(thread: &Thread) -> bool {
     thread.role == u32::from(VMM) || thread.role == u32::from(VCPU)
 }
 
-/// In which role a thread has its operations: those of a virtual machine's process are told apart from those that a guest makes.
+/// In which role a thread has its operations: those of a virtual machine's process are told apart from those that a
+/// guest makes.
 #[inline(always)]
 fn role_of(tid: u32) -> u8 {
     match thread(tid) {
@@ -162,8 +164,8 @@ fn submit_all<const D: bool>(control: Phase<D>, thread: &mut Thread, registers: 
     }
 }
 
-/// `iomap:iomap_dio_rw_begin`, with the kernel's form of an iocb. A file system above another (overlayfs) puts one of its own in its place:
-/// then this is the next of the call's, in their order.
+/// `iomap:iomap_dio_rw_begin`, with the kernel's form of an iocb. A file system above another (overlayfs) puts one of
+/// its own in its place: then this is the next of the call's, in their order.
 #[inline(always)]
 pub fn direct<const D: bool>(control: Phase<D>, kernels: u64) -> Fault {
     let thread = maker()?;
@@ -199,7 +201,8 @@ pub fn submits(control: Phase<true>, iocb: u64) -> Fault {
 /// What a ring's program calls an operation may be a small number, the same in another ring: both together.
 #[inline(always)]
 pub fn in_ring(ring: u64, name: u64) -> u64 {
-    // Places are found by the low half: the rings' differing bits are to reach all of it (Knuth's multiplicative hash, 64 bits).
+    // Places are found by the low half: the rings' differing bits are to reach all of it (Knuth's multiplicative
+    // hash, 64 bits).
     name ^ (ring >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 19
 }
 
@@ -225,7 +228,8 @@ pub fn ring_submits(control: Phase<true>, ring: u64, name: u64) -> Fault {
     begin(control, thread.submitting, thread.tid, thread.file_call_ns, false)
 }
 
-/// A function that the verifier looks at once, because one call may begin many. It returns what such functions must, a number.
+/// A function that the verifier looks at once, because one call may begin many. It returns what such functions must,
+/// a number.
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -358,8 +362,8 @@ pub fn ring_waits(control: Phase<true>) -> Fault {
     None
 }
 
-/// `io_uring:io_uring_complete`: the completion lies in the ring. Whoever is in a call for it sees it when that returns; else it
-/// has it now.
+/// `io_uring:io_uring_complete`: the completion lies in the ring. Whoever is in a call for it sees it when that
+/// returns; else it has it now.
 #[inline(always)]
 pub fn ring_completed(control: Phase<true>, ring: u64, name: u64) -> Fault {
     let thread = maker()?;

@@ -1,5 +1,5 @@
-//! Bios that are held back, by the limit of a control group above all: they are queued later, by a thread of the kernel's, in the stead of the
-//! one that made them. Whose they are, their direct I/O says.
+//! Bios that are held back, by the limit of a control group above all: they are queued later, by a thread of the
+//! kernel's, in the stead of the one that made them. Whose they are, their direct I/O says.
 
 use aya_ebpf::{macros::map, maps::Array};
 use profiler_common::{Counter, Socket, Thread};
@@ -58,8 +58,8 @@ fn owner<K: Kernel>(bio: u64) -> Option<&'static mut Socket> {
     socket(key_in(process, in_ring(ring, read(iocb, settings::ring_request_data()))))
 }
 
-/// A bio is queued by a thread that makes no operations. It is noted with its time; the operation goes through that when it is done, as only
-/// its own thread moves it.
+/// A bio is queued by a thread that makes no operations. It is noted with its time; the operation goes through that
+/// when it is done, as only its own thread moves it.
 #[inline(always)]
 pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Option<Fault> {
     let operation = owner::<K>(bio).filter(|operation| is_under_way(control, operation))?;

@@ -37,8 +37,9 @@ pub fn read<T: Copy>(address: u64, offset: u32) -> T {
 /// The low half of an address as a number.
 ///
 /// With `tp_btf` the address is a typed pointer, on which the verifier allows only + and −; a 32-bit move turns it
-/// into a plain number. The move is written out, or LLVM leaves it away where nobody needs the pointer any more. Only 32-bit
-/// operations may follow, or it merges the move into 64-bit arithmetic on the pointer: hence the build's `-Ctarget-cpu=v3`.
+/// into a plain number. The move is written out, or LLVM leaves it away where nobody needs the pointer any more. Only
+/// 32-bit operations may follow, or it merges the move into 64-bit arithmetic on the pointer: hence the build's
+/// `-Ctarget-cpu=v3`.
 #[inline(always)]
 pub fn low(address: u64) -> u32 {
     let number: u32;

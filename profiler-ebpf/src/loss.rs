@@ -73,8 +73,8 @@ pub fn dropped<K: Kernel>(control: Phase<true>, skb: u64) -> Fault {
     Some(Counter::Drops)
 }
 
-/// The own stack drops a segment that has not left: by a rule, or because a queue is full. TCP tries again; until then, the socket keeps the
-/// token.
+/// The own stack drops a segment that has not left: by a rule, or because a queue is full. TCP tries again; until
+/// then, the socket keeps the token.
 #[inline(always)]
 fn refused<K: Kernel>(control: Phase<true>, skb: u64) -> Fault {
     let sender: u64 = K::load(skb, settings::skb_sk());

@@ -1,8 +1,8 @@
-//! A virtual machine between its guest's operation on a disk and its own on the host's: who wakes whom before it, and how its guest is told
-//! afterwards.
+//! A virtual machine between its guest's operation on a disk and its own on the host's: who wakes whom before it, and
+//! how its guest is told afterwards.
 //!
-//! Nothing says which of the guest's operations one of the machine's is for. So this is followed only where the machine has one at a time:
-//! from the notification before it to the guest's being entered after it.
+//! Nothing says which of the guest's operations one of the machine's is for. So this is followed only where the
+//! machine has one at a time: from the notification before it to the guest's being entered after it.
 
 use aya_ebpf::{macros::map, maps::Array};
 use profiler_common::{
@@ -21,7 +21,8 @@ use crate::{
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Steps {
-    /// Its last step since an operation ended: [`EXIT`], or one on the way back to the guest. Point 0: it is not waited for any.
+    /// Its last step since an operation ended: [`EXIT`], or one on the way back to the guest. Point 0: it is not
+    /// waited for any.
     token: Token,
     /// Operations under way.
     under_way: u64,
@@ -118,7 +119,8 @@ pub extern "C" fn machine_wakes(tid: u32, at_ns: u64) -> u32 {
             steps.token.point = 0;
         }
     } else if woken.role == u32::from(VCPU) && woken.vcpu.number == 0 {
-        // An emulated processor that sleeps is woken to be told, by QEMU's main loop, or by another that had the operation.
+        // An emulated processor that sleeps is woken to be told, by QEMU's main loop, or by another that had the
+        // operation.
         let is_its = waker.role == u32::from(VMM) || waker.tid == steps.ended_by;
         if is_its && tell(&control, steps, waker, at_ns) {
             steps.tid = tid;
@@ -171,8 +173,9 @@ fn tell(control: &Control, steps: &mut Steps, thread: &Thread, at_ns: u64) -> bo
     true
 }
 
-/// Who woke whom of the machine's threads since an operation ended: the last, the one that woke it, and so on. QEMU's hand an operation on
-/// to a worker (`aio=threads`), and it comes back by its I/O thread and, where KVM takes no interrupts, its main loop.
+/// Who woke whom of the machine's threads since an operation ended: the last, the one that woke it, and so on. QEMU's
+/// hand an operation on to a worker (`aio=threads`), and it comes back by its I/O thread and, where KVM takes no
+/// interrupts, its main loop.
 struct Woken<const MOST: usize> {
     /// When each was being woken, and ran: the first of them at the end; 0: there are not so many.
     times_ns: [(u64, u64); MOST],
@@ -255,7 +258,8 @@ pub fn enters(control: &Control, thread: &Thread, at_ns: u64) {
     }
 }
 
-/// `kvm:kvm_exit`: a processor that was in its guest when it was told is left because of that, or took the interrupt as it ran.
+/// `kvm:kvm_exit`: a processor that was in its guest when it was told is left because of that, or took the interrupt
+/// as it ran.
 #[inline(always)]
 pub fn leaves(control: &Control, thread: &Thread, reason: u32) {
     /// `EXIT_REASON_EXTERNAL_INTERRUPT` and `SVM_EXIT_INTR` (`arch/x86/include/uapi/asm/{vmx,svm}.h`).
@@ -282,7 +286,8 @@ pub extern "C" fn machine_begins(tid: u32, at_ns: u64) -> u32 {
     if !is_alone {
         return 0;
     }
-    // The I/O thread, and its worker. (Not one more: older kernels bound what all functions have on their stacks, and this is called deep.)
+    // The I/O thread, and its worker. (Not one more: older kernels bound what all functions have on their stacks, and
+    // this is called deep.)
     let woken = Woken::<2>::of(thread, steps.ended_ns);
     let since = notified(steps, thread, &woken);
     if since.at_ns != 0 {
@@ -290,14 +295,15 @@ pub extern "C" fn machine_begins(tid: u32, at_ns: u64) -> u32 {
         woken.pass(&mut parts, IO_WAKING, IO_RUNNING);
         parts.via(ENTER, at_ns);
     } else if last.point == EXIT && steps.number != 0 && steps.is_continued(tid, woken.by) {
-        // No interrupt was seen after the last one (of emulated processors that are awake, none ever is), and its end led to this: it is a
-        // further one for the same.
+        // No interrupt was seen after the last one (of emulated processors that are awake, none ever is), and its end
+        // led to this: it is a further one for the same.
         Parts::within(&control, &last).via(ENTER, at_ns);
     }
     0
 }
 
-/// The first step before an operation of a thread's: the notification, if one was seen since the last operation. Time 0: it was not.
+/// The first step before an operation of a thread's: the notification, if one was seen since the last operation. Time
+/// 0: it was not.
 #[inline(always)]
 fn notified(steps: &Steps, own: &Thread, woken: &Woken<2>) -> Token {
     let at = |point, at_ns| Token { at_ns, point, ..steps.token };
@@ -315,7 +321,8 @@ fn notified(steps: &Steps, own: &Thread, woken: &Woken<2>) -> Token {
     }
 }
 
-/// One ends; at 0: it was not seen when. In thread 0: when its bios did, which was seen, and not by whom that was taken.
+/// One ends; at 0: it was not seen when. In thread 0: when its bios did, which was seen, and not by whom that was
+/// taken.
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]

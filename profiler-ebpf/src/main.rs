@@ -1,7 +1,8 @@
 //! virtax's probes: they hand over, count, and record. Names, sums and statistics are user space's.
 //!
-//! Each point has its program twice, for `tp_btf` and for raw tracepoints; many a third time, for tracepoints by their records;
-//! and where kernels lack the tracepoint, for `fentry` and kprobes. User space's table of points says which one is loaded.
+//! Each point has its program twice, for `tp_btf` and for raw tracepoints; many a third time, for tracepoints by
+//! their records; and where kernels lack the tracepoint, for `fentry` and kprobes. User space's table of points says
+//! which one is loaded.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -55,8 +56,8 @@ macro_rules! follow {
     }};
 }
 
-/// A handler's programs: for typed and for raw tracepoints, and with `| typed, raw` those that are attached where nothing but
-/// totals and records is kept.
+/// A handler's programs: for typed and for raw tracepoints, and with `| typed, raw` those that are attached where
+/// nothing but totals and records is kept.
 macro_rules! tracepoints {
     ($($typed:ident, $raw:ident $(| $plain_typed:ident, $plain_raw:ident)?: $tracepoint:literal
         => |$ctx:ident, $control:ident, $kernel:ident| $body:expr;)*) => { $(
@@ -65,7 +66,8 @@ macro_rules! tracepoints {
     )* };
     (@one $typed:ident, $raw:ident, $detailed:literal: $tracepoint:literal
         => |$ctx:ident, $control:ident, $kernel:ident| $body:expr) => {
-        // Inlined, however long: of a raw tracepoint's handler that was a function of its own, the verifier took the context for a number.
+        // Inlined, however long: of a raw tracepoint's handler that was a function of its own, the verifier took the
+        // context for a number.
         #[btf_tracepoint(function = $tracepoint)]
         #[inline(always)]
         pub fn $typed($ctx: BtfTracePointContext) -> i32 {
@@ -139,8 +141,9 @@ fn field<T: Copy>(ctx: &TracePointContext, offset: u32) -> T {
     kernel::read(ctx.as_ptr() as u64, offset)
 }
 
-/// What a tracepoint's program returns, so that other users of the same event, perf above all, still get its record: 0 would hide it
-/// from them (`perf_trace_run_bpf_submit`). aya's macro for such programs always returns 0, so it is not used.
+/// What a tracepoint's program returns, so that other users of the same event, perf above all, still get its record:
+/// 0 would hide it from them (`perf_trace_run_bpf_submit`). aya's macro for such programs always returns 0, so it is
+/// not used.
 const KEEP: u32 = 1;
 
 /// Programs for tracepoints whose records hold all that a handler wants.

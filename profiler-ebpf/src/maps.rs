@@ -44,8 +44,8 @@ static WAITS: Array<Wait> = Array::with_max_entries(SLOTS, 0);
 static DEVICE_TABLE: Array<Device> = Array::with_max_entries(DEVICES, MMAPABLE);
 #[map]
 static DISK_TABLE: Array<Device> = Array::with_max_entries(DISKS, MMAPABLE);
-/// The stage whose totals stand at the same index of [`STAGE_TOTALS`]; 0: free. All of it is two pages: keys spread over a
-/// table of their own size would be a page, and a miss in its cache, each.
+/// The stage whose totals stand at the same index of [`STAGE_TOTALS`]; 0: free. All of it is two pages: keys spread
+/// over a table of their own size would be a page, and a miss in its cache, each.
 #[map]
 static STAGE_KEYS: Array<u64> = Array::with_max_entries(STAGES, MMAPABLE);
 #[map]
@@ -397,7 +397,8 @@ pub fn stage(key: u32) -> Option<&'static mut Stage> {
     STAGE_TOTALS.get_ptr_mut(index).map(|stage| unsafe { &mut *stage })
 }
 
-/// 1 + the place of a stage that is not at its first; a new one takes that, the next, or one of those behind. 0: there is none.
+/// 1 + the place of a stage that is not at its first; a new one takes that, the next, or one of those behind. 0:
+/// there is none.
 #[cold]
 #[inline(never)]
 fn find_stage(key: u32, first: u32) -> u32 {

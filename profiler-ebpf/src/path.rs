@@ -96,8 +96,8 @@ pub fn send<const D: bool>(control: Phase<D>, address: u64) -> Fault {
     None
 }
 
-/// In sampled phases, before a token passes a point: whatever this context does from the moment on whose time stands at that point, samples
-/// are to find there.
+/// In sampled phases, before a token passes a point: whatever this context does from the moment on whose time stands
+/// at that point, samples are to find there.
 #[inline(always)]
 fn turns_to<const D: bool>(control: Phase<D>, holder: u64, is_packet: bool, role: u8, point: u8, at_ns: u64) {
     if control.tags() {
@@ -250,7 +250,8 @@ pub fn tag_of_packet(packet: &Packet) -> Tag {
     Tag { holder: packet.key, at_ns: token.at_ns, point: token.point, role: token.role, packet: 1, reserved: [0; 5] }
 }
 
-/// A token of a holder (a socket, or a packet) passes `what` at a device, whose index this returns, after a time `part_ns` that was left behind under `part`.
+/// A token of a holder (a socket, or a packet) passes `what` at a device, whose index this returns, after a time
+/// `part_ns` that was left behind under `part`.
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "all of it is inlined")]
 pub fn pass_device<const D: bool>(

@@ -4,8 +4,8 @@ use profiler_common::{Control, OFF, PARTS, STACKS, TOTALS};
 
 use crate::maps;
 
-/// The phase, while requests are followed. Programs come twice: for all kinds of phases, and (`D` is false) for those that
-/// keep nothing but totals and records, where every instruction that is not there counts.
+/// The phase, while requests are followed. Programs come twice: for all kinds of phases, and (`D` is false) for those
+/// that keep nothing but totals and records, where every instruction that is not there counts.
 #[derive(Clone, Copy)]
 pub struct Phase<const D: bool>(&'static Control);
 

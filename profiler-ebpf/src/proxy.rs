@@ -24,8 +24,8 @@ pub fn proxy_role<const D: bool>(control: Phase<D>, address: u64) -> u8 {
     if u32::from(port) == control.proxy_port { PROXY_IN } else { PROXY_OUT }
 }
 
-/// A proxy's thread sends on one socket what it has received from another: the token goes from that to this. Bound by the thread,
-/// which handles a message at a time.
+/// A proxy's thread sends on one socket what it has received from another: the token goes from that to this. Bound by
+/// the thread, which handles a message at a time.
 #[cold]
 #[inline(always)]
 pub fn proxy_send<const D: bool>(control: Phase<D>, address: u64, known: Option<&'static mut Socket>) -> Fault {

@@ -1,5 +1,5 @@
-//! What the thread that reads a socket did while a message waited in it, and while its answer was made: one thread serves
-//! many sockets, so most of either can be work on other requests.
+//! What the thread that reads a socket did while a message waited in it, and while its answer was made: one thread
+//! serves many sockets, so most of either can be work on other requests.
 
 use profiler_common::{
     CALL_SEND, CLIENT, Control, Counter, Socket, Thread, Token, Wait,
@@ -51,8 +51,8 @@ fn note(wait: &mut Wait, tid: u32, spent_ns: [u64; STATES], at_ns: u64) {
     wait.at_ns = at_ns;
 }
 
-/// The reader receives from the socket, or answers: divides up its time since the token's last point, and notes where it
-/// stands. `call_ns`: entry of the call that it does so by.
+/// The reader receives from the socket, or answers: divides up its time since the token's last point, and notes where
+/// it stands. `call_ns`: entry of the call that it does so by.
 #[inline(always)]
 pub fn hands_over(control: &Control, socket: &Socket, reader: &mut Thread, call_ns: u64, at_ns: u64) {
     runs(control, reader, at_ns);

@@ -12,8 +12,8 @@ use crate::{
     token::spend_part,
 };
 
-/// `ICSK_TIME_LOSS_PROBE` (`include/net/inet_connection_sock.h`): the timer that is set. It stays so where acknowledgements start a recovery
-/// before it expires.
+/// `ICSK_TIME_LOSS_PROBE` (`include/net/inet_connection_sock.h`): the timer that is set. It stays so where
+/// acknowledgements start a recovery before it expires.
 const TIMER_LOSS_PROBE: u8 = 5;
 /// `TCP_CA_Recovery` and `TCP_CA_Loss` (`include/uapi/linux/tcp.h`).
 const RECOVERY: u8 = 3;
@@ -21,8 +21,8 @@ const LOSS: u8 = 4;
 /// Bits of `icsk_ca_state`.
 const STATE: u8 = 0x1f;
 
-/// Whether a segment with payload has been sent before: it begins before what TCP sends next. What it sends for the first time begins there,
-/// because that moves on only once the segment has left.
+/// Whether a segment with payload has been sent before: it begins before what TCP sends next. What it sends for the
+/// first time begins there, because that moves on only once the segment has left.
 #[inline(always)]
 pub fn is_one<K: Kernel>(socket: u64, skb: u64) -> bool {
     if settings::tcp_next() == NO_FIELD {

@@ -82,7 +82,8 @@ settings! {
     DISK_MINOR => disk_minor;
     /// Offset of `gendisk.fops`.
     DISK_OPERATIONS => disk_operations;
-    /// Offset of `block_device_operations.submit_bio` (since 5.9), of disks that take bios as they are; [`NO_FIELD`]: there is none.
+    /// Offset of `block_device_operations.submit_bio` (since 5.9), of disks that take bios as they are; [`NO_FIELD`]:
+    /// there is none.
     OPERATIONS_SUBMIT => operations_submit;
     /// Offset of the register of a system call's second argument in `pt_regs`; [`NO_FIELD`]: not known.
     REGISTERS_SECOND => registers_second;
@@ -96,7 +97,8 @@ settings! {
     LOOP_IOCB => loop_iocb;
     /// Offset of `iomap_dio.iocb`; [`NO_FIELD`]: there is none.
     DIO_IOCB => dio_iocb;
-    /// Offset of `backing_aio.orig_iocb`, or in older kernels of overlayfs' own `ovl_aio_req.orig_iocb`; [`NO_FIELD`]: there is none.
+    /// Offset of `backing_aio.orig_iocb`, or in older kernels of overlayfs' own `ovl_aio_req.orig_iocb`;
+    /// [`NO_FIELD`]: there is none.
     OVER_IOCB => over_iocb;
     /// Offset of `inode.i_ino`.
     INODE_NUMBER => inode_number;

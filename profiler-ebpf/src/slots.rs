@@ -1,7 +1,7 @@
 //! The places of sockets, skbs and connections: found by their address, taken under a lock.
 //!
-//! Functions that are not inlined are `#[cold]`, all of the probes' crate: that puts them into one section. With two, aya links a call to
-//! the function at the same offset of the other one, silently.
+//! Functions that are not inlined are `#[cold]`, all of the probes' crate: that puts them into one section. With two,
+//! aya links a call to the function at the same offset of the other one, silently.
 
 use profiler_common::{Connection, Counter, EMPTY, Packet, SPREAD, Socket, Token};
 
@@ -17,8 +17,8 @@ fn mix(address: u64) -> u32 {
     low(address).wrapping_mul(SPREAD) >> 16
 }
 
-/// Slots looked at for one socket, which stays long: with four, a few of two thousand would clash for good. All but the first are
-/// looked at by a function of their own.
+/// Slots looked at for one socket, which stays long: with four, a few of two thousand would clash for good. All but
+/// the first are looked at by a function of their own.
 const SOCKET_WAYS: u32 = 16;
 /// Slots looked at for one skb: few travel at once.
 const PACKET_WAYS: u32 = 4;
@@ -72,8 +72,8 @@ pub fn swap_if(place: &mut u64, expected: u64, value: u64) -> u64 {
     before
 }
 
-/// Takes a slot's lock; false: another CPU has it. Without it, two CPUs that find the same slot free would both write it, and
-/// one's token would vanish uncounted.
+/// Takes a slot's lock; false: another CPU has it. Without it, two CPUs that find the same slot free would both write
+/// it, and one's token would vanish uncounted.
 #[inline(always)]
 pub fn try_lock(lock: &mut u64) -> bool {
     swap_if(lock, 0, 1) == 0
@@ -85,7 +85,8 @@ fn unlock(lock: &mut u64) {
     unsafe { core::ptr::write_volatile(lock, 0) }
 }
 
-/// Starts to follow a socket: in a free slot or its own of before, else in one that no phase has used since `epoch` began.
+/// Starts to follow a socket: in a free slot or its own of before, else in one that no phase has used since `epoch`
+/// began.
 #[inline(always)]
 pub fn put_socket(value: &Socket) -> bool {
     let first = mix(value.key);

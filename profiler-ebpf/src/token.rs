@@ -27,8 +27,8 @@ fn spend(key: u32, time_ns: u64) -> bool {
     true
 }
 
-/// The part of a stage, of a request that counts: without room, no token is lost, but that detail is, and counted. A function of its own,
-/// because a program does this in many places.
+/// The part of a stage, of a request that counts: without room, no token is lost, but that detail is, and counted. A
+/// function of its own, because a program does this in many places.
 #[cold]
 #[inline(never)]
 pub fn spend_part(key: u32, time_ns: u64) {
@@ -37,8 +37,8 @@ pub fn spend_part(key: u32, time_ns: u64) {
     }
 }
 
-/// The time that a thread or a virtual processor spends in a state, `[start, end]` as far as it lies in the recorded interval: it belongs
-/// to no request. Without room, it is counted as lost.
+/// The time that a thread or a virtual processor spends in a state, `[start, end]` as far as it lies in the recorded
+/// interval: it belongs to no request. Without room, it is counted as lost.
 #[cold]
 #[inline(never)]
 pub fn spend_clipped(control: &Control, key: u32, start_ns: u64, end_ns: u64) {
@@ -93,8 +93,8 @@ fn bucket(time_ns: u64) -> usize {
     if index < BUCKETS { index } else { BUCKETS - 1 }
 }
 
-/// The token passes `to`; its time counts if its request does, which began inside the recorded interval (`counted`), whenever it ends. An
-/// error: time ran backwards or a table is full, and the token is lost for that reason.
+/// The token passes `to`; its time counts if its request does, which began inside the recorded interval (`counted`),
+/// whenever it ends. An error: time ran backwards or a table is full, and the token is lost for that reason.
 #[inline(always)]
 pub fn pass(token: &mut Token, counted: u8, to: u8, at_ns: u64) -> Result<(), Counter> {
     let (from, since_ns) = (token.point, token.at_ns);
@@ -209,8 +209,8 @@ pub fn begin_record(control: &Control, socket: &mut Socket) -> u16 {
     }
     let slot = take_record(socket.slot, control.epoch);
     if slot != 0 {
-        // Uniform in 0 ..= 2 (n − 1): n requests from one record to the next, on average, at random distances so that no
-        // rhythm of the workload is caught.
+        // Uniform in 0 ..= 2 (n − 1): n requests from one record to the next, on average, at random distances so that
+        // no rhythm of the workload is caught.
         let span = 2 * control.record_every - 1;
         socket.countdown = unsafe { bpf_get_prandom_u32() } % if span == 0 { 1 } else { span };
     }

@@ -1,7 +1,7 @@
 //! Virtual processors: when their guest is entered and left, and who handles what it was left for.
 //!
-//! A virtual processor is a thread of the machine's process. What it does changes at KVM's tracepoints, at its system calls, and where
-//! the scheduler takes it off its CPU; so its time is divided without gaps.
+//! A virtual processor is a thread of the machine's process. What it does changes at KVM's tracepoints, at its system
+//! calls, and where the scheduler takes it off its CPU; so its time is divided without gaps.
 
 use profiler_common::{
     Control, Counter, Thread, Token, VHOST, VMM, Vcpu, exit_key, point,
@@ -20,7 +20,8 @@ use crate::{
 
 type Fault = Option<Counter>;
 
-/// The machine has taken a request, which counts or not. One thread moves its packets, so that hardly ever another CPU writes here at the same time.
+/// The machine has taken a request, which counts or not. One thread moves its packets, so that hardly ever another
+/// CPU writes here at the same time.
 #[inline(always)]
 pub fn takes(control: &Control, counted: u8, at_ns: u64) {
     let Some(held) = held() else { return };
@@ -35,8 +36,8 @@ pub fn takes(control: &Control, counted: u8, at_ns: u64) {
     held.count += 1;
 }
 
-/// Splits the time that the machine held the last request by what happened to its processor, and that is done with. Not where the
-/// answer comes out: the kernel bounds how much a program may do, and that one does a lot.
+/// Splits the time that the machine held the last request by what happened to its processor, and that is done with.
+/// Not where the answer comes out: the kernel bounds how much a program may do, and that one does a lot.
 #[cold]
 #[inline(never)]
 fn split(control: &Control) {
@@ -58,8 +59,8 @@ fn split(control: &Control) {
     parts.end(done.answered_at, done.answered_ns);
 }
 
-/// `kvm:kvm_apic_accept_irq`: a virtual processor is given an interrupt, here if the machine's process or worker does it for the
-/// request that it holds.
+/// `kvm:kvm_apic_accept_irq`: a virtual processor is given an interrupt, here if the machine's process or worker does
+/// it for the request that it holds.
 #[inline(always)]
 pub fn interrupted(control: &Control, number: u32) -> Fault {
     let thread = current()?;
@@ -75,8 +76,8 @@ pub fn interrupted(control: &Control, number: u32) -> Fault {
     None
 }
 
-/// A thread is being woken: if a virtual processor's does it, and it is one that moves the machine's packets, the guest has something for
-/// it.
+/// A thread is being woken: if a virtual processor's does it, and it is one that moves the machine's packets, the
+/// guest has something for it.
 #[inline(always)]
 pub fn notifies(control: &Control, woken: &Thread) {
     if woken.role != u32::from(VMM) && woken.role != u32::from(VHOST) {
@@ -88,8 +89,9 @@ pub fn notifies(control: &Control, woken: &Thread) {
     }
 }
 
-/// When the guest was last left to hand on its answer, if it may have been now: after it was interrupted, and entered. (It is not
-/// entered anew if it takes the interrupt as it runs; and what wakes a thread may be an interrupt of the host's, in the midst of anything.)
+/// When the guest was last left to hand on its answer, if it may have been now: after it was interrupted, and
+/// entered. (It is not entered anew if it takes the interrupt as it runs; and what wakes a thread may be an interrupt
+/// of the host's, in the midst of anything.)
 #[inline(always)]
 fn notified(steps: &Steps, left_ns: u64) -> u64 {
     let had_ns = steps.injected_ns.max(steps.entered_ns);
@@ -214,7 +216,8 @@ pub fn entered(control: &Control, number: u32) -> Fault {
     None
 }
 
-/// `kvm:kvm_exit`. The basic reason of VMX has 16 bits, with flags above; of SVM, all codes but one that stands for an error.
+/// `kvm:kvm_exit`. The basic reason of VMX has 16 bits, with flags above; of SVM, all codes but one that stands for
+/// an error.
 #[inline(always)]
 pub fn left(control: &Control, reason: u32) -> Fault {
     let thread = current()?;
@@ -243,8 +246,8 @@ pub fn handed_to_user(control: &Control) -> Fault {
     None
 }
 
-/// The machine's process asks KVM for something: to enter the guest, as a rule. Other calls are part of its handling, sleeping in
-/// them included.
+/// The machine's process asks KVM for something: to enter the guest, as a rule. Other calls are part of its handling,
+/// sleeping in them included.
 #[inline(always)]
 pub fn asks_kernel(control: &Control, thread: &mut Thread, at_ns: u64) {
     if thread.vcpu.number != 0 && thread.vcpu.epoch == control.epoch && thread.vcpu.state == USER {
@@ -260,8 +263,9 @@ pub fn returned(control: &Control, thread: &mut Thread, at_ns: u64) {
     }
 }
 
-/// `kvm:kvm_vcpu_wakeup`: the guest has something to do again. Where the thread did not sleep, the kernel has looked for it all the
-/// time. (Looking that ended in sleep is part of the kernel's handling: the tracepoint does not tell the one from the other.)
+/// `kvm:kvm_vcpu_wakeup`: the guest has something to do again. Where the thread did not sleep, the kernel has looked
+/// for it all the time. (Looking that ended in sleep is part of the kernel's handling: the tracepoint does not tell
+/// the one from the other.)
 #[inline(always)]
 pub fn halted(control: &Control, ns: u64, waited: u8) -> Fault {
     let thread = current()?;

@@ -1,8 +1,8 @@
-//! io_uring's workers (`io-wq`), which make operations in the stead of the thread that submitted them: every one on file systems that cannot
-//! promise not to wait.
+//! io_uring's workers (`io-wq`), which make operations in the stead of the thread that submitted them: every one on
+//! file systems that cannot promise not to wait.
 //!
-//! A worker has one operation at a time. Of which its direct I/O is, the kernel says by the address of its `kiocb`, which is that of the request that was
-//! given to the workers. Nothing says so of what goes through the page cache.
+//! A worker has one operation at a time. Of which its direct I/O is, the kernel says by the address of its `kiocb`,
+//! which is that of the request that was given to the workers. Nothing says so of what goes through the page cache.
 
 use aya_ebpf::{macros::map, maps::LruHashMap};
 use profiler_common::{
@@ -55,8 +55,8 @@ pub fn counted(control: Phase<true>) -> Fault {
     None
 }
 
-/// `iomap:iomap_dio_rw_begin` in a thread that is in no call: a worker begins with the operation of this `kiocb`, or of the one that the
-/// `kiocb` of a file system below another (overlayfs) was made for.
+/// `iomap:iomap_dio_rw_begin` in a thread that is in no call: a worker begins with the operation of this `kiocb`, or
+/// of the one that the `kiocb` of a file system below another (overlayfs) was made for.
 #[inline(always)]
 pub fn begins<const D: bool>(control: Phase<D>, thread: &mut Thread, kernels: u64) -> Fault {
     let of = |request: u64| {
@@ -76,8 +76,8 @@ pub fn begins<const D: bool>(control: Phase<D>, thread: &mut Thread, kernels: u6
     None
 }
 
-/// Whether the thread that queues a bio of an asynchronous operation submits that, or is a worker that makes it: what a worker does next, through the
-/// page cache, say, tells nobody when it begins.
+/// Whether the thread that queues a bio of an asynchronous operation submits that, or is a worker that makes it: what
+/// a worker does next, through the page cache, say, tells nobody when it begins.
 #[inline(always)]
 pub fn made<K: Kernel>(bio: u64) -> bool {
     let Some(thread) = maker() else { return false };
@@ -89,8 +89,8 @@ pub fn made<K: Kernel>(bio: u64) -> bool {
     iocb == thread.memory
 }
 
-/// The first bio of an operation is queued at this disk: if a worker does, which had to be woken, that is a part of the way. Looked at by the
-/// verifier once.
+/// The first bio of an operation is queued at this disk: if a worker does, which had to be woken, that is a part of
+/// the way. Looked at by the verifier once.
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]

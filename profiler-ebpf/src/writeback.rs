@@ -1,4 +1,5 @@
-//! Write-back of what operations left in the page cache: bios that threads of the kernel's make, charged to whose file it is.
+//! Write-back of what operations left in the page cache: bios that threads of the kernel's make, charged to whose
+//! file it is.
 
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid,
@@ -78,8 +79,8 @@ pub fn is_at_it<const D: bool>(control: Phase<D>) -> bool {
     unsafe { FLUSHERS.get(&current()) }.is_some_and(|epoch| *epoch == control.epoch)
 }
 
-/// A bio of so many bytes is done, which was with its disk since then. Of devices that pass their bios on to others, only those of the
-/// disk below are ever issued.
+/// A bio of so many bytes is done, which was with its disk since then. Of devices that pass their bios on to others,
+/// only those of the disk below are ever issued.
 #[inline(always)]
 pub fn done<const D: bool>(control: Phase<D>, bytes: u32, issued_ns: u64, at_ns: u64) {
     if issued_ns == 0 || at_ns <= issued_ns {

@@ -1,9 +1,9 @@
 //! Starts one virtual machine through libvirt, and ends it: what `virtax` executes, so that it needs no libvirt itself.
 //!
-//! `virtax-libvirt URI`, or `virtax-libvirt URI --user NUMBER [--group NUMBER]` to be that user first. Standard input is the domain's
-//! XML, a zero byte, one more byte when the guest is to run, and its end when the machine is to go. Standard output says `connected
-//! VERSION`, `created` and `running`, a line each; standard error, why not. Without a domain (`URI` and an input that is empty) it
-//! says whether libvirt is there.
+//! `virtax-libvirt URI`, or `virtax-libvirt URI --user NUMBER [--group NUMBER]` to be that user first. Standard input
+//! is the domain's XML, a zero byte, one more byte when the guest is to run, and its end when the machine is to go.
+//! Standard output says `connected VERSION`, `created` and `running`, a line each; standard error, why not. Without a
+//! domain (`URI` and an input that is empty) it says whether libvirt is there.
 
 mod privileges;
 

@@ -25,8 +25,8 @@ struct Sets {
     inheritable: u32,
 }
 
-/// This process becomes a user who belongs to nothing but `group`. What is executed from here on has no capabilities at all: none is
-/// inheritable or ambient.
+/// This process becomes a user who belongs to nothing but `group`. What is executed from here on has no capabilities
+/// at all: none is inheritable or ambient.
 pub fn become_user(user: libc::uid_t, group: Option<libc::gid_t>) -> io::Result<()> {
     let groups = group.unwrap_or(user);
     // SAFETY: no pointers but to locals that live as long as the calls.

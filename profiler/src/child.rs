@@ -20,8 +20,8 @@ pub type ChildLease = Lease;
 /// The user and group of servers and clients: `nobody`, by the kernel's own number for users that it has no name for.
 pub const NOBODY: libc::uid_t = 65534;
 
-/// A command that gets no signals from the terminal, reads nothing, says nothing, runs at the usual priority, and dies with
-/// virtax.
+/// A command that gets no signals from the terminal, reads nothing, says nothing, runs at the usual priority, and
+/// dies with virtax.
 #[must_use]
 pub fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
@@ -38,8 +38,8 @@ pub fn command(program: &Path) -> Command {
     command
 }
 
-/// The command's main thread runs before all others: with a thousand busy threads beside it, it would answer after seconds.
-/// Its other threads have to see to themselves.
+/// The command's main thread runs before all others: with a thousand busy threads beside it, it would answer after
+/// seconds. Its other threads have to see to themselves.
 pub fn at_highest_priority(command: &mut Command) {
     // SAFETY: one async-signal-safe system call; refused, it answers late.
     unsafe {
@@ -50,8 +50,8 @@ pub fn at_highest_priority(command: &mut Command) {
     }
 }
 
-/// The command runs as [`NOBODY`], without any privilege, for good. To be called after everything else that happens before it is
-/// executed: that may need privileges. `group`: one that it belongs to besides.
+/// The command runs as [`NOBODY`], without any privilege, for good. To be called after everything else that happens
+/// before it is executed: that may need privileges. `group`: one that it belongs to besides.
 pub fn unprivileged(command: &mut Command, group: Option<libc::gid_t>) {
     let parent = own_pid();
     // SAFETY: async-signal-safe system calls.
@@ -106,8 +106,8 @@ pub fn spawn(ledger: &Ledger, mut command: Command) -> Result<(Child, ChildLease
     }
 }
 
-/// Ends a child, and waits for it; not for ever: a process that cannot be killed (by a virtax without `CAP_KILL`, say) stays in
-/// the ledger.
+/// Ends a child, and waits for it; not for ever: a process that cannot be killed (by a virtax without `CAP_KILL`,
+/// say) stays in the ledger.
 pub fn end(child: &mut Child) {
     // It fails only if the child is gone and reaped already, or may not be killed: then the wait below ends in vain.
     let _ = child.kill();

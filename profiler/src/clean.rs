@@ -65,7 +65,8 @@ impl Cleaned {
 /// How long a daemon may take for a request whose asker was killed.
 const UNDER_WAY: Duration = Duration::from_secs(3);
 
-/// Whether the daemon may be making the run's last item yet: it is noted, and not there. What was noted before it was made.
+/// Whether the daemon may be making the run's last item yet: it is noted, and not there. What was noted before it was
+/// made.
 fn may_be_under_way(remains: &Remains) -> bool {
     let is_there = |wanted: fn(&Item) -> bool| {
         let labelled = docker::Client::connect().and_then(|client| client.labelled()).unwrap_or_default();

@@ -113,7 +113,8 @@ pub enum VmCommand {
     Xml {
         /// Such as tcg or kvm:vhost=on
         configuration: String,
-        /// Put the elements of this domain in: each takes the place of virtax's own of that name, devices come beside virtax's
+        /// Put the elements of this domain in: each takes the place of virtax's own of that name, devices come beside
+        /// virtax's
         #[arg(long, value_name = "FILE")]
         domain: Option<PathBuf>,
     },
@@ -179,8 +180,8 @@ pub struct CommonOptions {
     /// Seed of the order of configurations within rounds
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// libvirt for virtual machines, such as qemu:///system; none: QEMU without libvirt [default: qemu:///embed, where there is one and it
-    /// knows the machine]
+    /// libvirt for virtual machines, such as qemu:///system; none: QEMU without libvirt [default: qemu:///embed,
+    /// where there is one and it knows the machine]
     #[arg(long, value_name = "URI")]
     pub connect: Option<String>,
     /// Put the elements of this libvirt domain into those of virtual machines: see `virtax vm xml`

@@ -175,8 +175,8 @@ pub struct CallTotal {
 pub struct StateTotal {
     /// Role of the threads.
     pub role: Role,
-    /// `running` (softirqs on top of the thread included), `blocked`, `waking`, `run-queue`, `throttled`, or `switching`: from
-    /// its wake-up on an idle CPU until it runs there.
+    /// `running` (softirqs on top of the thread included), `blocked`, `waking`, `run-queue`, `throttled`, or
+    /// `switching`: from its wake-up on an idle CPU until it runs there.
     pub state: String,
     /// How often it ended in the phase.
     pub count: u64,
@@ -196,7 +196,8 @@ pub struct VcpuTotal {
     /// Whether this is that part of the time in the state in which the machine held a request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub holding: bool,
-    /// With `holding`: whether the guest had the request. It had been entered with it, and not been left to hand on the answer.
+    /// With `holding`: whether the guest had the request. It had been entered with it, and not been left to hand on
+    /// the answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub inside: bool,
     /// How often that ended in the phase.
@@ -247,13 +248,13 @@ pub struct ProbeCounts {
     pub unfinished: u64,
     /// Tokens on hold or under way at the end, requests and turn-arounds alike.
     pub tokens: u64,
-    /// Time since their last point, ns, of the requests that count and are still under way when the phase is given up. (Where `lives_ns` is
-    /// not known: of all tokens, inside the phase.)
+    /// Time since their last point, ns, of the requests that count and are still under way when the phase is given
+    /// up. (Where `lives_ns` is not known: of all tokens, inside the phase.)
     pub unfinished_ns: u64,
     /// Of it the time of clients' sockets between a receipt and the next send, ns; 0 where `lives_ns` is known.
     pub idle_ns: u64,
-    /// Ends less beginnings of all requests that count, ns; of what was lost, or is unfinished, its last point: what their stages must sum
-    /// to. `None`: the phase is of a version that clipped stages to the phase instead.
+    /// Ends less beginnings of all requests that count, ns; of what was lost, or is unfinished, its last point: what
+    /// their stages must sum to. `None`: the phase is of a version that clipped stages to the phase instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lives_ns: Option<u64>,
     /// Records under way at the end.

@@ -1,5 +1,5 @@
-//! Where a server's file lies, read from its process: through which mount it is open, and what that was made of. (The file's device would not do:
-//! btrfs and overlayfs give files devices that no mount has.)
+//! Where a server's file lies, read from its process: through which mount it is open, and what that was made of. (The
+//! file's device would not do: btrfs and overlayfs give files devices that no mount has.)
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 

@@ -1,6 +1,7 @@
 //! Known costs, put into one place of a configuration: how it is tested that they are found there (`virtax truth`).
 //!
-//! `native+spin-us=20` is `native` with a server that computes for 20 µs before it answers; `native+copy=2` is `native` once more.
+//! `native+spin-us=20` is `native` with a server that computes for 20 µs before it answers; `native+copy=2` is
+//! `native` once more.
 
 use std::fmt;
 

@@ -1,5 +1,6 @@
-//! Files that may come from anywhere: another machine, another version, a broken disk, a stranger. Read within bounds of size and
-//! of numbers, so that what computes with them need not look again. Depth is bounded by the JSON reader itself (128).
+//! Files that may come from anywhere: another machine, another version, a broken disk, a stranger. Read within bounds
+//! of size and of numbers, so that what computes with them need not look again. Depth is bounded by the JSON reader
+//! itself (128).
 
 use std::{
     fs::File,
@@ -23,7 +24,8 @@ pub const LARGEST_NUMBER: f64 = 1e18;
 /// Longest text, bytes: encoded histograms come to a tenth of it.
 const LONGEST_TEXT: usize = 1 << 20;
 
-/// Refuses documents of an unknown version before anything else of them is looked at: a newer one may have another shape.
+/// Refuses documents of an unknown version before anything else of them is looked at: a newer one may have another
+/// shape.
 #[derive(Deserialize)]
 struct Versioned {
     schema_version: u32,
@@ -109,7 +111,8 @@ impl<'a, R: Read> Lines<'a, R> {
         Self { path, reader: BufReader::new(reader), line: Vec::new(), number: 0, bytes: 0 }
     }
 
-    /// The next line without its end, and whether it has one: a last line without is what a process was writing when it ended.
+    /// The next line without its end, and whether it has one: a last line without is what a process was writing when
+    /// it ended.
     ///
     /// # Errors
     /// [`Error::Files`] if the file cannot be read, or is too large.

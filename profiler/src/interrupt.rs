@@ -50,8 +50,8 @@ pub fn check() -> Result<()> {
     check_since(0)
 }
 
-/// Signals that have arrived so far: what is done after a first one, such as the report of what was measured, is ended by a
-/// further one only.
+/// Signals that have arrived so far: what is done after a first one, such as the report of what was measured, is
+/// ended by a further one only.
 #[must_use]
 pub fn arrived() -> usize {
     ARRIVED.load(Ordering::Relaxed)

@@ -65,6 +65,8 @@ pub mod result;
 #[cfg(feature = "host")]
 pub mod run;
 #[cfg(feature = "host")]
+pub mod run_folder;
+#[cfg(feature = "host")]
 pub mod truth;
 #[cfg(feature = "host")]
 pub mod workload;

@@ -1,4 +1,5 @@
-//! Parsers of what others say, that are private elsewhere, as functions of bytes that say whether these were understood: for the tests that feed them anything.
+//! Parsers of what others say, that are private elsewhere, as functions of bytes that say whether these were
+//! understood: for the tests that feed them anything.
 
 use std::{collections::BTreeSet, path::Path};
 

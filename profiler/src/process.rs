@@ -68,8 +68,8 @@ pub fn kill(pid: u32, started_at: u64) -> Result<()> {
     Ok(())
 }
 
-/// This thread runs before all others: on a CPU that it shares with a thousand busy threads, a phase would be over before it is
-/// announced. Refused, phases are repeated until they are in time.
+/// This thread runs before all others: on a CPU that it shares with a thousand busy threads, a phase would be over
+/// before it is announced. Refused, phases are repeated until they are in time.
 pub fn go_first() {
     // SAFETY: no pointers.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
@@ -243,7 +243,8 @@ fn schedstat_of(pid: u32, thread: u32, column: usize) -> Option<u64> {
     text.split_whitespace().nth(column)?.parse::<u64>().ok()
 }
 
-/// CPU time of a process so far, all of its threads together, ns: the sum of what the scheduler accounts to each (clock_getcpuclockid(3)).
+/// CPU time of a process so far, all of its threads together, ns: the sum of what the scheduler accounts to each
+/// (clock_getcpuclockid(3)).
 #[must_use]
 pub fn cpu_ns(pid: u32) -> u64 {
     /// `CPUCLOCK_SCHED` of the whole process (`include/linux/posix-timers.h`).
@@ -264,7 +265,8 @@ pub fn thread_schedstats_ns(pid: u32) -> Vec<(u32, u64)> {
     threads(pid).unwrap_or_default().into_iter().filter_map(of_thread).collect()
 }
 
-/// Whether QEMU (`debug-threads=on`) calls a thread so that executes guests' code: one for each processor, or one for all.
+/// Whether QEMU (`debug-threads=on`) calls a thread so that executes guests' code: one for each processor, or one for
+/// all.
 #[must_use]
 pub fn is_processor(name: &str) -> bool {
     let number = name.strip_prefix("CPU ").and_then(|rest| rest.split_once('/')).map(|(number, _)| number);

@@ -129,8 +129,8 @@ impl Profile {
         stages.filter(|(role, _)| *role == Role::Server).for_each(|(role, _)| *role = Role::Vmm);
     }
 
-    /// Adds what a guest's agent sampled. `scale`: what each of its samples is to be multiplied with, by the guest's own account of CPU
-    /// time. Per operation it stays what it is in the guest.
+    /// Adds what a guest's agent sampled. `scale`: what each of its samples is to be multiplied with, by the guest's
+    /// own account of CPU time. Per operation it stays what it is in the guest.
     pub fn add_guest(&mut self, guest: &Self, scale: impl Fn(&Sample) -> f64) {
         if guest.operations == 0 {
             return;

@@ -27,7 +27,7 @@ use crate::{
     pack, privileges, probes,
     render::{flame, html},
     result::{Built, Inputs, RunResult, build, precision},
-    symbols,
+    run_folder, symbols,
     workload::{self, ClientProgram, REDIS_BENCHMARK, ServerProgram},
 };
 
@@ -279,7 +279,8 @@ pub fn run(request: &Request, plan: &Plan) -> Result<Outcome> {
     })
 }
 
-/// Starts and ends a server of every configuration of a plan, and measures nothing: why each of them cannot be, if it cannot.
+/// Starts and ends a server of every configuration of a plan, and measures nothing: why each of them cannot be, if it
+/// cannot.
 ///
 /// # Errors
 /// If none can be, for a reason that is not their own.
@@ -391,8 +392,8 @@ fn built_since(folder: &Path, before: usize) -> Result<Built> {
     build(&Inputs {
         header: &header,
         repetitions: &repetitions,
-        records: &|name| records::read(&store::records_path(folder, name)),
-        profiles: &|name| profiles::read(&store::profiles_path(folder, name)),
+        records: &|name| records::read(&run_folder::records_path(folder, name)),
+        profiles: &|name| profiles::read(&run_folder::stacks_path(folder, name)),
     })
 }
 
@@ -408,7 +409,7 @@ pub fn report(folder: &Path) -> Result<Report> {
     log::debug!("step: pictures");
     // The result is saved: a signal now costs the pictures.
     let pictures = flame::write_all(&built, folder, &|| interrupt::check_since(before))?;
-    let page = folder.join(html::NAME);
+    let page = folder.join(run_folder::PAGE);
     store::write_whole(&page, html::page(&built)?.as_bytes())?;
     Ok(Report { result: built.result, pictures, page })
 }
@@ -419,7 +420,7 @@ pub fn report(folder: &Path) -> Result<Report> {
 /// If the directory holds no run, or its records cannot be read.
 pub fn export(folder: &Path, format: export::Format, kind: export::Kind, requests: usize) -> Result<Vec<u8>> {
     let built = built_since(folder, interrupt::arrived())?;
-    export::export(&built, format, kind, requests, &|name| records::read(&store::records_path(folder, name)))
+    export::export(&built, format, kind, requests, &|name| records::read(&run_folder::records_path(folder, name)))
 }
 
 /// Compares configurations of two runs: one of each, or all that both have.
@@ -462,7 +463,7 @@ pub fn requests(folder: &Path, wanted: Option<&str>) -> Result<Vec<(String, Vec<
             vec![found]
         }
     };
-    let read = |name: &String| Ok((name.clone(), records::read(&store::records_path(folder, name))?));
+    let read = |name: &String| Ok((name.clone(), records::read(&run_folder::records_path(folder, name))?));
     names.into_iter().map(read).collect()
 }
 

@@ -42,8 +42,8 @@ pub struct RawSampled {
     pub noted: (u64, u64),
 }
 
-/// Names of processes' functions, by process and address. Of a client that ends with its phase they are looked up then; all
-/// others when the phases are over, so that it is no work between them.
+/// Names of processes' functions, by process and address. Of a client that ends with its phase they are looked up
+/// then; all others when the phases are over, so that it is no work between them.
 #[derive(Default)]
 pub struct UserNames(HashMap<u32, HashMap<u64, Vec<String>>>);
 
@@ -165,8 +165,8 @@ fn softirq_name(vector: usize) -> String {
     SOFTIRQS.get(vector).map_or_else(|| format!("softirq {vector}"), |name| (*name).to_owned())
 }
 
-/// Each sample stands for one period of the timer. Idle CPUs may stop theirs, so that nothing follows from how many there
-/// are not.
+/// Each sample stands for one period of the timer. Idle CPUs may stop theirs, so that nothing follows from how many
+/// there are not.
 fn count_samples(
     phase: &RawSampled,
     rate_hz: u32,

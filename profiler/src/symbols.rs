@@ -106,8 +106,8 @@ impl Symbols {
         }
     }
 
-    /// A stack without frame pointers holds addresses that are none, and one in a mapping that is no program (libaio's ring of events)
-    /// fails all that are asked for with it.
+    /// A stack without frame pointers holds addresses that are none, and one in a mapping that is no program
+    /// (libaio's ring of events) fails all that are asked for with it.
     fn by_halves(&self, source: &Source<'_>, addresses: &BTreeSet<u64>) -> HashMap<u64, Vec<String>> {
         if let Ok(names) = self.names(source, addresses, "unknown") {
             return names;

@@ -1,5 +1,5 @@
-//! What a server does before its answers, noted where its starter can read it: two numbers in a file that both have mapped or
-//! read, so that noting costs no system call.
+//! What a server does before its answers, noted where its starter can read it: two numbers in a file that both have
+//! mapped or read, so that noting costs no system call.
 
 use std::{
     fs::{File, OpenOptions},

@@ -25,7 +25,8 @@ pub fn end_after(seconds: u32) {
     }
 }
 
-/// The current thread's sleeps end when they are due: by default the kernel may let them last 50 µs longer, to wake for several at once.
+/// The current thread's sleeps end when they are due: by default the kernel may let them last 50 µs longer, to wake
+/// for several at once.
 ///
 /// # Errors
 /// If the kernel refuses.
@@ -53,8 +54,8 @@ pub fn sleep_until(at_ns: u64) {
     }
 }
 
-/// Waits until the clock shows `at_ns`: the last `spin_ns` of it at work, because waking takes longer than that, and longer at some times than
-/// at others.
+/// Waits until the clock shows `at_ns`: the last `spin_ns` of it at work, because waking takes longer than that, and
+/// longer at some times than at others.
 pub fn wait_until(at_ns: u64, spin_ns: u64) {
     if at_ns > now_ns() + spin_ns {
         sleep_until(at_ns.saturating_sub(spin_ns));

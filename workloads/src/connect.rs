@@ -22,8 +22,8 @@ pub fn answers_since(heard_ns: u64) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::TimedOut, format!("no reply for {} s", SILENCE.as_secs())))
 }
 
-/// A connection, tried for until `deadline_ns` (`CLOCK_MONOTONIC`). A server that hangs while connections are made shows as an
-/// error of the next read, not as a run without end.
+/// A connection, tried for until `deadline_ns` (`CLOCK_MONOTONIC`). A server that hangs while connections are made
+/// shows as an error of the next read, not as a run without end.
 ///
 /// # Errors
 /// The last refusal; at once, if this process has no room for another connection.

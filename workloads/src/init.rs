@@ -1,5 +1,6 @@
-//! The first process of a guest: loads drivers and does what the guest is there for, then takes the power off. A server gets its
-//! network, and its being there is said; any other program gets what a distribution would have mounted.
+//! The first process of a guest: loads drivers and does what the guest is there for, then takes the power off. A
+//! server gets its network, and its being there is said; any other program gets what a distribution would have
+//! mounted.
 
 use std::{
     ffi::CString,
@@ -23,8 +24,8 @@ use serde::{Deserialize, Serialize};
 
 /// Where a guest finds what it is to do.
 pub const GUEST: &str = "/guest.json";
-/// What its console says once the server answers, followed by the kernel's release, by how long it has been running, in s, and by its
-/// disk, if it has one: `NAME:DRIVER:SECTORS:CACHE`.
+/// What its console says once the server answers, followed by the kernel's release, by how long it has been running,
+/// in s, and by its disk, if it has one: `NAME:DRIVER:SECTORS:CACHE`.
 pub const READY: &str = "virtax-ready";
 /// What its console says of what went wrong.
 pub const FAILED: &str = "virtax-failed:";
@@ -167,8 +168,8 @@ fn serve(guest: &Serve) -> io::Result<ExitStatus> {
     }
 }
 
-/// Whether somebody listens on a port, by the kernel's own list (proc(5), `/proc/net/tcp`): a server may take the first who comes for
-/// its client.
+/// Whether somebody listens on a port, by the kernel's own list (proc(5), `/proc/net/tcp`): a server may take the
+/// first who comes for its client.
 fn is_listened_on(port: u16) -> bool {
     let listed = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
     listed.lines().any(|line| {
@@ -178,7 +179,8 @@ fn is_listened_on(port: u16) -> bool {
     })
 }
 
-/// Executes a program to its end; its exit code, 128 and more for a signal. Orphans that end meanwhile are laid to rest.
+/// Executes a program to its end; its exit code, 128 and more for a signal. Orphans that end meanwhile are laid to
+/// rest.
 fn execute(task: &Execute) -> io::Result<i32> {
     for (kind, place) in [("cgroup2", "/sys/fs/cgroup"), ("tracefs", "/sys/kernel/tracing")] {
         about(place, mount(kind, place))?;

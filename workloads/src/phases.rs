@@ -32,8 +32,8 @@ struct Seen {
 /// What the main thread and one working thread share.
 pub struct Worker {
     seen: Mutex<Seen>,
-    /// For each of its connections, when the call was made that has not returned yet; 0: there is none. Cleared under the
-    /// lock of `seen` only, so that whoever holds it finds both in agreement.
+    /// For each of its connections, when the call was made that has not returned yet; 0: there is none. Cleared under
+    /// the lock of `seen` only, so that whoever holds it finds both in agreement.
     called_ns: Vec<AtomicU64>,
 }
 
@@ -218,7 +218,8 @@ impl Worker {
         lock(&self.seen).used.len()
     }
 
-    /// The ages, ns, of the operations that are under way and were made at a time that is wanted. For whoever holds the lock of `seen`.
+    /// The ages, ns, of the operations that are under way and were made at a time that is wanted. For whoever holds
+    /// the lock of `seen`.
     fn ages_ns(&self, is_wanted: impl Fn(u64) -> bool) -> impl Iterator<Item = u64> {
         let called = self.called_ns.iter().map(|called_ns| called_ns.load(Ordering::Relaxed));
         called

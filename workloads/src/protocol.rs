@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case", tag = "request")]
 pub enum Request {
-    /// From now on, collect the operations that begin in `[open_ns, close_ns)`, whenever they end, and forget the phase before.
+    /// From now on, collect the operations that begin in `[open_ns, close_ns)`, whenever they end, and forget the
+    /// phase before.
     Phase {
         /// Start, `CLOCK_MONOTONIC` ns.
         open_ns: u64,
@@ -51,11 +52,12 @@ pub struct PhaseReport {
     pub latency_sum_ns: u64,
     /// Time between the return before and the sending call of each of them, ns.
     pub turnaround_sum_ns: u64,
-    /// With a rate: by how much the client itself sent them later than it could have, ns: after the intended time, and after the connection
-    /// had its answer before. Otherwise 0.
+    /// With a rate: by how much the client itself sent them later than it could have, ns: after the intended time,
+    /// and after the connection had its answer before. Otherwise 0.
     pub lateness_sum_ns: u64,
-    /// With a rate: how long they waited for an earlier request on their connection, from the intended time on, ns; part of the histogram's
-    /// latencies. `None`: the report is of a version in which `lateness_sum_ns` held both, and the histogram as well.
+    /// With a rate: how long they waited for an earlier request on their connection, from the intended time on, ns;
+    /// part of the histogram's latencies. `None`: the report is of a version in which `lateness_sum_ns` held both,
+    /// and the histogram as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued_sum_ns: Option<u64>,
     /// Operations that began in the phase and are still under way.
@@ -64,15 +66,16 @@ pub struct PhaseReport {
     /// Sum of their ages, from the sending call until the report, ns.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unfinished_sum_ns: u64,
-    /// The client knows no phases: operations and latencies are those of its whole run around this one, operations scaled
-    /// to the phase's length, and its turn-around is not known.
+    /// The client knows no phases: operations and latencies are those of its whole run around this one, operations
+    /// scaled to the phase's length, and its turn-around is not known.
     #[serde(default)]
     pub whole_run: bool,
-    /// The witness only counts on: operations and latencies are differences of what it said shortly before the phase and at its end,
-    /// operations scaled to the phase's length, and its turn-around is not known.
+    /// The witness only counts on: operations and latencies are differences of what it said shortly before the phase
+    /// and at its end, operations scaled to the phase's length, and its turn-around is not known.
     #[serde(default)]
     pub asked_around: bool,
-    /// Latencies, ns: with a rate, what waited for an earlier request on its connection from the intended time on. HDR histogram V2, base64.
+    /// Latencies, ns: with a rate, what waited for an earlier request on its connection from the intended time on.
+    /// HDR histogram V2, base64.
     pub histogram: String,
 }
 
@@ -82,8 +85,8 @@ const fn is_zero(number: &u64) -> bool {
 }
 
 impl PhaseReport {
-    /// Operations that began in the phase, and the sum of their latencies from the sending call: of those that are still under way, their
-    /// age so far.
+    /// Operations that began in the phase, and the sum of their latencies from the sending call: of those that are
+    /// still under way, their age so far.
     #[must_use]
     pub const fn begun(&self) -> (u64, u64) {
         (self.operations.saturating_add(self.unfinished), self.latency_sum_ns.saturating_add(self.unfinished_sum_ns))

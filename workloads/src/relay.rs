@@ -1,5 +1,5 @@
-//! A userland proxy: for every connection that it accepts it makes one to the server, and copies what comes, both ways. By reading
-//! and writing, so that what passes can be followed (splice goes around the points of sockets).
+//! A userland proxy: for every connection that it accepts it makes one to the server, and copies what comes, both
+//! ways. By reading and writing, so that what passes can be followed (splice goes around the points of sockets).
 
 use std::{
     io::{self, Read, Write},

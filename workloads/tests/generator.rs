@@ -1,5 +1,5 @@
-//! The load generators against a server that computes for a known time: what they report is that time and the waiting that it causes, and
-//! nothing of their own.
+//! The load generators against a server that computes for a known time: what they report is that time and the waiting
+//! that it causes, and nothing of their own.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -42,8 +42,9 @@ fn stay_on(cpu: usize) -> std::io::Result<()> {
     if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
-/// Keeps the CPUs from idling, at the scheduler's least class, which anybody else takes them from: after it has idled for a while, a virtual
-/// machine's CPU takes hundreds of microseconds for what it else does in ten, and that would hide what a generator adds.
+/// Keeps the CPUs from idling, at the scheduler's least class, which anybody else takes them from: after it has idled
+/// for a while, a virtual machine's CPU takes hundreds of microseconds for what it else does in ten, and that would
+/// hide what a generator adds.
 struct Awake(Arc<AtomicBool>, Vec<JoinHandle<()>>);
 
 impl Awake {
@@ -261,7 +262,8 @@ fn alone() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Asks again when the answer is not the expected one, because others share this machine: the generator's own fault would be there each time.
+/// Asks again when the answer is not the expected one, because others share this machine: the generator's own fault
+/// would be there each time.
 fn holds(what: &str, mut tried: impl FnMut() -> Result<(), String>) {
     let mut said = Vec::new();
     for _ in 0..6 {
@@ -330,8 +332,9 @@ fn plain_client_ns(cpus: [usize; 2], spin_ns: u64, interval_ns: u64, count: usiz
     measuring.join().unwrap()
 }
 
-/// At a hundredth of the capacity, caches are cold and CPUs asleep, and a request takes longer by what depends on the machine: as long as for
-/// a client that does nothing else. An open loop that is late by what a sleep is late for (50 to 90 µs) would be told by that.
+/// At a hundredth of the capacity, caches are cold and CPUs asleep, and a request takes longer by what depends on the
+/// machine: as long as for a client that does nothing else. An open loop that is late by what a sleep is late for (50
+/// to 90 µs) would be told by that.
 #[test]
 fn rare_requests_take_as_long_as_with_the_plainest_client() {
     let (_alone, _awake) = (alone(), Awake::keep());
@@ -353,8 +356,8 @@ fn rare_requests_take_as_long_as_with_the_plainest_client() {
     }
 }
 
-/// The mean wait of the requests in the phase, for what the server really computed, and a connection that is free again after what a request
-/// takes besides: Lindley, "The theory of queues with a single server", 1952.
+/// The mean wait of the requests in the phase, for what the server really computed, and a connection that is free
+/// again after what a request takes besides: Lindley, "The theory of queues with a single server", 1952.
 fn lindley(seen: &Seen, rate: f64) -> f64 {
     let is_inside = |served: &Served| (seen.phase[0]..seen.phase[1]).contains(&served.read_ns);
     let inside: Vec<f64> =
@@ -375,8 +378,8 @@ fn lindley(seen: &Seen, rate: f64) -> f64 {
     waits.iter().sum::<f64>() / waits.len() as f64
 }
 
-/// At random arrivals the same, and the waiting of a queue with one server: exactly that of these arrivals, whose mean over many is that
-/// of M/D/1 (`schedule.rs` has the test).
+/// At random arrivals the same, and the waiting of a queue with one server: exactly that of these arrivals, whose
+/// mean over many is that of M/D/1 (`schedule.rs` has the test).
 #[test]
 fn random_arrivals_wait_as_the_theory_of_queues_has_it() {
     let (_alone, _awake) = (alone(), Awake::keep());

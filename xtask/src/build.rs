@@ -1,4 +1,5 @@
-//! Compiling: the probes for the BPF virtual machine, workloads and agent as static binaries, then virtax with all of them inside.
+//! Compiling: the probes for the BPF virtual machine, workloads and agent as static binaries, then virtax with all of
+//! them inside.
 
 use std::path::{Path, PathBuf};
 

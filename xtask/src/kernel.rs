@@ -39,7 +39,8 @@ pub fn fetched(suite: Suite) -> Result<PathBuf> {
     moved.map(|()| folder)
 }
 
-/// What apt is told: for backports, lists of its own, from where this machine has its packages, so that its own settings stay.
+/// What apt is told: for backports, lists of its own, from where this machine has its packages, so that its own
+/// settings stay.
 fn options(suite: Suite, folder: &Path) -> Result<Vec<String>> {
     if suite == Suite::Release {
         return Ok(Vec::new());

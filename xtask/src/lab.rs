@@ -1,7 +1,8 @@
 //! `cargo xtask lab`: a machine of its own for a command, emulated, in which KVM's exits are real.
 //!
-//! QEMU's emulated processor has AMD's virtualization, so that in this machine `kvm-amd` loads and guests run under KVM, with its
-//! tracepoints. Its kernel is Debian's, with what the reference machine's lacks: kprobes, trampolines, modules.
+//! QEMU's emulated processor has AMD's virtualization, so that in this machine `kvm-amd` loads and guests run under
+//! KVM, with its tracepoints. Its kernel is Debian's, with what the reference machine's lacks: kprobes, trampolines,
+//! modules.
 
 use std::{
     fs::{self, File},
@@ -18,7 +19,8 @@ use crate::{
     shell::{TestCounts, TestOutput, command, find, output, run},
 };
 
-/// What is loaded before the command starts: the bus of the machine, links, rules, taps, KVM, file systems, and disks to put them on.
+/// What is loaded before the command starts: the bus of the machine, links, rules, taps, KVM, file systems, and disks
+/// to put them on.
 const DRIVERS: &[&str] = &[
     "virtio_pci",
     "virtio_rng",
@@ -52,7 +54,8 @@ const FIRMWARE: &[&str] = &[
     "/usr/share/qemu/pvh.bin",
 ];
 const QEMU: &str = "qemu-system-x86_64";
-/// Words to its kernel: its console, no second chance, panic rather than wait where a CPU hangs, and no doubt about its clock.
+/// Words to its kernel: its console, no second chance, panic rather than wait where a CPU hangs, and no doubt about
+/// its clock.
 const KERNEL_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 reboot=t softlockup_panic=1 random.trust_cpu=on tsc=reliable \
                            net.ifnames=0 rdinit=/init";
 const VIRTAX: &str = "target/release/virtax";
@@ -143,11 +146,11 @@ impl Lab {
     fn boot(&self, initial: &Path, console: &Path, mut output: impl Write) -> Result<i32> {
         let log = File::create(console).with_context(|| format!("cannot write {}", console.display()))?;
         drop(log);
-        // With two processors in one thread, guests of the machine hang; in threads of their own, code that the kernel changes under
-        // a running processor (a trampoline's call, say) sometimes is not seen by it.
+        // With two processors in one thread, guests of the machine hang; in threads of their own, code that the
+        // kernel changes under a running processor (a trampoline's call, say) sometimes is not seen by it.
         let threads = if self.cpus > 1 { "tcg,thread=multi" } else { "tcg,thread=single" };
-        // Without cmpxchg16b, by which newer kernels allocate memory: emulated, it sometimes leaves nonsense in the flags, and the kernel
-        // dies of a double fault (seen in `kmem_cache_alloc_noprof` of 6.12).
+        // Without cmpxchg16b, by which newer kernels allocate memory: emulated, it sometimes leaves nonsense in the
+        // flags, and the kernel dies of a double fault (seen in `kmem_cache_alloc_noprof` of 6.12).
         let processor = "max,-cx16";
         let mut qemu = command(QEMU);
         qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
@@ -190,9 +193,10 @@ impl Lab {
 
 /// Interrupts the machine now and then, until its QEMU ends.
 ///
-/// An interrupt of the machine's timer can be lost in QEMU 7.2 while guests run in the machine: its processor then stood still with interrupts
-/// enabled and the timer's pending, in one run of three (probably because flags of pending interrupts are changed without a lock where
-/// a guest exits). The next interrupt, from anywhere, makes the processor look again; a byte on the second serial line is one.
+/// An interrupt of the machine's timer can be lost in QEMU 7.2 while guests run in the machine: its processor then
+/// stood still with interrupts enabled and the timer's pending, in one run of three (probably because flags of
+/// pending interrupts are changed without a lock where a guest exits). The next interrupt, from anywhere, makes the
+/// processor look again; a byte on the second serial line is one.
 fn keep_awake(mut line: ChildStdin) {
     std::thread::spawn(move || {
         while line.write_all(b"\0").and_then(|()| line.flush()).is_ok() {
@@ -247,6 +251,12 @@ fn last_words(console: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_process_says_it_in_these_words() {
+        let init = include_str!("../../workloads/src/init.rs");
+        assert!(init.contains(&format!("pub const ENDED: &str = {ENDED:?};")));
+    }
 
     #[test]
     fn the_exit_code_is_the_last_that_was_said() {

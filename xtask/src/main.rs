@@ -5,6 +5,8 @@ mod build;
 mod daemon;
 mod kernel;
 mod lab;
+#[cfg(test)]
+mod lines;
 mod package;
 mod setup;
 mod shell;
@@ -238,8 +240,8 @@ fn test(no_install: bool, full: bool, arguments: &[String]) -> Result<()> {
     }
     run(cargo_test(&["--no-run"]))?;
     let mut counts = shell::run_tests(cargo_test(&["--test", "machine", "--test", "generator"]))?;
-    // The lab's emulator has one processor, and what measures nothing needs no quiet: it takes what that leaves, at the scheduler's lowest
-    // weight.
+    // The lab's emulator has one processor, and what measures nothing needs no quiet: it takes what that leaves, at
+    // the scheduler's lowest weight.
     let others = cargo_test(&BESIDE_THE_LAB);
     let (in_lab, (beside, package)) = std::thread::scope(|scope| {
         let beside = scope.spawn(|| {

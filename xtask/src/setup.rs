@@ -250,8 +250,8 @@ fn install(names: &[&str]) -> Result<()> {
 /// Where Debian's packages ask whether they may start a service.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// While it lives, packages that are installed start no services: a run starts what it needs by itself, with settings of its
-/// own. A policy that the machine has already stays as it is.
+/// While it lives, packages that are installed start no services: a run starts what it needs by itself, with settings
+/// of its own. A policy that the machine has already stays as it is.
 struct NoServices(bool);
 
 const POLICY_TEXT: &str = "#!/bin/sh\n# virtax's set-up: no services while it installs packages.\nexit 101\n";

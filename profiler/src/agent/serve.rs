@@ -33,8 +33,8 @@ const LONGEST_LEAD_IN: Duration = Duration::from_secs(2);
 const LEAD_OUT: Duration = Duration::from_millis(2);
 /// How long that may take. The host waits for this.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// How long the probes are told to do nothing, and then are at work, to learn what they cost; so often: what another thread, or the
-/// host, interrupts stands in one reading, and the median has none of it.
+/// How long the probes are told to do nothing, and then are at work, to learn what they cost; so often: what another
+/// thread, or the host, interrupts stands in one reading, and the median has none of it.
 const COST_WINDOW: Duration = Duration::from_millis(40);
 const COST_WINDOWS: u32 = 7;
 /// Runs that are enough for what the statistics themselves cost, and how many windows are waited for them.
@@ -245,8 +245,9 @@ impl Agent {
         Ok(GuestCounts { probes, devices, crossings, late: phase.late, ..GuestCounts::default() })
     }
 
-    /// As on the host: the statistics' own cost, with the probes told to do nothing, then theirs. What getting into them takes is not
-    /// measured: each turn attaches one, which takes an emulated processor long, and one turn tells nothing.
+    /// As on the host: the statistics' own cost, with the probes told to do nothing, then theirs. What getting into
+    /// them takes is not measured: each turn attaches one, which takes an emulated processor long, and one turn tells
+    /// nothing.
     fn costs(&mut self, connections: u32) -> Result<Costs> {
         let kind = PhaseKind::Traced;
         let _statistics = Loaded::keep_run_times()?;

@@ -106,7 +106,8 @@ pub struct GuestCounts {
     /// In traced phases: single requests by number, and how long the guest had them, ns. Only while they travel.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub crossings: Vec<(u32, u64)>,
-    /// Of files: these are the host's counts, of what the machine's process did for its guest, and the phase's own are the guest's.
+    /// Of files: these are the host's counts, of what the machine's process did for its guest, and the phase's own
+    /// are the guest's.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_host: bool,
     /// It was told of the phase only when that had begun: its beginning is missing.
@@ -138,8 +139,8 @@ pub const HOSTS: &str = "vmm_";
 const COUNTED_ANYWAY: [&str; 5] = ["followed", "completed", "unfinished", "operations", "events"];
 
 impl GuestCounts {
-    /// Of files, operations begin in the guest, and the host has its machine's share: returned are the guest's counts, and the host's
-    /// in their place, without the time that the machine's process was not asked for anything.
+    /// Of files, operations begin in the guest, and the host has its machine's share: returned are the guest's
+    /// counts, and the host's in their place, without the time that the machine's process was not asked for anything.
     #[must_use]
     pub fn inside_out(mut self, host: ProbeCounts) -> (ProbeCounts, Self) {
         let mut guests = std::mem::replace(&mut self.probes, host);
@@ -165,7 +166,8 @@ impl GuestCounts {
 }
 
 impl Matched {
-    /// Puts together what either side knows of requests by their numbers. A number that one side has twice is of two requests.
+    /// Puts together what either side knows of requests by their numbers. A number that one side has twice is of two
+    /// requests.
     #[must_use]
     pub fn of(host: &[(u32, u64)], guest: &[(u32, u64)]) -> Self {
         let mut inside: BTreeMap<u32, Option<u64>> = BTreeMap::new();

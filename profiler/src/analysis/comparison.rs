@@ -79,8 +79,8 @@ pub fn stage_id(key: &StageKey) -> String {
     format!("{}/{at}{}→{}", direction(key.role, &key.from.point), key.from, key.to)
 }
 
-/// Compares two waterfalls of one run; `complete`: both results are; `equivalent_within`: the share of the baseline's latency below which
-/// a difference does not matter.
+/// Compares two waterfalls of one run; `complete`: both results are; `equivalent_within`: the share of the baseline's
+/// latency below which a difference does not matter.
 #[must_use]
 pub fn compare(
     baseline: &Waterfall,
@@ -163,8 +163,8 @@ fn row_deltas(baseline: &Waterfall, candidate: &Waterfall, pairs: &[(usize, usiz
     (keys, deltas, probes)
 }
 
-/// `margin_ns`: what does not matter. With the whole interval within it, two one-sided tests at 2.5 % both refuse a difference as large
-/// (Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987).
+/// `margin_ns`: what does not matter. With the whole interval within it, two one-sided tests at 2.5 % both refuse a
+/// difference as large (Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987).
 fn verdict(latency: &Estimate, probe_effect: &Estimate, complete: bool, margin_ns: Option<f64>) -> Verdict {
     if !complete {
         return Verdict::Incomplete;

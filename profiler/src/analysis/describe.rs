@@ -10,7 +10,8 @@ pub fn direction(role: Role, from: &str) -> &'static str {
     match (role, waiting_or_reading) {
         (Role::ProxyIn, _) | (Role::Client, false) | (Role::Server, true) => "request",
         (Role::ProxyOut, _) | (Role::Client, true) | (Role::Server, false) => "response",
-        // What a machine's process does for a file operation of its guest's; threads of other roles never hold a request.
+        // What a machine's process does for a file operation of its guest's; threads of other roles never hold a
+        // request.
         (Role::Vcpu | Role::Vmm | Role::Vhost, _) => "request",
     }
 }
@@ -25,8 +26,8 @@ pub fn is_loop(place: &Place) -> bool {
     place.device.as_deref().is_some_and(|device| device.starts_with("loop"))
 }
 
-/// Where a request is between two points: what the hops alone say. Which code works there is another question, which samples answer
-/// ([`super::label`]).
+/// Where a request is between two points: what the hops alone say. Which code works there is another question, which
+/// samples answer ([`super::label`]).
 #[must_use]
 pub fn what(role: Role, from: &Place, to: &Place) -> String {
     let ((from_device, _), (to_device, _)) = (device(from), device(to));

@@ -1,4 +1,5 @@
-//! What a stage is called: between which hops it lies, which is certain, and what this run's own layers have found in it.
+//! What a stage is called: between which hops it lies, which is certain, and what this run's own layers have found in
+//! it.
 
 use std::fmt;
 

@@ -63,8 +63,8 @@ pub fn order(stages: &[(StageKey, u64)]) -> Vec<usize> {
             break;
         }
     }
-    // The rest, heaviest first, each behind the last stage that begins where it begins, or else that leads there: first those of which one
-    // stands there already.
+    // The rest, heaviest first, each behind the last stage that begins where it begins, or else that leads there:
+    // first those of which one stands there already.
     left.sort_by_key(|index| std::cmp::Reverse(stages[*index].1));
     let behind = |ordered: &[usize], index: usize| {
         let key = &stages[index].0;
@@ -82,8 +82,8 @@ pub fn order(stages: &[(StageKey, u64)]) -> Vec<usize> {
     ordered
 }
 
-/// What a machine holds: from where it has taken a request out of its device's queue (or, where that is not seen, from where it was put
-/// there) until the answer comes out of the same.
+/// What a machine holds: from where it has taken a request out of its device's queue (or, where that is not seen,
+/// from where it was put there) until the answer comes out of the same.
 #[must_use]
 pub fn is_boundary(key: &StageKey) -> bool {
     is_disk_of_guest(key) || is_network_boundary(key)

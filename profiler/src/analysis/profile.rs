@@ -1,4 +1,5 @@
-//! What the sampled phases say: the layers of every stage, the CPU time of every role and layer, and what no rule named.
+//! What the sampled phases say: the layers of every stage, the CPU time of every role and layer, and what no rule
+//! named.
 
 use std::collections::BTreeMap;
 
@@ -148,8 +149,8 @@ pub fn row_of(rows: &[Row], frames: &[Frame], sample: &Sample) -> Option<(usize,
     find(from).map(|row| (row, side))
 }
 
-/// The rows that may have a sample's time, each with its part of it: of file operations, several may begin at the same point, and only their
-/// ends tell them apart, which a sample has not seen yet. In proportion to their times.
+/// The rows that may have a sample's time, each with its part of it: of file operations, several may begin at the
+/// same point, and only their ends tell them apart, which a sample has not seen yet. In proportion to their times.
 #[must_use]
 pub fn sharing(rows: &[Row], row: usize) -> Vec<(usize, f64)> {
     let key = &rows[row].key;
@@ -177,11 +178,12 @@ pub const WAITING: &str = "waiting";
 pub const QUEUE: &str = "queue";
 /// Work whose length is known exactly, but of which there is no sample to divide it.
 pub const UNSAMPLED: &str = "unsampled";
-/// Share of a stage that the sampler's own blind spots may hide: it sees what runs with interrupts off only where they go on again.
+/// Share of a stage that the sampler's own blind spots may hide: it sees what runs with interrupts off only where
+/// they go on again.
 const BLIND: f64 = 0.05;
 
-/// What a file operation waits for in a row's time that no sample shows: its disk, a loop device's worker, what the device mapper does, or
-/// a queue. `None`: the two points do not say.
+/// What a file operation waits for in a row's time that no sample shows: its disk, a loop device's worker, what the
+/// device mapper does, or a queue. `None`: the two points do not say.
 fn waits_for(row: &Row) -> Option<&'static str> {
     match (row.key.from.point.as_str(), row.key.to.point.as_str()) {
         ("issue" | "bio", "complete") => Some("device"),
@@ -193,8 +195,8 @@ fn waits_for(row: &Row) -> Option<&'static str> {
     }
 }
 
-/// What a row's time without samples or parts is called; `at_least`: the share that it surely has, beyond what the sampler may have missed.
-/// A virtual machine may work in it, of which there are no samples here.
+/// What a row's time without samples or parts is called; `at_least`: the share that it surely has, beyond what the
+/// sampler may have missed. A virtual machine may work in it, of which there are no samples here.
 fn name_of_rest(row: &Row, at_least: f64) -> &'static str {
     let somebody_waits = at_least > 0.0 && !path::is_boundary(&row.key) && !is_end_of_call(row);
     waits_for(row).unwrap_or(if somebody_waits { WAITING } else { UNACCOUNTED })
@@ -302,8 +304,9 @@ fn state_ns(profile: &Profile, role: Role, state: &str) -> f64 {
 /// The layer of the way out of idling, in which nothing of the role's has begun to run.
 pub const SWITCHING: &str = "switching";
 
-/// What the samples of a role's threads are to be multiplied with, so that together they are the time that the threads ran by
-/// the scheduler's points, which is exact; samples say how it divides. Others keep their timer's period.
+/// What the samples of a role's threads are to be multiplied with, so that together they are the time that the
+/// threads ran by the scheduler's points, which is exact; samples say how it divides. Others keep their timer's
+/// period.
 pub fn scales(profile: &Profile) -> impl Fn(&Sample) -> f64 + use<> {
     let scale = |role: Role| {
         let of_role = profile.samples.iter().filter(|sample| sample.thread == Some(role) && !sample.in_guest);
@@ -353,7 +356,8 @@ fn waits(row: &Row, round: Option<usize>) -> Vec<LayerShare> {
         .collect()
 }
 
-/// The share of a row's time from a device's queueing discipline to the device. Where nothing is held, a CPU works through it.
+/// The share of a row's time from a device's queueing discipline to the device. Where nothing is held, a CPU works
+/// through it.
 fn queue_share(row: &Row) -> f64 {
     row.parts.iter().filter(|part| part.from.point == "queue").map(|part| part.share).sum()
 }
@@ -363,7 +367,8 @@ fn work_is_known(row: &Row) -> bool {
     row.parts.iter().any(|part| points::is_own_work(&part.to.point))
 }
 
-/// Time per occurrence in which a probe has read the clock and a sample does not find its token where it is from then on, ns.
+/// Time per occurrence in which a probe has read the clock and a sample does not find its token where it is from then
+/// on, ns.
 const BLIND_NS: f64 = 50.0;
 
 /// Share of a row's time that the sampler may have missed.
@@ -371,14 +376,14 @@ fn blind(row: &Row) -> f64 {
     BLIND + BLIND_NS * row.count_per_op / mean(&row.rounds_ns).max(1.0)
 }
 
-/// Whether a row is an end of a request in the client's call: its thread is at work all the time, but much of what it does there (into the call
-/// and out of it) cannot be told from the client's own time.
+/// Whether a row is an end of a request in the client's call: its thread is at work all the time, but much of what it
+/// does there (into the call and out of it) cannot be told from the client's own time.
 fn is_end_of_call(row: &Row) -> bool {
     row.key.from.point == "call" || row.key.to.point == "return"
 }
 
-/// What neither samples nor parts have seen of a row, with its interval, by chance and by what the sampler may miss: as much of it as a queue
-/// can have held is the queue's, if it is too much for both.
+/// What neither samples nor parts have seen of a row, with its interval, by chance and by what the sampler may miss:
+/// as much of it as a queue can have held is the queue's, if it is too much for both.
 fn rest_of(row: &Row, rest: f64, [low, high]: [f64; 2]) -> Vec<LayerShare> {
     let ci95 = [low - blind(row), high];
     let layer =
@@ -393,9 +398,9 @@ fn rest_of(row: &Row, rest: f64, [low, high]: [f64; 2]) -> Vec<LayerShare> {
     found
 }
 
-/// The layers of a row over all rounds. Waits whose length is known stand as they are; of the rest, a layer has as much as its samples have
-/// seen, and what they have not seen is nobody's. Where the work is known exactly, samples divide it. `sampled_ns`: the row's time per
-/// operation in the phases of the samples.
+/// The layers of a row over all rounds. Waits whose length is known stand as they are; of the rest, a layer has as
+/// much as its samples have seen, and what they have not seen is nobody's. Where the work is known exactly, samples
+/// divide it. `sampled_ns`: the row's time per operation in the phases of the samples.
 fn stage_layers(row: &Row, counts: &Counts, operations: f64, sampled_ns: f64) -> Vec<LayerShare> {
     let all = counts.all();
     let mut layers = waits(row, None);
@@ -433,9 +438,9 @@ fn stage_layers(row: &Row, counts: &Counts, operations: f64, sampled_ns: f64) ->
     layers
 }
 
-/// ns per operation of every layer in one round, as in [`stage_layers`]; but where a round's few samples are by chance more than its time
-/// holds, what is left is below 0: differences are of means over rounds, which must not be pushed to one side. A round without sampled
-/// phases is divided as all are.
+/// ns per operation of every layer in one round, as in [`stage_layers`]; but where a round's few samples are by
+/// chance more than its time holds, what is left is below 0: differences are of means over rounds, which must not be
+/// pushed to one side. A round without sampled phases is divided as all are.
 fn round_layers(
     waterfall: &Waterfall,
     round: usize,
@@ -478,7 +483,8 @@ fn round_layers(
     layers
 }
 
-/// The work in every row in one round, and that beside the rows, ns of CPU time per operation, as it would be in traced phases.
+/// The work in every row in one round, and that beside the rows, ns of CPU time per operation, as it would be in
+/// traced phases.
 fn services(
     waterfall: &Waterfall,
     round: usize,
@@ -499,13 +505,14 @@ fn services(
     let sampled_ns: f64 = waterfall.rows.iter().filter_map(|row| row.sampled_ns[round]).sum();
     let traced_ns: f64 = waterfall.rows.iter().map(|row| row.rounds_ns[round]).sum();
     let slower = if sampled_ns > 0.0 { traced_ns / sampled_ns } else { 1.0 };
-    // By samples alone, also where parts say how long a reader worked: between the last receipt of a batch and its first answer, a reader
-    // works for two requests, and the parts of both have that time.
+    // By samples alone, also where parts say how long a reader worked: between the last receipt of a batch and its
+    // first answer, a reader works for two requests, and the parts of both have that time.
     let services = counts.iter().map(|counts| counts.ns / operations * slower).collect();
     (services, (all_ns - on_path_ns).max(0.0) * slower)
 }
 
-/// Busy share of the busiest CPU with a timer, by its samples: an idle one may stop its timer, so that nothing else says that it idles.
+/// Busy share of the busiest CPU with a timer, by its samples: an idle one may stop its timer, so that nothing else
+/// says that it idles.
 fn busiest(profiles: &[&Profile]) -> f64 {
     let mut by_cpu: BTreeMap<u16, (f64, f64)> = BTreeMap::new();
     for profile in profiles {
@@ -518,13 +525,15 @@ fn busiest(profiles: &[&Profile]) -> f64 {
     by_cpu.values().map(|(busy, whole)| if *whole > 0.0 { (busy / whole).min(1.0) } else { 0.0 }).fold(0.0, f64::max)
 }
 
-/// Whether a layer says something of a stage: not what no rule knows, nor what nobody accounts for, nor virtax's own probes.
+/// Whether a layer says something of a stage: not what no rule knows, nor what nobody accounts for, nor virtax's own
+/// probes.
 #[must_use]
 pub fn is_named(layer: &str) -> bool {
     ![UNMATCHED, UNACCOUNTED, UNSAMPLED, "virtax", "irqs-off"].contains(&layer)
 }
 
-/// Whether a layer is a wait for other operations, or for a CPU that others of the run have: it grows with what is under way at once.
+/// Whether a layer is a wait for other operations, or for a CPU that others of the run have: it grows with what is
+/// under way at once.
 #[must_use]
 pub fn is_queueing(layer: &str) -> bool {
     ["other-requests", "run-queue", QUEUE].contains(&layer)

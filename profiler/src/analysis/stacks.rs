@@ -1,5 +1,5 @@
-//! Stacks for flame graphs, as wide as ns per operation: of the latency (direction → role → stage → layer → functions), of
-//! CPU time (role → layer → functions), and of waiting (role → state → who waits → who wakes).
+//! Stacks for flame graphs, as wide as ns per operation: of the latency (direction → role → stage → layer →
+//! functions), of CPU time (role → layer → functions), and of waiting (role → state → who waits → who wakes).
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -66,7 +66,8 @@ fn functions(frames: &[Frame], stack: &[u32], in_softirq: bool, layer: &str) -> 
         .collect()
 }
 
-/// Where a stage takes place: the namespace of the device where it begins, else of the one where it ends, else its role's.
+/// Where a stage takes place: the namespace of the device where it begins, else of the one where it ends, else its
+/// role's.
 fn scene(row: &Row) -> String {
     let namespace = |place: &Place| Some(place.device.as_deref()?.rsplit_once('@')?.1.to_owned());
     let role = row.key.role.name();
@@ -99,8 +100,8 @@ fn stage_frames(row: &Row, inside_known: bool) -> Vec<Named> {
     vec![plain(direction(row.key.role, &row.key.from.point)), plain(scene(row)), plain(name)]
 }
 
-/// A virtual processor's time is known from the host; what of it the guest's own stacks account for, the host's stacks of the same
-/// threads must not show as well.
+/// A virtual processor's time is known from the host; what of it the guest's own stacks account for, the host's
+/// stacks of the same threads must not show as well.
 fn make_room_for_guest(cpu: &mut Below) {
     let of_vcpu = |frames: &[Named]| frames.first().is_some_and(|frame| frame.name == Role::Vcpu.name());
     let of_guest = |frames: &[Named]| of_vcpu(frames) && frames.get(1).is_some_and(|frame| frame.name == GUEST);
@@ -216,7 +217,8 @@ fn latency_of(row: &Row, inside_known: bool, layers: &[LayerShare], own: &Below,
     stacks
 }
 
-/// Waiting: how much is exact, from the scheduler's points; how it divides among stacks is known from some of the waits.
+/// Waiting: how much is exact, from the scheduler's points; how it divides among stacks is known from some of the
+/// waits.
 fn off_cpu(rules: &Rules, profiles: &[Profile], operations: f64) -> Vec<Weighted> {
     const STATES: [&str; 4] = ["blocked", "waking", "run-queue", "throttled"];
     // A guest's threads beside the host's of the same role.

@@ -94,8 +94,8 @@ pub fn estimate(rows: &[Vec<f64>]) -> Vec<Estimate> {
         .collect()
 }
 
-/// The smallest difference that as many rounds, as scattered, find in four cases of five (a power of 80 %, two-sided at 5 %): the normal
-/// quantiles of both times the standard error, which is the interval's half over 1.96.
+/// The smallest difference that as many rounds, as scattered, find in four cases of five (a power of 80 %, two-sided
+/// at 5 %): the normal quantiles of both times the standard error, which is the interval's half over 1.96.
 #[must_use]
 pub fn detectable(ci95: Option<[f64; 2]>) -> Option<f64> {
     const BOTH: f64 = 1.96 + 0.8416;
@@ -118,8 +118,8 @@ pub fn share_interval(part: u64, whole: u64) -> Option<[f64; 2]> {
     Some([((centre - reach) / scale).max(0.0), ((centre + reach) / scale).min(1.0)])
 }
 
-/// 95 % interval of the expectation of a count that came by chance (Poisson): Byar's approximation to the exact limits (Breslow & Day,
-/// Statistical Methods in Cancer Research II, 1987, 2.3).
+/// 95 % interval of the expectation of a count that came by chance (Poisson): Byar's approximation to the exact
+/// limits (Breslow & Day, Statistical Methods in Cancer Research II, 1987, 2.3).
 #[must_use]
 pub fn count_interval(count: u64) -> [f64; 2] {
     let limit = |n: f64, sign: f64| {
@@ -128,8 +128,8 @@ pub fn count_interval(count: u64) -> [f64; 2] {
     [limit(count as f64, -1.0).max(0.0), limit(count as f64 + 1.0, 1.0)]
 }
 
-/// Samples for every share of them to be known to ± `until`: the normal approximation to the binomial at its widest, a share
-/// of one half.
+/// Samples for every share of them to be known to ± `until`: the normal approximation to the binomial at its widest,
+/// a share of one half.
 #[must_use]
 pub fn samples_needed(until: f64) -> f64 {
     (1.96 * 0.5 / until).powi(2)
@@ -162,8 +162,8 @@ fn can_be_told(deviations: &[Option<f64>]) -> bool {
     deviations.iter().filter(|deviation| deviation.is_none()).count() * 40 <= RESAMPLES
 }
 
-/// Slope of a line through the origin by least squares over the rounds' means, and its 95 % interval by a bootstrap over the
-/// rounds (percentiles), the same rounds for all sizes; `sizes`: for each, x and y of every round.
+/// Slope of a line through the origin by least squares over the rounds' means, and its 95 % interval by a bootstrap
+/// over the rounds (percentiles), the same rounds for all sizes; `sizes`: for each, x and y of every round.
 #[must_use]
 pub fn slope(sizes: &[(&[f64], &[f64])]) -> (f64, Option<[f64; 2]>) {
     let rounds = sizes.iter().map(|(x, y)| x.len().min(y.len())).min().unwrap_or(0);

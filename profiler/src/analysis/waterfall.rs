@@ -28,8 +28,8 @@ pub struct Row {
     pub rounds_ns: Vec<f64>,
     /// Of it the probes' own time in each round, as estimated, ns.
     pub probes_ns: Vec<f64>,
-    /// Time per operation in the sampled phases of each round, ns: what their samples are to be held against. `None`: there are none, or
-    /// they saw no operation.
+    /// Time per operation in the sampled phases of each round, ns: what their samples are to be held against. `None`:
+    /// there are none, or they saw no operation.
     pub sampled_ns: Vec<Option<f64>>,
     /// How often it occurs per operation in each round.
     pub rounds_count: Vec<f64>,
@@ -73,7 +73,8 @@ pub struct Round {
     pub detached_interval_ns: f64,
     /// Mean latency with the core probes attached, from the actual call, ns.
     pub traced_ns: f64,
-    /// With a rate: how long operations waited for earlier ones of their connection, from the intended time on, without probes, ns.
+    /// With a rate: how long operations waited for earlier ones of their connection, from the intended time on,
+    /// without probes, ns.
     pub detached_queued_ns: f64,
     /// The same with the core probes attached.
     pub traced_queued_ns: f64,
@@ -130,23 +131,8 @@ pub struct Tokens {
     pub unfinished: u64,
 }
 
-/// Causes of lost tokens.
-pub const LOSSES: &[Counter] = &[
-    Counter::LostPacketTable,
-    Counter::LostUnknownSocket,
-    Counter::LostFreed,
-    Counter::LostRecycled,
-    Counter::LostClosed,
-    Counter::LostNegative,
-    Counter::LostDropped,
-    Counter::LostResynchronised,
-    Counter::LostStageTable,
-    Counter::LostConnectionTable,
-    Counter::LostUnanswered,
-];
-
-/// By how much of the operations a client that is asked around a phase may be off: by the time between asking and answer, and as its
-/// rate changes.
+/// By how much of the operations a client that is asked around a phase may be off: by the time between asking and
+/// answer, and as its rate changes.
 const ASKED_AROUND_OFF: f64 = 0.1;
 
 /// Sums of the phases of one kind in one repetition.
@@ -181,7 +167,8 @@ pub fn of_kind(repetition: &Repetition, kind: PhaseKind) -> impl Iterator<Item =
     repetition.phases.iter().filter(move |phase| phase.kind == kind)
 }
 
-/// `has_inside`: the rows have a guest's. Then steps of a machine that hold the guest's time are none of theirs, nor the other way round.
+/// `has_inside`: the rows have a guest's. Then steps of a machine that hold the guest's time are none of theirs, nor
+/// the other way round.
 fn sums(repetition: &Repetition, kind: PhaseKind, has_inside: bool) -> Sums {
     let mut sums = Sums::default();
     for phase in of_kind(repetition, kind) {
@@ -231,8 +218,8 @@ fn sums(repetition: &Repetition, kind: PhaseKind, has_inside: bool) -> Sums {
     sums
 }
 
-/// Operations that a phase's stages are of, by the probes: those that are still under way have stages, too, where requests count from their
-/// beginning.
+/// Operations that a phase's stages are of, by the probes: those that are still under way have stages, too, where
+/// requests count from their beginning.
 fn operations_of(probes: &ProbeCounts) -> u64 {
     probes.counter(Counter::Operations) + probes.lives_ns.map_or(0, |_| probes.unfinished)
 }
@@ -345,11 +332,11 @@ fn contradictions(repetitions: &[&Repetition]) -> Vec<String> {
         .collect()
 }
 
-/// What does not fit together: followed = completed + unfinished + lost, one token a connection, and as many operations by the
-/// probes as by the client, but for those that cross an end.
+/// What does not fit together: followed = completed + unfinished + lost, one token a connection, and as many
+/// operations by the probes as by the client, but for those that cross an end.
 fn contradiction(repetition: &Repetition, phase: &Phase) -> Option<String> {
     let probes = phase.probes.as_ref()?;
-    let lost: u64 = LOSSES.iter().map(|cause| probes.counter(*cause)).sum();
+    let lost: u64 = Counter::losses().map(|cause| probes.counter(cause)).sum();
     let ended = probes.counter(Counter::Completed) + probes.counter(Counter::Unfinished) + probes.unfinished + lost;
     let (followed, operations) = (probes.counter(Counter::Followed), operations_of(probes));
     let connections = u64::from(repetition.connections);
@@ -512,8 +499,7 @@ impl Waterfall {
     /// Lost tokens by cause.
     #[must_use]
     pub fn lost(&self) -> BTreeMap<String, u64> {
-        LOSSES
-            .iter()
+        Counter::losses()
             .map(|cause| (cause.name().to_owned(), self.counters.get(cause.name()).copied().unwrap_or(0)))
             .collect()
     }

@@ -13,8 +13,8 @@ pub const FILE_SYSTEM: &str = workloads::init::FILE_SYSTEM;
 /// MiB of its journal.
 const JOURNAL_MIB: u64 = 64;
 
-/// MiB of an image that has room for files of so many: besides them lie the journal, tables (256 bytes for each 16 KiB), and what grows
-/// with the size.
+/// MiB of an image that has room for files of so many: besides them lie the journal, tables (256 bytes for each 16
+/// KiB), and what grows with the size.
 #[must_use]
 pub const fn mib_for(files_mib: u64) -> u64 {
     files_mib + files_mib / 24 + 3 * JOURNAL_MIB

@@ -334,7 +334,8 @@ pub trait Server {
     fn pin(&self, cpus: &[usize]) -> Result<()> {
         process::family(self.pid()).into_iter().chain(self.companions()).try_for_each(|pid| process::pin(pid, cpus))
     }
-    /// These are the CPUs of the run, and nobody is to be placed on one of them. Its threads may have places of their own.
+    /// These are the CPUs of the run, and nobody is to be placed on one of them. Its threads may have places of their
+    /// own.
     ///
     /// # Errors
     /// If the kernel refuses one.
@@ -345,8 +346,8 @@ pub trait Server {
     fn facts(&self) -> Vec<(String, String)> {
         Vec::new()
     }
-    /// What its known cost amounted to so far; `None` where nobody but the client can tell. `client`: the client's process, whose
-    /// waits on a shared CPU count too.
+    /// What its known cost amounted to so far; `None` where nobody but the client can tell. `client`: the client's
+    /// process, whose waits on a shared CPU count too.
     ///
     /// # Errors
     /// If it cannot be read.

@@ -1,4 +1,5 @@
-//! How the kernel is set up where that changes what operations cost: of a server's process, of the disk below its files.
+//! How the kernel is set up where that changes what operations cost: of a server's process, of the disk below its
+//! files.
 
 use std::{fs, path::Path};
 
@@ -37,7 +38,8 @@ pub fn of_disk(number: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Files of either version of control groups that limit reads and writes (cgroup-v1/blkio-controller.rst, cgroup-v2.rst).
+/// Files of either version of control groups that limit reads and writes (cgroup-v1/blkio-controller.rst,
+/// cgroup-v2.rst).
 const LIMITS: [&str; 5] = [
     "blkio.throttle.read_bps_device",
     "blkio.throttle.write_bps_device",
@@ -68,7 +70,8 @@ fn is_unlimited(line: &str) -> bool {
     !limits.is_empty() && limits.iter().all(|value| *value == "max")
 }
 
-/// The folders of the groups that a process is in by `/proc/PID/cgroup`, where `blkio` or version 2 is mounted, and of all above them.
+/// The folders of the groups that a process is in by `/proc/PID/cgroup`, where `blkio` or version 2 is mounted, and
+/// of all above them.
 fn folders(groups: &str, mounts: &str) -> Vec<String> {
     let mounted = |controllers: &str| {
         mounts.lines().find_map(|line| {

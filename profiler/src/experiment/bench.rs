@@ -22,7 +22,8 @@ use crate::{
 const LENGTH: Duration = Duration::from_millis(300);
 /// `linux/bpf.h`.
 const BPF_PROG_TYPE_TRACEPOINT: u32 = 5;
-/// bpftrace sometimes gives up at its start for want of a right to lock memory, which kernels since 5.11 do not ask for.
+/// bpftrace sometimes gives up at its start for want of a right to lock memory, which kernels since 5.11 do not ask
+/// for.
 const STARTS: u32 = 4;
 /// How long the script's programs may take to be loaded.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -171,8 +172,8 @@ fn mean_ns(measurement: &mut Measurement<'_>, kind: PhaseKind, length: Duration)
     Ok(client.latency_sum_ns as f64 / client.operations.max(1) as f64)
 }
 
-/// Mean latency over the phases of a repetition, ns: a phase's own for as long as its probes are attached, with the lead-in; that
-/// of the detached phases for the rest of the time.
+/// Mean latency over the phases of a repetition, ns: a phase's own for as long as its probes are attached, with the
+/// lead-in; that of the detached phases for the rest of the time.
 fn mean_of_run_ns(measurement: &mut Measurement<'_>, plan: &[(PhaseKind, Duration)]) -> Result<f64> {
     let start = Instant::now();
     let (mut detached, mut probed) = (Vec::new(), Vec::new());

@@ -34,7 +34,8 @@ const ANNOUNCEMENT: Duration = Duration::from_millis(5);
 const LEAD_OUT: Duration = Duration::from_millis(2);
 /// How long what began in a phase may go on after it. What still waits then counts with its age so far.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// A phase in which nothing began, because all connections waited, is measured again, for so many times the longest wait that was seen.
+/// A phase in which nothing began, because all connections waited, is measured again, for so many times the longest
+/// wait that was seen.
 const WAITS_IN_A_PHASE: u32 = 4;
 /// How often a phase is tried of which the client hears too late.
 const TRIES: u32 = 7;
@@ -110,8 +111,8 @@ impl<'a> Measurement<'a> {
         self
     }
 
-    /// Sets how many requests go between two records, and about how many waits between two that leave their stacks, from
-    /// the rate of the operations.
+    /// Sets how many requests go between two records, and about how many waits between two that leave their stacks,
+    /// from the rate of the operations.
     pub fn aim_at(&mut self, records_per_s: f64, operations_per_s: f64) {
         // Client and server may wait once an operation each.
         self.wait_every = (2.0 * operations_per_s / WAITS_PER_S).ceil().clamp(1.0, 1e9) as u32;
@@ -178,7 +179,8 @@ impl<'a> Measurement<'a> {
         )
     }
 
-    /// All connections waited through a whole phase, for retransmissions, perhaps: how long they still did. If it goes on, something hangs.
+    /// All connections waited through a whole phase, for retransmissions, perhaps: how long they still did. If it
+    /// goes on, something hangs.
     fn wait_for_progress(&mut self) -> Result<Duration> {
         let start = Instant::now();
         while start.elapsed() < STALL {
@@ -377,7 +379,8 @@ impl<'a> Measurement<'a> {
             epoch: self.epoch,
             open_ns: u64::MAX,
             close_ns: u64::MAX,
-            // Requests of sampled phases are disturbed more than a record should be; what a machine's process does is none.
+            // Requests of sampled phases are disturbed more than a record should be; what a machine's process does is
+            // none.
             record_every: if mode == STACKS || self.parties.inside_out { 0 } else { self.record_every },
             mode,
             wait_every: if mode == STACKS { self.wait_every } else { 0 },
@@ -404,8 +407,8 @@ impl<'a> Measurement<'a> {
         }
     }
 
-    /// What each probe of a kind of phase costs and how often it runs, by the kernel's statistics: first with the probes told to
-    /// do nothing, for the statistics' own cost, then at work.
+    /// What each probe of a kind of phase costs and how often it runs, by the kernel's statistics: first with the
+    /// probes told to do nothing, for the statistics' own cost, then at work.
     ///
     /// # Errors
     /// As [`Measurement::probed`].
@@ -453,7 +456,8 @@ impl<'a> Measurement<'a> {
         self.probes.stop();
         drop(attached);
         let report = self.report()?;
-        // A phase in which nothing ended tells nothing of the costs of an operation: as if the client had heard of it too late.
+        // A phase in which nothing ended tells nothing of the costs of an operation: as if the client had heard of it
+        // too late.
         let heard_ns = if report.operations == 0 { u64::MAX } else { report.heard_ns };
         let (_, floor_ns) = floor(&start, &idle);
         let probes = self.probes.costs(kind, &[opened, closed], report.operations, floor_ns);

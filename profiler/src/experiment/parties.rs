@@ -48,7 +48,8 @@ impl Parties {
 }
 
 impl Roles {
-    /// The threads of QEMU's that are something of their own, by the names that `debug-threads=on` and the kernel give them.
+    /// The threads of QEMU's that are something of their own, by the names that `debug-threads=on` and the kernel
+    /// give them.
     fn add_machine(&mut self, machine: u32) {
         let worker = format!("vhost-{machine}");
         for (thread, name) in process::named_threads(machine) {

@@ -20,9 +20,9 @@ use crate::{
 pub const SHORTEST_PHASE: Duration = Duration::from_millis(50);
 /// Length of a block that a repetition aims at.
 const BLOCK_LENGTH: Duration = Duration::from_millis(2400);
-/// Phases of one block and their weights: balanced, so that a drift of the machine meets all kinds alike whose latencies are
-/// compared. The sampled one stands apart. The dearer a kind is, the shorter: a run slows the workload by a few percent on
-/// the whole, and the headline latencies, from detached phases, have most of the time.
+/// Phases of one block and their weights: balanced, so that a drift of the machine meets all kinds alike whose
+/// latencies are compared. The sampled one stands apart. The dearer a kind is, the shorter: a run slows the workload
+/// by a few percent on the whole, and the headline latencies, from detached phases, have most of the time.
 const BLOCK: [(PhaseKind, u32); 6] = [
     (PhaseKind::Detached, 6),
     (PhaseKind::Traced, 2),
@@ -134,7 +134,8 @@ pub struct Plan {
     pub seed: u64,
     /// Samples a second on each CPU; 0: no sampled phases.
     pub sample_rate_hz: u32,
-    /// Half width of the layers' shares, as a share, until which sampled phases go on; `None`: no longer than the others.
+    /// Half width of the layers' shares, as a share, until which sampled phases go on; `None`: no longer than the
+    /// others.
     pub samples_until: Option<f64>,
     /// How virtual machines are to be started.
     pub machines: vm::Wishes,
@@ -180,9 +181,9 @@ fn divided(length: Duration, block: &[(PhaseKind, u32)]) -> Vec<(PhaseKind, Dura
     block.iter().map(|(kind, weight)| (*kind, share(*weight))).collect()
 }
 
-/// The order of `count` configurations in every round, without end: shuffled, reproducibly, and every other round backwards. So
-/// a machine that grows steadily slower, or a place in the round that is better than another, meets all configurations alike; what
-/// is left of it makes intervals wider, never too narrow.
+/// The order of `count` configurations in every round, without end: shuffled, reproducibly, and every other round
+/// backwards. So a machine that grows steadily slower, or a place in the round that is better than another, meets all
+/// configurations alike; what is left of it makes intervals wider, never too narrow.
 pub fn orders(count: usize, seed: u64) -> impl Iterator<Item = Vec<usize>> {
     let mut random = Pcg64::seed_from_u64(seed);
     std::iter::repeat_with(move || {

@@ -29,8 +29,8 @@ impl RawPhase {
         self.phase.client.clone()
     }
 
-    /// Samples of work for requests, by the role and the place where their stage begins: neither the wakers' of a waiting
-    /// message nor those of the client's own time.
+    /// Samples of work for requests, by the role and the place where their stage begins: neither the wakers' of a
+    /// waiting message nor those of the client's own time.
     #[must_use]
     pub fn samples_by_stage(&self, labels: &Labels) -> BTreeMap<(Role, Place), u64> {
         let mut stages = BTreeMap::new();

@@ -44,7 +44,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// From the client's send to its last receipt, or from a file operation's call to its return, ns; `None` if it has neither.
+    /// From the client's send to its last receipt, or from a file operation's call to its return, ns; `None` if it
+    /// has neither.
     #[must_use]
     pub fn latency_ns(&self) -> Option<u64> {
         let is_start = |pass: &&Pass| matches!(pass.place.point.as_str(), "send" | "enter");

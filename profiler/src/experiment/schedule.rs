@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use profiler_common::Counter;
 
 use super::{
     plan::{Plan, orders},
@@ -10,7 +11,6 @@ use super::{
     store::Store,
 };
 use crate::{
-    analysis::waterfall::LOSSES,
     configuration::Configuration,
     counts::{PhaseKind, Repetition},
     error::{Error, Result},
@@ -40,8 +40,8 @@ pub struct Brought {
 /// Most rounds of a run that goes on until something is told.
 pub const MOST_ROUNDS: u32 = 10_000;
 
-/// Runs all rounds, and more for as long as `goes_on` says so of the store's folder; an error ends them, and what was saved stays.
-/// Returns the error that did, if any.
+/// Runs all rounds, and more for as long as `goes_on` says so of the store's folder; an error ends them, and what was
+/// saved stays. Returns the error that did, if any.
 pub fn run(
     plan: &Plan,
     repeater: &mut dyn Repeater,
@@ -88,7 +88,7 @@ fn said(repetition: &Repetition) -> String {
     let (operations, ns) =
         detached.fold((0, 0), |(operations, ns), phase| (operations + phase.client.operations, ns + phase.length_ns));
     let counts = repetition.phases.iter().filter_map(|phase| phase.probes.as_ref());
-    let lost: u64 = counts.map(|probes| LOSSES.iter().map(|cause| probes.counter(*cause)).sum::<u64>()).sum();
+    let lost: u64 = counts.map(|probes| Counter::losses().map(|cause| probes.counter(cause)).sum::<u64>()).sum();
     let per_s = operations as f64 / (ns as f64 / 1e9).max(1e-9);
     format!("{}: {per_s:.0} operations/s, {lost} lost", repetition.configuration)
 }
@@ -175,7 +175,7 @@ mod tests {
     }
 
     fn saved(folder: &std::path::Path) -> usize {
-        std::fs::read_to_string(folder.join("repetitions.jsonl")).unwrap().lines().count()
+        std::fs::read_to_string(folder.join(crate::run_folder::REPETITIONS)).unwrap().lines().count()
     }
 
     #[test]

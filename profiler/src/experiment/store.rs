@@ -11,15 +11,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{plan::Placement, profiles, records, schedule::Brought};
 use crate::{
-    configuration::{self, file_stem},
+    configuration,
     counts::Repetition,
     environment::Environment,
     error::{Error, Result},
     input::{self, Lines},
+    run_folder::{HEADER, NEW, REPETITIONS, is_ours, records_path, stacks_path},
     workload::Settings,
 };
 
-/// Version of the files in a directory; a field added is a version.
+/// Version of the files in a directory. Within a version, fields are added, and none changes its meaning.
 pub const SCHEMA_VERSION: u32 = 2;
 
 /// What is known before the first repetition: `run.json`.
@@ -76,11 +77,6 @@ pub struct Store {
     folder: PathBuf,
     repetitions: File,
 }
-
-const HEADER: &str = "run.json";
-/// Ends the name of a file that is being written.
-const NEW: &str = ".new";
-const REPETITIONS: &str = "repetitions.jsonl";
 
 impl Store {
     /// Makes the directory, or takes one that is there and empty. With `force`, what virtax wrote there before is
@@ -141,7 +137,7 @@ impl Store {
         let configuration = &repetition.configuration;
         records::append(&records_path(&self.folder, configuration), repetition.round, &brought.records)?;
         if let Some(profile) = &brought.profile {
-            profiles::append(&profiles_path(&self.folder, configuration), profile)?;
+            profiles::append(&stacks_path(&self.folder, configuration), profile)?;
         }
         let mut line = serde_json::to_vec(repetition).map_err(|error| fail(error.into()))?;
         line.push(b'\n');
@@ -168,27 +164,6 @@ fn check_parent(folder: &Path) -> Result<()> {
     created.map_err(|error| Error::file("create", folder, error))
 }
 
-fn is_ours(name: &str) -> bool {
-    let name = name.strip_suffix(NEW).unwrap_or(name);
-    [HEADER, REPETITIONS, "result.json", "ladder.json", "ladder.svg"].contains(&name)
-        || name.starts_with("records.")
-        || name.starts_with("stacks.")
-        || (["latency.", "cpu.", "off-cpu."].iter().any(|kind| name.starts_with(kind))
-            && (name.ends_with(".svg") || name.ends_with(".folded")))
-}
-
-/// Where a configuration's records are.
-#[must_use]
-pub fn records_path(folder: &Path, configuration: &str) -> PathBuf {
-    folder.join(format!("records.{}.jsonl.gz", file_stem(configuration)))
-}
-
-/// Where a configuration's stacks are.
-#[must_use]
-pub fn profiles_path(folder: &Path, configuration: &str) -> PathBuf {
-    folder.join(format!("stacks.{}.jsonl.gz", file_stem(configuration)))
-}
-
 /// Writes a file whole or not at all.
 ///
 /// # Errors
@@ -199,7 +174,8 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     write_whole(path, &text)
 }
 
-/// Writes a file whole or not at all, and never through a link that stands in its place: folders may come from strangers.
+/// Writes a file whole or not at all, and never through a link that stands in its place: folders may come from
+/// strangers.
 ///
 /// # Errors
 /// If it cannot be written.
@@ -222,7 +198,8 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Reads what a run wrote.
 ///
 /// # Errors
-/// If the directory holds no run, one of an unknown version, or impossible values. A last repetition that was cut off is left out.
+/// If the directory holds no run, one of an unknown version, or impossible values. A last repetition that was cut off
+/// is left out.
 pub fn load(folder: &Path) -> Result<(Header, Vec<Repetition>)> {
     let path = folder.join(HEADER);
     let header: Header = input::document(&path, SCHEMA_VERSION)?;

@@ -1,4 +1,5 @@
-//! The Firefox Profiler's processed profile: a thread for each configuration, whose samples weigh what their stacks take.
+//! The Firefox Profiler's processed profile: a thread for each configuration, whose samples weigh what their stacks
+//! take.
 
 use std::{
     collections::HashMap,

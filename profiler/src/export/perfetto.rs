@@ -1,5 +1,6 @@
-//! Single requests in the Trace Event Format (JSON), which Perfetto and Chromium's tracing read: a process for each configuration, in it a
-//! track for each holder, a slice for each time that it had a request, and an arrow for each hand-over.
+//! Single requests in the Trace Event Format (JSON), which Perfetto and Chromium's tracing read: a process for each
+//! configuration, in it a track for each holder, a slice for each time that it had a request, and an arrow for each
+//! hand-over.
 
 use std::collections::BTreeMap;
 

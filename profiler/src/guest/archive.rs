@@ -1,5 +1,6 @@
 //! Initial file systems as the kernel unpacks them: cpio archives of the form "newc" (`usr/gen_init_cpio.c`,
-//! `Documentation/driver-api/early-userspace/buffer-format.rst`). Not compressed: unpacking is what takes an emulated CPU long.
+//! `Documentation/driver-api/early-userspace/buffer-format.rst`). Not compressed: unpacking is what takes an emulated
+//! CPU long.
 
 use std::{
     collections::BTreeSet,

@@ -86,7 +86,8 @@ impl Image<'_> {
     }
 }
 
-/// Adds a kernel for guests of the guest, where virtax looks for one: its image, and the drivers that virtax's machines need.
+/// Adds a kernel for guests of the guest, where virtax looks for one: its image, and the drivers that virtax's
+/// machines need.
 ///
 /// # Errors
 /// If the kernel lacks one of those.

@@ -31,8 +31,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel in the folder that `VIRTAX_GUEST_KERNEL` names, else the host's own if it is readable, else the one that was
-    /// installed with virtax, else the one that `cargo xtask guest-kernel` has fetched.
+    /// The kernel in the folder that `VIRTAX_GUEST_KERNEL` names, else the host's own if it is readable, else the one
+    /// that was installed with virtax, else the one that `cargo xtask guest-kernel` has fetched.
     ///
     /// # Errors
     /// If there is none, or if what is there is none.
@@ -55,7 +55,8 @@ impl Kernel {
         })
     }
 
-    /// The kernel in this file; its modules lie where a distribution has them: `lib/modules` beside the folder of the image.
+    /// The kernel in this file; its modules lie where a distribution has them: `lib/modules` beside the folder of the
+    /// image.
     ///
     /// # Errors
     /// If it is none.
@@ -98,8 +99,8 @@ fn refuse(why: &str) -> Error {
     )
 }
 
-/// The release in an image's header (`Documentation/arch/x86/boot.rst`): its signature at 0x202, and at 0x20e the offset, less
-/// 0x200, of a text that begins with it.
+/// The release in an image's header (`Documentation/arch/x86/boot.rst`): its signature at 0x202, and at 0x20e the
+/// offset, less 0x200, of a text that begins with it.
 fn release(image: &[u8]) -> Option<String> {
     if image.get(0x202..0x206)? != b"HdrS" {
         return None;

@@ -1,5 +1,5 @@
-//! What a virtual machine boots: a kernel, and an initial file system with a first process, the drivers that it needs, and the
-//! same programs as everywhere else.
+//! What a virtual machine boots: a kernel, and an initial file system with a first process, the drivers that it
+//! needs, and the same programs as everywhere else.
 
 mod archive;
 mod image;

@@ -11,7 +11,8 @@ use object::{Object, ObjectSection};
 
 use crate::error::{Error, Result};
 
-/// The files of these modules and of what they depend on, dependencies first. What is built into the kernel needs no file.
+/// The files of these modules and of what they depend on, dependencies first. What is built into the kernel needs no
+/// file.
 ///
 /// # Errors
 /// If one is neither there nor built in, or cannot be read.

@@ -24,7 +24,8 @@ pub enum Says {
     Disagrees,
     /// It costs nothing, within the precision.
     EqualToNothing,
-    /// Too small to tell at this number of rounds: whether it costs anything, or, where it does, whether the attribution agrees.
+    /// Too small to tell at this number of rounds: whether it costs anything, or, where it does, whether the
+    /// attribution agrees.
     TooSmall,
     /// Fewer than eight rounds.
     TooFewRounds,
@@ -235,8 +236,9 @@ impl RungResult {
 }
 
 impl Ladder {
-    /// Whether an interval, of what was measured or of the gap, is still wider than the precision. By the width alone, whatever the
-    /// sign: a run that goes on until its interval leaves 0 out would find costs where there are none.
+    /// Whether an interval, of what was measured or of the gap, is still wider than the precision. By the width
+    /// alone, whatever the sign: a run that goes on until its interval leaves 0 out would find costs where there are
+    /// none.
     #[must_use]
     pub fn is_undecided(&self) -> bool {
         let base = |rung: &RungResult| {

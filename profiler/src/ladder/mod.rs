@@ -18,6 +18,7 @@ use crate::{
     input,
     result::RunResult,
     run::{self, Outcome, Request},
+    run_folder::{LADDER, LADDER_CHART},
 };
 
 /// What is asked for, besides what is asked of a run.
@@ -27,7 +28,8 @@ pub struct Options {
     pub order: Order,
     /// Differences of less than this are nothing, % of the latency.
     pub precision_percent: f64,
-    /// Rounds go on until every mechanism's cost is told to that precision, this long at most; `None`: no further than asked.
+    /// Rounds go on until every mechanism's cost is told to that precision, this long at most; `None`: no further
+    /// than asked.
     pub budget: Option<Duration>,
 }
 
@@ -41,7 +43,8 @@ pub struct Climbed {
     pub chart: PathBuf,
 }
 
-/// Runs a ladder; rungs that this machine lacks are left out and shown as missing. `request`: its configurations are the ladder's.
+/// Runs a ladder; rungs that this machine lacks are left out and shown as missing. `request`: its configurations are
+/// the ladder's.
 ///
 /// # Errors
 /// If nothing could be measured, or files cannot be written.
@@ -80,7 +83,7 @@ pub fn climb(request: &Request, options: &Options) -> Result<Climbed> {
 /// # Errors
 /// If `ladder.json` cannot be read, or files cannot be written.
 pub fn again(folder: &Path, result: &RunResult) -> Result<Option<(Ladder, PathBuf)>> {
-    let path = folder.join(NAME);
+    let path = folder.join(LADDER);
     if !path.exists() {
         return Ok(None);
     }
@@ -93,13 +96,11 @@ pub fn again(folder: &Path, result: &RunResult) -> Result<Option<(Ladder, PathBu
 
 /// Writes a ladder and its chart; the chart's path.
 fn save(folder: &Path, ladder: &Ladder) -> Result<PathBuf> {
-    store::write_json(&folder.join(NAME), ladder)?;
-    let chart = folder.join("ladder.svg");
+    store::write_json(&folder.join(LADDER), ladder)?;
+    let chart = folder.join(LADDER_CHART);
     store::write_whole(&chart, crate::render::ladder::chart(ladder).as_bytes())?;
     Ok(chart)
 }
-
-const NAME: &str = "ladder.json";
 
 /// Tries every rung: its server is started and ended again. Why those are missing that cannot be.
 fn find_missing(request: &Request, order: Order) -> Result<Vec<Option<String>>> {

@@ -1,4 +1,5 @@
-//! Firewall rules that drop or reject, by their counters: which of them stands in somebody's way shows when one of them rises.
+//! Firewall rules that drop or reject, by their counters: which of them stands in somebody's way shows when one of
+//! them rises.
 
 use std::{
     collections::BTreeMap, fs::File, net::SocketAddrV4, net::TcpStream, path::Path, process::Command, time::Duration,
@@ -7,7 +8,8 @@ use std::{
 use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 
-/// How long the first segment of a connection, and the next, may take to be answered: TCP sends the second after a second.
+/// How long the first segment of a connection, and the next, may take to be answered: TCP sends the second after a
+/// second.
 const PATIENCE: Duration = Duration::from_millis(1_300);
 
 /// Packets that each rule, or each chain's policy, has refused so far, by its words.

@@ -1,4 +1,5 @@
-//! Firewall rules without a counter: nftables says of a traced packet which rule had which verdict on it (nft(8), `monitor trace`).
+//! Firewall rules without a counter: nftables says of a traced packet which rule had which verdict on it (nft(8),
+//! `monitor trace`).
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -11,7 +12,8 @@ use std::{
 
 use super::refusals::inside;
 
-/// The table that has packets traced. It belongs to the process that makes it: the kernel removes it when that ends, however it does.
+/// The table that has packets traced. It belongs to the process that makes it: the kernel removes it when that ends,
+/// however it does.
 const TABLE: &str = "virtax_trace";
 /// How long one attempt to connect, and then the trace of it, may take.
 const ATTEMPT: Duration = Duration::from_millis(200);
@@ -95,8 +97,8 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// Rules and policies whose verdict was to drop, of lines such as `trace id 97 ip mine pre rule tcp dport 7777 drop (verdict drop)` and
-/// `trace id 97 ip mine pre policy drop`.
+/// Rules and policies whose verdict was to drop, of lines such as `trace id 97 ip mine pre rule tcp dport 7777 drop
+/// (verdict drop)` and `trace id 97 ip mine pre policy drop`.
 fn verdicts(lines: &[String]) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for line in lines {

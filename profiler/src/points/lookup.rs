@@ -4,8 +4,8 @@ use profiler_common::point as number;
 
 use super::{Number, PROBES, Point, Set};
 
-/// What the reader of a socket did while a message waited in it or its answer was made: numbers, names as ends of parts,
-/// and what they mean.
+/// What the reader of a socket did while a message waited in it or its answer was made: numbers, names as ends of
+/// parts, and what they mean.
 pub const READER: &[(u8, &str, &str)] = &[
     (number::READER_BLOCKED, "blocked", "asleep, and nobody had begun to wake it"),
     (number::READER_WAKING, "waking", "being woken, on no run queue yet"),

@@ -30,7 +30,8 @@ fn successors_exist_and_every_point_is_reached() {
 
 #[test]
 fn every_probe_has_a_typed_and_an_untyped_alternative() {
-    // Arguments of KVM's and io_uring's tracepoints change places from kernel to kernel; the names in their records do not.
+    // Arguments of KVM's and io_uring's tracepoints change places from kernel to kernel; the names in their records
+    // do not.
     let changes = |probe: &&Probe| probe.set == Set::Machine || probe.name.starts_with("ring-");
     for probe in PROBES.iter().filter(|probe| !changes(probe)) {
         assert!(matches!(probe.alternatives[0].hook, Hook::TypedTracepoint(_)), "{}", probe.name);

@@ -41,8 +41,8 @@ fn ns_per_run(before: &RunTimes, after: &RunTimes) -> BTreeMap<&'static str, (u6
         .collect()
 }
 
-/// What the statistics themselves cost, ns per run: all runs between two readings while the probes were told to do nothing. With how many
-/// there were.
+/// What the statistics themselves cost, ns per run: all runs between two readings while the probes were told to do
+/// nothing. With how many there were.
 pub fn floor(before: &RunTimes, after: &RunTimes) -> (u64, f64) {
     let runs = ns_per_run(before, after);
     let hits: u64 = runs.values().map(|(runs, _)| runs).sum();
@@ -51,8 +51,8 @@ pub fn floor(before: &RunTimes, after: &RunTimes) -> (u64, f64) {
 }
 
 impl Loaded {
-    /// What each probe of a kind of phase cost over these readings, in which so many operations ended: of the times per hit between
-    /// one reading and the next, the median.
+    /// What each probe of a kind of phase cost over these readings, in which so many operations ended: of the times
+    /// per hit between one reading and the next, the median.
     #[must_use]
     pub fn costs(&self, kind: PhaseKind, readings: &[RunTimes], operations: u64, floor_ns: f64) -> Vec<ProbeCost> {
         let windows: Vec<_> = readings.windows(2).map(|pair| ns_per_run(&pair[0], &pair[1])).collect();

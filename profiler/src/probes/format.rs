@@ -1,5 +1,5 @@
-//! Layouts of tracepoints' records, as the running kernel's `format` files say. They differ between kernels: fields come and go,
-//! and the common header of RHEL's and real-time kernels is wider.
+//! Layouts of tracepoints' records, as the running kernel's `format` files say. They differ between kernels: fields
+//! come and go, and the common header of RHEL's and real-time kernels is wider.
 
 use std::collections::BTreeMap;
 

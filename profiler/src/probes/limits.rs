@@ -1,5 +1,5 @@
-//! Sizes of the probes' tables. Smaller ones are for tests: each loss must be counted at its cause, and causes are rare unless
-//! they are made.
+//! Sizes of the probes' tables. Smaller ones are for tests: each loss must be counted at its cause, and causes are
+//! rare unless they are made.
 
 use profiler_common::{CONNECTION_SLOTS, PACKET_SLOTS, RECORD_POINTS, SLOTS, STAGES, point::DEVICES};
 
@@ -55,8 +55,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Sizes for so many connections at once, of which both ends are sockets of this machine, and so many threads: no table more than half
-    /// full, and none smaller than usual.
+    /// Sizes for so many connections at once, of which both ends are sockets of this machine, and so many threads: no
+    /// table more than half full, and none smaller than usual.
     #[must_use]
     pub fn for_plan(connections: u32, threads: u32) -> Self {
         let twice = |number: u32, usual: u32| number.saturating_mul(2).next_power_of_two().clamp(usual, MOST_ENTRIES);
@@ -83,7 +83,8 @@ impl Limits {
         }
     }
 
-    /// Symbols of the tables' masks, by which places in them are found: a table that is starved has fewer places than are looked for.
+    /// Symbols of the tables' masks, by which places in them are found: a table that is starved has fewer places than
+    /// are looked for.
     pub(super) fn masks(&self) -> [(&'static str, u32); 4] {
         let mask = |entries: u32, usual: u32| entries.next_power_of_two().max(usual) - 1;
         [

@@ -238,9 +238,9 @@ fn name_fault(line: &str) -> String {
     named.unwrap_or_else(|| line.to_owned())
 }
 
-/// Waits until no program runs that was begun before: programs run inside RCU's read sections, and this barrier waits for those
-/// (membarrier(2)). One that was interrupted half-way, by the hypervisor say, has taken a token from one holder and not given it to
-/// the next: who counts tokens then misses it.
+/// Waits until no program runs that was begun before: programs run inside RCU's read sections, and this barrier waits
+/// for those (membarrier(2)). One that was interrupted half-way, by the hypervisor say, has taken a token from one
+/// holder and not given it to the next: who counts tokens then misses it.
 fn settle() {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
     // SAFETY: no pointers. Where the kernel lacks it, the time that reading takes has to do.
@@ -415,7 +415,8 @@ impl Loaded {
         }
     }
 
-    /// Runs and time, by probe, of every program that is attached in phases of a kind, while the kernel keeps run-time statistics.
+    /// Runs and time, by probe, of every program that is attached in phases of a kind, while the kernel keeps
+    /// run-time statistics.
     pub fn run_times(&self, kind: PhaseKind) -> BTreeMap<&'static str, (u64, Duration)> {
         self.chosen
             .iter()

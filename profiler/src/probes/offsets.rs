@@ -131,8 +131,8 @@ fn loop_iocb(btf: &Btf) -> Option<u32> {
     behind_request(btf, offset(btf, part, field).or_else(|| offset_in_module(btf, LOOP_BTF, part, field))?)
 }
 
-/// Where the iocb that a file system makes for the one below it has the one that it is made for: since 6.7 in the kernel's own
-/// (`fs/backing-file.c`), before in overlayfs'.
+/// Where the iocb that a file system makes for the one below it has the one that it is made for: since 6.7 in the
+/// kernel's own (`fs/backing-file.c`), before in overlayfs'.
 fn over_iocb(btf: &Btf) -> Option<u32> {
     let (part, field) = ("ovl_aio_req", "orig_iocb");
     offset(btf, "backing_aio", field)
@@ -145,7 +145,8 @@ fn offset_in_module(btf: &Btf, path: &str, structure: &str, field: &str) -> Opti
     offset(&module, structure, field)
 }
 
-/// How far behind the beginning of a request a field of its driver's own part lies, which follows it (`blk_mq_rq_to_pdu`).
+/// How far behind the beginning of a request a field of its driver's own part lies, which follows it
+/// (`blk_mq_rq_to_pdu`).
 fn behind_request(btf: &Btf, offset: u32) -> Option<u32> {
     let requests = btf.resolve_types_by_name("request").ok()?;
     let size = requests.iter().find_map(|found| match found {

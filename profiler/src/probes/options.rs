@@ -9,8 +9,8 @@ pub enum Preference {
     /// The first that loads.
     #[default]
     Best,
-    /// This kind of program wherever a probe has it and the kernel takes it, the best elsewhere: tests force what other kernels
-    /// would get.
+    /// This kind of program wherever a probe has it and the kernel takes it, the best elsewhere: tests force what
+    /// other kernels would get.
     Kind(&'static str),
 }
 
@@ -42,8 +42,8 @@ pub struct Options {
     pub machines: bool,
     /// Whether operations are a file's, instead of requests over the network: what the others need is not loaded.
     pub files: bool,
-    /// Whether all of those are calls that return when they are done: what only others need is not loaded, each of which would cost every
-    /// operation.
+    /// Whether all of those are calls that return when they are done: what only others need is not loaded, each of
+    /// which would cost every operation.
     pub synchronous: bool,
 }
 

@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 const DISKS: &str = "/sys/block";
 
-/// Whether there are any: the device mapper's and RAID's have disks below (`slaves`); NVMe's disks with several ways have a hidden disk
-/// for each (`nvme0c1n1`). Without them, the probes need not look.
+/// Whether there are any: the device mapper's and RAID's have disks below (`slaves`); NVMe's disks with several ways
+/// have a hidden disk for each (`nvme0c1n1`). Without them, the probes need not look.
 pub(super) fn any() -> bool {
     any_in(Path::new(DISKS))
 }

@@ -237,8 +237,9 @@ impl Loaded {
         self.tables.sockets.clear();
     }
 
-    /// Makes everything as it was when they were loaded, but for counters, of which only differences are used: for another client and
-    /// server, whose sockets, threads and devices may lie at old ones' addresses. Only while nothing is attached.
+    /// Makes everything as it was when they were loaded, but for counters, of which only differences are used: for
+    /// another client and server, whose sockets, threads and devices may lie at old ones' addresses. Only while
+    /// nothing is attached.
     ///
     /// # Errors
     /// If a table cannot be written.
@@ -270,7 +271,8 @@ impl Loaded {
         known.iter().try_for_each(|key| entries.remove(key).map_err(table))
     }
 
-    /// A place that another stage takes later must not hold what this one left: a stage that is first seen within a phase counts from 0.
+    /// A place that another stage takes later must not hold what this one left: a stage that is first seen within a
+    /// phase counts from 0.
     fn forget_stages(&mut self) -> Result<()> {
         let refuse =
             |why: &dyn std::fmt::Display| Error::unsupported("cannot empty the probes' tables", why, "report this");
@@ -308,8 +310,8 @@ impl Loaded {
         connections.filter(move |connection| connection.key != 0 && connection.token.epoch == epoch)
     }
 
-    /// Sockets of clients and of servers that have been seen in this phase: the fewer of the two. For sockets in a virtual machine
-    /// stand the connections to them.
+    /// Sockets of clients and of servers that have been seen in this phase: the fewer of the two. For sockets in a
+    /// virtual machine stand the connections to them.
     #[must_use]
     pub fn sockets_seen(&self, epoch: u32) -> usize {
         if self.of_files {

@@ -35,7 +35,8 @@ fn descriptor(result: libc::c_long) -> io::Result<OwnedFd> {
 }
 
 impl Tracefs {
-    /// Finds it; where it is not mounted, it gets a mount of this process's own that no path leads to and that ends with it.
+    /// Finds it; where it is not mounted, it gets a mount of this process's own that no path leads to and that ends
+    /// with it.
     ///
     /// # Errors
     /// The kernel's reason.
@@ -94,7 +95,8 @@ fn attributes(id: u32, flags: u64) -> [u64; 8] {
     attributes
 }
 
-/// Counts how often a thread, and all that it starts from now on, passes a tracepoint: the descriptor is read as one number.
+/// Counts how often a thread, and all that it starts from now on, passes a tracepoint: the descriptor is read as one
+/// number.
 ///
 /// # Errors
 /// The kernel's reason.

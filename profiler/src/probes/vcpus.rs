@@ -35,8 +35,9 @@ impl Reasons {
     }
 }
 
-/// The kernel prints a reason by one of two lists, `(REC->isa == 1) ? __print_symbolic(…VMX…) : __print_symbolic(…SVM…)`; pairs stand
-/// as `{ 0x078, "hlt" }` or `{ 0x040 + 6, "UD excp" }`. A third list, of flags, may follow.
+/// The kernel prints a reason by one of two lists, `(REC->isa == 1) ? __print_symbolic(…VMX…) :
+/// __print_symbolic(…SVM…)`; pairs stand as `{ 0x078, "hlt" }` or `{ 0x040 + 6, "UD excp" }`. A third list, of flags,
+/// may follow.
 fn reasons(format: &str, intel: bool) -> BTreeMap<u16, String> {
     let printed = format.split_once("print fmt:").map_or("", |(_, printed)| printed);
     let mut lists = printed.split("__print_symbolic(").skip(1);
@@ -47,8 +48,8 @@ fn reasons(format: &str, intel: bool) -> BTreeMap<u16, String> {
             let (number, rest) = pair.split_once(',')?;
             let name = rest.split('"').nth(1)?;
             let sum = number.split('+').map(|term| integer(term.trim())).sum::<Option<u64>>()?;
-            // All of SVM's codes fit but those of requests by encrypted guests, which would take others' places, and one that
-            // stands for an error, and is all ones.
+            // All of SVM's codes fit but those of requests by encrypted guests, which would take others' places, and
+            // one that stands for an error, and is all ones.
             (sum <= 0xffff || sum == u64::MAX).then(|| (sum as u16, name.to_owned()))
         })
         .collect()

@@ -25,7 +25,7 @@ use crate::{
         stacks::{self, Stacks},
         statistics::{Estimate, estimate, estimate_one, mean},
         tail::{self, Tail},
-        waterfall::{self, LOSSES, Waterfall},
+        waterfall::{self, Waterfall},
     },
     counts::{PhaseKind, Repetition},
     error::{Error, Result},
@@ -40,7 +40,8 @@ use crate::{
 
 /// Largest share of lost tokens of a complete result.
 const LOSS_LIMIT: f64 = 0.001;
-/// Largest residual of a complete result of a virtual machine, share of the latency, where the workload's own is smaller.
+/// Largest residual of a complete result of a virtual machine, share of the latency, where the workload's own is
+/// smaller.
 const RESIDUAL_OF_MACHINES: f64 = 0.07;
 /// Largest deviation from conservation of a complete result, %.
 const CONSERVATION_LIMIT_PERCENT: f64 = 0.5;
@@ -193,7 +194,7 @@ fn configuration(
         counters: waterfall
             .counters
             .iter()
-            .filter(|(name, _)| LOSSES.iter().chain(&own).all(|counter| counter.name() != name.as_str()))
+            .filter(|(name, _)| Counter::losses().chain(own).all(|counter| counter.name() != name.as_str()))
             .map(|(name, count)| (name.clone(), *count))
             .collect(),
         write_back: super::writeback::write_back(repetitions),
@@ -338,8 +339,8 @@ fn record_counts(waterfall: &Waterfall, records: &[Record]) -> RecordCounts {
     }
 }
 
-/// Requests that cross the ends of a phase are in the client's mean whole, in the stages by the part inside: with phases that are
-/// short against the latency, the two differ.
+/// Requests that cross the ends of a phase are in the client's mean whole, in the stages by the part inside: with
+/// phases that are short against the latency, the two differ.
 fn phases_too_short(header: &Header, result: &ConfigurationResult) -> String {
     let latency = Duration::from_nanos(result.traced_latency.mean_ns as u64);
     let traced = phases(Duration::from_secs_f64(header.duration_s), header.sample_rate_hz > 0)
@@ -463,7 +464,8 @@ struct Sides<'a> {
 const SATURATED: f64 = 0.95;
 
 impl Sides<'_> {
-    /// What each row's work adds, ns of CPU time per operation, in the order of a comparison's rows; and what is beside the rows.
+    /// What each row's work adds, ns of CPU time per operation, in the order of a comparison's rows; and what is
+    /// beside the rows.
     fn services(&self, keys: &[&StageKey]) -> Option<(Vec<f64>, f64)> {
         let [baseline, candidate] = self.profiled;
         let rounds: Vec<u32> =

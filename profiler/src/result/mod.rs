@@ -30,6 +30,7 @@ use crate::{
     error::Result,
     experiment::{Placement, store},
     input,
+    run_folder::RESULT,
     workload::Settings,
 };
 
@@ -78,8 +79,8 @@ pub struct WorkloadResult {
     pub settings: Settings,
 }
 
-/// Latencies as the client saw them, ns; with a rate, those that waited for an earlier operation of their connection from the intended time
-/// on.
+/// Latencies as the client saw them, ns; with a rate, those that waited for an earlier operation of their connection
+/// from the intended time on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Latency {
     /// Mean over the rounds' means.
@@ -103,8 +104,8 @@ pub struct Latency {
 pub struct OpenLoop {
     /// Operations per second that were asked for.
     pub asked_per_s: f64,
-    /// How long operations waited for earlier ones of their connection, from the time at which they were to be made, ns per operation: part of
-    /// the latency.
+    /// How long operations waited for earlier ones of their connection, from the time at which they were to be made,
+    /// ns per operation: part of the latency.
     pub queued_ns_per_op: f64,
     /// By how much the client itself made its calls later than it could have, ns per operation: no part of the latency.
     pub lateness_ns_per_op: f64,
@@ -131,9 +132,11 @@ pub struct ConfigurationResult {
     pub stages: Vec<StageResult>,
     /// The client's own time between return and next call, traced, ns per operation: not part of the latency.
     pub turnaround_ns_per_op: f64,
-    /// With a rate: by how much the client itself made its calls later than it could have, traced, ns per operation; else 0.
+    /// With a rate: by how much the client itself made its calls later than it could have, traced, ns per operation;
+    /// else 0.
     pub lateness_ns_per_op: f64,
-    /// With a rate: how long operations waited for earlier ones of their connection, traced, ns per operation; part of the latency.
+    /// With a rate: how long operations waited for earlier ones of their connection, traced, ns per operation; part
+    /// of the latency.
     #[serde(default)]
     pub queued_ns_per_op: f64,
     /// What a rate that was asked for became; `null` in a closed loop.
@@ -219,7 +222,8 @@ pub struct StageResult {
     /// Of its time what somebody worked for the operation, ns of CPU time: what it costs. `null` without samples.
     #[serde(default)]
     pub service_ns_per_op: Option<f64>,
-    /// Of its time the waits for other operations, and for a CPU that the run itself had, ns: it grows with what is under way at once.
+    /// Of its time the waits for other operations, and for a CPU that the run itself had, ns: it grows with what is
+    /// under way at once.
     #[serde(default)]
     pub queueing_ns_per_op: Option<f64>,
     /// How often it occurs per operation.
@@ -230,8 +234,8 @@ pub struct StageResult {
     pub p99_ns: Option<f64>,
     /// What it consists of; not to be summed again.
     pub parts: Vec<PartResult>,
-    /// Layers, largest first: waits by what was waited for, work by the sampled phases, and what neither explains (`unaccounted`, or
-    /// `waiting` where that is too much for chance). They sum to 1; empty without samples.
+    /// Layers, largest first: waits by what was waited for, work by the sampled phases, and what neither explains
+    /// (`unaccounted`, or `waiting` where that is too much for chance). They sum to 1; empty without samples.
     pub layers: Vec<LayerResult>,
 }
 
@@ -242,8 +246,8 @@ pub struct LayerResult {
     pub layer: String,
     /// Share of the stage's time, 0–1.
     pub share: f64,
-    /// Its 95 % interval: of a sampled share, and of what no sample has seen, by the number of samples; of a wait over the rounds (`null` below
-    /// eight).
+    /// Its 95 % interval: of a sampled share, and of what no sample has seen, by the number of samples; of a wait
+    /// over the rounds (`null` below eight).
     pub ci95: Option<[f64; 2]>,
     /// Samples; 0 for a wait, which is measured.
     pub samples: u64,
@@ -267,8 +271,8 @@ pub struct CpuLayerResult {
 pub struct CpuTimeResult {
     /// Whose; `idle` and `foreign` are the rest of the CPUs with a timer.
     pub role: String,
-    /// By the scheduler's points (`foreign`: by samples; `idle`: what is left), softirqs on top of the threads included, ns per
-    /// operation. The role's layers and its share of `softirq` sum to it.
+    /// By the scheduler's points (`foreign`: by samples; `idle`: what is left), softirqs on top of the threads
+    /// included, ns per operation. The role's layers and its share of `softirq` sum to it.
     pub running_ns_per_op: f64,
     /// Of it in softirqs, by samples.
     pub softirq_ns_per_op: f64,
@@ -403,7 +407,8 @@ pub struct ComparisonResult {
     pub latency_delta_ns: f64,
     /// Its 95 % interval.
     pub ci95_ns: Option<[f64; 2]>,
-    /// With the verdicts `not_told` and `equivalent`: how equal the two are, % of the baseline's latency, by the interval's far end.
+    /// With the verdicts `not_told` and `equivalent`: how equal the two are, % of the baseline's latency, by the
+    /// interval's far end.
     pub equal_within_percent: Option<f64>,
     /// The smallest difference of latencies that as many rounds find four times in five, ns.
     #[serde(default)]
@@ -453,7 +458,8 @@ pub struct QuantileDelta {
     pub ci95_ns: Option<[f64; 2]>,
 }
 
-/// What a difference costs where a CPU has no time left. Latency is then what queues: requests under way at once × CPU time per request.
+/// What a difference costs where a CPU has no time left. Latency is then what queues: requests under way at once ×
+/// CPU time per request.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SaturatedResult {
     /// Requests under way at once.
@@ -511,15 +517,13 @@ pub struct StageDelta {
     pub significant: bool,
 }
 
-const NAME: &str = "result.json";
-
 impl RunResult {
     /// Writes it into a run's directory.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        store::write_json(&folder.join(NAME), self)
+        store::write_json(&folder.join(RESULT), self)
     }
 
     /// Reads it from a run's directory.
@@ -527,7 +531,7 @@ impl RunResult {
     /// # Errors
     /// If there is none, it is broken, or of another version.
     pub fn load(folder: &Path) -> Result<Self> {
-        input::document(&folder.join(NAME), store::SCHEMA_VERSION)
+        input::document(&folder.join(RESULT), store::SCHEMA_VERSION)
     }
 
     /// The configuration with this name.

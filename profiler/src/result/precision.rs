@@ -2,7 +2,8 @@
 
 use super::{ConfigurationResult, RunResult};
 
-/// Half of the 95 % interval of a configuration's mean latency, as a share of that; `None`: too few rounds for an interval.
+/// Half of the 95 % interval of a configuration's mean latency, as a share of that; `None`: too few rounds for an
+/// interval.
 #[must_use]
 pub fn precision(configuration: &ConfigurationResult) -> Option<f64> {
     let latency = &configuration.latency;

@@ -38,7 +38,8 @@ pub struct Quantiles {
     pub delta: Estimate,
 }
 
-/// What a comparison is of where a CPU of both has no time left: latency is then what queues, and cost shows in throughput.
+/// What a comparison is of where a CPU of both has no time left: latency is then what queues, and cost shows in
+/// throughput.
 #[derive(Debug, Clone, Copy)]
 pub struct Saturated {
     /// Requests that are under way at once.
@@ -106,7 +107,8 @@ fn percent(part: f64, whole: f64) -> String {
 }
 
 impl Finding<'_> {
-    /// "NAT adds 7.1 µs [6.7, 7.5] (+43 %) over host networking: 4.9 forwarding (conntrack, ip); 1.2 across the link; …"
+    /// "NAT adds 7.1 µs [6.7, 7.5] (+43 %) over host networking: 4.9 forwarding (conntrack, ip); 1.2 across the link;
+    /// …"
     pub fn sentence(&self) -> String {
         let [baseline, candidate] = self.names.map(phrase);
         let delta = self.compared.latency;

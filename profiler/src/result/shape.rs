@@ -9,13 +9,16 @@ use crate::{
     experiment::{plan::ROUNDS_FOR_VERDICTS, store::Header},
 };
 
-/// Beyond so many scaled median deviations from the median, a round is an outlier (Iglewicz & Hoaglin, How to Detect and Handle Outliers, 1993).
+/// Beyond so many scaled median deviations from the median, a round is an outlier (Iglewicz & Hoaglin, How to Detect
+/// and Handle Outliers, 1993).
 const OUTLIER: f64 = 3.5;
 /// What makes a median deviation the standard deviation of a normal distribution.
 const SCALE: f64 = 1.4826;
-/// Two-sided 1 % of a normal distribution: a rank correlation times √(n − 1) is nearly normal (Spearman's ρ, without a trend).
+/// Two-sided 1 % of a normal distribution: a rank correlation times √(n − 1) is nearly normal (Spearman's ρ, without
+/// a trend).
 const TREND: f64 = 2.576;
-/// Share of the operations that each of two modes has at least; how far apart they are; how deep the valley is between them.
+/// Share of the operations that each of two modes has at least; how far apart they are; how deep the valley is
+/// between them.
 const MODE_SHARE: f64 = 0.1;
 const APART: f64 = 1.3;
 const VALLEY: f64 = 0.5;

@@ -68,8 +68,8 @@ pub struct VcpuResult {
     /// All its time.
     #[serde(flatten)]
     pub times: VcpuTimes,
-    /// That part of it in which the machine held a request, or several: from when it took it out of its tap until the answer came
-    /// back. With one request at a time, it sums to the machine's stage in the same phases.
+    /// That part of it in which the machine held a request, or several: from when it took it out of its tap until the
+    /// answer came back. With one request at a time, it sums to the machine's stage in the same phases.
     #[serde(default)]
     pub holding: VcpuTimes,
     /// How far the sum of all that is from the length of the phases, %.
@@ -102,8 +102,8 @@ pub struct ExitResult {
     /// Of these five, while the machine held a request.
     #[serde(default)]
     pub holding_ns_per_op: f64,
-    /// Of that, what lies inside the guest: it had been entered with a request, the only one, and had not been left to hand on the
-    /// answer. Nearly all of it is in the guest's rows; what is outside, in the boundary's toll.
+    /// Of that, what lies inside the guest: it had been entered with a request, the only one, and had not been left
+    /// to hand on the answer. Nearly all of it is in the guest's rows; what is outside, in the boundary's toll.
     #[serde(default)]
     pub inside_ns_per_op: f64,
     /// Exits inside the guest's residence, per operation.

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{analysis::statistics::estimate_one, counts::Repetition};
 
-/// Write-back of what the operations of a configuration left in the page cache, in all phases with probes: beside their latency.
+/// Write-back of what the operations of a configuration left in the page cache, in all phases with probes: beside
+/// their latency.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WriteBackResult {
     /// bios per operation.

@@ -7,15 +7,16 @@ use crate::{experiment::Placement, injection::Kind};
 pub enum Established {
     /// The server's own clock around what it does before its answers.
     ServersClock,
-    /// The queue's rate and the bytes that the kernel counted in it: a message's time at that rate, less the time that a whole
-    /// operation takes the base. Once the queue is the slowest, an operation takes the former.
+    /// The queue's rate and the bytes that the kernel counted in it: a message's time at that rate, less the time
+    /// that a whole operation takes the base. Once the queue is the slowest, an operation takes the former.
     QueuesRate,
     /// The kernel's account of time lost (throttled: `cpu.stat`; on run queues: `schedstat`), for each operation.
     KernelsAccount,
     /// The client's clock, with no probe attached: nobody else can tell.
     ClientsClock,
-    /// The client's clock in the traced phases themselves: of what costs more while probes are attached, because it brings switches
-    /// between processes and points of its own, by more than the probes' own time; or that comes in pieces so large that phases differ.
+    /// The client's clock in the traced phases themselves: of what costs more while probes are attached, because it
+    /// brings switches between processes and points of its own, by more than the probes' own time; or that comes in
+    /// pieces so large that phases differ.
     ClientsClockTraced,
 }
 
@@ -146,16 +147,16 @@ pub const CASES: &[Case] = &[
         ..case("quota", "ns:net=host", Kind::QuotaPercent, &[35, 30, 25, 20])
     },
     Case {
-        // On one CPU, which never idles: with the client elsewhere, a hog also keeps the server's CPU awake and its core's sibling
-        // fast, which is a gain of microseconds in other stages. It is picked where one of the two goes to sleep for the other, or
-        // comes with the clock's tick to whatever runs.
+        // On one CPU, which never idles: with the client elsewhere, a hog also keeps the server's CPU awake and its
+        // core's sibling fast, which is a gain of microseconds in other stages. It is picked where one of the two
+        // goes to sleep for the other, or comes with the clock's tick to whatever runs.
         established: Established::KernelsAccount,
         target: &["request/ready→received", "response/ready→received", "request/received→send", "response/send→*"],
         ..case("hog", "ns:net=host", Kind::Hogs, &[1])
     },
     Case {
-        // Filters run at the entry of a call, before anything sees it: of the reading one in the wait for the server, of the writing one
-        // in the server's own time.
+        // Filters run at the entry of a call, before anything sees it: of the reading one in the wait for the server,
+        // of the writing one in the server's own time.
         target: &["request/ready→received", "request/received→send"],
         ..case("filters", "ns:net=host", Kind::Filters, &[3, 5, 7, 8])
     },
@@ -193,8 +194,8 @@ pub const CASES: &[Case] = &[
         ..case("userland-proxy", "ns:net=bridge", Kind::Proxies, &[1])
     },
     Case {
-        // The kernel lets a tenth of a second's reads pass, and then none until that is over: of the disk below, while the loop device has
-        // the operation.
+        // The kernel lets a tenth of a second's reads pass, and then none until that is over: of the disk below,
+        // while the loop device has the operation.
         workload: "block",
         settings: &["size=16"],
         longer: 4,

@@ -1,5 +1,5 @@
-//! Whether a known cost was found where it was put: attributed against injected, and what spilled elsewhere. Pure functions of
-//! a run's repetitions.
+//! Whether a known cost was found where it was put: attributed against injected, and what spilled elsewhere. Pure
+//! functions of a run's repetitions.
 
 use std::collections::BTreeMap;
 
@@ -99,8 +99,8 @@ impl<'a> Side<'a> {
         self.waterfall.rounds.iter().position(|found| found.round == round)
     }
 
-    /// A row's time, ns per operation. What is held against phases without probes is corrected for the probes' own time: a
-    /// mechanism that brings points of its own brings their probes.
+    /// A row's time, ns per operation. What is held against phases without probes is corrected for the probes' own
+    /// time: a mechanism that brings points of its own brings their probes.
     fn row(&self, case: &Case, id: &str, round: usize) -> f64 {
         let rows = self.waterfall.rows.iter().filter(|row| stage_id(&row.key) == id);
         match case.established {
@@ -305,11 +305,12 @@ fn failures(case: &Case, judged: &Judged) -> Vec<String> {
     failures
 }
 
-/// What the tail of a run must show: the slow requests, in the stage that is to show them, and a median that did not move.
+/// What the tail of a run must show: the slow requests, in the stage that is to show them, and a median that did not
+/// move.
 ///
-/// `sizes`: for every size, how far the median moves, as a share of the mean that is put in, the slowest records' time in the target
-/// stages, ns, and what one slow request was given, ns. Of the injection itself, a median shows nothing; but requests after a sleep find
-/// a cold CPU: 2 of 8.6 µs were seen, where 20 were put in.
+/// `sizes`: for every size, how far the median moves, as a share of the mean that is put in, the slowest records'
+/// time in the target stages, ns, and what one slow request was given, ns. Of the injection itself, a median shows
+/// nothing; but requests after a sleep find a cold CPU: 2 of 8.6 µs were seen, where 20 were put in.
 #[must_use]
 pub fn judge_tail(sizes: &[(String, f64, f64, f64)]) -> Vec<String> {
     let mut failures = Vec::new();

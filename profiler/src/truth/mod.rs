@@ -1,5 +1,5 @@
-//! `virtax truth`: known costs, put into one place, must be found there (METHOD 7); and a configuration compared with itself must
-//! not differ.
+//! `virtax truth`: known costs, put into one place, must be found there (`docs/truth.md`); and a configuration
+//! compared with itself must not differ.
 
 mod again;
 pub mod cases;
@@ -222,8 +222,8 @@ fn judge_all(case: &Case, folder: &Path, repetitions: &[Repetition]) -> Result<J
     Ok(judged)
 }
 
-/// For every size: how far the median moves, as a share of the injection, what the slowest requests show in the target stages more than the base's, and
-/// what a slow request was given.
+/// For every size: how far the median moves, as a share of the injection, what the slowest requests show in the
+/// target stages more than the base's, and what a slow request was given.
 fn tails(case: &Case, judged: &Judged, result: &RunResult) -> Vec<(String, f64, f64, f64)> {
     let Some(base) = result.configurations.first() else { return Vec::new() };
     let shown = |configuration: &crate::result::ConfigurationResult| -> f64 {

@@ -127,7 +127,8 @@ impl Workload for Fio {
         Duration::from_secs(25 + settings["size"].parse::<u64>().unwrap_or(0) / SLOWEST_MIB_PER_S)
     }
     fn residual_limit(&self) -> f64 {
-        // That of 16 × 8 at once is wider: an operation waits for the program's other ones, of which only the program knows.
+        // That of 16 × 8 at once is wider: an operation waits for the program's other ones, of which only the program
+        // knows.
         if self.connections(&Settings::new()) > 16 { 0.08 } else { 0.05 }
     }
 }

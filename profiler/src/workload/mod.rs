@@ -142,7 +142,8 @@ pub trait Workload: Sync {
     fn check(&self, _settings: &Settings) -> Result<()> {
         Ok(())
     }
-    /// Whether its operations are calls that read or write a file, made by the server, instead of requests over the network.
+    /// Whether its operations are calls that read or write a file, made by the server, instead of requests over the
+    /// network.
     fn is_of_files(&self) -> bool {
         false
     }
@@ -154,8 +155,8 @@ pub trait Workload: Sync {
     fn data_folder<'a>(&self, _settings: &'a Settings) -> Option<&'a Path> {
         None
     }
-    /// Bytes of files that operations open for writing, and that were never written to before: in a layered root, they lie in a layer
-    /// below; `None`: there are none.
+    /// Bytes of files that operations open for writing, and that were never written to before: in a layered root,
+    /// they lie in a layer below; `None`: there are none.
     fn first_writes(&self, _settings: &Settings) -> Option<u64> {
         None
     }
@@ -179,7 +180,8 @@ pub trait Workload: Sync {
     }
     /// The server's arguments.
     fn server_arguments(&self, settings: &Settings, start: Start<'_>) -> Vec<String>;
-    /// Operations per second that the client is to make, whatever comes back; `None`: it makes the next when it has an answer.
+    /// Operations per second that the client is to make, whatever comes back; `None`: it makes the next when it has
+    /// an answer.
     fn rate_per_s(&self, _settings: &Settings) -> Option<f64> {
         None
     }
@@ -193,7 +195,8 @@ pub trait Workload: Sync {
     fn residual_limit(&self) -> f64;
 }
 
-/// Most connections of a workload over the network: both ends of each are sockets of this machine, which the probes' tables must hold.
+/// Most connections of a workload over the network: both ends of each are sockets of this machine, which the probes'
+/// tables must hold.
 pub const MOST_CONNECTIONS: u64 = 10_000;
 
 /// Descriptors that a client or server has beside its connections.

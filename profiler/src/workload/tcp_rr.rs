@@ -10,7 +10,8 @@ use crate::error::Result;
 /// See the module.
 pub struct TcpRr;
 
-/// How long before a request is due the client waits for it at work, where the CPU is its own: longer than waking an idle CPU takes.
+/// How long before a request is due the client waits for it at work, where the CPU is its own: longer than waking an
+/// idle CPU takes.
 const SPIN_NS: u64 = 100_000;
 
 const MESSAGE: Range = Range::Whole { from: 1, to: LARGEST_MESSAGE as u64 };

@@ -24,8 +24,8 @@ use profiler::{
     result::{ConfigurationResult, RunResult},
 };
 
-/// A `virtax` command. Signals reach it, even where whoever started the tests ignores them: a shell for what it starts in the
-/// background, `nohup`.
+/// A `virtax` command. Signals reach it, even where whoever started the tests ignores them: a shell for what it
+/// starts in the background, `nohup`.
 pub fn virtax() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_virtax"));
     let reset = || {
@@ -161,8 +161,8 @@ pub fn full() -> bool {
     std::env::var_os("VIRTAX_FULL").is_some()
 }
 
-/// A script of bpftrace's at work, which says so in its `BEGIN`: with tracefs in a mount namespace of its own, because many machines have it
-/// not mounted. Retried, because bpftrace sometimes gives up at its start.
+/// A script of bpftrace's at work, which says so in its `BEGIN`: with tracefs in a mount namespace of its own,
+/// because many machines have it not mounted. Retried, because bpftrace sometimes gives up at its start.
 pub fn bpftrace(script: &Path) -> std::process::Child {
     const MOUNTED: &str = "for kind in tracefs:tracing debugfs:debug; do place=/sys/kernel/${kind#*:}; \
                            mountpoint -q $place || mount -t ${kind%:*} none $place || exit 1; done; \
@@ -274,7 +274,8 @@ pub fn check(configuration: &ConfigurationResult) {
     assert_eq!(incomplete, Vec::<&String>::new(), "{name}");
     assert!(configuration.conservation_percent.abs() <= 0.5, "{name}: {}", configuration.conservation_percent);
     let residual = configuration.residual_ns_per_op / configuration.traced_latency.mean_ns;
-    // The method's limits. A virtual machine's requests are few and long: one that crosses the end of a phase weighs much.
+    // The method's limits. A virtual machine's requests are few and long: one that crosses the end of a phase weighs
+    // much.
     let limit = if configuration.settings.contains_key("accelerator") { 0.07 } else { 0.05 };
     assert!(residual.abs() <= limit, "{name}: residual {residual}");
     let losses = &configuration.losses;
@@ -288,7 +289,8 @@ pub fn check(configuration: &ConfigurationResult) {
     let records = configuration.records;
     assert_eq!(records.started, records.committed + records.lost + records.unfinished, "{name}: {records:?}");
     assert_eq!(records.illegal_transitions, 0, "{name}");
-    // A twentieth of a core is the aim at the usual length. These phases are short, and their beginnings and ends take some 50 ms.
+    // A twentieth of a core is the aim at the usual length. These phases are short, and their beginnings and ends
+    // take some 50 ms.
     assert!(emulated || configuration.agent_cpu_share <= 0.2, "{name}: {}", configuration.agent_cpu_share);
     check_hops(configuration);
     for stage in &configuration.stages {
@@ -306,8 +308,8 @@ pub fn check(configuration: &ConfigurationResult) {
 
 const HOPS: &[&str] = &["send", "xmit", "receive", "delivered", "ready", "received"];
 
-/// Every hop of the path once per operation, but for the requests that cross the ends of phases; alternatives (softirq or
-/// backlog) count together.
+/// Every hop of the path once per operation, but for the requests that cross the ends of phases; alternatives
+/// (softirq or backlog) count together.
 fn check_hops(configuration: &ConfigurationResult) {
     let mut by_end = std::collections::BTreeMap::<String, f64>::new();
     for stage in &configuration.stages {

@@ -58,7 +58,8 @@ impl Traces {
     }
 }
 
-/// The kernel's settings of networks, and those that virtual machines are tuned by: those of links come and go with them.
+/// The kernel's settings of networks, and those that virtual machines are tuned by: those of links come and go with
+/// them.
 fn settings() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     for family in ["ipv4", "bridge", "netfilter"] {

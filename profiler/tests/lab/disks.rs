@@ -18,8 +18,8 @@ use crate::{
     only_in_lab,
 };
 
-/// ms that the mapper delays each bio, round by round. Its timer has a resolution of 4 ms in Debian's kernels. Without any, there would
-/// be no other thread that has to be woken: that is not what is injected.
+/// ms that the mapper delays each bio, round by round. Its timer has a resolution of 4 ms in Debian's kernels.
+/// Without any, there would be no other thread that has to be woken: that is not what is injected.
 const DELAYS: [u32; 5] = [4, 8, 12, 16, 20];
 const DISKS: &str = "/sys/kernel/config/nullb";
 const MIB: u64 = 64;
@@ -176,7 +176,8 @@ fn check_way(found: &Measured, above: &[&str], last: &[&str]) {
     }
 }
 
-/// Mean latency by the program's own clock, and what lies between two points, ns per operation of a round's traced phases.
+/// Mean latency by the program's own clock, and what lies between two points, ns per operation of a round's traced
+/// phases.
 fn means(repetition: &Repetition, from: (&str, &str), to: (&str, &str)) -> (f64, f64) {
     let traced = traced(repetition);
     let operations: u64 = traced.iter().map(|phase| phase.client.operations).sum();
@@ -184,13 +185,15 @@ fn means(repetition: &Repetition, from: (&str, &str), to: (&str, &str)) -> (f64,
     let stages = traced.iter().flat_map(|phase| &phase.probes.as_ref().unwrap().stages);
     let stages = stages.filter(|stage| !stage.part && is(&stage.from, from) && is(&stage.to, to));
     let stage_ns: u64 = stages.map(|stage| stage.total_ns).sum();
-    // Operations that a phase's end cuts are with their disks nearly all of their time, and of a phase that has twenty, one counts.
+    // Operations that a phase's end cuts are with their disks nearly all of their time, and of a phase that has
+    // twenty, one counts.
     let unfinished_ns: u64 = traced.iter().map(|phase| phase.probes.as_ref().unwrap().unfinished_ns).sum();
     let stage_ns = stage_ns + unfinished_ns;
     (latency_ns as f64 / operations as f64, stage_ns as f64 / operations as f64)
 }
 
-/// Two mapped disks above another: each hand-over once an operation, and what the one that delays does stands between it and the next.
+/// Two mapped disks above another: each hand-over once an operation, and what the one that delays does stands between
+/// it and the next.
 #[test]
 fn what_a_mapped_disk_delays_is_its_own() {
     let _alone = alone();
@@ -249,8 +252,8 @@ impl Drop for Raid {
     }
 }
 
-/// One of the longer tests. What a mirror writes to both of its disks is done when the second is; what it reads comes from one, as
-/// everything does of disks that are striped.
+/// One of the longer tests. What a mirror writes to both of its disks is done when the second is; what it reads comes
+/// from one, as everything does of disks that are striped.
 #[test]
 fn operations_go_through_a_raid() {
     let _alone = alone();
@@ -269,7 +272,8 @@ fn operations_go_through_a_raid() {
     }
 }
 
-/// Bios that a group of version 2 holds back (`io.max`) are found as those of version 1: whoever queues them, they are their operation's.
+/// Bios that a group of version 2 holds back (`io.max`) are found as those of version 1: whoever queues them, they
+/// are their operation's.
 #[test]
 fn a_bio_that_io_max_holds_back_is_found() {
     const GROUPS: &str = "/sys/fs/cgroup";

@@ -1,4 +1,5 @@
-//! Virtual machines: exits, steps of requests and of operations on disks, by the probes, by the kernel's own record, and by perf.
+//! Virtual machines: exits, steps of requests and of operations on disks, by the probes, by the kernel's own record,
+//! and by perf.
 
 use std::{collections::BTreeMap, fs};
 
@@ -55,7 +56,8 @@ fn check_vcpus(configuration: &ConfigurationResult) {
     }
 }
 
-/// With one request at a time and one virtual processor, what the processor did while the machine held a request is the machine's stage.
+/// With one request at a time and one virtual processor, what the processor did while the machine held a request is
+/// the machine's stage.
 fn check_holding(out: &Out) {
     let text = fs::read_to_string(out.path().join("repetitions.jsonl")).unwrap();
     let repetitions = text.lines().map(|line| serde_json::from_str::<Repetition>(line).unwrap());
@@ -72,9 +74,11 @@ fn check_holding(out: &Out) {
                 machine_ns += stage.total_ns;
                 durations.add(&stage.buckets);
             }
-            // What holds is counted within the phase, and stages by where their request begins: one of them crosses an end of the phase.
+            // What holds is counted within the phase, and stages by where their request begins: one of them crosses
+            // an end of the phase.
             crossing_ns += durations.quantile_ns(1.0).unwrap_or(0.0);
-            // What the machine still holds at a phase's end is in no stage: milliseconds, where the emulated processor lost its CPU.
+            // What the machine still holds at a phase's end is in no stage: milliseconds, where the emulated
+            // processor lost its CPU.
             unfinished_ns += probes.unfinished_ns;
         }
     }
@@ -94,8 +98,8 @@ fn step(configuration: &ConfigurationResult, from: &str, to: &str) -> f64 {
     found.unwrap_or_else(|| panic!("{from} → {to}: {:?}", machine.parts)).ns_per_op
 }
 
-/// The way of a request from its machine to the guest and back: the steps are there, nearly every request takes them, and they sum to
-/// the stage.
+/// The way of a request from its machine to the guest and back: the steps are there, nearly every request takes them,
+/// and they sum to the stage.
 fn check_steps(configuration: &ConfigurationResult) {
     let machine = configuration.stages.iter().find(|stage| stage.id == "request/taken→receive(tap@host)").unwrap();
     for point in ["injected", "entered", "notified"] {
@@ -104,7 +108,8 @@ fn check_steps(configuration: &ConfigurationResult) {
         assert!((0.75..1.1).contains(&came), "{point}: {came} of {seen:?}");
     }
     assert!(step(configuration, "taken", "injected") > 0.0 && step(configuration, "entered", "notified") > 0.0);
-    // The exit that notifies the machine lies outside of the guest's residence; what the guest does for the request, inside.
+    // The exit that notifies the machine lies outside of the guest's residence; what the guest does for the request,
+    // inside.
     let notifying = configuration.exits.iter().find(|exit| exit.reason == "npf").unwrap();
     assert!(notifying.inside_ns_per_op < 0.25 * notifying.holding_ns_per_op, "{notifying:?}");
     assert!(configuration.exits.iter().any(|exit| exit.inside_per_op > 0.1), "{:?}", configuration.exits);
@@ -134,8 +139,8 @@ fn check_step_sum(out: &Out) {
 
 /// Counts of a run's detailed phases are the kernel's; times agree.
 fn compare(out: &Out, exits: &Exits) {
-    // Between the kernel's record and the probe lie some microseconds (see `between`), and times in its text are rounded: what ends that
-    // near an end may lie on either side.
+    // Between the kernel's record and the probe lie some microseconds (see `between`), and times in its text are
+    // rounded: what ends that near an end may lie on either side.
     let slack = 12_000;
     // Between the two clocks lie the kernel's record and the probe at either end: some microseconds on this processor.
     let between = |ns: u64, count: u64| 0.05 * ns as f64 + 10_000.0 * count as f64;
@@ -143,8 +148,8 @@ fn compare(out: &Out, exits: &Exits) {
     assert!(!phases.is_empty());
     let (mut seen, mut ours_ns, mut kernels_ns) = (0, 0, 0);
     for (open_ns, close_ns, reasons) in phases {
-        // The emulated processor itself may lose its own to another process, in the midst of the two: for as long as a scheduler's slice,
-        // which then is the record's alone.
+        // The emulated processor itself may lose its own to another process, in the midst of the two: for as long as
+        // a scheduler's slice, which then is the record's alone.
         let (mut slices, slice_ns) = (1, 10_000_000.0);
         for (reason, (count, total_ns)) in reasons {
             seen += count;
@@ -181,8 +186,8 @@ fn compare(out: &Out, exits: &Exits) {
     assert!(seen > 100, "{seen} exits");
 }
 
-/// What `perf kvm stat` counted from power on to off is what stands in the kernel's record, so that what is compared with the latter
-/// phase by phase is compared with perf, which cannot be asked for a phase.
+/// What `perf kvm stat` counted from power on to off is what stands in the kernel's record, so that what is compared
+/// with the latter phase by phase is compared with perf, which cannot be asked for a phase.
 fn compare_perf(by_perf: &BTreeMap<String, (u64, f64)>, exits: &Exits) {
     let mut by_kernel = BTreeMap::<String, (u64, f64)>::new();
     for (reason, from, to) in exits {
@@ -273,8 +278,8 @@ fn with_vhost_the_kernel_moves_packets_and_without_it_qemu() {
     assert!(around(with) < around(without), "{} and {} ns", around(with), around(without));
 }
 
-/// What lies between a guest's operation on its disk and QEMU's own, and back: every step of nearly every operation, in as much time as
-/// there is, and the first as often and as long as in the kernel's record.
+/// What lies between a guest's operation on its disk and QEMU's own, and back: every step of nearly every operation,
+/// in as much time as there is, and the first as often and as long as in the kernel's record.
 #[test]
 fn the_way_to_a_guests_disk_and_back_is_divided() {
     let _alone = alone();
@@ -331,7 +336,8 @@ fn the_way_to_a_guests_disk_and_back_is_divided() {
     assert!((0.75..1.3).contains(&(mean(ours) / mean(theirs))), "{words}");
 }
 
-/// Guest and boundary, each a part of what the machine took. One of the longer tests: in an emulator, shorter ones see it, too.
+/// Guest and boundary, each a part of what the machine took. One of the longer tests: in an emulator, shorter ones
+/// see it, too.
 #[test]
 fn the_inside_of_a_guest_is_seen() {
     let _alone = alone();

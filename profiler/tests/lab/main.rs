@@ -1,5 +1,5 @@
-//! In the lab (`cargo xtask lab`): another kernel, with kprobes and trampolines, disks that pass bios on, and a KVM whose exits are real.
-//! `cargo xtask test` executes this there.
+//! In the lab (`cargo xtask lab`): another kernel, with kprobes and trampolines, disks that pass bios on, and a KVM
+//! whose exits are real. `cargo xtask test` executes this there.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -30,7 +30,8 @@ fn this_kernel_shows_every_point() {
     }
 }
 
-/// Requests are followed by breakpoints and trampolines as by tracepoints: every hop once per operation, tokens conserved.
+/// Requests are followed by breakpoints and trampolines as by tracepoints: every hop once per operation, tokens
+/// conserved.
 #[test]
 fn kprobes_and_trampolines_see_what_tracepoints_see() {
     let _alone = alone();
@@ -40,8 +41,9 @@ fn kprobes_and_trampolines_see_what_tracepoints_see() {
     for kind in ["tp_btf", "fentry", "kprobe", "kretprobe"] {
         let result = run_workload("tcp-rr", &Out::new(), &[&["--in", "native", "--probes", kind], &SHORT[..]].concat());
         let mut native = of(&result, "native").clone();
-        // The kernel has as many instances of a return probe as two a processor, and misses what comes while they are taken: then a
-        // request seems to be sent before the last one was answered, and the result says that it is incomplete.
+        // The kernel has as many instances of a return probe as two a processor, and misses what comes while they are
+        // taken: then a request seems to be sent before the last one was answered, and the result says that it is
+        // incomplete.
         if kind.contains("kprobe") {
             native.incomplete.retain(|reason| !reason.contains("(pipelining)"));
         }

@@ -42,8 +42,8 @@ impl Trace {
     }
 }
 
-/// Of lines `THREAD [CPU] … TIME: kvm_exit: vcpu 0 reason REASON rip …` and `…: kvm_entry: vcpu 0, …`, s. A thread is one virtual
-/// processor.
+/// Of lines `THREAD [CPU] … TIME: kvm_exit: vcpu 0 reason REASON rip …` and `…: kvm_entry: vcpu 0, …`, s. A thread is
+/// one virtual processor.
 fn parse_exits(text: &str) -> Exits {
     let (mut left, mut found) = (BTreeMap::new(), Vec::new());
     for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -113,8 +113,8 @@ fn parse_perf(report: &str) -> Option<BTreeMap<String, (u64, f64)>> {
     }
     (!found.is_empty()).then_some(found)
 }
-/// From the exit that notifies a disk to the waking of QEMU's I/O thread, in the kernel's own record: when, and how long before the exit
-/// was, ns. Lines as for [`parse_exits`], and `CPU 0/KVM-… TIME: sched_waking: comm=IO io0 …`.
+/// From the exit that notifies a disk to the waking of QEMU's I/O thread, in the kernel's own record: when, and how
+/// long before the exit was, ns. Lines as for [`parse_exits`], and `CPU 0/KVM-… TIME: sched_waking: comm=IO io0 …`.
 pub fn parse_notifications(text: &str) -> Vec<(u64, u64)> {
     let (mut left_ns, mut found) = (0, Vec::new());
     for line in text.lines().filter(|line| line.trim_start().starts_with("CPU 0/KVM-")) {

@@ -1,4 +1,5 @@
-//! What a run meets in the world: daemons that stop, servers that hang, disks that fill up, links that vanish, other work.
+//! What a run meets in the world: daemons that stop, servers that hang, disks that fill up, links that vanish, other
+//! work.
 
 use std::{
     path::{Path, PathBuf},
@@ -35,8 +36,8 @@ fn a_server_that_hangs_is_named_and_what_was_measured_is_kept() {
     }
 }
 
-/// The first child of a run, as soon as it is there: a server answers within a millisecond. So only numbers that a child most likely has
-/// are looked at, those after the run's own, and without a pause.
+/// The first child of a run, as soon as it is there: a server answers within a millisecond. So only numbers that a
+/// child most likely has are looked at, those after the run's own, and without a pause.
 fn first_child(run: u32) -> u32 {
     let parent = |pid: u32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -52,8 +53,8 @@ fn first_child(run: u32) -> u32 {
     }
 }
 
-/// Stops the server between its start and its first answer for three seconds. How long the client waited for it: seconds;
-/// `None` where the server had answered before we stopped it.
+/// Stops the server between its start and its first answer for three seconds. How long the client waited for it:
+/// seconds; `None` where the server had answered before we stopped it.
 fn start_slowly() -> Option<f64> {
     let out = Out::new();
     let mut run = run(&out, &["--in", "native", "--rounds", "1"]);
@@ -217,7 +218,8 @@ impl Daemon {
     fn start(folder: tempfile::TempDir) -> Self {
         let socket = folder.path().join("docker.sock");
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        // Left by one that was killed; where nobody has reaped its containerd yet, a new one takes that for alive, and waits for it.
+        // Left by one that was killed; where nobody has reaped its containerd yet, a new one takes that for alive,
+        // and waits for it.
         for left in ["pid", "exec/containerd/containerd.pid"] {
             let _ = std::fs::remove_file(folder.path().join(left));
         }
@@ -262,7 +264,8 @@ impl Daemon {
     }
     /// Kills it as a crash would, and starts another in its place.
     fn crash(mut self) -> tempfile::TempDir {
-        // A new daemon that still finds the old one's containerd, which dies with it a moment later, waits for that for ever.
+        // A new daemon that still finds the old one's containerd, which dies with it a moment later, waits for that
+        // for ever.
         let family: Vec<(u32, u64)> = profiler::process::family(self.child.id())
             .into_iter()
             .skip(1)

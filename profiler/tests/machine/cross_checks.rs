@@ -13,6 +13,7 @@ use profiler::{
     counts::Role,
     experiment::{records, store},
     result::{ConfigurationResult, RunResult},
+    run_folder,
 };
 
 fn start(out: &Out, arguments: &[&str]) -> Running {
@@ -137,7 +138,8 @@ fn softirqs_and_switches_are_those_of_proc() {
     assert!((own / by_proc - 1.0).abs() < 0.05, "switches: {own} {by_proc}");
 }
 
-/// Stages as bpftrace sees them: from the server's receipt to its answer's way out, the wire, and the waits for client and server.
+/// Stages as bpftrace sees them: from the server's receipt to its answer's way out, the wire, and the waits for
+/// client and server.
 const SCRIPT: &str = r#"
 BEGIN { printf("at work\n"); }
 tracepoint:net:net_dev_start_xmit /comm == "virtax-workload"/ {
@@ -217,7 +219,7 @@ fn records_are_as_long_as_the_clients_histogram_says() {
     let arguments = ["--in", "native", "--rounds", "2", "--duration", "2", "--sample-rate", "0", "--records", "5000"];
     let result = run_workload("tcp-rr", &out, &arguments);
     let found = of(&result, "native");
-    let mut lengths: Vec<f64> = records::read(&store::records_path(&out.path(), "native"))
+    let mut lengths: Vec<f64> = records::read(&run_folder::records_path(&out.path(), "native"))
         .unwrap()
         .iter()
         .filter(|record| record.kind == profiler::counts::PhaseKind::Traced)

@@ -83,7 +83,8 @@ fn signals_at_every_step_leave_nothing() {
         run.signal([libc::SIGINT, libc::SIGTERM, libc::SIGHUP][number % 3]);
         let (code, said) = run.end();
         assert_eq!(before, Traces::now(), "after `{step}`");
-        // Once all is measured, a signal is too late to stop anything but the pictures; the last may be drawn before it comes.
+        // Once all is measured, a signal is too late to stop anything but the pictures; the last may be drawn before
+        // it comes.
         let too_late = ["step: removal", "step: pictures"].contains(step) && code == Some(0);
         assert!(code == Some(130) || too_late, "after `{step}`: {code:?}\n{said}");
         assert!(!said.contains("left behind"), "{said}");
@@ -123,8 +124,8 @@ fn clean_removes_what_a_killed_run_left_and_nothing_else() {
     assert_eq!(text(&again.stdout), "nothing to remove\n");
 }
 
-/// Kills runs while the daemon makes an image, a network or a container for them: it goes on, and there is something new
-/// after its asker's end.
+/// Kills runs while the daemon makes an image, a network or a container for them: it goes on, and there is something
+/// new after its asker's end.
 #[test]
 fn clean_waits_for_what_a_daemon_is_still_making() {
     let _alone = alone();
@@ -242,8 +243,8 @@ fn a_folder_with_content_is_refused_and_forced_only_where_it_is_ours() {
     assert_eq!(RunResult::load(&out.path()).unwrap().configurations.len(), 1);
 }
 
-/// A rule that drops one packet in 2000 on its way to the server, for as long as it lives: at any instant a few of eight
-/// connections wait for a retransmission.
+/// A rule that drops one packet in 2000 on its way to the server, for as long as it lives: at any instant a few of
+/// eight connections wait for a retransmission.
 struct Dropper;
 
 impl Dropper {

@@ -163,7 +163,8 @@ impl Trace {
     fn instance(&self) -> std::path::PathBuf {
         self.folder.path().join("instances/virtax-test")
     }
-    /// Times at which the server's threads queued bios, and from issue to completion of the requests that they issued, ns.
+    /// Times at which the server's threads queued bios, and from issue to completion of the requests that they
+    /// issued, ns.
     fn read(&self) -> (Vec<u64>, Vec<(u64, u64)>) {
         fs::write(self.instance().join("tracing_on"), "0").unwrap();
         let recorded = fs::read_to_string(self.instance().join("trace")).unwrap();
@@ -172,7 +173,8 @@ impl Trace {
             let Some((head, event)) = line.split_once(": block_") else { continue };
             let at_ns = (head.rsplit(' ').next().unwrap().parse::<f64>().unwrap() * 1e9).round() as u64;
             let words: Vec<&str> = event.split_whitespace().collect();
-            // `bio_queue: 254,0 R SECTOR + COUNT [COMMAND]`, `rq_issue: 254,0 R BYTES () SECTOR + COUNT …`, `rq_complete: 254,0 R () SECTOR …`
+            // `bio_queue: 254,0 R SECTOR + COUNT [COMMAND]`, `rq_issue: 254,0 R BYTES () SECTOR + COUNT …`,
+            // `rq_complete: 254,0 R () SECTOR …`
             match words[0] {
                 "bio_queue:" if event.contains("[virtax-workload") => queued.push(at_ns),
                 "rq_issue:" if event.contains("[virtax-workload") => drop(issued.insert(words[5].to_owned(), at_ns)),
@@ -198,7 +200,8 @@ impl Drop for Trace {
     }
 }
 
-/// Each bio is counted that the kernel records, and the disk's time is what lies between its own records of issue and completion.
+/// Each bio is counted that the kernel records, and the disk's time is what lies between its own records of issue and
+/// completion.
 #[test]
 fn bios_are_those_that_the_kernel_records() {
     let _alone = alone();
@@ -237,8 +240,8 @@ fn compare_with_kernel(settings: &[&str]) {
     assert!(compared >= 2, "{compared} phases");
 }
 
-/// However many of a thread's are under way: each has a beginning, bios and an end of its own, and with several threads none is taken for
-/// another's.
+/// However many of a thread's are under way: each has a beginning, bios and an end of its own, and with several
+/// threads none is taken for another's.
 #[test]
 fn asynchronous_operations_are_each_followed() {
     let _alone = alone();
@@ -259,8 +262,8 @@ fn asynchronous_operations_are_each_followed() {
             assert!((found - 1.0).abs() < 0.05, "{settings:?}: {from} → {to}: {found}");
         }
         assert_eq!(native.counters["too_many_operations_at_once"], 0);
-        // A bio that was given to another operation of its call is done after that one, as often as not. A few writes are left to
-        // workers: those that are to set the file's time.
+        // A bio that was given to another operation of its call is done after that one, as often as not. A few writes
+        // are left to workers: those that are to set the file's time.
         let share = |counter: &str| native.counters[counter] as f64 / native.losses.followed as f64;
         assert!(
             share("bios_after_return") < 0.01 && share("operations_by_workers") < 0.05,
@@ -273,8 +276,8 @@ fn asynchronous_operations_are_each_followed() {
     check(of(&run_workload("block", &Out::new(), &[&untyped, &SHORT[..]].concat()), "native"));
 }
 
-/// File systems that cannot promise not to wait leave operations to io_uring's workers: they are followed into these. What these do through the
-/// page cache is not told apart, and that is said.
+/// File systems that cannot promise not to wait leave operations to io_uring's workers: they are followed into these.
+/// What these do through the page cache is not told apart, and that is said.
 #[test]
 fn operations_are_followed_into_workers() {
     let _alone = alone();

@@ -1,4 +1,5 @@
-//! What lies below or beside a file's operations: the disk under a loop device, the layer that an overlay copies from, write-back.
+//! What lies below or beside a file's operations: the disk under a loop device, the layer that an overlay copies
+//! from, write-back.
 
 use std::time::Duration;
 
@@ -36,7 +37,8 @@ fn write_back_is_charged_to_whose_file_it_is() {
     assert_eq!(before, Traces::now());
     let native = of(&result, "native");
     let found = native.write_back.as_ref().expect("pages written back");
-    // One thread works: its operations say how long was recorded, and the loop above how many of its rounds fit into that.
+    // One thread works: its operations say how long was recorded, and the loop above how many of its rounds fit into
+    // that.
     let per_op_ns = native.traced_latency.mean_ns + native.turnaround_ns_per_op;
     let recorded_s = native.losses.completed as f64 * per_op_ns / 1e9;
     let rounds_inside = rounds.load(order) as f64 * recorded_s / lasted.as_secs_f64();
@@ -76,7 +78,8 @@ fn first_writes_are_told_apart_from_later_ones() {
     assert!(count(of(&later, overlay), "complete", "bio") < 0.05 && count(first, "complete", "bio") > 0.5);
 }
 
-/// A disk below a loop device that is let read only so often: what an operation then takes longer, it waits on the way there.
+/// A disk below a loop device that is let read only so often: what an operation then takes longer, it waits on the
+/// way there.
 #[test]
 fn what_a_limit_below_a_loop_device_costs_is_its_devices() {
     let _alone = alone();
@@ -115,7 +118,8 @@ fn what_a_limit_below_a_loop_device_costs_is_its_devices() {
     let device = |found: &ConfigurationResult| row(found, ("issue", true), ("bio", false)).1;
     // In the same phases as the stages: a disk that got slower between two phases is not what is tested.
     let injected = limited.traced_latency.mean_ns - base.traced_latency.mean_ns;
-    // The limit itself: 250 us an operation. Its pieces are a tenth of a second long, some of which the ends of phases cut.
+    // The limit itself: 250 us an operation. Its pieces are a tenth of a second long, some of which the ends of
+    // phases cut.
     assert!((0.8..1.25).contains(&(limited.latency.mean_ns / 250_000.0)), "{}", limited.latency.mean_ns);
     let found = (device(limited) - device(base)) / injected;
     let disks = (disk(limited) - disk(base)) / injected;

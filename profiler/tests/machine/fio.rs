@@ -1,4 +1,5 @@
-//! fio, the well-known program, as it makes operations in each configuration; its own word for their latency is the witness.
+//! fio, the well-known program, as it makes operations in each configuration; its own word for their latency is the
+//! witness.
 
 use std::fs;
 
@@ -18,7 +19,8 @@ fn bios_per_operation(configuration: &ConfigurationResult) -> f64 {
     configuration.counters["bios"] as f64 / configuration.losses.followed as f64
 }
 
-/// Each of a job's sixteen is followed by itself, to the disk and back, natively and in containers; fio's own mean and count agree.
+/// Each of a job's sixteen is followed by itself, to the disk and back, natively and in containers; fio's own mean
+/// and count agree.
 #[test]
 fn what_fio_says_is_what_is_seen() {
     let _alone = alone();

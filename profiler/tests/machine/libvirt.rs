@@ -16,7 +16,8 @@ fn write(folder: &Path, text: &str) -> String {
     path.display().to_string()
 }
 
-/// Without libvirt, QEMU is started by virtax; the longer test compares what is seen then with the same guest by libvirt, whatever the network.
+/// Without libvirt, QEMU is started by virtax; the longer test compares what is seen then with the same guest by
+/// libvirt, whatever the network.
 #[test]
 fn machines_without_libvirt_are_the_same() {
     let _alone = alone();
@@ -86,7 +87,8 @@ fn look_at(configuration: &str, more: &[&str]) -> (Machine, profiler::result::Ru
     (machine, serde_json::from_str(&text).unwrap())
 }
 
-/// Keys that shape a machine arrive in it, by libvirt and by QEMU's own words, and the same rest; what the run reserved is given back.
+/// Keys that shape a machine arrive in it, by libvirt and by QEMU's own words, and the same rest; what the run
+/// reserved is given back.
 #[test]
 fn tuned_machines_are_as_they_are_called() {
     let _alone = alone();

@@ -47,8 +47,8 @@ fn full_tables_of_tokens_are_losses_by_name() {
         let connections = format!("connections={connections}");
         starved(&[table], &["--in", "native", "--set", &connections]).configurations.remove(0)
     };
-    // Where the kernel puts what a table is of decides what finds a place in it: a table is found that some do not fit into, and
-    // from which a request gets at least beyond its first stage.
+    // Where the kernel puts what a table is of decides what finds a place in it: a table is found that some do not
+    // fit into, and from which a request gets at least beyond its first stage.
     let too_small = |table: &str, sizes: &[u32], connections: &str, cause: &str| {
         let found = sizes
             .iter()

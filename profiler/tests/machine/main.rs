@@ -1,5 +1,5 @@
-//! What needs root, and a machine that can do it: real servers under real probes, in containers and guests; one test at a time
-//! ([`common::alone`]).
+//! What needs root, and a machine that can do it: real servers under real probes, in containers and guests; one test
+//! at a time ([`common::alone`]).
 
 mod adversity;
 #[path = "../common/mod.rs"]

@@ -149,7 +149,8 @@ fn a_ladder_goes_on_without_the_rungs_that_are_missing() {
         assert_eq!(ladder.rungs.iter().filter(|rung| rung.says == Says::TooFewRounds).count(), count, "{ladder:?}");
         assert_eq!(ladder.rungs[0].says, Says::Ground);
         for rung in ladder.rungs[1..].iter().filter(|rung| rung.says != Says::Missing) {
-            // What is attributed is what is measured, as well as one round can tell: both of its passes are at a speed of their own.
+            // What is attributed is what is measured, as well as one round can tell: both of its passes are at a
+            // speed of their own.
             assert!(rung.on.is_some() && rung.gap_ns.abs() < rung.latency_ns, "{rung:?}");
         }
     };
@@ -157,7 +158,8 @@ fn a_ladder_goes_on_without_the_rungs_that_are_missing() {
         check_rungs(&ladder(&Out::new(), &mut virtax(), &["network", "tcp-rr"]), 11);
     }
 
-    // No daemon, and no program for rules: those rungs are missing by name, and others are measured on top of what is there.
+    // No daemon, and no program for rules: those rungs are missing by name, and others are measured on top of what is
+    // there.
     let (out, folder) = (Out::new(), tempfile::tempdir().unwrap());
     let mut command = virtax();
     command.env("PATH", folder.path()).env("DOCKER_HOST", "unix:///nonexistent/docker.sock");

@@ -1,4 +1,5 @@
-//! Costs and faults that are put in from outside, by other means than virtax's own: what it says of them, and that it says nothing else.
+//! Costs and faults that are put in from outside, by other means than virtax's own: what it says of them, and that it
+//! says nothing else.
 
 use std::{fs, process::Command};
 
@@ -140,7 +141,8 @@ fn a_lost_segments_wait_has_the_name_of_its_cause() {
     assert_eq!(before, Traces::now());
 }
 
-/// Whose later segments arrive although its first one is lost: the receiver says so at once, and no timer has to expire.
+/// Whose later segments arrive although its first one is lost: the receiver says so at once, and no timer has to
+/// expire.
 #[test]
 fn a_hole_in_a_long_message_is_filled_by_a_fast_retransmission() {
     let _alone = alone();
@@ -444,7 +446,8 @@ fn where_a_cpu_works_little_is_unaccounted() {
     assert!(long.iter().all(|found| found.low <= 0.0), "{long:#?}");
     let of_long: f64 = long.iter().map(|found| found.share).sum::<f64>() / long.len() as f64;
     assert!(of_long < 0.05, "{long:#?}");
-    // Of hops of a third of a microsecond, the sampler may miss 50 ns each (docs/method.md): all of them together, and by their intervals.
+    // Of hops of a third of a microsecond, the sampler may miss 50 ns each (docs/method.md): all of them together,
+    // and by their intervals.
     let hops = || seen.iter().filter(|found| found.configuration == "ns:net=veth");
     let (time, unaccounted) =
         hops().fold((0.0, 0.0), |(time, none), found| (time + found.ns, found.ns.mul_add(found.share, none)));

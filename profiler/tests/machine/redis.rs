@@ -14,9 +14,10 @@ use crate::common::{
 };
 use profiler::{
     counts::Role,
-    experiment::{profiles, store},
+    experiment::profiles,
     profile::{Profile, Space},
     result::{ConfigurationResult, LayerResult, RunResult, StageResult},
+    run_folder,
 };
 
 fn ready() -> bool {
@@ -31,7 +32,8 @@ fn stage<'a>(configuration: &'a ConfigurationResult, id: &str) -> &'a StageResul
         .unwrap_or_else(|| panic!("{} has {id}", configuration.name))
 }
 
-/// ns per operation of a layer, from device to device: a sample that is there by chance in a stage that mostly waits would outweigh them all.
+/// ns per operation of a layer, from device to device: a sample that is there by chance in a stage that mostly waits
+/// would outweigh them all.
 fn layer_ns(configuration: &ConfigurationResult, layer: &str) -> f64 {
     let of_stage = |stage: &StageResult| {
         let share = stage.layers.iter().find(|found| found.layer == layer).map_or(0.0, |found| found.share);
@@ -41,9 +43,9 @@ fn layer_ns(configuration: &ConfigurationResult, layer: &str) -> f64 {
     on_the_way.map(of_stage).sum()
 }
 
-/// CPU time by the scheduler's points against the scheduler's own account: of both roles together, and, more loosely, of each:
-/// which of two threads a switch is charged to is a matter of taste. And against the samples alone, as well as so many can
-/// tell where no CPU idles and stops its timer.
+/// CPU time by the scheduler's points against the scheduler's own account: of both roles together, and, more loosely,
+/// of each: which of two threads a switch is charged to is a matter of taste. And against the samples alone, as well
+/// as so many can tell where no CPU idles and stops its timer.
 fn check_cpu_time(configuration: &ConfigurationResult, samples_tell: bool) {
     let (mut points, mut account) = (0.0, 0.0);
     for time in &configuration.cpu_times {
@@ -55,7 +57,8 @@ fn check_cpu_time(configuration: &ConfigurationResult, samples_tell: bool) {
         points += time.running_ns_per_op;
         account += schedstat;
     }
-    // The account is read a little after the phase's ends, by a thread that others may keep waiting: phases are short here.
+    // The account is read a little after the phase's ends, by a thread that others may keep waiting: phases are short
+    // here.
     assert!((points / account - 1.0).abs() <= 0.15, "{}: {:?}", configuration.name, configuration.cpu_times);
 }
 
@@ -102,7 +105,8 @@ fn check_system_calls(configuration: &ConfigurationResult) {
 fn check_layers(result: &RunResult) {
     let (native, nat) = (of(result, "native"), of(result, "docker:net=nat"));
     let dnat = stage(nat, "request/receive(wire@host)→xmit(bridge@host)");
-    // Each may be missing by chance among the few dozen samples of one stage: both ways have them, and this one some of them.
+    // Each may be missing by chance among the few dozen samples of one stage: both ways have them, and this one some
+    // of them.
     for layer in ["conntrack", "NAT"] {
         assert!(layer_ns(native, layer) < layer_ns(nat, layer), "{layer}: {:?}", nat.stages);
     }
@@ -210,7 +214,8 @@ fn redis_benchmark_as_the_client() {
     assert!(!disturbed.contains("by other work"), "{disturbed}");
 }
 
-/// A function that can run in one stage only, as the innermost frame of a sample on the path, and where that stage begins.
+/// A function that can run in one stage only, as the innermost frame of a sample on the path, and where that stage
+/// begins.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("ip_rcv_core", &["receive(wire@host)", "receive(eth0@server)", "receive(bridge@host)", "receive(wire@client)"]),
     (
@@ -239,7 +244,7 @@ fn stacks_are_tagged_with_the_stage_that_runs() {
     let arguments = ["--in", "docker:net=nat", "--rounds", "2", "--duration", "3", "--sample-rate", "4999"];
     let result = run_workload("tcp-rr", &out, &arguments);
     check(&result.configurations[0]);
-    let found = profiles::read(&store::profiles_path(&out.path(), "docker:net=nat")).unwrap();
+    let found = profiles::read(&run_folder::stacks_path(&out.path(), "docker:net=nat")).unwrap();
     let (mut right, mut off_path, mut wrong) = (0, 0, Vec::new());
     for (profile, sample) in
         found.iter().flat_map(|profile| profile.samples.iter().map(move |sample| (profile, sample)))
@@ -257,10 +262,11 @@ fn stacks_are_tagged_with_the_stage_that_runs() {
         }
     }
     assert!(right > 50, "{right} right, {wrong:?} wrong");
-    // A fifth or so are acknowledgements on their own, which are nobody's request. (Softirqs that leave no tag: three of four.)
+    // A fifth or so are acknowledgements on their own, which are nobody's request. (Softirqs that leave no tag: three
+    // of four.)
     assert!(off_path * 2 <= right, "{right} right, {off_path} of no request");
-    // What follows a hand-over in the same softirq can be an acknowledgement on its own: it is nobody's request. Of few samples, some more
-    // may be by chance.
+    // What follows a hand-over in the same softirq can be an acknowledgement on its own: it is nobody's request. Of
+    // few samples, some more may be by chance.
     assert!((wrong.len() as u64).saturating_sub(3) * 20 <= right, "{right} right, {wrong:?} wrong");
     check_names(&found);
 }

@@ -14,8 +14,8 @@ fn ready() -> bool {
     has(Feature::Probes) && has(Feature::Vm)
 }
 
-/// ns per operation in the machine: from the request's hand-over to the tap until the answer comes from there, the boundary and what
-/// the guest's agent saw.
+/// ns per operation in the machine: from the request's hand-over to the tap until the answer comes from there, the
+/// boundary and what the guest's agent saw.
 fn in_machine(configuration: &ConfigurationResult) -> f64 {
     let in_guest = configuration.stages.iter().filter(|stage| stage.label.contains("(guest)"));
     boundary(configuration) + in_guest.map(|stage| stage.ns_per_op).sum::<f64>()
@@ -134,7 +134,8 @@ fn many_connections_into_a_guest_keep_their_own_tokens() {
     in_machine(&result.configurations[0]);
 }
 
-/// Losses on the way into a guest are counted at their causes: a full table, and segments that the router drops, which come again.
+/// Losses on the way into a guest are counted at their causes: a full table, and segments that the router drops,
+/// which come again.
 #[test]
 fn losses_on_the_way_into_a_guest_are_named() {
     let _alone = alone();
@@ -178,8 +179,8 @@ impl InRouter {
     }
 }
 
-/// One of the longer tests. Segments that do not get into the guest come again, and their requests' tokens with them: dropped by the router, and by a tap whose
-/// queue is full.
+/// One of the longer tests. Segments that do not get into the guest come again, and their requests' tokens with them:
+/// dropped by the router, and by a tap whose queue is full.
 #[test]
 fn segments_that_are_dropped_before_the_guest_stay_in_the_books() {
     let _alone = alone();

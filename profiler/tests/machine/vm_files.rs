@@ -15,8 +15,8 @@ fn stage(configuration: &ConfigurationResult, id: &str) -> (f64, f64) {
     found.map_or((0.0, 0.0), |stage| (stage.count_per_op, stage.ns_per_op / configuration.traced_latency.mean_ns))
 }
 
-/// An operation passes the guest's file system and block layer, QEMU, and the host's: each of the guest's is one of QEMU's, and all of
-/// them sum to what the guest's program says.
+/// An operation passes the guest's file system and block layer, QEMU, and the host's: each of the guest's is one of
+/// QEMU's, and all of them sum to what the guest's program says.
 fn check_whole_way(machine: &ConfigurationResult, disk: &str) {
     check(machine);
     let at = |point: &str| format!("{point}({disk}@guest)");
@@ -33,8 +33,9 @@ fn check_whole_way(machine: &ConfigurationResult, disk: &str) {
     assert!(machine.settings["device"].starts_with("an image on "), "{:?}", machine.settings);
 }
 
-/// What lies between the guest's operation and QEMU's is divided by who wakes whom: QEMU's I/O thread, which wakes a worker, and what is
-/// left of the row. An emulated processor that is awake is told without anybody seeing it, so the way back is known of some only.
+/// What lies between the guest's operation and QEMU's is divided by who wakes whom: QEMU's I/O thread, which wakes a
+/// worker, and what is left of the row. An emulated processor that is awake is told without anybody seeing it, so the
+/// way back is known of some only.
 fn check_boundary(machine: &ConfigurationResult) {
     let row = machine.stages.iter().find(|stage| stage.id == "request/issue(vda@guest)→complete(vda@guest)").unwrap();
     let part = |from: &str, to: &str| {

@@ -15,12 +15,9 @@ use super::schema::faults;
 use crate::common::{full, text, virtax};
 use profiler::{
     export::{Format, Kind, pprof::Profile},
-    render::{
-        html,
-        terminal::{self, Look},
-    },
+    render::terminal::{self, Look},
     result::RunResult,
-    run,
+    run, run_folder,
 };
 
 fn exported(folder: &str, format: Format, kind: Kind) -> String {
@@ -41,7 +38,7 @@ fn width(kind: Kind) -> f64 {
 fn the_page_holds_all_and_asks_nobody() {
     let out = recorded();
     let printed = virtax().args(["report", "--html"]).arg(out.path()).output().unwrap();
-    let path = out.path().join(html::NAME);
+    let path = out.path().join(run_folder::PAGE);
     assert_eq!(text(&printed.stdout), format!("{}\n", path.display()));
     let page = fs::read_to_string(path).unwrap();
     // Two configurations: half of what four may have.
@@ -115,8 +112,8 @@ see("errors", errors.join(";"));
 document.title = found.join(" ");
 </script></body>"###;
 
-/// In a browser: what can be clicked, searched and sorted does what it should, and nothing goes wrong. One of the longer tests: the
-/// browser is larger than all else that tests need.
+/// In a browser: what can be clicked, searched and sorted does what it should, and nothing goes wrong. One of the
+/// longer tests: the browser is larger than all else that tests need.
 #[test]
 fn a_browser_shows_it() {
     let Some(browser) =
@@ -224,7 +221,8 @@ fn stacks_for_speedscope_are_those_of_the_pictures() {
     }
 }
 
-/// By pprof's own rules (`profile.proto`): the first text is empty, every number is of something that is there, and values are of the types.
+/// By pprof's own rules (`profile.proto`): the first text is empty, every number is of something that is there, and
+/// values are of the types.
 #[test]
 fn stacks_for_pprof_are_those_of_the_pictures() {
     for kind in [Kind::Latency, Kind::Cpu, Kind::OffCpu] {

@@ -72,8 +72,8 @@ fn a_wider_header_moves_the_fields() {
     assert!(offset("debian-6.1-rt.txt") > offset("debian-6.1.txt"));
 }
 
-/// The fuzz target of the parser: damaged files of the corpus, for `VIRTAX_FUZZ_SECONDS` (2). Whatever it takes for a field
-/// lies inside a record.
+/// The fuzz target of the parser: damaged files of the corpus, for `VIRTAX_FUZZ_SECONDS` (2). Whatever it takes for a
+/// field lies inside a record.
 #[test]
 fn damaged_formats_never_panic_and_never_lead_outside_of_a_record() {
     let seconds = std::env::var("VIRTAX_FUZZ_SECONDS").map_or(2, |text| text.parse().expect("seconds"));

@@ -1,7 +1,8 @@
-//! Everything that comes from outside, damaged at random: an error is an answer, a panic is none, and neither is silence.
+//! Everything that comes from outside, damaged at random: an error is an answer, a panic is none, and neither is
+//! silence.
 //!
-//! Each parser is a target with seeds that it understands; mutations of them get further into it than noise would. Inputs that make one
-//! panic are kept (`target/fuzz`), and the number that the random ones came from is said.
+//! Each parser is a target with seeds that it understands; mutations of them get further into it than noise would.
+//! Inputs that make one panic are kept (`target/fuzz`), and the number that the random ones came from is said.
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
-//! Recorded runs, computed and rendered anew: eight rounds over host network and NAT, three of asynchronous reads of a file.
+//! Recorded runs, computed and rendered anew: eight rounds over host network and NAT, three of asynchronous reads of
+//! a file.
 
 use std::{fs, path::Path};
 
@@ -266,7 +267,8 @@ fn layers_have_no_time_that_their_samples_have_not_seen() {
                 let is_divided = stage.parts.iter().any(|part| part.to.point == "own-work");
                 for layer in stage.layers.iter().filter(|layer| layer.samples > 0 && !is_divided) {
                     let ns = layer.share * stage.ns_per_op;
-                    // A sampled phase is slower than the traced ones to which its shares are applied, never faster by more than chance.
+                    // A sampled phase is slower than the traced ones to which its shares are applied, never faster by
+                    // more than chance.
                     let most_ns = layer.samples as f64 * one_ns * 1.1;
                     assert!(ns <= most_ns, "{name}, {}: {} has {ns} ns of {most_ns}", stage.id, layer.layer);
                     compared += 1;

@@ -1,4 +1,5 @@
-//! What needs neither root nor a machine: recorded inputs, pictures and tables as reviewed, the command line, input that is bad.
+//! What needs neither root nor a machine: recorded inputs, pictures and tables as reviewed, the command line, input
+//! that is bad.
 
 mod bad_input;
 mod command_line;

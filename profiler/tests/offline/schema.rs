@@ -1,4 +1,5 @@
-//! JSON Schema (draft 2020-12), as far as published schemas here use it: what they say beyond that is refused, not passed over.
+//! JSON Schema (draft 2020-12), as far as published schemas here use it: what they say beyond that is refused, not
+//! passed over.
 
 use serde_json::Value;
 

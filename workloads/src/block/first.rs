@@ -1,5 +1,5 @@
-//! Files that were never written to, opened for writing: on overlayfs, that call copies each into the upper layer, and what is written
-//! afterwards costs what later writes do.
+//! Files that were never written to, opened for writing: on overlayfs, that call copies each into the upper layer,
+//! and what is written afterwards costs what later writes do.
 
 use std::{
     ffi::CString,
@@ -24,8 +24,8 @@ pub const FOLDER: &str = "never-written";
 /// Names of them: a file of ext4 has at most 65 000.
 const NAMES: u64 = 60_000;
 
-/// Makes the files in a folder that becomes a lower layer: one file with all of the names, as each name is copied for itself
-/// (overlayfs without `index=on`).
+/// Makes the files in a folder that becomes a lower layer: one file with all of the names, as each name is copied for
+/// itself (overlayfs without `index=on`).
 ///
 /// # Errors
 /// If one cannot be made.

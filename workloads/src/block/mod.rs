@@ -1,5 +1,5 @@
-//! Reads and writes of a file: the server makes them, the client passes its phases on to it. So the operations run in whatever the
-//! server runs in, and are timed there.
+//! Reads and writes of a file: the server makes them, the client passes its phases on to it. So the operations run in
+//! whatever the server runs in, and are timed there.
 
 pub mod client;
 pub mod first;

@@ -31,9 +31,11 @@ pub trait Queue {
     /// If there is no room for it.
     ///
     /// # Safety
-    /// The transfer's memory has that many bytes, and stays until the operation is done or [`Queue::finish`] says that all are.
+    /// The transfer's memory has that many bytes, and stays until the operation is done or [`Queue::finish`] says
+    /// that all are.
     unsafe fn push(&mut self, transfer: &Transfer) -> io::Result<()>;
-    /// Makes what was pushed, waits until at least one operation is done, and tells all that are: which, and how many bytes.
+    /// Makes what was pushed, waits until at least one operation is done, and tells all that are: which, and how many
+    /// bytes.
     ///
     /// # Errors
     /// If the kernel refuses one of them, or waiting.
@@ -182,8 +184,8 @@ impl Ring {
     /// # Errors
     /// If the kernel has none, or forbids it (`kernel.io_uring_disabled`, seccomp).
     pub fn new(file: &File, depth: usize) -> io::Result<Self> {
-        // So that completions come while their thread waits for them, and nowhere else: a worker of the kernel's would bring some
-        // before (since 6.1).
+        // So that completions come while their thread waits for them, and nowhere else: a worker of the kernel's
+        // would bring some before (since 6.1).
         let ring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(depth as u32);
         let ring = match ring {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => IoUring::new(depth as u32)?,

@@ -1,6 +1,8 @@
-//! fio, the well-known program for storage: one process of it works from beginning to end, and is asked for its counts around each phase.
+//! fio, the well-known program for storage: one process of it works from beginning to end, and is asked for its
+//! counts around each phase.
 //!
-//! It answers SIGUSR1 with all that it has counted so far (fio(1), "status"): what a phase held is the difference of two answers.
+//! It answers SIGUSR1 with all that it has counted so far (fio(1), "status"): what a phase held is the difference of
+//! two answers.
 
 mod status;
 
@@ -129,8 +131,8 @@ impl Fio {
         Ok(fio)
     }
 
-    /// It counts nothing before its jobs work; of a signal before it has a handler, it dies; and before its thread for answers works, it
-    /// forgets that it was asked.
+    /// It counts nothing before its jobs work; of a signal before it has a handler, it dies; and before its thread
+    /// for answers works, it forgets that it was asked.
     fn wait_until_it_works(&mut self) -> io::Result<()> {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -173,7 +175,8 @@ impl Fio {
         self.ask_within(PATIENCE, real_ms())?.ok_or_else(late)
     }
 
-    /// The same; `None`: it does not answer in time. What it began to say before `since_ms` is the late answer to another question.
+    /// The same; `None`: it does not answer in time. What it began to say before `since_ms` is the late answer to
+    /// another question.
     fn ask_within(&mut self, patience: Duration, since_ms: u64) -> io::Result<Option<Status>> {
         self.check()?;
         let end = Instant::now() + patience;

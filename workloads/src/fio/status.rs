@@ -109,7 +109,8 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// The next answer; `None`: there is none any more. Its lines are between one that is `{` and one that is `}`; others are words.
+/// The next answer; `None`: there is none any more. Its lines are between one that is `{` and one that is `}`; others
+/// are words.
 ///
 /// # Errors
 /// If it cannot be read, or not be understood.

@@ -1,5 +1,5 @@
-//! The Redis serialization protocol, as much of it as two commands need (<https://redis.io/docs/latest/develop/reference/protocol-spec/>,
-//! version 2).
+//! The Redis serialization protocol, as much of it as two commands need
+//! (<https://redis.io/docs/latest/develop/reference/protocol-spec/>, version 2).
 
 /// A request: an array of bulk strings.
 #[must_use]

@@ -116,8 +116,8 @@ fn connect_all(options: &Options) -> io::Result<Vec<TcpStream>> {
     let mut streams = Vec::new();
     for _ in 0..options.connections {
         let mut stream = connect(options.connect, deadline)?;
-        // A userland proxy accepts before the server does: one exchange shows that the server itself is there. And before the next connection, so
-        // that no queue of a listener's overflows, which costs a second each time.
+        // A userland proxy accepts before the server does: one exchange shows that the server itself is there. And
+        // before the next connection, so that no queue of a listener's overflows, which costs a second each time.
         exchange(&mut stream, options, &vec![0; options.request], &mut vec![0; options.response])?;
         streams.push(stream);
     }

@@ -33,7 +33,8 @@ impl Random {
 }
 
 impl Schedule {
-    /// The schedule of a connection, by its index, from `start_ns` on: `rate` requests a second over all connections; 0: a closed loop.
+    /// The schedule of a connection, by its index, from `start_ns` on: `rate` requests a second over all connections;
+    /// 0: a closed loop.
     #[must_use]
     pub fn new(arrivals: Arrivals, rate: f64, connections: u32, index: u32, start_ns: u64) -> Self {
         let connections = f64::from(connections.max(1));
@@ -91,8 +92,8 @@ mod tests {
         assert!((deviation / mean - 1.0).abs() < 0.02, "{deviation}");
     }
 
-    /// Requests that each take as long wait for each other as the formula of Pollaczek and Khinchine says for one server (M/D/1):
-    /// ρ / (2 (1 − ρ)) of what one takes.
+    /// Requests that each take as long wait for each other as the formula of Pollaczek and Khinchine says for one
+    /// server (M/D/1): ρ / (2 (1 − ρ)) of what one takes.
     #[test]
     fn poisson_arrivals_wait_as_in_m_d_1() {
         for (busy, takes_ns) in [(0.5, 50_000.0), (0.9, 90_000.0)] {

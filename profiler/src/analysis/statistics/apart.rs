@@ -6,8 +6,8 @@ use rand_pcg::Pcg64;
 use super::{Estimate, RESAMPLES, SEED, mean, mean_and_error, quantile};
 use crate::experiment::plan::ROUNDS_FOR_VERDICTS;
 
-/// Rows of two runs, one value a round: for each, the second's mean less the first's. A studentized bootstrap as of paired rounds, but
-/// each run is resampled by itself, and the error is that of both (Welch's: the squares add up).
+/// Rows of two runs, one value a round: for each, the second's mean less the first's. A studentized bootstrap as of
+/// paired rounds, but each run is resampled by itself, and the error is that of both (Welch's: the squares add up).
 #[must_use]
 pub fn estimate_apart(first: &[Vec<f64>], second: &[Vec<f64>]) -> Vec<Estimate> {
     let rounds = |rows: &[Vec<f64>]| rows.first().map_or(0, Vec::len);

@@ -1,8 +1,9 @@
 //! The two ends of a request in the client: from its call to `send`, and from `received` to its return.
 //!
-//! The probes see `received → send` in one piece, exactly, and how long it has lasted where it goes on at the end of a
-//! phase. The client says how much of it was its own time between return and next call, both as far as they lie in the
-//! phase. What is left belongs to the latency, and is divided as detailed phases, which see the system calls, divide it.
+//! The probes see `received → send` in one piece, exactly, and how long it has lasted where it goes on at the end of
+//! a phase. The client says how much of it was its own time between return and next call, both as far as they lie in
+//! the phase. What is left belongs to the latency, and is divided as detailed phases, which see the system calls,
+//! divide it.
 
 use super::{Row, Sums, histogram_of, per};
 use crate::{
@@ -15,8 +16,8 @@ fn key(from: &str, to: &str) -> StageKey {
     StageKey { role: Role::Client, from: Place::fixed(from), to: Place::fixed(to) }
 }
 
-/// Puts `call → send` first and `received → return` last, in place of the turn-around. Of a client that does not know its own
-/// part of it, all counts as turn-around: returned, ns per operation in each round.
+/// Puts `call → send` first and `received → return` last, in place of the turn-around. Of a client that does not know
+/// its own part of it, all counts as turn-around: returned, ns per operation in each round.
 pub(super) fn replace_turnaround(
     rows: &mut Vec<Row>,
     traced: &[Sums],
@@ -53,7 +54,8 @@ pub(super) fn replace_turnaround(
         rows.push(whole.end(both, ends_ns, whole.probes_ns.clone(), ends_sampled));
         return None;
     }
-    // Round by round: with one share for all, the rounds would agree on what is an estimate, and intervals be too narrow.
+    // Round by round: with one share for all, the rounds would agree on what is an estimate, and intervals be too
+    // narrow.
     let shares: Vec<f64> = (0..ends_ns.len())
         .map(|round| match detailed.get(round).map(|sums| (of_round(sums, &entry), of_round(sums, &exit))) {
             Some((entry_ns, exit_ns)) if entry_ns + exit_ns > 0.0 => entry_ns / (entry_ns + exit_ns),

@@ -1,14 +1,15 @@
 //! The inside of a virtual machine, as its agent saw it, put where the host saw one stage.
 //!
-//! The host knows how long the machine held requests, the guest, by its own clock, how long it held them between receiving and sending
-//! at its card. The difference is the boundary's toll. It is taken request by request, of those that both saw from beginning to end; where
-//! they have too few in common, from the means of a phase of one length, of which the guest's lies some milliseconds beside the host's.
+//! The host knows how long the machine held requests, the guest, by its own clock, how long it held them between
+//! receiving and sending at its card. The difference is the boundary's toll. It is taken request by request, of those
+//! that both saw from beginning to end; where they have too few in common, from the means of a phase of one length,
+//! of which the guest's lies some milliseconds beside the host's.
 
 use std::collections::BTreeSet;
 
 use profiler_common::Counter;
 
-use super::{LOSSES, key_of, of_kind};
+use super::{key_of, of_kind};
 use crate::{
     agent::wire::Matched,
     analysis::path::{StageKey, is_boundary, is_disk_of_guest},
@@ -28,7 +29,8 @@ pub(super) struct Inside {
     pub of_guest: Vec<(StageKey, u64)>,
 }
 
-/// By how much the numbers of requests may differ that host and guest saw in phases of one length, some milliseconds apart.
+/// By how much the numbers of requests may differ that host and guest saw in phases of one length, some milliseconds
+/// apart.
 const APART: f64 = 0.25;
 /// The share of a guest's requests that may be lost there.
 const LOST: f64 = 0.001;
@@ -39,14 +41,15 @@ const CONTRADICTED: f64 = 0.01;
 /// How long the guest had these requests, against all of its own.
 const ALIKE: std::ops::RangeInclusive<f64> = 0.5..=2.0;
 
-/// The guest's stages of a phase; nothing where there is no agent, where it saw other requests than the host, or lost some.
+/// The guest's stages of a phase; nothing where there is no agent, where it saw other requests than the host, or lost
+/// some.
 pub(super) fn stages(phase: &Phase) -> Inside {
     if let Some(host) = phase.guest.as_ref().filter(|guest| guest.is_host) {
         return of_process(phase, &host.probes.stages);
     }
     let (Some(boundary), Some(guest)) = (boundary(phase), &phase.guest) else { return Inside::default() };
     let operations = guest.probes.counter(Counter::Operations);
-    let lost: u64 = LOSSES.iter().map(|cause| guest.probes.counter(*cause)).fold(0, u64::saturating_add);
+    let lost: u64 = Counter::losses().map(|cause| guest.probes.counter(cause)).fold(0, u64::saturating_add);
     let apart = operations.abs_diff(boundary.count) as f64;
     if operations == 0 || apart > APART * boundary.count as f64 || lost as f64 > LOST * operations as f64 {
         return Inside::default();
@@ -72,9 +75,10 @@ pub(super) fn stages(phase: &Phase) -> Inside {
     Inside { stages, boundary: Some(key_of(boundary)), residence_ns, of_guest: Vec::new() }
 }
 
-/// What a machine's process did for its guest's file operations: in the same time, whatever it made of them. They lie in the guest's
-/// waits for its disk, in each of those (transfers, flushes) by its share of their time: which belongs to which, nobody says. Of one large
-/// operation it may make several at once, for longer together than the guest waits: then all are shortened alike.
+/// What a machine's process did for its guest's file operations: in the same time, whatever it made of them. They lie
+/// in the guest's waits for its disk, in each of those (transfers, flushes) by its share of their time: which belongs
+/// to which, nobody says. Of one large operation it may make several at once, for longer together than the guest
+/// waits: then all are shortened alike.
 fn of_process(phase: &Phase, stages: &[StageTotal]) -> Inside {
     let waits = phase.probes.iter().flat_map(|probes| &probes.stages);
     let waits: Vec<&StageTotal> = waits.filter(|stage| !stage.part && is_disk_of_guest(&key_of(stage))).collect();
@@ -112,8 +116,9 @@ pub(super) fn is_between(key: &StageKey) -> bool {
     key.role == Role::Vcpu
 }
 
-/// What is left of the boundary's time beside the steps that the host saw: the guest's own, before the notification and after its
-/// interrupt. Steps are seen where the machine had one operation at a time, so only as much is divided as there are such.
+/// What is left of the boundary's time beside the steps that the host saw: the guest's own, before the notification
+/// and after its interrupt. Steps are seen where the machine had one operation at a time, so only as much is divided
+/// as there are such.
 fn in_guest(stages: &[StageTotal], wait: &StageKey, boundary_ns: u64, waited: u64) -> Option<StageTotal> {
     let steps = || stages.iter().filter(|stage| stage.part && is_between(&key_of(stage)));
     let seen_ns = steps().fold(0, |sum: u64, stage| sum.saturating_add(stage.total_ns));
@@ -142,8 +147,8 @@ fn boundary(phase: &Phase) -> Option<&StageTotal> {
     stages.filter(|stage| !stage.part && is_boundary(&key_of(stage))).max_by_key(|stage| stage.count)
 }
 
-/// The requests that both sides saw, if they are enough to speak for the stage, and what the guest's times are to be multiplied with so that
-/// they and the toll of these requests make it up.
+/// The requests that both sides saw, if they are enough to speak for the stage, and what the guest's times are to be
+/// multiplied with so that they and the toll of these requests make it up.
 fn matched<'a>(phase: &'a Phase, boundary: &StageTotal) -> Option<(&'a Matched, f64)> {
     let guest = phase.guest.as_ref()?;
     let matched = guest.matched.as_ref()?;

@@ -24,8 +24,8 @@ pub(super) fn is_of_machine(part: &StageKey) -> bool {
     seen(&part.from) || seen(&part.to)
 }
 
-/// Takes the guest's residence out of these parts, which lies between entering the guest and leaving it to notify the machine. Only
-/// as much of it as there are parts: of requests that were held along with others there are none.
+/// Takes the guest's residence out of these parts, which lies between entering the guest and leaving it to notify the
+/// machine. Only as much of it as there are parts: of requests that were held along with others there are none.
 pub(super) fn take_residence(parts: &mut HashMap<StageKey, (u64, u64)>, phase: &Phase, inside: &Inside) {
     let all = || phase.probes.iter().flat_map(|probes| &probes.stages);
     let parted_ns: u64 =
@@ -65,8 +65,8 @@ const BETWEEN: &[&str] = &[
 /// Points that a thread passes when it is woken.
 const WAKING: &[&str] = &["waking", "wakeup", "switch-in", "idle-switch-in"];
 
-/// Of the rows in which a file operation returns, the one in which threads were woken most; parts that begin with the waking do not say
-/// of which they are. `None`: these are no file operations, or nobody waited.
+/// Of the rows in which a file operation returns, the one in which threads were woken most; parts that begin with the
+/// waking do not say of which they are. `None`: these are no file operations, or nobody waited.
 fn row_of_waits(role: Role, rows: &[Row], totals: &BTreeMap<&StageKey, (u64, u64)>) -> Option<usize> {
     let woken = |row: &Row| -> u64 {
         let begin = totals.iter().filter(|(key, _)| {
@@ -257,7 +257,8 @@ mod tests {
         StageTotal { part, role: Role::Client, from, to, count: 10, total_ns, buckets: Vec::new() }
     }
 
-    /// The guest had the requests between entry and notification; the other steps are the machine's, and stay as they are.
+    /// The guest had the requests between entry and notification; the other steps are the machine's, and stay as they
+    /// are.
     #[test]
     fn a_guests_residence_is_taken_out_of_the_guests_step() {
         let out = || Place::at("receive", "tap@host");

@@ -21,7 +21,8 @@ pub(super) struct Network {
     _lease: Lease,
 }
 
-/// Whether a daemon of this version drops what others send to a container's own address, unless its network is unprotected: since 28.
+/// Whether a daemon of this version drops what others send to a container's own address, unless its network is
+/// unprotected: since 28.
 fn drops_direct(version: &str) -> bool {
     version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major >= 28)
 }

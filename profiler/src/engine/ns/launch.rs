@@ -1,6 +1,8 @@
-//! The way into namespaces: `virtax` starts itself once more with a [`Spec`], enters what that says, and becomes the server.
+//! The way into namespaces: `virtax` starts itself once more with a [`Spec`], enters what that says, and becomes the
+//! server.
 //!
-//! A process of its own, with one thread, because much of this is not allowed between fork and execution of a program with many.
+//! A process of its own, with one thread, because much of this is not allowed between fork and execution of a program
+//! with many.
 
 use std::{
     ffi::CString,
@@ -84,8 +86,8 @@ fn step<T, E: std::fmt::Display>(what: &str, result: std::result::Result<T, E>) 
     result.map_err(|error| format!("{what}: {error}"))
 }
 
-/// Enters what the specification says and becomes its program; does not return unless something is refused, or the program
-/// has ended in a namespace of its own.
+/// Enters what the specification says and becomes its program; does not return unless something is refused, or the
+/// program has ended in a namespace of its own.
 ///
 /// # Errors
 /// The step that was refused.
@@ -108,7 +110,8 @@ fn lead(spec: &Spec) -> Step<u8> {
     if spec.own_pids {
         step("own process namespace (pid=on)", unshare(CloneFlags::CLONE_NEWPID))?;
     }
-    // The child reads the end of the first as this process's death, and says by the second that its user namespace is there.
+    // The child reads the end of the first as this process's death, and says by the second that its user namespace is
+    // there.
     let closed_later = || step("pipe", pipe2(OFlag::O_CLOEXEC));
     let (alive, life) = closed_later()?;
     let (asks, asked) = closed_later()?;
@@ -280,7 +283,8 @@ pub(super) fn furnish(root: &Path) -> std::io::Result<()> {
     DEVICES.into_iter().try_for_each(|device| File::create(root.join("dev").join(device)).map(drop))
 }
 
-/// What a process is doing that was started by [`COMMAND`], for its starter: the server's process, once it is the program.
+/// What a process is doing that was started by [`COMMAND`], for its starter: the server's process, once it is the
+/// program.
 #[must_use]
 pub(super) fn find_server(launcher: u32) -> Option<u32> {
     let own = fs::read_link(format!("/proc/{launcher}/exe")).ok()?;

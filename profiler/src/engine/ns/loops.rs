@@ -47,7 +47,8 @@ struct Config {
 }
 const _: () = assert!(size_of::<Info>() == 232 && size_of::<Config>() == 304);
 
-/// Puts a free device before a file. It lasts as long as somebody has it open or mounted: at first, the one that is returned.
+/// Puts a free device before a file. It lasts as long as somebody has it open or mounted: at first, the one that is
+/// returned.
 ///
 /// # Errors
 /// If there is no loop driver, or it refuses.

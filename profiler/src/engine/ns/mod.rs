@@ -1,4 +1,5 @@
-//! Containers from the kernel's bare mechanisms, without a daemon: exactly what the configuration names, and nothing else.
+//! Containers from the kernel's bare mechanisms, without a daemon: exactly what the configuration names, and nothing
+//! else.
 
 mod launch;
 mod loops;
@@ -233,7 +234,8 @@ fn queue_at(kind: Kind) -> Option<QueueAt> {
     }
 }
 
-/// The server's program and files, unpacked: the root of `fs=bind`, the lower layer of `fs=overlay`. Goes with the run's programs.
+/// The server's program and files, unpacked: the root of `fs=bind`, the lower layer of `fs=overlay`. Goes with the
+/// run's programs.
 fn unpack(bench: &Bench) -> Result<PathBuf> {
     let root = Path::new(PROGRAMS).join(&bench.run_id).join("root");
     let fail = |error: std::io::Error| Error::file("unpack into", &root, error);

@@ -1,7 +1,7 @@
 //! Networks of bare links: a router in the host's place, with a link to the client and one to the server.
 //!
-//! The router is a namespace of the run, because the host's own may have rules on the path (a Docker daemon's, say): here
-//! stands what the configuration names, and nothing else.
+//! The router is a namespace of the run, because the host's own may have rules on the path (a Docker daemon's, say):
+//! here stands what the configuration names, and nothing else.
 
 use std::{
     fs,
@@ -227,7 +227,8 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        // Namespaces take their links along, but only some time later; the client's end is in the way of the next network.
+        // Namespaces take their links along, but only some time later; the client's end is in the way of the next
+        // network.
         if let Err(error) = self.router.run(|| crate::net::delete_link(WIRE)) {
             log::warn!("{error}");
         }

@@ -10,7 +10,8 @@ use crate::{
     net::{Namespace, enter_before_exec},
 };
 
-/// Bytes of Ethernet, IP and TCP headers (with timestamps, as Linux sends them) around a message: what a token bucket counts.
+/// Bytes of Ethernet, IP and TCP headers (with timestamps, as Linux sends them) around a message: what a token bucket
+/// counts.
 const HEADERS: u64 = 14 + 20 + 32;
 /// Bytes that may pass at once: some messages, so that a late timer is made up for and the mean rate is exact.
 const BURST: u64 = 4096;

@@ -1,5 +1,5 @@
-//! Firewall rules in a run's own namespace, in the shape of those that a Docker daemon writes: by nft, or by iptables where that
-//! is what the machine has.
+//! Firewall rules in a run's own namespace, in the shape of those that a Docker daemon writes: by nft, or by iptables
+//! where that is what the machine has.
 
 use std::{
     fmt::Write as _,

@@ -1,5 +1,5 @@
-//! System-call filters: one of the size and shape of the profile that Docker gives its containers, and filters that look at
-//! arguments.
+//! System-call filters: one of the size and shape of the profile that Docker gives its containers, and filters that
+//! look at arguments.
 
 use std::{collections::BTreeMap, mem::offset_of};
 
@@ -10,8 +10,8 @@ use seccompiler::{
 
 use crate::error::{Error, Result};
 
-/// Names of the system calls that Docker's default profile allows to a container without capabilities, whatever their arguments
-/// (moby, `profiles/seccomp/default.json`, as of version 20.10), as far as they exist on this architecture.
+/// Names of the system calls that Docker's default profile allows to a container without capabilities, whatever their
+/// arguments (moby, `profiles/seccomp/default.json`, as of version 20.10), as far as they exist on this architecture.
 const ALLOWED: &str = include_str!("seccomp_allowed.txt");
 /// `EPERM`, the profile's answer to all others.
 const REFUSED: u32 = libc::EPERM as u32;
@@ -42,7 +42,8 @@ fn compile(rules: BTreeMap<i64, Vec<SeccompRule>>, others: SeccompAction, known:
         .map_err(|error| refuse(&error))
 }
 
-/// The filter in the shape of Docker's: everything known is allowed, a few calls by their arguments, all others are refused.
+/// The filter in the shape of Docker's: everything known is allowed, a few calls by their arguments, all others are
+/// refused.
 ///
 /// # Errors
 /// If this architecture has none.
@@ -88,8 +89,8 @@ fn answer(action: u32) -> sock_filter {
     line(libc::BPF_RET | libc::BPF_K, 0, 0, action)
 }
 
-/// Docker's answer to `clone3`, whose arguments no filter can look at: there is no such call, so that programs take `clone`. Lines of
-/// their own before a filter of rules, which has one answer only for all that it refuses.
+/// Docker's answer to `clone3`, whose arguments no filter can look at: there is no such call, so that programs take
+/// `clone`. Lines of their own before a filter of rules, which has one answer only for all that it refuses.
 fn without_clone3(filter: BpfProgram) -> BpfProgram {
     let refused = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
     let lines = [load(offset_of!(libc::seccomp_data, nr)), jump(libc::SYS_clone3, 0, 1), answer(refused)];
@@ -103,8 +104,9 @@ const HOT: [&str; 2] = ["recvfrom", "sendto"];
 /// `MAX_INSNS_PER_PATH`).
 const LOADS: usize = 800;
 
-/// A filter that allows everything, and loads an argument of the hot calls first: the kernel cannot answer from its cache of
-/// filters that always say the same (`seccomp_cache_check_allow`). Written out, because a filter made of rules leaves early.
+/// A filter that allows everything, and loads an argument of the hot calls first: the kernel cannot answer from its
+/// cache of filters that always say the same (`seccomp_cache_check_allow`). Written out, because a filter made of
+/// rules leaves early.
 ///
 /// # Errors
 /// If this architecture has none.

@@ -128,7 +128,8 @@ fn check_folder(data: &Path, marks: &[char]) -> Result<()> {
     Ok(())
 }
 
-/// First made, then noted: one that somebody else has made there is nothing for us to remove. Nobody else may look into it.
+/// First made, then noted: one that somebody else has made there is nothing for us to remove. Nobody else may look
+/// into it.
 fn make_folder(bench: &Bench, path: &Path) -> Result<Lease> {
     let mut make = fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(&mut make, 0o700);

@@ -1,5 +1,5 @@
-//! The host's side of the agent in a guest. A guest that is silent, broken or hostile costs what would have been known of its inside,
-//! and nothing else.
+//! The host's side of the agent in a guest. A guest that is silent, broken or hostile costs what would have been
+//! known of its inside, and nothing else.
 
 use std::{
     io::{self, Read},
@@ -20,7 +20,8 @@ use crate::{
     profile::Profile,
 };
 
-/// How long an agent may take to load its probes or to name functions, and otherwise to attach and read: an emulated processor is slow.
+/// How long an agent may take to load its probes or to name functions, and otherwise to attach and read: an emulated
+/// processor is slow.
 const PATIENCE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(8)];
 /// How often an agent is asked for its clock before a phase.
 const CLOCK_QUESTIONS: u32 = 3;
@@ -101,8 +102,8 @@ impl Agent {
         }
     }
 
-    /// What is to be added to the host's clock for the guest's, ns: by the question that was answered fastest. It is off by less than
-    /// that took. `None`: it does not say.
+    /// What is to be added to the host's clock for the guest's, ns: by the question that was answered fastest. It is
+    /// off by less than that took. `None`: it does not say.
     pub fn clock_shift_ns(&mut self) -> Option<i64> {
         let mut fastest: Option<(u64, i64)> = None;
         for _ in 0..CLOCK_QUESTIONS {

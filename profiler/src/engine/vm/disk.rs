@@ -37,7 +37,8 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// The disk of a configuration, if it has one: in `folder`, or, where the server reads and writes files, in the folder of these.
+    /// The disk of a configuration, if it has one: in `folder`, or, where the server reads and writes files, in the
+    /// folder of these.
     ///
     /// # Errors
     /// If the image cannot be written.
@@ -116,7 +117,8 @@ pub fn check(configuration: &Configuration) -> Result<()> {
     Ok(())
 }
 
-/// Whether QEMU has a thread of its own for it. Emulated, microvm's virtio can wake none: its main loop works for the disk.
+/// Whether QEMU has a thread of its own for it. Emulated, microvm's virtio can wake none: its main loop works for the
+/// disk.
 fn has_thread(configuration: &Configuration) -> bool {
     let wakes_none = configuration.key("machine") == "microvm" && configuration.engine == "tcg";
     configuration.key("blk") == "virtio" && !wakes_none

@@ -1,7 +1,7 @@
 //! What must be seen before anything is called KVM: a real guest that is entered and left.
 //!
-//! That `/dev/kvm` is there proves nothing, nor does a toy that runs in it: there are kernels whose KVM emulates guests' code, and
-//! takes minutes for what should take seconds.
+//! That `/dev/kvm` is there proves nothing, nor does a toy that runs in it: there are kernels whose KVM emulates
+//! guests' code, and takes minutes for what should take seconds.
 
 use std::{
     fs::OpenOptions,
@@ -85,7 +85,8 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// Of a machine whose process has just been started: the threads that it has, and those that they start from now on, are counted.
+    /// Of a machine whose process has just been started: the threads that it has, and those that they start from now
+    /// on, are counted.
     ///
     /// # Errors
     /// If the kernel refuses the counters.

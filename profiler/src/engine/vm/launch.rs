@@ -164,8 +164,8 @@ fn no_way(error: io::Error) -> Error {
     Error::workload("there is no way to the guest", error)
 }
 
-/// A domain of libvirt's. libvirt opens a tap by its name where it is itself: so that is made there, down, and moved into the network
-/// before the guest runs.
+/// A domain of libvirt's. libvirt opens a tap by its name where it is itself: so that is made there, down, and moved
+/// into the network before the guest runs.
 ///
 /// # Errors
 /// If libvirt refuses, or what it needs is not there.

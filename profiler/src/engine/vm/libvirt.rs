@@ -1,4 +1,5 @@
-//! Machines through libvirt: by a program of its own, `virtax-libvirt`, so that virtax starts where there is no libvirt.
+//! Machines through libvirt: by a program of its own, `virtax-libvirt`, so that virtax starts where there is no
+//! libvirt.
 
 use std::{
     fs::{self, File},
@@ -104,12 +105,14 @@ impl Libvirt {
         if self.root.is_some() { NOBODY } else { 0 }
     }
 
-    /// Creates a machine, whose guest does not run yet. `name`: the domain's, no other has it. `group`: one that QEMU has to belong to.
+    /// Creates a machine, whose guest does not run yet. `name`: the domain's, no other has it. `group`: one that QEMU
+    /// has to belong to.
     ///
     /// # Errors
     /// If libvirt refuses, with its own words.
     pub fn create(&self, bench: &Bench, name: &str, xml: &str, group: Option<libc::gid_t>) -> Result<Domain> {
-        // Noted before anybody can make it: QEMU does not end with who has started it. Later than that, so removed after it.
+        // Noted before anybody can make it: QEMU does not end with who has started it. Later than that, so removed
+        // after it.
         let lease = bench.ledger.note(Item::Machine { name: name.to_owned() })?;
         let mut speaker = Speaker::start(self, bench, group)?;
         speaker.tell(xml.as_bytes())?;

@@ -53,8 +53,8 @@ impl Processor {
     fn words(self, vcpus: &str) -> (&'static str, &'static str) {
         match self {
             Self::Emulated if vcpus == "1" => ("tcg,thread=multi", "max"),
-            // With a thread each, a processor sometimes does not see that its kernel has changed code under it, and hangs there: the
-            // agent's trampolines do that.
+            // With a thread each, a processor sometimes does not see that its kernel has changed code under it, and
+            // hangs there: the agent's trampolines do that.
             Self::Emulated => ("tcg,thread=single", "max"),
             Self::Kvm => ("kvm", "host"),
         }
@@ -64,7 +64,8 @@ impl Processor {
 /// A kind of machine: QEMU's words for it, and the end of its devices' names.
 fn kind(name: &str) -> (&'static str, &'static str) {
     match name {
-        // No bus but that of virtio's own: with PCI (`pcie=on`), guests of nested and emulated processors hang at its resources.
+        // No bus but that of virtio's own: with PCI (`pcie=on`), guests of nested and emulated processors hang at its
+        // resources.
         "microvm" => ("microvm,x-option-roms=off,isa-serial=on,rtc=off,auto-kernel-cmdline=on", "device"),
         _ => ("q35", "pci"),
     }

@@ -67,8 +67,8 @@ pub enum Processor {
 /// What users want of how machines are started.
 #[derive(Debug, Clone, Default)]
 pub struct Wishes {
-    /// libvirt's address, or "none" for QEMU without libvirt; `None`: libvirt's driver embedded, where there is one and the machine is one
-    /// of libvirt's.
+    /// libvirt's address, or "none" for QEMU without libvirt; `None`: libvirt's driver embedded, where there is one
+    /// and the machine is one of libvirt's.
     pub connect: Option<String>,
     /// Their own part of the domain.
     pub snippet: Option<Element>,
@@ -229,7 +229,8 @@ fn find_libvirt(
     Ok(found.map(Starter::Libvirt))
 }
 
-/// The domain that libvirt is given for a configuration, with the names of a run that has not begun; `snippet`: the user's part.
+/// The domain that libvirt is given for a configuration, with the names of a run that has not begun; `snippet`: the
+/// user's part.
 ///
 /// # Errors
 /// [`Error::Usage`] if libvirt cannot start such a machine.

@@ -1,5 +1,6 @@
-//! QEMU's monitor (QMP, <https://www.qemu.org/docs/master/interop/qmp-spec.html>): which of its threads are processors and I/O threads,
-//! by QEMU's own word. All else goes by the names that these threads have, so the two are held against each other.
+//! QEMU's monitor (QMP, <https://www.qemu.org/docs/master/interop/qmp-spec.html>): which of its threads are
+//! processors and I/O threads, by QEMU's own word. All else goes by the names that these threads have, so the two are
+//! held against each other.
 
 use std::{
     collections::BTreeSet,
@@ -40,7 +41,8 @@ struct Threads {
     io: BTreeSet<u32>,
 }
 
-/// Asks for the machine's threads, and sees whether they have the names by which they are known; how many there are, for a person.
+/// Asks for the machine's threads, and sees whether they have the names by which they are known; how many there are,
+/// for a person.
 ///
 /// # Errors
 /// If QEMU does not answer, or its threads have other names.

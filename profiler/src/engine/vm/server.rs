@@ -190,8 +190,8 @@ fn panic_of(console: &Path) -> Option<String> {
 }
 
 impl Guest {
-    /// Waits until the console says that the server answers; the release of its kernel, and its uptime. With a proof, it must be there by then, and
-    /// a machine in which nothing shows for long is given up early.
+    /// Waits until the console says that the server answers; the release of its kernel, and its uptime. With a proof,
+    /// it must be there by then, and a machine in which nothing shows for long is given up early.
     fn await_server(
         &mut self,
         patience: Duration,

@@ -40,7 +40,8 @@ pub fn create(network: &Network) -> Result<(File, Boundary)> {
     Ok((file, Boundary { ifindex, namespace }))
 }
 
-/// A tap of the host's, down and without an address, for somebody else to open: it lives until it is removed. Noted before it is made.
+/// A tap of the host's, down and without an address, for somebody else to open: it lives until it is removed. Noted
+/// before it is made.
 ///
 /// # Errors
 /// If there are no taps here, or it cannot be noted.
@@ -95,8 +96,8 @@ fn missing(error: io::Error) -> Error {
     Error::unsupported(format!("there is no tap for a virtual machine ({TUN})"), error, remedy)
 }
 
-/// A new tap in this thread's namespace (`Documentation/networking/tuntap.rst`), with the header by which a guest leaves checksums and
-/// segments to others.
+/// A new tap in this thread's namespace (`Documentation/networking/tuntap.rst`), with the header by which a guest
+/// leaves checksums and segments to others.
 fn open(name: &str) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).open(Path::new(TUN))?;
     // SAFETY: all zeroes are a value of it.

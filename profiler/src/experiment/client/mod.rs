@@ -19,8 +19,8 @@ use crate::{
 pub trait Client {
     /// Its process.
     fn pid(&self) -> u32;
-    /// Sees to it that it works from now on, at least for as long as a phase of this length takes with all that goes around
-    /// it.
+    /// Sees to it that it works from now on, at least for as long as a phase of this length takes with all that goes
+    /// around it.
     ///
     /// # Errors
     /// If it fails, or the server does.
@@ -41,8 +41,8 @@ pub trait Client {
     fn report(&mut self) -> Result<PhaseReport>;
 }
 
-/// Starts the client of a workload in the wire's namespace on these CPUs (none: any), which may be its own (`has_cpu`), and waits until all
-/// its connections work.
+/// Starts the client of a workload in the wire's namespace on these CPUs (none: any), which may be its own
+/// (`has_cpu`), and waits until all its connections work.
 ///
 /// # Errors
 /// If it cannot be executed, fails, or does not get through to the server; if the server fails, its last words.

@@ -130,7 +130,8 @@ impl Client for Own {
     }
 }
 
-/// The next answer; `None`: there is none any more. It may come from a program in a guest: it is read as any file from elsewhere is.
+/// The next answer; `None`: there is none any more. It may come from a program in a guest: it is read as any file
+/// from elsewhere is.
 fn next_reply(answers: &mut impl BufRead) -> Option<Reply> {
     match wire::hear(answers) {
         Ok(reply) => Some(reply),

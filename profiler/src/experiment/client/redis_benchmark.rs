@@ -1,5 +1,6 @@
-//! `redis-benchmark`, the well-known client. It knows no phases: it runs once for each, around it, and what it says at its
-//! end is the report. Runs with nothing attached are the control, against which the probes' effect is measured.
+//! `redis-benchmark`, the well-known client. It knows no phases: it runs once for each, around it, and what it says
+//! at its end is the report. Runs with nothing attached are the control, against which the probes' effect is
+//! measured.
 
 use std::{
     fs::{self, File},
@@ -93,8 +94,8 @@ impl RedisBenchmark {
         Ok(client)
     }
 
-    /// Gives nearly every key a value before reads: it writes at random, seven times as often as there are keys, which leaves
-    /// e⁻⁷ of them, less than one in a thousand.
+    /// Gives nearly every key a value before reads: it writes at random, seven times as often as there are keys,
+    /// which leaves e⁻⁷ of them, less than one in a thousand.
     fn fill(&mut self, keyspace: u64) -> Result<()> {
         let mut arguments = self.arguments.clone();
         let Some(reads) = arguments.iter_mut().find(|argument| *argument == "get") else { return Ok(()) };

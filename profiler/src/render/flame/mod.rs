@@ -1,5 +1,5 @@
-//! Flame graphs, as wide as ns per operation: of the latency (in path order), of CPU time, of waiting, and of what each of
-//! them is more or less than the baseline's.
+//! Flame graphs, as wide as ns per operation: of the latency (in path order), of CPU time, of waiting, and of what
+//! each of them is more or less than the baseline's.
 
 pub(super) mod palette;
 mod tree;
@@ -53,7 +53,8 @@ fn frame(text: &str) -> String {
     text.replace(';', ",")
 }
 
-/// Whole ns for every width, so that their sum is the sum of all, rounded once: each gets what the running sum has gained.
+/// Whole ns for every width, so that their sum is the sum of all, rounded once: each gets what the running sum has
+/// gained.
 #[derive(Default)]
 struct Rounding {
     exact: f64,
@@ -131,8 +132,8 @@ impl Drawing {
         drawing
     }
 
-    /// Two configurations: as wide as the candidate's, red where that is more than the baseline's, blue where it is less.
-    /// What only the baseline has stands beside it, as wide as it was.
+    /// Two configurations: as wide as the candidate's, red where that is more than the baseline's, blue where it is
+    /// less. What only the baseline has stands beside it, as wide as it was.
     fn difference(baseline: &str, candidate: &str, before: &[Weighted], after: &[Weighted]) -> Self {
         let mut root = Node::root(candidate);
         root.add(before, Side::Before);
@@ -183,8 +184,8 @@ impl Drawing {
         options.subtitle = Some(subtitle.to_owned());
         options.count_name = "ns per operation".to_owned();
         options.name_type = "Frame:".to_owned();
-        // In the order of the lines, not sorted by name, so that the latency reads like the waterfall. As a chart the library
-        // keeps their order, the last one leftmost.
+        // In the order of the lines, not sorted by name, so that the latency reads like the waterfall. As a chart the
+        // library keeps their order, the last one leftmost.
         options.flame_chart = true;
         options.min_width = NARROWEST_PERCENT;
         options.text_truncate_direction = TextTruncateDirection::Right;
@@ -197,8 +198,8 @@ impl Drawing {
     }
 }
 
-/// The baseline's stages under the names of the candidate's that do the same work at another device: a server's output goes
-/// through `eth0` in a container and through the wire on the host.
+/// The baseline's stages under the names of the candidate's that do the same work at another device: a server's
+/// output goes through `eth0` in a container and through the wire on the host.
 fn align(before: &[Weighted], after: &[Weighted]) -> Vec<Weighted> {
     const STAGE: usize = 3;
     let stages = |stacks: &[Weighted]| {
@@ -360,7 +361,8 @@ mod tests {
         assert_eq!(frame("a;b"), "a,b");
     }
 
-    /// The library knows colours by a frame's text alone: equal functions of equal width must not share one across layers.
+    /// The library knows colours by a frame's text alone: equal functions of equal width must not share one across
+    /// layers.
     #[test]
     fn equal_frames_of_two_layers_have_two_colours() {
         let of_layer = |layer: &str| Weighted {

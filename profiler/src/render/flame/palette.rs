@@ -73,8 +73,8 @@ pub fn of_change(change: f64) -> String {
     if change > 0.0 { format!("#ff{faded:02x}{faded:02x}") } else { format!("#{faded:02x}{faded:02x}ff") }
 }
 
-/// An invisible letter (one of Unicode's variation selectors) that tells frames of different layers apart where their texts
-/// are equal: the library knows a frame's colour by its text alone.
+/// An invisible letter (one of Unicode's variation selectors) that tells frames of different layers apart where their
+/// texts are equal: the library knows a frame's colour by its text alone.
 #[must_use]
 pub fn mark(layer: Option<&str>) -> String {
     let index = layer.and_then(|layer| LAYERS.iter().position(|(name, _)| *name == layer));

@@ -14,8 +14,6 @@ use crate::{
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("app.js");
-/// Its name in a run's folder.
-pub const NAME: &str = "report.html";
 /// Stacks of less than this, ns per operation, are not in the page: at most so much of each picture is missing.
 const LEAST_NS: f64 = 0.05;
 
