@@ -11,6 +11,7 @@ use crate::{
     error::{Error, Result},
     ledger::{self, Item, RUNS, Remains},
     net,
+    removal::remove,
 };
 
 /// What cleaning did.
@@ -35,7 +36,7 @@ pub fn clean() -> Result<Cleaned> {
         let under_way = may_be_under_way(&remains);
         let names: Vec<String> = remains.items().map(|item| format!("{item} (run {})", remains.run_id)).collect();
         let run_id = remains.run_id.clone();
-        cleaned.errors.extend(remains.remove());
+        cleaned.errors.extend(remains.remove(remove));
         cleaned.removed.extend(names);
         cleaned.removed.push(format!("working files of run {run_id}"));
         if under_way {
@@ -54,7 +55,7 @@ impl Cleaned {
     /// Removes these items.
     fn take(&mut self, items: Vec<Item>) {
         for item in items {
-            match item.remove() {
+            match remove(&item) {
                 Ok(()) => self.removed.push(item.to_string()),
                 Err(error) => self.errors.push(error),
             }

@@ -15,8 +15,8 @@ use clap::{
 use clap_complete::Shell;
 use profiler::{
     error,
-    experiment::Placement,
     ladder::{self, Order},
+    placement::Placement,
     probes::{self, KINDS, Limits, Preference},
     run::{Machines, Request},
     truth,

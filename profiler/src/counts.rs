@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use workloads::protocol::PhaseReport;
 
-use crate::agent::wire::GuestCounts;
+mod guest;
+
+pub use guest::{GuestCounts, HOSTS, Matched};
 
 /// What is attached during a phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

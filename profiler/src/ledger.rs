@@ -12,12 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    cgroup,
-    engine::docker,
-    error::{Error, Result},
-    net, process,
-};
+use crate::error::{Error, Result};
 
 /// Where live runs keep their ledgers and working files; only root can look inside.
 pub const RUNS: &str = "/run/virtax";
@@ -68,7 +63,7 @@ pub enum Item {
     },
     /// A control group.
     Cgroup {
-        /// Its folder, below [`cgroup::CGROUPS`].
+        /// Its folder, below [`crate::cgroup::CGROUPS`].
         path: PathBuf,
     },
     /// A folder for files that must be executable: `/run` often is not.
@@ -97,31 +92,6 @@ pub enum Item {
     },
 }
 
-impl Item {
-    /// Removes it; what is gone already is no error.
-    ///
-    /// # Errors
-    /// If it is still there afterwards.
-    pub fn remove(&self) -> Result<()> {
-        match self {
-            Self::Namespace { name } => net::delete_namespace(name),
-            Self::Link { name } => net::delete_link(name),
-            Self::Container { name } => docker::remove_container(name),
-            Self::Network { name } => docker::remove_network(name),
-            Self::Image { name } => docker::remove_image(name),
-            Self::Rule { arguments } => net::delete_rule(arguments),
-            Self::Sysctl { path, before } => {
-                fs::write(path, before).map_err(|error| Error::file("restore", path, error))
-            }
-            Self::Cgroup { path } => cgroup::delete(path),
-            Self::Folder { path } => remove_folder(path),
-            Self::Machine { name } => remove_machine(name),
-            Self::HugePages { path, pages } => give_back(path, *pages),
-            Self::Process { pid, started } => process::kill(*pid, *started),
-        }
-    }
-}
-
 impl std::fmt::Display for Item {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -141,42 +111,6 @@ impl std::fmt::Display for Item {
     }
 }
 
-/// Ends QEMU by the name that the run gave its machine, and nobody else can have given to another.
-fn remove_machine(name: &str) -> Result<()> {
-    if !name.starts_with("virtax-") {
-        return Ok(());
-    }
-    match process::machine(name).and_then(|pid| Some((pid, process::started(pid)?))) {
-        Some((pid, started)) => process::kill(pid, started),
-        None => Ok(()),
-    }
-}
-
-/// Takes huge pages off again: of as many as there are now, because another run may have added some meanwhile.
-fn give_back(path: &Path, pages: u64) -> Result<()> {
-    let fail = |error: &dyn std::fmt::Display| Error::file("restore", path, error);
-    let now: u64 = fs::read_to_string(path)
-        .map_err(|error| fail(&error))?
-        .trim()
-        .parse()
-        .map_err(|error: std::num::ParseIntError| fail(&error))?;
-    fs::write(path, now.saturating_sub(pages).to_string()).map_err(|error| fail(&error))
-}
-
-/// Removes a folder of programs, and the parent if it was the last; never anything outside of [`PROGRAMS`].
-fn remove_folder(path: &Path) -> Result<()> {
-    if path.parent() != Some(Path::new(PROGRAMS)) && !lies_elsewhere(path) {
-        return Err(Error::file("remove", path, format!("it does not lie in {PROGRAMS}")));
-    }
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", path, error)),
-        _ => {
-            let _ = fs::remove_dir(PROGRAMS);
-            Ok(())
-        }
-    }
-}
-
 /// What folders are for that lie on whatever disk a run's files are to lie: an overlay's upper layer, a machine's disk.
 const ELSEWHERE: [&str; 2] = ["-over-", "-disk-"];
 
@@ -192,11 +126,17 @@ pub fn disk_folder(run_id: &str, number: u32) -> String {
     format!("virtax-{run_id}{}{number}", ELSEWHERE[1])
 }
 
-fn lies_elsewhere(path: &Path) -> bool {
+/// Whether a folder is one that lies on whatever disk a run's files are to lie.
+#[must_use]
+pub fn lies_elsewhere(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|name| name.to_str()?.strip_prefix("virtax-")) else { return false };
     let number = ELSEWHERE.iter().find_map(|purpose| name.split_once(purpose));
     number.is_some_and(|(_, number)| number.parse::<u32>().is_ok())
 }
+
+/// The way in which an item is removed ([`crate::removal::remove`]); what is gone already is no error. The ledger does
+/// not know the owners of its items: they all know the ledger.
+pub type Remover = fn(&Item) -> Result<()>;
 
 /// One line of the file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -209,6 +149,7 @@ struct Line {
 struct Inner {
     folder: PathBuf,
     file: File,
+    remove: Remover,
     items: Vec<Option<Item>>,
 }
 
@@ -227,7 +168,7 @@ impl Ledger {
     ///
     /// # Errors
     /// If the folder exists, or cannot be made.
-    pub fn create(runs: &Path, run_id: &str) -> Result<Self> {
+    pub fn create(runs: &Path, run_id: &str, remove: Remover) -> Result<Self> {
         let folder = runs.join(run_id);
         let mut builder = fs::DirBuilder::new();
         builder.mode(0o700);
@@ -239,7 +180,7 @@ impl Ledger {
         let path = folder.join("ledger");
         let file = File::create_new(&path).map_err(|error| Error::file("create", &path, error))?;
         file.lock().map_err(|error| Error::file("lock", &path, error))?;
-        Ok(Self(Rc::new(RefCell::new(Inner { folder, file, items: Vec::new() }))))
+        Ok(Self(Rc::new(RefCell::new(Inner { folder, file, remove, items: Vec::new() }))))
     }
 
     /// The run's folder for working files; it goes with the ledger.
@@ -270,7 +211,7 @@ impl Inner {
 
     fn remove(&mut self, number: usize) {
         let Some(item) = self.items[number].take() else { return };
-        match item.remove() {
+        match (self.remove)(&item) {
             Ok(()) => {
                 if let Err(error) = self.write(&Line { number, item: None }) {
                     log::warn!("{error}");
@@ -322,8 +263,8 @@ impl Remains {
     }
 
     /// Removes everything; reports what could not be.
-    pub fn remove(self) -> Vec<Error> {
-        let errors: Vec<Error> = self.items().filter_map(|item| item.remove().err()).collect();
+    pub fn remove(self, remove: Remover) -> Vec<Error> {
+        let errors: Vec<Error> = self.items().filter_map(|item| remove(item).err()).collect();
         if errors.is_empty() {
             let _ = fs::remove_dir_all(&self.folder);
             let _ = self.folder.parent().map(fs::remove_dir);
@@ -390,25 +331,15 @@ fn read_items(path: &Path) -> Vec<Item> {
 mod tests {
     use super::*;
 
+    fn put_back(item: &Item) -> Result<()> {
+        let Item::Sysctl { path, before } = item else { panic!("{item}") };
+        fs::write(path, before).map_err(|error| Error::file("restore", path, error))
+    }
+
     fn setting(folder: &Path, name: &str) -> Item {
         let path = folder.join(name);
         fs::write(&path, "changed").unwrap();
         Item::Sysctl { path, before: "before".to_owned() }
-    }
-    #[test]
-    fn huge_pages_of_others_stay() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("nr_hugepages");
-        let write = |text: &str| fs::write(&path, text).unwrap();
-        write("512\n");
-        Item::HugePages { path: path.clone(), pages: 128 }.remove().unwrap();
-        assert_eq!(content(folder.path(), "nr_hugepages"), "384");
-        // Somebody has taken them off already.
-        write("100\n");
-        Item::HugePages { path: path.clone(), pages: 128 }.remove().unwrap();
-        assert_eq!(content(folder.path(), "nr_hugepages"), "0");
-        write("many");
-        assert!(Item::HugePages { path, pages: 1 }.remove().is_err());
     }
 
     #[test]
@@ -416,7 +347,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (runs, item) = (folder.path().join("runs"), setting(folder.path(), "one"));
         let path = folder.path().join("one");
-        let ledger = Ledger::create(&runs, "a1b2c").unwrap();
+        let ledger = Ledger::create(&runs, "a1b2c", put_back).unwrap();
         assert_eq!(changer_of(&runs, &path), None);
         let lease = ledger.note(item).unwrap();
         assert_eq!(changer_of(&runs, &path).as_deref(), Some("a1b2c"));
@@ -433,7 +364,7 @@ mod tests {
     fn leases_and_the_ledgers_end_remove_items() {
         let temporary = tempfile::tempdir().unwrap();
         let runs = temporary.path().join("runs");
-        let ledger = Ledger::create(&runs, "a1b2c").unwrap();
+        let ledger = Ledger::create(&runs, "a1b2c", put_back).unwrap();
         let lease = ledger.note(setting(temporary.path(), "x")).unwrap();
         let other = ledger.note(setting(temporary.path(), "y")).unwrap();
         drop(lease);
@@ -448,7 +379,7 @@ mod tests {
     fn a_living_run_is_left_alone_and_a_dead_one_is_cleaned() {
         let temporary = tempfile::tempdir().unwrap();
         let runs = temporary.path().join("runs");
-        let living = Ledger::create(&runs, "aaaaa").unwrap();
+        let living = Ledger::create(&runs, "aaaaa", put_back).unwrap();
         let (alive, dead) = survey(&runs).unwrap();
         assert_eq!((alive.as_slice(), dead.len()), (&["aaaaa".to_owned()][..], 0));
 
@@ -468,7 +399,7 @@ mod tests {
         let remains = dead.pop().unwrap();
         assert_eq!(remains.run_id, "bbbbb");
         assert_eq!(remains.items().count(), 1);
-        assert!(remains.remove().is_empty());
+        assert!(remains.remove(put_back).is_empty());
         assert_eq!(content(temporary.path(), "kept"), "before");
         assert_eq!(content(temporary.path(), "gone"), "changed");
         assert!(!folder.exists());

@@ -26,8 +26,6 @@ pub mod child;
 #[cfg(feature = "host")]
 pub mod clean;
 #[cfg(feature = "host")]
-pub mod configuration;
-#[cfg(feature = "host")]
 pub mod doctor;
 #[cfg(feature = "host")]
 pub mod engine;
@@ -37,8 +35,6 @@ pub mod environment;
 pub mod experiment;
 #[cfg(feature = "host")]
 pub mod export;
-#[cfg(feature = "host")]
-mod files;
 #[cfg(feature = "host")]
 pub mod guest;
 #[cfg(feature = "host")]
@@ -57,7 +53,13 @@ pub mod outside;
 #[cfg(feature = "host")]
 pub mod pack;
 #[cfg(feature = "host")]
+pub mod placement;
+#[cfg(feature = "host")]
 pub mod privileges;
+#[cfg(feature = "host")]
+pub mod records;
+#[cfg(feature = "host")]
+pub mod removal;
 #[cfg(feature = "host")]
 pub mod render;
 #[cfg(feature = "host")]

@@ -10,12 +10,12 @@ use std::{
 };
 
 use profiler::{
-    artifact, clean, configuration, doctor, engine,
+    artifact, clean, doctor,
+    engine::{self, configuration},
     error::{Error, Result, did_you_mean},
     guest::{self, Image, Kernel},
     injection, interrupt, ladder,
     pack::Pack,
-    render,
     render::terminal::{self, Look},
     result::{RunResult, schema},
     run, truth, workload,
@@ -54,7 +54,7 @@ fn execute(arguments: &cli::Arguments) -> Result<ExitCode> {
             if !options.json {
                 list_pictures(&pictures, &page);
                 if let Some((ladder, chart)) = ladder {
-                    println!("\n{}\nchart: {}", render::ladder::table(&ladder, look()), chart.display());
+                    println!("\n{}\nchart: {}", ladder::show::table(&ladder, look()), chart.display());
                 }
             }
             Ok(ExitCode::SUCCESS)
@@ -162,7 +162,7 @@ fn ladder_command(options: &cli::LadderOptions) -> Result<ExitCode> {
     if options.common.json {
         print_json(&climbed.ladder)?;
     } else {
-        print!("{}", render::ladder::table(&climbed.ladder, look()));
+        print!("{}", ladder::show::table(&climbed.ladder, look()));
         println!("\nchart: {}", climbed.chart.display());
         println!("result: {} (`virtax report` shows the waterfalls)", climbed.outcome.folder.display());
     }
@@ -190,14 +190,14 @@ fn truth_command(options: &cli::TruthOptions) -> Result<ExitCode> {
         wanted.make_folder()?;
         let mut truth = truth::Truth::new(&wanted);
         let again = truth::run_again(&wanted, count as usize)?;
-        print!("{}", terminal::truth::again(&again));
+        print!("{}", truth::show::again(&again));
         truth.again = Some(again);
         truth.save(&wanted.out)?;
         truth
     } else {
-        truth::run_cases(&wanted, &mut |judged| println!("{}", terminal::truth::case(judged, look())))?
+        truth::run_cases(&wanted, &mut |judged| println!("{}", truth::show::case(judged, look())))?
     };
-    print!("{}", terminal::truth::summary(&truth));
+    print!("{}", truth::show::summary(&truth));
     println!("result: {}", wanted.out.join("truth.json").display());
     Ok(if truth.holds() { ExitCode::SUCCESS } else { ExitCode::from(NOT_TRUE) })
 }

@@ -7,26 +7,30 @@ use std::{
 };
 
 use crate::{
-    analysis::runs::{self, RunsDiff},
-    configuration::{self, Configuration},
+    engine::configuration::{self, Configuration},
     engine::{docker, vm},
     environment::{Environment, other_programs},
     error::{Error, Result, did_you_mean},
     experiment::{
-        Lab, Placement, Plan, bench, lab,
-        plan::{Cpus, new_run_id, phases},
-        profiles,
-        records::{self, Record},
-        schedule,
+        Lab, Plan, bench, lab,
+        plan::{new_run_id, phases},
+        profiles, schedule,
         store::{self, Header, SCHEMA_VERSION, Store},
     },
     export,
     injection::{Injection, Kind},
     interrupt,
     ledger::{Ledger, RUNS},
-    pack, privileges, probes,
+    pack,
+    placement::{Cpus, Placement},
+    privileges, probes,
+    records::{self, Record},
+    removal::remove,
     render::{flame, html},
-    result::{Built, Inputs, RunResult, build, precision},
+    result::{
+        Built, Inputs, RunResult, build, precision,
+        runs::{self, RunsDiff},
+    },
     run_folder, symbols,
     workload::{self, ClientProgram, REDIS_BENCHMARK, ServerProgram},
 };
@@ -287,7 +291,7 @@ pub fn run(request: &Request, plan: &Plan) -> Result<Outcome> {
 pub fn try_out(plan: &Plan) -> Result<Vec<Option<Error>>> {
     check_needs(plan)?;
     let run_id = new_run_id();
-    let ledger = Ledger::create(Path::new(RUNS), &run_id)?;
+    let ledger = Ledger::create(Path::new(RUNS), &run_id, remove)?;
     lab::try_out(plan, ledger, &run_id)
 }
 
@@ -302,7 +306,7 @@ pub fn run_until(request: &Request, plan: &Plan, goes_on: &mut dyn FnMut(&Path) 
     let folder =
         request.out.clone().unwrap_or_else(|| PathBuf::from(format!("virtax-{}-{run_id}", plan.workload.name())));
     Store::check(&folder, request.force)?;
-    let ledger = Ledger::create(Path::new(RUNS), &run_id)?;
+    let ledger = Ledger::create(Path::new(RUNS), &run_id, remove)?;
     log::debug!("step: set-up of run {run_id}");
     let mut lab = Lab::new(plan, ledger, &run_id, request.probes)?;
     // Once the engines are there: what they have set up is part of what is measured.
@@ -361,7 +365,7 @@ fn check_needs(plan: &Plan) -> Result<()> {
 pub fn benchmark(request: &Request, plan: &Plan, rounds: u32, script: Option<&str>) -> Result<bench::Benchmark> {
     check_needs(plan)?;
     let run_id = new_run_id();
-    let ledger = Ledger::create(Path::new(RUNS), &run_id)?;
+    let ledger = Ledger::create(Path::new(RUNS), &run_id, remove)?;
     let mut lab = Lab::new(plan, ledger, &run_id, request.probes)?;
     bench::run(&mut lab, rounds, script)
 }

@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::configuration::file_stem;
-
 /// What is known before the first repetition.
 pub const HEADER: &str = "run.json";
 /// What the repetitions counted, one a line.
@@ -28,6 +26,12 @@ const STACKS: &str = "stacks.";
 const FLAME_GRAPHS: [&str; 3] = ["latency.", "cpu.", "off-cpu."];
 const PICTURE: &str = ".svg";
 const FOLDED: &str = ".folded";
+
+/// A configuration's name with what file systems and shells dislike replaced.
+#[must_use]
+pub fn file_stem(name: &str) -> String {
+    name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).collect()
+}
 
 /// The file that holds the records of a configuration.
 #[must_use]

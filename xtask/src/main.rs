@@ -7,6 +7,8 @@ mod kernel;
 mod lab;
 #[cfg(test)]
 mod lines;
+#[cfg(test)]
+mod modules;
 mod package;
 mod setup;
 mod shell;

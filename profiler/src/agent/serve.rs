@@ -11,12 +11,12 @@ use std::{
 use profiler_common::{Control, Counter, ON, PARTS, STACKS, TOTALS};
 use workloads::clock::now_ns;
 
-use super::wire::{self, GuestCounts, PORT, Reply, Request, VERSION};
+use super::wire::{self, PORT, Reply, Request, VERSION};
 use crate::{
-    counts::{Costs, PhaseKind, Role},
+    counts::{Costs, GuestCounts, PhaseKind, Role},
     error::{Error, Result},
     points::PROBES,
-    probes::{Attached, Loaded, Names, Offsets, Options, Totals, floor},
+    probes::{Attached, Drain, Loaded, Names, Offsets, Options, Totals, floor},
     process::{self, allowed_cpus},
     profile::Profile,
     sampling::{self, RawSampled, Sampling, UserNames},
@@ -212,10 +212,10 @@ impl Agent {
         let none = || Error::workload("no phase was recorded in the guest", "the host asked for its counts");
         let phase = self.phase.take().filter(|phase| phase.control.close_ns < u64::MAX).ok_or_else(none)?;
         std::thread::sleep(Duration::from_nanos(phase.control.close_ns.saturating_sub(now_ns())));
-        let closed = Instant::now();
+        let (closed, mut drain) = (Instant::now(), Drain::default());
         loop {
             std::thread::sleep(LEAD_OUT);
-            if self.probes.under_way(self.epoch) == 0 || closed.elapsed() > LONGEST_WAIT {
+            if drain.is_over(&self.probes, &phase.before, self.epoch)? || closed.elapsed() > LONGEST_WAIT {
                 break;
             }
         }

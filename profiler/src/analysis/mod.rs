@@ -7,7 +7,6 @@ pub mod label;
 pub mod layers;
 pub mod path;
 pub mod profile;
-pub mod runs;
 pub mod stacks;
 pub mod statistics;
 pub mod tail;

@@ -178,6 +178,9 @@ pub const WAITING: &str = "waiting";
 pub const QUEUE: &str = "queue";
 /// Work whose length is known exactly, but of which there is no sample to divide it.
 pub const UNSAMPLED: &str = "unsampled";
+/// Stages with less than this share of the samples do not prolong a run.
+pub const LARGER_STAGE: f64 = 0.05;
+
 /// Share of a stage that the sampler's own blind spots may hide: it sees what runs with interrupts off only where
 /// they go on again.
 const BLIND: f64 = 0.05;

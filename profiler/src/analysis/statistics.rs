@@ -7,7 +7,8 @@ pub mod apart;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
-use crate::experiment::plan::ROUNDS_FOR_VERDICTS;
+/// Fewest rounds for intervals and verdicts.
+pub const ROUNDS_FOR_VERDICTS: usize = 8;
 
 const RESAMPLES: usize = 2000;
 /// A result is the same whenever it is computed.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::path::{self, StageKey};
 use crate::{
     counts::PhaseKind,
-    experiment::records::{Pass, Record},
     points,
+    records::{Pass, Record},
 };
 
 /// Fewest records for a waterfall of the slowest hundredth.
@@ -28,6 +28,18 @@ pub struct Tail {
 /// The points of a record that begin and end stages: without those that only split them.
 fn stage_points(record: &Record) -> Vec<&Pass> {
     record.passes.iter().filter(|pass| points::by_name(&pass.place.point).is_none_or(|point| !point.is_part)).collect()
+}
+
+/// The slowest traced records, in the order of time.
+#[must_use]
+pub fn slowest_of(records: &[Record], most: usize) -> Vec<&Record> {
+    let traced = records.iter().filter(|record| record.kind == PhaseKind::Traced);
+    let mut timed: Vec<(u64, &Record)> = traced.filter_map(|record| Some((record.latency_ns()?, record))).collect();
+    timed.sort_by_key(|(latency, _)| std::cmp::Reverse(*latency));
+    timed.truncate(most);
+    let mut chosen: Vec<&Record> = timed.into_iter().map(|(_, record)| record).collect();
+    chosen.sort_by_key(|record| record.passes.first().map_or(0, |pass| pass.at_ns));
+    chosen
 }
 
 /// The waterfall of the slowest hundredth of the traced records; `None` if there are too few.

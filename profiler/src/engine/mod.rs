@@ -1,6 +1,8 @@
 //! Engines: how a server is run. A new one is a file here and a line in [`all`].
 
+pub mod configuration;
 pub mod docker;
+pub mod files;
 mod image;
 mod key;
 mod native;
@@ -19,7 +21,7 @@ pub use key::{Key, Values};
 
 use crate::{
     cgroup::Cgroup,
-    configuration::Configuration,
+    engine::configuration::Configuration,
     error::{Error, Result},
     injection::{Injection, Kind},
     ledger::Ledger,

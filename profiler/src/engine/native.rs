@@ -6,7 +6,7 @@ use super::{Account, Bench, Engine, Host, Key, Server, Values, last_lines, port_
 use crate::{
     cgroup::Cgroup,
     child::{self, ChildLease},
-    configuration::Configuration,
+    engine::configuration::Configuration,
     error::{Error, Result},
     probes::Names,
 };

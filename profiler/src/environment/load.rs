@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs};
 
 use procfs::process::Process;
 
-use crate::experiment::plan::Cpus;
+use crate::placement::Cpus;
 
 /// Share of a CPU's time above which stolen time or foreign work marks a repetition.
 const STEAL_LIMIT: f64 = 0.01;

@@ -6,16 +6,19 @@ use super::{
     client::{self, Client},
     measure::Measurement,
     parties::Parties,
-    plan::{Cpus, LARGER_STAGE, Plan, phases},
+    plan::{Plan, phases},
     raw::RawPhase,
     schedule::{Brought, Repeater},
 };
 use crate::{
-    analysis::{profile, statistics::samples_needed},
+    analysis::{
+        profile::{self, LARGER_STAGE},
+        statistics::samples_needed,
+    },
     artifact,
     cgroup::Cgroup,
-    configuration::Configuration,
     counts::{AccountTotal, Phase, PhaseKind, Place, Repetition, Role},
+    engine::configuration::Configuration,
     engine::{self, Account, Bench, Host, Server, ServerFiles},
     environment::{
         hooks_in, hooks_of,
@@ -30,6 +33,7 @@ use crate::{
         refusals::{self, Reached},
         verdicts,
     },
+    placement::Cpus,
     probes::{Dispatch, Labels, Limits, Loaded, Names, Offsets, Options},
     process::{self, allowed_cpus},
     sampling::{self, Sampling},
@@ -330,7 +334,7 @@ impl Repeater for Lab<'_> {
         process::check_placement(client.pid(), &self.cpus.client)?;
         process::check_placement(server.pid(), &self.cpus.server)?;
         let file_facts = match self.plan.workload.is_of_files() && !parties.inside_out {
-            true => crate::files::facts(server.pid(), configuration)?,
+            true => crate::engine::files::facts(server.pid(), configuration)?,
             false => Vec::new(),
         };
         let connections = self.plan.workload.connections(&self.plan.settings);

@@ -14,12 +14,11 @@ use super::{
     raw::RawPhase,
 };
 use crate::{
-    agent::wire::Matched,
-    counts::{Costs, Phase, PhaseKind},
+    counts::{Costs, Matched, Phase, PhaseKind},
     engine::vm::Agent,
     error::{Error, Result},
     interrupt,
-    probes::{Attached, Labels, Loaded, Names, RawEvent, RawRecord, floor},
+    probes::{Attached, Drain, Labels, Loaded, Names, RawEvent, RawRecord, Totals, floor},
     process,
     sampling::{self, RawSampled, Sampling},
 };
@@ -278,7 +277,7 @@ impl<'a> Measurement<'a> {
                     let before = cpu_ns.entry(role).or_default();
                     *before = ns.saturating_sub(*before);
                 }
-                self.drain(&mut taken)
+                self.drain(&before, &mut taken)
             });
         // While the processes live.
         let users = if kind == PhaseKind::Sampled && self.client.reports_whole_runs() {
@@ -343,11 +342,11 @@ impl<'a> Measurement<'a> {
     }
 
     /// Goes on until all that began in the phase has ended, or has waited for too long.
-    fn drain(&mut self, taken: &mut Taken) -> Result<()> {
-        let since = Instant::now();
+    fn drain(&mut self, before: &Totals, taken: &mut Taken) -> Result<()> {
+        let (since, mut drain) = (Instant::now(), Drain::default());
         loop {
             interrupt::sleep_with(LEAD_OUT.max(since.elapsed() / 10), || taken.take_meanwhile(self.probes))?;
-            if self.probes.under_way(self.epoch) == 0 || since.elapsed() > LONGEST_WAIT {
+            if drain.is_over(self.probes, before, self.epoch)? || since.elapsed() > LONGEST_WAIT {
                 return Ok(());
             }
         }

@@ -8,10 +8,9 @@ mod parties;
 pub mod plan;
 pub mod profiles;
 mod raw;
-pub mod records;
 pub mod schedule;
 pub mod store;
 
 pub(crate) use client::understand_benchmark;
 pub use lab::Lab;
-pub use plan::{Placement, Plan};
+pub use plan::Plan;

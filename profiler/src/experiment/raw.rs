@@ -8,10 +8,10 @@ use profiler_common::{
 };
 use workloads::protocol::PhaseReport;
 
-use super::records::{Pass, Record};
 use crate::{
     counts::{Phase, Place, Role},
     probes::{Labels, RawRecord},
+    records::{Pass, Record},
     sampling::RawSampled,
 };
 

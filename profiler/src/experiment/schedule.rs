@@ -7,15 +7,15 @@ use profiler_common::Counter;
 
 use super::{
     plan::{Plan, orders},
-    records::Record,
     store::Store,
 };
 use crate::{
-    configuration::Configuration,
     counts::{PhaseKind, Repetition},
+    engine::configuration::Configuration,
     error::{Error, Result},
     interrupt,
     profile::Profile,
+    records::Record,
 };
 
 /// Measures a configuration once. The real one is [`super::Lab`]; tests have another.
@@ -109,9 +109,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        configuration::parse_list,
         counts::{Costs, Hooks, Phase, PhaseKind},
-        experiment::{Placement, store},
+        engine::configuration::parse_list,
+        experiment::store,
+        placement::Placement,
         workload,
     };
 

@@ -9,13 +9,15 @@ use std::{
 use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
-use super::{plan::Placement, profiles, records, schedule::Brought};
+use super::{profiles, schedule::Brought};
 use crate::{
-    configuration,
     counts::Repetition,
+    engine::configuration,
     environment::Environment,
     error::{Error, Result},
     input::{self, Lines},
+    placement::Placement,
+    records,
     run_folder::{HEADER, NEW, REPETITIONS, is_ours, records_path, stacks_path},
     workload::Settings,
 };

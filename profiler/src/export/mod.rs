@@ -8,11 +8,9 @@ mod text;
 
 use clap::ValueEnum;
 
-pub use perfetto::slowest;
-
 use crate::{
     error::{Error, Result},
-    experiment::records::Record,
+    records::Record,
     render::flame,
     result::Built,
 };

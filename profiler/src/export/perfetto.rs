@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::{
-    counts::PhaseKind,
-    experiment::records::{Pass, Record},
+    analysis::tail,
     points,
+    records::{Pass, Record},
 };
 
 /// The trace: of each configuration as many requests, the slowest first chosen, each at its own time.
@@ -19,7 +19,7 @@ pub fn trace(of_configurations: &[(&str, Vec<Record>)], requests: usize) -> Valu
         let process = process + 1;
         events.push(json!({ "ph": "M", "pid": process, "name": "process_name", "args": { "name": name } }));
         let mut tracks: BTreeMap<String, usize> = BTreeMap::new();
-        let chosen = slowest(records, requests);
+        let chosen = tail::slowest_of(records, requests);
         let start_ns = chosen.iter().filter_map(|record| Some(record.passes.first()?.at_ns)).min().unwrap_or(0);
         for (number, record) in chosen.into_iter().enumerate() {
             request(process, number, record, start_ns, &mut tracks, &mut events);
@@ -30,17 +30,6 @@ pub fn trace(of_configurations: &[(&str, Vec<Record>)], requests: usize) -> Valu
         }
     }
     json!({ "displayTimeUnit": "ns", "traceEvents": events })
-}
-
-/// The slowest traced records, in the order of time.
-pub fn slowest(records: &[Record], most: usize) -> Vec<&Record> {
-    let traced = records.iter().filter(|record| record.kind == PhaseKind::Traced);
-    let mut timed: Vec<(u64, &Record)> = traced.filter_map(|record| Some((record.latency_ns()?, record))).collect();
-    timed.sort_by_key(|(latency, _)| std::cmp::Reverse(*latency));
-    timed.truncate(most);
-    let mut chosen: Vec<&Record> = timed.into_iter().map(|(_, record)| record).collect();
-    chosen.sort_by_key(|record| record.passes.first().map_or(0, |pass| pass.at_ns));
-    chosen
 }
 
 /// Who has a request from one point to the next: what the point handed it over to.

@@ -139,7 +139,7 @@ pub fn judge(order: Order, result: &RunResult, missing: &MissingRungs, precision
 /// The name that a rung's configuration has in the result.
 #[must_use]
 pub fn canonical(rung: &Rung) -> String {
-    crate::configuration::parse(rung.configuration)
+    crate::engine::configuration::parse(rung.configuration)
         .map_or_else(|_| rung.configuration.to_owned(), |(configuration, _)| configuration.to_string())
 }
 

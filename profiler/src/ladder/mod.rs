@@ -2,6 +2,7 @@
 
 pub mod judge;
 pub mod rungs;
+pub mod show;
 
 use std::{
     path::{Path, PathBuf},
@@ -98,7 +99,7 @@ pub fn again(folder: &Path, result: &RunResult) -> Result<Option<(Ladder, PathBu
 fn save(folder: &Path, ladder: &Ladder) -> Result<PathBuf> {
     store::write_json(&folder.join(LADDER), ladder)?;
     let chart = folder.join(LADDER_CHART);
-    store::write_whole(&chart, crate::render::ladder::chart(ladder).as_bytes())?;
+    store::write_whole(&chart, show::chart(ladder).as_bytes())?;
     Ok(chart)
 }
 

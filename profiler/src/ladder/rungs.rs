@@ -104,7 +104,7 @@ pub fn below(rungs: &[Rung], index: usize, stands: &dyn Fn(usize) -> bool) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::configuration::parse;
+    use crate::engine::configuration::parse;
 
     #[test]
     fn every_rung_can_be_and_stands_on_one_below() {

@@ -1,6 +1,7 @@
 //! The probes in the kernel: loading, attaching, and reading what they counted.
 
 mod cost;
+mod drain;
 mod events;
 pub mod format;
 mod layouts;
@@ -16,6 +17,7 @@ mod tracefs;
 mod vcpus;
 
 pub use cost::{Dispatch, RunTimes, floor};
+pub use drain::Drain;
 pub use events::RawEvent;
 pub use limits::Limits;
 pub use object::{Attached, Loaded, Support, support};

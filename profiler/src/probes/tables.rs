@@ -176,14 +176,7 @@ impl Loaded {
                 }
             }
         }
-        let counts: PerCpuArray<&MapData, [u64; COUNTERS]> =
-            PerCpuArray::try_from(map(&self.bpf, "COUNTS")?).map_err(table)?;
-        let mut counters: Vec<u64> = vec![0; COUNTERS];
-        for cpu in counts.get(&0, 0).map_err(table)?.iter() {
-            for (sum, count) in counters.iter_mut().zip(cpu) {
-                *sum = sum.wrapping_add(*count);
-            }
-        }
+        let counters = self.counters()?;
         let per_cpu: PerCpuArray<&MapData, [u64; 2 * ROLES * STATES]> =
             PerCpuArray::try_from(map(&self.bpf, "STATE_TOTALS")?).map_err(table)?;
         let mut states = [[[0; 2]; STATES]; ROLES];
@@ -365,7 +358,35 @@ impl Loaded {
             .chain(connections.map(|connection| (connection.token, connection.counted)))
     }
 
-    /// Requests of a phase that began inside it and are still under way.
+    fn counters(&self) -> Result<Vec<u64>> {
+        let counts: PerCpuArray<&MapData, [u64; COUNTERS]> =
+            PerCpuArray::try_from(map(&self.bpf, "COUNTS")?).map_err(table)?;
+        let mut counters: Vec<u64> = vec![0; COUNTERS];
+        for cpu in counts.get(&0, 0).map_err(table)?.iter() {
+            for (sum, count) in counters.iter_mut().zip(cpu) {
+                *sum = sum.wrapping_add(*count);
+            }
+        }
+        Ok(counters)
+    }
+
+    /// Requests that count, of the phase that began after `before`, and have neither ended nor been lost. Once the
+    /// phase is over, never too few: none begins any more, and counts of ends only grow.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn open_since(&self, before: &Totals) -> Result<u64> {
+        let now = self.counters()?;
+        let since = |counter: Counter| {
+            let index = counter as usize;
+            now[index].wrapping_sub(before.counters.get(index).copied().unwrap_or(0))
+        };
+        let ended = since(Counter::Completed) + Counter::losses().map(since).sum::<u64>();
+        Ok(since(Counter::Followed).saturating_sub(ended))
+    }
+
+    /// Requests of a phase that began inside it and are found in the holders. One that goes from one holder to another
+    /// meanwhile may be missed.
     #[must_use]
     pub fn under_way(&self, epoch: u32) -> usize {
         self.holders().filter(|(token, counted)| token.epoch == epoch && *counted == COUNTED).count()

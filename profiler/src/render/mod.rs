@@ -2,6 +2,5 @@
 
 pub mod flame;
 pub mod html;
-pub mod ladder;
 pub mod numbers;
 pub mod terminal;

@@ -4,7 +4,6 @@ mod bench;
 mod profiled;
 mod requests;
 mod stage;
-pub mod truth;
 mod vcpus;
 
 pub use bench::benchmark;
@@ -35,7 +34,7 @@ pub struct Look {
 }
 
 impl Look {
-    pub(super) fn table(self, header: &[&str]) -> Table {
+    pub(crate) fn table(self, header: &[&str]) -> Table {
         let mut table = Table::new();
         table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
         if let Some(width) = self.width {
@@ -55,11 +54,11 @@ impl Look {
     }
 }
 
-pub(super) fn number(text: impl ToString) -> Cell {
+pub(crate) fn number(text: impl ToString) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
-pub(super) fn lines(table: &Table) -> String {
+pub(crate) fn lines(table: &Table) -> String {
     table.to_string().lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 

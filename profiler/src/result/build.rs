@@ -13,8 +13,6 @@ use super::{
     warnings,
 };
 use crate::{
-    agent::wire::HOSTS,
-    analysis::statistics::detectable,
     analysis::{
         comparison::{Comparison, compare, stage_id},
         describe::{direction, what, what_part},
@@ -23,19 +21,19 @@ use crate::{
         path::StageKey,
         profile::{self, LayerShare, Profiled},
         stacks::{self, Stacks},
-        statistics::{Estimate, estimate, estimate_one, mean},
+        statistics::{Estimate, detectable, estimate, estimate_one, mean},
         tail::{self, Tail},
         waterfall::{self, Waterfall},
     },
-    counts::{PhaseKind, Repetition},
+    counts::{HOSTS, PhaseKind, Repetition},
     error::{Error, Result},
     experiment::{
         plan::phases,
-        records::Record,
         store::{Header, SCHEMA_VERSION},
     },
     points,
     profile::Profile,
+    records::Record,
 };
 
 /// Largest share of lost tokens of a complete result.

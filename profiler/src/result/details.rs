@@ -11,7 +11,7 @@ use crate::{
     analysis::{label::Label, path::StageKey, tail, waterfall::Waterfall},
     counts::{PhaseKind, Repetition},
     error::Result,
-    experiment::records::Record,
+    records::Record,
 };
 
 /// Width of a step in distributions of latencies, as a factor; and where the first ends, ns.

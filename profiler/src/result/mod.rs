@@ -4,6 +4,7 @@ mod build;
 mod details;
 pub mod precision;
 mod profiled;
+pub mod runs;
 mod schema;
 mod sentence;
 mod shape;
@@ -28,8 +29,9 @@ use crate::{
     engine::vm::EMULATED,
     environment::Environment,
     error::Result,
-    experiment::{Placement, store},
+    experiment::store,
     input,
+    placement::Placement,
     run_folder::RESULT,
     workload::Settings,
 };

@@ -7,7 +7,7 @@ use crate::{
         label::Label,
         statistics::Estimate,
     },
-    configuration, engine,
+    engine::{self, configuration},
 };
 
 /// Fewest ns that the sentence names, and most rows.

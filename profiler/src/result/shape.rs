@@ -5,8 +5,9 @@ use workloads::protocol::{decode_histogram, new_histogram};
 
 use super::{ConfigurationResult, Warning, details, warnings::warning};
 use crate::{
+    analysis::statistics::ROUNDS_FOR_VERDICTS,
     counts::{PhaseKind, Repetition},
-    experiment::{plan::ROUNDS_FOR_VERDICTS, store::Header},
+    experiment::store::Header,
 };
 
 /// Beyond so many scaled median deviations from the median, a round is an outlier (Iglewicz & Hoaglin, How to Detect

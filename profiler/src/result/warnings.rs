@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConfigurationResult, StageResult, precision, shape};
 use crate::{
-    agent::wire::HOSTS,
-    analysis::{statistics::samples_needed, tail::FEWEST_RECORDS},
-    counts::{Repetition, Role},
-    environment::Environment,
-    experiment::{
-        plan::{LARGER_STAGE, ROUNDS_FOR_VERDICTS},
-        store::Header,
+    analysis::{
+        profile::LARGER_STAGE,
+        statistics::{ROUNDS_FOR_VERDICTS, samples_needed},
+        tail::FEWEST_RECORDS,
     },
+    counts::{HOSTS, Repetition, Role},
+    environment::Environment,
+    experiment::store::Header,
     workload,
 };
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Options, request};
 use crate::{
-    analysis::comparison::Verdict, error::Result, experiment::Placement, interrupt, result::ComparisonResult, run,
+    analysis::comparison::Verdict, error::Result, interrupt, placement::Placement, result::ComparisonResult, run,
 };
 
 /// What is compared with itself, in turns.

@@ -1,6 +1,6 @@
 //! The table of cases: a known cost, and the stages in which it must be found.
 
-use crate::{experiment::Placement, injection::Kind};
+use crate::{injection::Kind, placement::Placement};
 
 /// By what means, none of them virtax's probes, it is known how large the cost is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,7 +226,7 @@ impl Case {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::configuration::parse_list;
+    use crate::engine::configuration::parse_list;
 
     #[test]
     fn every_case_can_be_run() {

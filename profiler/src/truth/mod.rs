@@ -4,6 +4,7 @@
 mod again;
 pub mod cases;
 pub mod judge;
+pub mod show;
 
 use std::{
     path::{Path, PathBuf},
@@ -22,8 +23,10 @@ use self::{
 use crate::{
     counts::Repetition,
     error::{Error, Result, did_you_mean},
-    experiment::{Placement, store},
-    interrupt, probes,
+    experiment::store,
+    interrupt,
+    placement::Placement,
+    probes,
     result::RunResult,
     run::{self, Machines, Request},
 };

@@ -11,7 +11,8 @@ use std::{
 use crate::common::{Feature, Out, Running, alone, has, of, run_workload, send, text, virtax};
 use profiler::{
     counts::Role,
-    experiment::{records, store},
+    experiment::store,
+    records,
     result::{ConfigurationResult, RunResult},
     run_folder,
 };

@@ -46,7 +46,8 @@ fn the_spine() {
     check_verdict(result);
 }
 
-/// NAT costs something, and never nothing; in a bad minute of a shared machine, eight rounds cannot tell.
+/// NAT costs something, and never nothing, and by conntrack. In a bad minute of a shared machine, eight rounds cannot
+/// tell the one, and some hundred samples not the other.
 fn check_verdict(mut result: RunResult) {
     for _ in 0..3 {
         let mut comparisons = result.comparisons.iter();
@@ -55,13 +56,14 @@ fn check_verdict(mut result: RunResult) {
         if nat.verdict != "not_told" {
             assert_eq!(nat.verdict, "slower", "{}", nat.sentence);
             assert!(nat.sentence.starts_with("NAT adds "), "{}", nat.sentence);
-            assert!(nat.sentence.contains("conntrack"), "{}", nat.sentence);
-            return;
+            if nat.sentence.contains("conntrack") {
+                return;
+            }
         }
         let both = "docker:net=host,docker:net=nat";
-        result = run_tcp_rr(&["--in", both, "--baseline", "docker:net=host", "--rounds", "16", "--duration", "0.5"]);
+        result = run_tcp_rr(&["--in", both, "--baseline", "docker:net=host", "--rounds", "16", "--duration", "1"]);
     }
-    panic!("NAT could not be told from host networking three times");
+    panic!("that NAT costs something could not be told from host networking, or not by what, three times");
 }
 
 /// Deltas add up.

@@ -13,7 +13,8 @@ use std::{
 };
 
 use profiler::{
-    agent::wire, analysis::layers::Rules, configuration, injection::Injection, outside, probes::format::Format, run,
+    agent::wire, analysis::layers::Rules, engine::configuration, injection::Injection, outside, probes::format::Format,
+    run,
 };
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 

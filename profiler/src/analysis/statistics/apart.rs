@@ -3,8 +3,8 @@
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
+use super::ROUNDS_FOR_VERDICTS;
 use super::{Estimate, RESAMPLES, SEED, mean, mean_and_error, quantile};
-use crate::experiment::plan::ROUNDS_FOR_VERDICTS;
 
 /// Rows of two runs, one value a round: for each, the second's mean less the first's. A studentized bootstrap as of
 /// paired rounds, but each run is resampled by itself, and the error is that of both (Welch's: the squares add up).

@@ -11,9 +11,8 @@ use profiler_common::Counter;
 
 use super::{key_of, of_kind};
 use crate::{
-    agent::wire::Matched,
     analysis::path::{StageKey, is_boundary, is_disk_of_guest},
-    counts::{Phase, PhaseKind, Place, Repetition, Role, StageTotal},
+    counts::{Matched, Phase, PhaseKind, Place, Repetition, Role, StageTotal},
 };
 
 /// What a guest saw of a phase, for as many requests as the host saw go into the machine and come out.
@@ -179,7 +178,7 @@ pub(super) fn keys(repetitions: &[&Repetition]) -> BTreeSet<StageKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{agent::wire::GuestCounts, counts::ProbeCounts};
+    use crate::counts::{GuestCounts, ProbeCounts};
 
     fn stage(role: Role, from: Place, to: Place, count: u64, total_ns: u64) -> StageTotal {
         StageTotal { part: false, role, from, to, count, total_ns, buckets: Vec::new() }

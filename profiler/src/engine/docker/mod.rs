@@ -8,7 +8,7 @@ mod server;
 pub use client::Client;
 
 use super::{Bench, Engine, Host, Key, Server, Values};
-use crate::{configuration::Configuration, error::Result};
+use crate::{engine::configuration::Configuration, error::Result};
 
 /// Label that every object of a run carries, with the run's id as its value.
 pub const LABEL: &str = "org.virtax.run";

@@ -17,7 +17,7 @@ use futures_util::TryStreamExt;
 use super::{Client, LABEL, image, network::Network};
 use crate::{
     child::NOBODY,
-    configuration::Configuration,
+    engine::configuration::Configuration,
     engine::{Bench, DATA, Server, port_remedy},
     error::{Error, Result},
     ledger::{Item, Lease},

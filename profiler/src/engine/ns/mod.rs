@@ -21,7 +21,7 @@ pub use launch::{COMMAND, enter};
 use self::network::{Network, QueueAt, Shape, Wanted};
 use super::{Bench, DATA, Engine, Host, Key, Server, Values, image};
 use crate::{
-    configuration::Configuration,
+    engine::configuration::Configuration,
     error::{Error, Result},
     injection::{Injection, Kind},
     ledger::PROGRAMS,
@@ -279,7 +279,7 @@ impl Host for Prepared {
 
 #[cfg(test)]
 mod tests {
-    use crate::configuration::parse;
+    use crate::engine::configuration::parse;
 
     #[test]
     fn what_follows_from_what_is_given() {

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     cgroup::Cgroup,
     child::{self, ChildLease},
-    configuration::Configuration,
+    engine::configuration::Configuration,
     engine::{Account, Bench, DATA, Server, image, last_lines, port_remedy, servers_account},
     error::{Error, Result},
     injection::{Injection, Kind},

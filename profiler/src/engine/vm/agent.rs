@@ -14,8 +14,8 @@ use std::{
 use workloads::{clock::now_ns, init::AGENT_ENDED};
 
 use crate::{
-    agent::wire::{self, GuestCounts, Reply, Request, VERSION},
-    counts::{Costs, PhaseKind},
+    agent::wire::{self, Reply, Request, VERSION},
+    counts::{Costs, GuestCounts, PhaseKind},
     interrupt,
     profile::Profile,
 };

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     child::NOBODY,
-    configuration::Configuration,
+    engine::configuration::Configuration,
     engine::{
         Bench,
         image::{self, mib_for},
@@ -184,7 +184,7 @@ fn seen(configuration: &Configuration, said: &str, size: u64) -> Result<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::configuration::parse;
+    use crate::engine::configuration::parse;
 
     #[test]
     fn what_a_guest_sees_is_held_against_what_it_was_given() {

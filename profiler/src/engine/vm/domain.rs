@@ -5,7 +5,7 @@ use xmltree::{Element, EmitterConfig, XMLNode};
 use super::{Processor, machine::KERNEL_LINE, tuning::Layout};
 use crate::{
     agent::wire,
-    configuration::Configuration,
+    engine::configuration::Configuration,
     error::{Error, Result},
 };
 

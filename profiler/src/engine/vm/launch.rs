@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     child::{self, ChildLease},
-    configuration::Configuration,
+    engine::configuration::Configuration,
     engine::{Bench, Boundary, ns::network::Network},
     error::{Error, Result},
     interrupt,

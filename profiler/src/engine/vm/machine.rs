@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Files, Processor, agent, disk, monitor, tuning::Layout};
-use crate::configuration::Configuration;
+use crate::engine::configuration::Configuration;
 
 /// What every machine of a run is made of.
 pub struct Machine {
@@ -143,7 +143,7 @@ fn memory(megabytes: &str, layout: &Layout) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::configuration::parse;
+    use crate::engine::configuration::parse;
 
     #[test]
     fn command_lines() {

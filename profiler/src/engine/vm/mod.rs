@@ -39,7 +39,7 @@ use super::{
     ns::network::{Network, Shape, Wanted},
 };
 use crate::{
-    configuration::Configuration,
+    engine::configuration::Configuration,
     error::{Error, Result},
     guest::Kernel,
     injection::Kind,
@@ -347,7 +347,7 @@ struct Files {
 
 #[cfg(test)]
 mod tests {
-    use crate::configuration::parse;
+    use crate::engine::configuration::parse;
 
     #[test]
     fn names_and_refusals() {

@@ -22,10 +22,10 @@ use super::{
 };
 use crate::{
     artifact,
-    configuration::Configuration,
+    engine::configuration::Configuration,
+    engine::files,
     engine::{Bench, Boundary, DATA, Server, last_lines_of, ns::network::Network},
     error::{Error, Result},
-    files,
     guest::{DRIVERS, Image, Kernel},
     interrupt,
     net::{Namespace, Segment, Subnets},

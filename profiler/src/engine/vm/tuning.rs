@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::{
-    configuration::Configuration,
     engine::Bench,
+    engine::configuration::Configuration,
     error::{Error, Result},
     ledger::{self, Item, Lease},
 };
@@ -162,7 +162,7 @@ fn reserve_huge_pages(bench: &Bench, configuration: &Configuration, nodes: &[u32
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::configuration::parse;
+    use crate::engine::configuration::parse;
 
     #[test]
     fn processors_are_sockets_or_arranged_as_on_the_host() {

@@ -21,10 +21,10 @@ use super::{
 };
 use crate::{
     analysis::stacks::{Stacks, Weighted},
-    configuration::file_stem,
     error::{Error, Result},
     experiment::store::write_whole,
     result::{Built, ComparisonResult, ConfigurationResult, RunResult},
+    run_folder::file_stem,
 };
 
 /// Frames narrower than this share of the picture, in %, are left out.

@@ -7,10 +7,10 @@ use super::{
     Look, lines, number,
 };
 use crate::{
-    analysis::runs::{Change, RunsDiff},
-    experiment::records::{Pass, Record},
-    export::slowest,
+    analysis::tail::slowest_of,
     points,
+    records::{Pass, Record},
+    result::runs::{Change, RunsDiff},
 };
 
 /// Widest bar, letters.
@@ -19,7 +19,7 @@ const BAR: f64 = 40.0;
 /// The slowest traced requests of a configuration, slowest first.
 #[must_use]
 pub fn requests(name: &str, records: &[Record], most: usize, look: Look) -> String {
-    let mut chosen = slowest(records, most);
+    let mut chosen = slowest_of(records, most);
     chosen.sort_by_key(|record| std::cmp::Reverse(record.latency_ns()));
     let mut text = format!("{name}: {} of {} recorded\n", chosen.len(), records.len());
     for record in chosen {

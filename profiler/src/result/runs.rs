@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::statistics::{Estimate, apart::estimate_apart};
+use super::{Built, ConfigurationResult, Details, RunResult};
 use crate::{
+    analysis::statistics::{self, Estimate, apart::estimate_apart},
     counts::Hooks,
     environment::Environment,
     error::{Error, Result},
-    result::{Built, ConfigurationResult, Details, RunResult},
 };
 
 /// A configuration of one run against one of another.
@@ -175,7 +175,7 @@ pub fn diff(first: &Built, second: &Built, names: [&str; 2]) -> Result<RunsDiff>
     let (rows_first, rows_second) = (rows(of_first, details_first), rows(of_second, details_second));
     let estimates = estimate_apart(&rows_first, &rows_second);
     let latency = estimate_apart(&detached(details_first), &detached(details_second));
-    let mean = super::statistics::mean;
+    let mean = statistics::mean;
     let change = |id: &str, label: &str, of: [&[f64]; 2], estimate: &Estimate| Change {
         id: id.to_owned(),
         label: label.to_owned(),

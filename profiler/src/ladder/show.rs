@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use comfy_table::Cell;
 
-use super::{
+use super::{Ladder, RungResult, Says};
+use crate::render::{
     numbers::{bounds, micros, signed_micros},
     terminal::{Look, lines, number},
 };
-use crate::ladder::{Ladder, RungResult, Says};
 
 /// The verdict in words.
 #[must_use]

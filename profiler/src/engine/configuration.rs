@@ -61,14 +61,8 @@ impl Configuration {
     /// A file name made of its name.
     #[must_use]
     pub fn file_stem(&self) -> String {
-        file_stem(&self.to_string())
+        crate::run_folder::file_stem(&self.to_string())
     }
-}
-
-/// A configuration's name with what file systems and shells dislike replaced.
-#[must_use]
-pub fn file_stem(name: &str) -> String {
-    name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).collect()
 }
 
 /// Configurations as asked for, and what was assumed of them.

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use super::{Look, lines, number};
-use crate::{
-    render::numbers::micros,
-    truth::{Again, Truth, judge::Judged},
+use super::{Again, Truth, judge::Judged};
+use crate::render::{
+    numbers::micros,
+    terminal::{Look, lines, number},
 };
 
 fn interval(of: Option<[f64; 2]>, show: impl Fn(f64) -> String) -> String {
@@ -85,7 +85,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        experiment::Placement,
+        placement::Placement,
         truth::{
             AgainResult, Missing, Options,
             judge::{Size, Spill},

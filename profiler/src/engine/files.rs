@@ -4,8 +4,8 @@
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use crate::{
-    configuration::Configuration,
     engine,
+    engine::configuration::Configuration,
     environment::setup,
     error::{Error, Result},
 };
