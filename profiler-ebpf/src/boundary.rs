@@ -13,7 +13,7 @@ use crate::{
     path::{Fault, pass_device, tag_of_packet},
     phase::Phase,
     settings,
-    slots::{Carried, connection_in, find_connection, packet, place_of_connection, put_packet, socket},
+    slots::{Carried, connection_in, find_connection, packet, place_of_connection, put_packet, release, socket},
     thread::work_on,
     token::{begins, ends, lose, pass},
     vcpu,
@@ -79,7 +79,7 @@ pub fn leaves<K: Kernel, const D: bool>(control: Phase<D>, packet: &mut Packet, 
     connection.crossing = number;
     comes_in(&control, packet.counted, number, packet.token.at_ns);
     packet.connection = index;
-    packet.live = 0;
+    release(packet);
     None
 }
 

@@ -12,7 +12,7 @@ use crate::{
     path::{Fault, is_lost, travelling},
     phase::Phase,
     settings,
-    slots::socket,
+    slots::{release, socket},
     thread::{add_ready, answered},
     token::{lose, pass},
 };
@@ -47,8 +47,9 @@ pub fn give_up(control: &Control, socket: &mut Socket, cause: Counter) -> Fault 
 /// A travelling token is lost.
 #[inline(always)]
 pub fn drop_entry(packet: &mut Packet, cause: Counter) -> Fault {
-    packet.live = 0;
-    Some(lose(&packet.token, packet.counted, cause))
+    let fault = lose(&packet.token, packet.counted, cause);
+    release(packet);
+    Some(fault)
 }
 
 /// `skb:kfree_skb`: the token goes back to the sender, whose retransmission takes it along.
@@ -62,14 +63,14 @@ pub fn dropped<K: Kernel>(control: Phase<true>, skb: u64) -> Fault {
     if let Err(cause) = pass(&mut packet.token, packet.counted, DROPPED, at_ns) {
         return drop_entry(packet, cause);
     }
-    packet.live = 0;
     let sender = socket(packet.socket).filter(|sender| sender.state == EMPTY && sender.token.epoch == control.epoch);
     let Some(sender) = sender else {
-        return Some(lose(&packet.token, packet.counted, Counter::LostDropped));
+        return drop_entry(packet, Counter::LostDropped);
     };
     sender.token = packet.token;
     sender.counted = packet.counted;
     sender.state = READ;
+    release(packet);
     Some(Counter::Drops)
 }
 

@@ -19,7 +19,7 @@ use crate::{
     proxy::{proxy_role, proxy_send},
     reader::{self, note_times},
     retransmission, settings,
-    slots::{Carried, packet, put_packet, put_socket, socket},
+    slots::{Carried, packet, put_packet, put_socket, release, socket},
     thread::{add_ready, answered, has_read, work_on},
     token::{Parts, append, begin_record, begins, commit_record, ends, goes_on, is_inside, lose, pass},
 };
@@ -322,11 +322,10 @@ pub fn delivered<K: Kernel, const D: bool>(control: Phase<D>, address: u64, skb:
     if let Err(cause) = pass(&mut packet.token, packet.counted, to, at_ns) {
         return drop_entry(packet, cause);
     }
-    packet.live = 0;
     let Some(socket) = socket(address) else {
         // A connection made during the lead-in begins with one; a relay never stops.
         count_inside(&control, at_ns, Counter::UnknownSocket);
-        return Some(lose(&packet.token, packet.counted, Counter::LostUnknownSocket));
+        return drop_entry(packet, Counter::LostUnknownSocket);
     };
     if socket.token.epoch == control.epoch && socket.state != EMPTY {
         forget(&control, socket);
@@ -337,6 +336,7 @@ pub fn delivered<K: Kernel, const D: bool>(control: Phase<D>, address: u64, skb:
     socket.counted = packet.counted;
     socket.crossing = packet.crossing;
     socket.state = UNREAD;
+    release(packet);
     if control.tags() {
         work_on(tag_of(socket), false);
     }

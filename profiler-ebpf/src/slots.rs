@@ -164,6 +164,16 @@ pub fn put_packet(value: &Carried) -> bool {
     put_packet_further(value, first)
 }
 
+/// The packet's token has gone on: its slot is free. Last, once all of it has been read: from then on, another CPU may
+/// fill it for another skb.
+#[inline(always)]
+pub fn release(packet: &mut Packet) {
+    // SAFETY: nothing is executed; the compiler may not move reads beyond it.
+    unsafe { core::arch::asm!("") };
+    // SAFETY: the packet lies in its table.
+    unsafe { core::ptr::write_volatile(&raw mut packet.live, 0) }
+}
+
 /// What an skb that is put into the table carries, if it is live already.
 pub struct Carried<'a> {
     pub key: u64,
