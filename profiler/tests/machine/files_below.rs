@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::files::{count, run};
 use crate::common::{Feature, Out, Traces, alone, check, has, of, run_workload, text, virtax};
-use profiler::result::ConfigurationResult;
+use profiler::{experiment::store, result::ConfigurationResult};
+use workloads::clock::now_ns;
 
 /// Pages that operations left are charged to them when the kernel writes them back, those of other files are not.
 #[test]
@@ -16,35 +17,43 @@ fn write_back_is_charged_to_whose_file_it_is() {
         return;
     }
     let before = Traces::now();
-    let (stop, rounds) = (std::sync::atomic::AtomicBool::new(false), std::sync::atomic::AtomicU64::new(0));
+    let stop = std::sync::atomic::AtomicBool::new(false);
     let order = std::sync::atomic::Ordering::Relaxed;
-    let (result, lasted) = std::thread::scope(|scope| {
+    let out = Out::new();
+    let (result, rounds) = std::thread::scope(|scope| {
         // Others' pages are four times as many.
-        scope.spawn(|| {
+        let others = scope.spawn(|| {
             let foreign = tempfile::tempfile_in("/var/tmp").unwrap();
-            while !stop.load(order) && rounds.load(order) < 200 {
+            let mut rounds = Vec::new();
+            while !stop.load(order) && rounds.len() < 200 {
+                let began_ns = now_ns();
                 std::os::unix::fs::FileExt::write_all_at(&foreign, &vec![7; 64 * MIB], 0).unwrap();
-                rounds.fetch_add(1, order);
                 nix::unistd::sync();
+                rounds.push(began_ns..now_ns());
                 std::thread::sleep(Duration::from_millis(100));
             }
+            rounds
         });
-        let began = std::time::Instant::now();
-        let result = run(&Out::new(), "native", &["kind=write", "direct=off"]);
+        let result = run(&out, "native", &["kind=write", "direct=off"]);
         stop.store(true, order);
-        (result, began.elapsed())
+        (result, others.join().unwrap())
     });
     assert_eq!(before, Traces::now());
     let native = of(&result, "native");
     let found = native.write_back.as_ref().expect("pages written back");
-    // One thread works: its operations say how long was recorded, and the loop above how many of its rounds fit into
-    // that.
-    let per_op_ns = native.traced_latency.mean_ns + native.turnaround_ns_per_op;
-    let recorded_s = native.losses.completed as f64 * per_op_ns / 1e9;
-    let rounds_inside = rounds.load(order) as f64 * recorded_s / lasted.as_secs_f64();
-    let most = (1.5 * rounds_inside + 2.0) * 17.0 * MIB as f64;
-    let bytes = native.counters["write_back_bytes"] as f64;
-    assert!(bytes > MIB as f64 && bytes < most, "{bytes} of at most {most}");
+    // Each of the rounds above that lies in a recorded phase, or touches it, writes our file back once; so may the
+    // kernel by itself, once a phase.
+    let (_, repetitions) = store::load(&out.path()).unwrap();
+    let phases = repetitions.into_iter().flat_map(|repetition| repetition.phases);
+    let most: usize = phases
+        .filter(|phase| phase.probes.is_some())
+        .map(|phase| {
+            let end_ns = phase.open_ns + phase.length_ns;
+            1 + rounds.iter().filter(|round| round.start < end_ns && round.end > phase.open_ns).count()
+        })
+        .sum();
+    let (bytes, most) = (native.counters["write_back_bytes"], (most * 17 * MIB) as u64);
+    assert!(bytes > MIB as u64 && bytes < most, "{bytes} of at most {most}");
     assert!(found.device_ns_per_op > 0.0 && found.bios_per_op > 0.0, "{found:?}");
     assert_eq!(native.counters["bios"], 0, "they are no operation's own");
     // What is written past the page cache leaves nothing in it.

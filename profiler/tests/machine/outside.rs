@@ -159,8 +159,9 @@ fn a_hole_in_a_long_message_is_filled_by_a_fast_retransmission() {
         .iter()
         .for_each(|small| in_namespace(server, small));
     run.wait_for("step: warm-up");
-    let lose =
-        "iptables -w -t raw -A PREROUTING -p tcp --sport 7000 -m statistic --mode random --probability 0.01 -j DROP";
+    // Never a message's last segment, which is pushed: without it, nothing shows that there is a hole.
+    let lose = "iptables -w -t raw -A PREROUTING -p tcp --sport 7000 --tcp-flags PSH NONE \
+                -m statistic --mode random --probability 0.03 -j DROP";
     in_namespace(run.party("tcp-rr-client"), lose);
     let (code, said) = run.end();
     assert_eq!(code, Some(0), "{said}");
@@ -176,8 +177,8 @@ fn a_hole_in_a_long_message_is_filled_by_a_fast_retransmission() {
         })
         .collect();
     let [rto, probe, fast, ..] = parts.as_slice() else { unreachable!("there are five") };
-    // One message in a hundred loses its first segment. Where most of the later ones are lost as well, a timer expires.
-    assert!((0.004..0.02).contains(&fast.1) && fast.1 > 4.0 * (rto.1 + probe.1), "{parts:?}");
+    // Three messages in a hundred lose their first segment. Where its retransmission is lost as well, a timer expires.
+    assert!((0.015..0.06).contains(&fast.1) && fast.1 > 4.0 * (rto.1 + probe.1), "{parts:?}");
     // A round trip, and not a timer's 200 ms.
     assert!(fast.2 / fast.1 < 5e6, "{parts:?}");
     assert!(found.incomplete.iter().any(|reason| reason.contains("segments")), "{:?}", found.incomplete);
