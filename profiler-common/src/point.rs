@@ -1,5 +1,141 @@
-//! Numbers of the points at which a request is seen. A point is one byte: below [`DEVICE_BASE`] it is a fixed
-//! point, from there on it names a device and what happens there.
+//! Points: where a request is seen.
+//!
+//! [`Point`] says which; its number in the kernel is one byte: below [`DEVICE_BASE`] it is a fixed point, from there on
+//! it names a device and what happens there.
+
+macro_rules! points {
+    ($($(#[$doc:meta])* $point:ident $name:literal,)*) => {
+        /// A point at which a request is seen, or an end of a part of a stage.
+        ///
+        /// Points are ordered by their names.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Point { $($(#[$doc])* $point,)* }
+        impl Point {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$point,)*];
+            /// The name under which a result shows it.
+            #[must_use]
+            pub const fn name(self) -> &'static str { match self { $(Self::$point => $name,)* } }
+        }
+    };
+}
+points! {
+    /// A client's or server's sending system call was entered.
+    Call "call",
+    /// TCP took the message: `tcp:tcp_sendmsg_locked`. A request starts here, in the client.
+    Send "send",
+    /// A device was given the skb: `net:net_dev_start_xmit`.
+    Xmit "xmit",
+    /// A device's queueing discipline was given the skb: `net:net_dev_queue`.
+    Queue "queue",
+    /// The softirq began that will receive from the device: `irq:softirq_entry`.
+    Softirq "softirq",
+    /// The stack received the skb from a device: `net:netif_receive_skb`.
+    Receive "receive",
+    /// TCP found the receiving socket, in softirq: `tcp:tcp_probe`.
+    Delivered "delivered",
+    /// TCP found the receiving socket from its backlog, in the context of the task that held the socket's lock.
+    Backlog "backlog",
+    /// The socket called its wake-up: `sock:sk_data_ready`.
+    Ready "ready",
+    /// A thread of the receiver is being woken: `sched:sched_waking`.
+    Waking "waking",
+    /// The thread is on a run queue: `sched:sched_wakeup`.
+    Wakeup "wakeup",
+    /// The thread runs: `sched:sched_switch`.
+    SwitchIn "switch-in",
+    /// The thread runs again, on a CPU that was idle: `sched:sched_switch`.
+    IdleSwitchIn "idle-switch-in",
+    /// The poll call of the thread returned.
+    PollReturn "poll-return",
+    /// The receiving call of the thread was entered.
+    ReceiveCall "receive-call",
+    /// The data lies in user memory: `sock:sock_recv_length` above 0.
+    Received "received",
+    /// The receiving call returned to user space.
+    Return "return",
+    /// The skb was dropped; its token waits in the sending socket for the retransmission: `skb:kfree_skb`.
+    Dropped "dropped",
+    /// The own stack has dropped a segment before it left; the token stays in the sending socket until TCP tries again:
+    /// `skb:kfree_skb`.
+    Refused "refused",
+    /// TCP's retransmission timer has run out.
+    Rto "rto",
+    /// The timer for a tail-loss probe has run out.
+    LossProbe "loss-probe",
+    /// What came back says that the segment was lost.
+    FastRetransmit "fast-retransmit",
+    /// Nothing was outstanding: the probe timer tries what never left.
+    ProbeTimer "probe-timer",
+    /// The segment is sent again for a reason that is not known.
+    OtherRetransmission "other-retransmission",
+    /// A virtual machine's QEMU, or vhost, has read the skb from its tap: `skb:consume_skb`.
+    Taken "taken",
+    /// A virtual processor was given an interrupt: `kvm:kvm_apic_accept_irq`.
+    Injected "injected",
+    /// The virtual processor's thread runs: `sched:sched_switch`.
+    VcpuRunning "vcpu-running",
+    /// The guest was entered: `kvm:kvm_entry`.
+    Entered "entered",
+    /// The guest was left to notify its machine: `kvm:kvm_exit`.
+    Notified "notified",
+    /// A file operation's system call was entered: `raw_syscalls:sys_enter`. The operation starts here.
+    Enter "enter",
+    /// A file operation's system call returns: `raw_syscalls:sys_exit`.
+    Exit "exit",
+    /// A bio was held back, and queued by another thread than its operation's: from here until then.
+    HeldBack "held-back",
+    /// A disk was given the bio: `block:block_bio_queue`.
+    Bio "bio",
+    /// A disk's scheduler has the request: `block:block_rq_insert`.
+    Insert "insert",
+    /// A disk's driver has the request: `block:block_rq_issue`.
+    Issue "issue",
+    /// The request is done: `block:block_rq_complete`, or `block:block_bio_complete`.
+    Complete "complete",
+    /// A thread of a virtual machine's is being woken for what its guest wants of a disk: `sched:sched_waking`.
+    IoWaking "io-waking",
+    /// A thread runs for what a guest wants of a disk: `sched:sched_switch`.
+    IoRunning "io-running",
+    /// A thread of a virtual machine's is being woken because an operation on the disk is done.
+    BackWaking "back-waking",
+    /// A thread runs because an operation on the disk is done.
+    BackRunning "back-running",
+    /// The socket's reader slept, and nobody had begun to wake it.
+    ReaderBlocked "blocked",
+    /// The socket's reader was being woken.
+    ReaderWaking "waking",
+    /// The socket's reader waited for a CPU.
+    ReaderRunnable "run-queue",
+    /// An idle CPU was on its way to the socket's reader.
+    ReaderIdleExit "idle-exit",
+    /// The group of the socket's reader had used up its quota.
+    ReaderThrottled "throttled",
+    /// The socket's reader worked on other requests.
+    ReaderElsewhere "other-requests",
+    /// The socket's reader worked on this request (or turned to it), outside of the call that ends the stage.
+    ReaderHere "own-work",
+    /// The socket's reader was in the call that ends the stage.
+    ReaderInCall "own-call",
+}
+
+impl PartialOrd for Point {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Point {
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        self.name().cmp(other.name()).then((*self as u8).cmp(&(*other as u8)))
+    }
+}
+
+impl core::fmt::Display for Point {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
 
 /// A client's or server's sending system call was entered.
 pub const CALL: u8 = 1;

@@ -6,8 +6,11 @@ use serde::{Deserialize, Serialize};
 use workloads::protocol::PhaseReport;
 
 mod guest;
+mod place;
 
 pub use guest::{GuestCounts, HOSTS, Matched};
+pub use place::{Device, Place, Side, UnknownPoint, point_by_name};
+pub use profiler_common::point::Point;
 
 /// What is attached during a phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,18 +74,19 @@ impl Role {
             Self::Vhost => profiler_common::VHOST,
         }
     }
-    /// The role with this number; a number that is none is the server's.
+    /// The role with this number in the kernel; `None`: the number is no role's.
     #[must_use]
-    pub const fn from_number(number: u8) -> Self {
-        match number {
+    pub const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
             profiler_common::CLIENT => Self::Client,
+            profiler_common::SERVER => Self::Server,
             profiler_common::PROXY_IN => Self::ProxyIn,
             profiler_common::PROXY_OUT => Self::ProxyOut,
             profiler_common::VCPU => Self::Vcpu,
             profiler_common::VMM => Self::Vmm,
             profiler_common::VHOST => Self::Vhost,
-            _ => Self::Server,
-        }
+            _ => return None,
+        })
     }
     /// Roles that threads can have.
     pub const OF_THREADS: [Self; 6] = [Self::Client, Self::Server, Self::ProxyIn, Self::Vcpu, Self::Vmm, Self::Vhost];
@@ -105,41 +109,37 @@ impl Role {
     }
 }
 
-/// A point, by names that mean the same in every configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// Direction of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
-pub struct Place {
-    /// Name of the point in the table of points.
-    pub point: String,
-    /// Label of the device, `name@namespace`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// From the client to the server.
+    Request,
+    /// From the server to the client.
+    Response,
 }
 
-impl Place {
-    /// A point without a device.
+impl Direction {
+    /// As shown to a person.
     #[must_use]
-    pub fn fixed(point: &str) -> Self {
-        Self { point: point.to_owned(), device: None }
-    }
-    /// A point at a device.
-    #[must_use]
-    pub fn at(point: &str, device: &str) -> Self {
-        Self { point: point.to_owned(), device: Some(device.to_owned()) }
-    }
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.device {
-            Some(device) => write!(formatter, "{}({device})", self.point),
-            None => formatter.write_str(&self.point),
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Response => "response",
         }
+    }
+}
+
+impl std::fmt::Display for Direction {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.name())
     }
 }
 
 /// Totals of one stage in one phase.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "SavedStage")]
 pub struct StageTotal {
     /// Whether it is a part of a stage, whose time the stage holds as well.
     pub part: bool,
@@ -157,6 +157,26 @@ pub struct StageTotal {
     pub buckets: Vec<(u16, u32)>,
 }
 
+/// A [`StageTotal`] as it is written.
+#[derive(Deserialize)]
+struct SavedStage {
+    part: bool,
+    role: Role,
+    from: Place,
+    to: Place,
+    count: u64,
+    total_ns: u64,
+    buckets: Vec<(u16, u32)>,
+}
+
+impl From<SavedStage> for StageTotal {
+    fn from(saved: SavedStage) -> Self {
+        let SavedStage { part, role, from, to, count, total_ns, buckets } = saved;
+        let to = if part { to.as_end_after(&from) } else { to };
+        Self { part, role, from, to, count, total_ns, buckets }
+    }
+}
+
 /// Totals of one system call in one detailed phase.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallTotal {
@@ -172,14 +192,64 @@ pub struct CallTotal {
     pub buckets: Vec<(u16, u32)>,
 }
 
+/// What a thread does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ThreadState {
+    /// It runs, softirqs on top of it included.
+    Running,
+    /// It sleeps.
+    Blocked,
+    /// It is being woken, and on no run queue yet.
+    Waking,
+    /// It waits for a CPU.
+    RunQueue,
+    /// Its group has used up its quota.
+    Throttled,
+    /// It has been woken on an idle CPU, which is on its way to it.
+    Switching,
+}
+
+impl ThreadState {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Running, Self::Blocked, Self::Waking, Self::RunQueue, Self::Throttled, Self::Switching];
+    /// States in which a thread waits, in the order of [`crate::profile::WaitSample::ns`].
+    pub const WAITS: [Self; 4] = [Self::Blocked, Self::Waking, Self::RunQueue, Self::Throttled];
+    /// The state's number in the kernel.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        use profiler_common::state;
+        match self {
+            Self::Running => state::RUNNING,
+            Self::Blocked => state::BLOCKED,
+            Self::Waking => state::WAKING,
+            Self::RunQueue => state::RUNNABLE,
+            Self::Throttled => state::THROTTLED,
+            Self::Switching => state::SWITCHING,
+        }
+    }
+    /// As shown to a person.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Blocked => "blocked",
+            Self::Waking => "waking",
+            Self::RunQueue => "run-queue",
+            Self::Throttled => "throttled",
+            Self::Switching => "switching",
+        }
+    }
+}
+
 /// Time of all threads of a role in one state, in one detailed or sampled phase.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateTotal {
     /// Role of the threads.
     pub role: Role,
-    /// `running` (softirqs on top of the thread included), `blocked`, `waking`, `run-queue`, `throttled`, or
-    /// `switching`: from its wake-up on an idle CPU until it runs there.
-    pub state: String,
+    /// The state.
+    pub state: ThreadState,
     /// How often it ended in the phase.
     pub count: u64,
     /// Time in it, as far as it lies in the phase, ns.

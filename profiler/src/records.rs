@@ -15,6 +15,7 @@ use crate::{
     counts::{PhaseKind, Place, Role},
     error::{Error, Result},
     input::{self, Lines},
+    points::{self, Edge},
 };
 
 /// A point that a request passed.
@@ -48,9 +49,9 @@ impl Record {
     /// has neither.
     #[must_use]
     pub fn latency_ns(&self) -> Option<u64> {
-        let is_start = |pass: &&Pass| matches!(pass.place.point.as_str(), "send" | "enter");
-        let is_end =
-            |pass: &&Pass| matches!(pass.place.point.as_str(), "received" | "exit") && pass.role == Role::Client;
+        let edge = |pass: &Pass| points::row(pass.place.point).map_or(Edge::Within, |row| row.edge);
+        let is_start = |pass: &&Pass| edge(pass) == Edge::Begins;
+        let is_end = |pass: &&Pass| edge(pass) == Edge::Ends && pass.role == Role::Client;
         let first = self.passes.iter().find(is_start)?;
         let last = self.passes.iter().rfind(is_end)?;
         last.at_ns.checked_sub(first.at_ns)
@@ -169,17 +170,18 @@ fn record(header: &Header, Line(kind, start_ns, raw): Line) -> std::result::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counts::Point;
 
     fn example(round: u32, start: u64) -> Record {
-        let pass = |point: &str, role, at_ns| Pass { place: Place::fixed(point), role, at_ns, cpu: 1, tid: 7 };
+        let pass = |point: Point, role, at_ns| Pass { place: Place::fixed(point), role, at_ns, cpu: 1, tid: 7 };
         Record {
             round,
             kind: PhaseKind::Traced,
             passes: vec![
-                pass("send", Role::Client, start),
-                Pass { place: Place::at("xmit", "wire@client"), ..pass("xmit", Role::Client, start + 900) },
-                pass("received", Role::Server, start + 5_000),
-                pass("received", Role::Client, start + 19_000),
+                pass(Point::Send, Role::Client, start),
+                Pass { place: Place::at(Point::Xmit, "wire@client"), ..pass(Point::Xmit, Role::Client, start + 900) },
+                pass(Point::Received, Role::Server, start + 5_000),
+                pass(Point::Received, Role::Client, start + 19_000),
             ],
         }
     }

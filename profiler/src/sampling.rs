@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
 use profiler_common::event;
 
 use crate::{
-    counts::{Role, StateTotal},
+    counts::{Place, Role, StateTotal, ThreadState},
     error::Result,
-    probes::{Labels, RawEvent},
+    probes::{Labels, RawEvent, role},
     profile::{CpuSamples, Frame, Profile, RoleCpu, Sample, Space, Stack, WaitSample},
     symbols::Symbols,
 };
@@ -93,8 +93,9 @@ struct Closed {
     ns: [u64; 4],
 }
 
-fn role_of(number: u8) -> Option<Role> {
-    number.checked_sub(1).map(Role::from_number)
+/// The role that an event says as 1 + its number; `None`: 0, the thread is none of the run's.
+fn role_of(number: u8) -> Result<Option<Role>> {
+    number.checked_sub(1).map(role).transpose()
 }
 
 /// Adds up the events of a repetition's sampled phases.
@@ -113,31 +114,38 @@ pub fn profile(phases: &[RawSampled], labels: &Labels, round: u32, sampling: &Sa
     let mut names = Names::look_up(phases)?;
     let samples = samples
         .into_iter()
-        .map(|(key, (count, ns))| Sample {
-            thread: role_of(key.thread_role),
-            softirq: key.softirq.checked_sub(1).map(|vector| softirq_name(usize::from(vector))),
-            stage: key.stage.map(|(role, point)| (Role::from_number(role), labels.place(point))),
-            stack: names.stack(key.tgid, &key.kernel, &key.user),
-            count,
-            ns,
-            in_guest: false,
+        .map(|(key, (count, ns))| {
+            let stage = |(holder, point)| -> Result<(Role, Place)> { Ok((role(holder)?, labels.place(point)?)) };
+            Ok(Sample {
+                thread: role_of(key.thread_role)?,
+                softirq: key.softirq.checked_sub(1).map(|vector| softirq_name(usize::from(vector))),
+                stage: key.stage.map(stage).transpose()?,
+                stack: names.stack(key.tgid, &key.kernel, &key.user),
+                count,
+                ns,
+                in_guest: false,
+            })
         })
-        .collect();
+        .collect::<Result<_>>()?;
     let waits = waits
         .into_iter()
-        .map(|closed| WaitSample {
-            role: role_of(closed.wait.role).unwrap_or(Role::Server),
-            stack: names.stack_beneath_probe(closed.wait.tgid_of_stack, &closed.wait.kernel, &closed.wait.user),
-            by_softirq: closed.wait.waker.as_ref().is_some_and(|(_, softirq, ..)| *softirq),
-            waker: closed
-                .wait
-                .waker
-                .map_or_else(Vec::new, |(tgid, _, kernel, user)| names.stack_beneath_probe(tgid, &kernel, &user)),
-            count: 1,
-            ns: closed.ns,
-            in_guest: false,
+        // Only threads of the run's leave such events.
+        .filter_map(|closed| Some((role_of(closed.wait.role).transpose()?, closed)))
+        .map(|(role, closed)| {
+            Ok(WaitSample {
+                role: role?,
+                stack: names.stack_beneath_probe(closed.wait.tgid_of_stack, &closed.wait.kernel, &closed.wait.user),
+                by_softirq: closed.wait.waker.as_ref().is_some_and(|(_, softirq, ..)| *softirq),
+                waker: closed
+                    .wait
+                    .waker
+                    .map_or_else(Vec::new, |(tgid, _, kernel, user)| names.stack_beneath_probe(tgid, &kernel, &user)),
+                count: 1,
+                ns: closed.ns,
+                in_guest: false,
+            })
         })
-        .collect();
+        .collect::<Result<_>>()?;
     Ok(Profile {
         round,
         operations: phases.iter().map(|phase| phase.operations).sum(),
@@ -338,16 +346,13 @@ fn merge_waits(waits: Vec<WaitSample>) -> Vec<WaitSample> {
 }
 
 fn merge_states(phases: &[RawSampled]) -> Vec<StateTotal> {
-    let mut merged: BTreeMap<(Role, &str), (u64, u64)> = BTreeMap::new();
+    let mut merged: BTreeMap<(Role, ThreadState), (u64, u64)> = BTreeMap::new();
     for state in phases.iter().flat_map(|phase| &phase.states) {
-        let sum = merged.entry((state.role, &state.state)).or_default();
+        let sum = merged.entry((state.role, state.state)).or_default();
         sum.0 += state.count;
         sum.1 += state.total_ns;
     }
-    merged
-        .into_iter()
-        .map(|((role, state), (count, total_ns))| StateTotal { role, state: state.to_owned(), count, total_ns })
-        .collect()
+    merged.into_iter().map(|((role, state), (count, total_ns))| StateTotal { role, state, count, total_ns }).collect()
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ pub fn stage_id(key: &StageKey) -> String {
         Role::Vmm => "vmm/",
         _ => "",
     };
-    format!("{}/{at}{}→{}", direction(key.role, &key.from.point), key.from, key.to)
+    format!("{}/{at}{}→{}", direction(key.role, key.from.point), key.from, key.to)
 }
 
 /// Compares two waterfalls of one run; `complete`: both results are; `equivalent_within`: the share of the baseline's

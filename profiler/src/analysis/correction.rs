@@ -6,10 +6,13 @@
 //! reader: they are shared out among the groups that end with `received`, or with the completion of bios.
 
 use super::path::StageKey;
-use crate::{counts::Costs, points::PROBES};
+use crate::{
+    counts::{Costs, Point},
+    points,
+};
 
-fn probe_of(point: &str) -> Option<&'static str> {
-    PROBES.iter().find(|probe| probe.points.iter().any(|found| found.name == point)).map(|probe| probe.name)
+fn probe_of(point: Point) -> Option<&'static str> {
+    points::probe_of(point).map(|probe| probe.name)
 }
 
 /// Time of the probes in each stage, ns per operation; `stages` with their counts per operation.
@@ -20,10 +23,10 @@ pub fn probe_time(stages: &[(StageKey, f64)], costs: &Costs) -> Vec<f64> {
         costs.probes.iter().map(|cost| (cost.probe.as_str(), cost.hits_per_op, cost.ns_per_hit)).collect();
     let mut times = vec![0.0; stages.len()];
     for ((key, count), time) in stages.iter().zip(&mut times) {
-        if probe_of(&key.to.point).is_some() {
+        if probe_of(key.to.point).is_some() {
             *time += half * count;
         }
-        let begins = probe_of(&key.from.point);
+        let begins = probe_of(key.from.point);
         if let Some((_, hits, inside_ns)) = left.iter_mut().find(|(probe, ..)| Some(*probe) == begins) {
             *time += (half + *inside_ns) * count;
             *hits -= count;
@@ -43,11 +46,11 @@ fn waiting(stages: &[(StageKey, f64)]) -> impl Iterator<Item = usize> {
     stages
         .iter()
         .enumerate()
-        .filter(|(_, (key, _))| match key.to.point.as_str() {
-            "received" => key.from.point != "received",
-            // Further bios of an operation, and programs at wake-ups, run while it waits for its first.
-            "complete" => true,
-            _ => false,
+        .filter(|(_, (key, _))| {
+            // Nobody is woken for the rest of a message; but further bios of an operation, and programs at wake-ups, run
+            // while it waits for its first.
+            let is_rest = key.from.point == Point::Received && key.to.point == Point::Received;
+            points::row(key.to.point).is_some_and(|row| row.is_waited_for) && !is_rest
         })
         .map(|(index, _)| index)
 }
@@ -61,10 +64,10 @@ mod tests {
     fn all_hits_are_charged_once() {
         let key = |role, from, to| (StageKey { role, from: Place::fixed(from), to: Place::fixed(to) }, 1.0);
         let stages = [
-            key(Role::Client, "send", "delivered"),
-            key(Role::Server, "delivered", "ready"),
-            key(Role::Server, "ready", "received"),
-            key(Role::Server, "received", "send"),
+            key(Role::Client, Point::Send, Point::Delivered),
+            key(Role::Server, Point::Delivered, Point::Ready),
+            key(Role::Server, Point::Ready, Point::Received),
+            key(Role::Server, Point::Received, Point::Send),
         ];
         let cost = |probe: &str, hits_per_op| ProbeCost { probe: probe.to_owned(), hits_per_op, ns_per_hit: 30.0 };
         let costs = Costs {

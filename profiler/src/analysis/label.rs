@@ -3,7 +3,13 @@
 
 use std::fmt;
 
-use super::{describe::what, path, profile::LayerShare, profile::is_named, waterfall::Row};
+use super::{
+    describe::what,
+    path,
+    profile::{LayerShare, is_named},
+    waterfall::Row,
+};
+use crate::counts::{Point, Role};
 
 /// Share of a stage that a layer must surely have to be named.
 const NAMED: f64 = 0.1;
@@ -69,13 +75,13 @@ pub fn structure(row: &Row, inside_known: bool) -> String {
     if inside_known && path::is_boundary(key) {
         return "the boundary: notification, waking, exits, virtio, and back".to_owned();
     }
-    if row.is_limited && key.from.point == "held-back" {
+    if row.is_limited && key.from.point == Point::HeldBack {
         return "held back by the group's limit".to_owned();
     }
     let words = what(key.role, &key.from, &key.to);
     match (row.in_guest, key.role) {
         (true, _) => format!("{words} (guest)"),
-        (false, crate::counts::Role::Vmm) => format!("{words} (QEMU)"),
+        (false, Role::Vmm) => format!("{words} (QEMU)"),
         (false, _) => words,
     }
 }

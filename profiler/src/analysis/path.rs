@@ -1,6 +1,9 @@
 //! Putting stages into the order of the path.
 
-use crate::counts::{Place, Role};
+use crate::{
+    counts::{Place, Point, Role},
+    points::{self, Leg},
+};
 
 /// What identifies a stage: the holder's role and the two points.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,12 +18,15 @@ pub struct StageKey {
 
 /// Role of the holder after a point: delivery hands over to the other side, or to a proxy on the way there.
 fn role_after(key: &StageKey, has_proxy: bool) -> Role {
-    match (key.to.point.as_str(), key.role) {
-        ("delivered" | "backlog", Role::Client) if has_proxy => Role::ProxyIn,
-        ("delivered" | "backlog", Role::Client | Role::ProxyIn) => Role::Server,
-        ("delivered" | "backlog", Role::Server) if has_proxy => Role::ProxyOut,
-        ("delivered" | "backlog", Role::Server | Role::ProxyOut) => Role::Client,
-        (_, role) => role,
+    if points::row(key.to.point).is_none_or(|row| row.leg != Leg::Arrives) {
+        return key.role;
+    }
+    match key.role {
+        Role::Client if has_proxy => Role::ProxyIn,
+        Role::Client | Role::ProxyIn => Role::Server,
+        Role::Server if has_proxy => Role::ProxyOut,
+        Role::Server | Role::ProxyOut => Role::Client,
+        role @ (Role::Vcpu | Role::Vmm | Role::Vhost) => role,
     }
 }
 
@@ -32,7 +38,8 @@ pub fn order(stages: &[(StageKey, u64)]) -> Vec<usize> {
     let (mut inside, mut left) = divide(stages);
     let mut ordered = Vec::with_capacity(stages.len());
     // Where a request starts; a file operation, where none does.
-    let start = if stages.iter().any(|(key, _)| key.from.point == "enter") { "enter" } else { "send" };
+    let is_of_files = stages.iter().any(|(key, _)| key.from.point == Point::Enter);
+    let start = if is_of_files { Point::Enter } else { Point::Send };
     let start = (Role::Client, Place::fixed(start));
     let mut at = start.clone();
     while !left.is_empty() {
@@ -47,7 +54,8 @@ pub fn order(stages: &[(StageKey, u64)]) -> Vec<usize> {
                 .map(|(position, _)| position)
         };
         // What a virtual machine was handed as a request comes back at the same device as a response.
-        let Some(position) = begins_at(at.0).or_else(|| begins_at(Role::Server).filter(|_| at.1.point == "receive"))
+        let Some(position) =
+            begins_at(at.0).or_else(|| begins_at(Role::Server).filter(|_| at.1.point == Point::Receive))
         else {
             break;
         };
@@ -92,21 +100,24 @@ pub fn is_boundary(key: &StageKey) -> bool {
 /// A guest's disk has an operation: its machine, and the host below it. (What a disk's cache is told is never issued.)
 #[must_use]
 pub fn is_disk_of_guest(key: &StageKey) -> bool {
-    let is_guests = key.from.device.as_ref().is_some_and(|disk| disk.ends_with("@guest"));
-    matches!(key.from.point.as_str(), "issue" | "bio") && key.to.point == "complete" && is_guests
+    let is_with_disk = matches!(key.from.point, Point::Issue | Point::Bio) && key.to.point == Point::Complete;
+    is_with_disk && key.from.is_in_guest()
 }
 
 fn is_network_boundary(key: &StageKey) -> bool {
-    let is_same = key.from.point == "xmit" && key.from.device == key.to.device;
-    key.to.point == "receive" && (key.from.point == "taken" || is_same)
+    let is_same = key.from.point == Point::Xmit && key.from.device == key.to.device;
+    key.to.point == Point::Receive && (key.from.point == Point::Taken || is_same)
 }
+
+/// Where stages of a file operation begin, in the order of its path.
+const OF_A_DISK: [Point; 4] = [Point::Enter, Point::Bio, Point::Issue, Point::Complete];
 
 /// Stages between a guest's card and back, in path order, and all others: a request comes in where no other stage ends.
 fn divide(stages: &[(StageKey, u64)]) -> (Vec<usize>, Vec<usize>) {
     let ends =
         |role: Role, place: &Place| stages.iter().any(|(key, _)| key.to == *place && role_after(key, false) == role);
     let is_first =
-        |key: &StageKey| key.role == Role::Client && key.from.point == "receive" && !ends(Role::Client, &key.from);
+        |key: &StageKey| key.role == Role::Client && key.from.point == Point::Receive && !ends(Role::Client, &key.from);
     let mut left: Vec<usize> = (0..stages.len()).collect();
     let mut inside = Vec::new();
     if stages.iter().any(|(key, _)| key.role == Role::Vmm) {
@@ -114,7 +125,7 @@ fn divide(stages: &[(StageKey, u64)]) -> (Vec<usize>, Vec<usize>) {
             left.into_iter().partition(|index| stages[*index].0.role == Role::Vmm);
         of_process.sort_by_key(|index| {
             let key = &stages[*index].0;
-            let rank = ["enter", "bio", "issue", "complete"].iter().position(|point| key.from.point == *point);
+            let rank = OF_A_DISK.iter().position(|point| key.from.point == *point);
             (rank, std::cmp::Reverse(stages[*index].1))
         });
         return (of_process, left);
@@ -144,16 +155,16 @@ mod tests {
     fn the_way_there_and_back_in_order_with_rare_ways_beside_it() {
         let fixed = Place::fixed;
         let stages = vec![
-            (key(Role::Client, fixed("received"), fixed("send")), 100),
-            (key(Role::Server, fixed("delivered"), fixed("received")), 99),
-            (key(Role::Client, fixed("send"), Place::at("xmit", "lo")), 100),
-            (key(Role::Client, Place::at("xmit", "lo"), fixed("delivered")), 99),
-            (key(Role::Client, Place::at("xmit", "lo"), fixed("backlog")), 1),
-            (key(Role::Server, fixed("send"), Place::at("xmit", "lo")), 100),
-            (key(Role::Server, fixed("received"), fixed("send")), 100),
-            (key(Role::Server, Place::at("xmit", "lo"), fixed("delivered")), 100),
-            (key(Role::Client, fixed("delivered"), fixed("received")), 100),
-            (key(Role::Server, fixed("backlog"), fixed("received")), 1),
+            (key(Role::Client, fixed(Point::Received), fixed(Point::Send)), 100),
+            (key(Role::Server, fixed(Point::Delivered), fixed(Point::Received)), 99),
+            (key(Role::Client, fixed(Point::Send), Place::at(Point::Xmit, "lo")), 100),
+            (key(Role::Client, Place::at(Point::Xmit, "lo"), fixed(Point::Delivered)), 99),
+            (key(Role::Client, Place::at(Point::Xmit, "lo"), fixed(Point::Backlog)), 1),
+            (key(Role::Server, fixed(Point::Send), Place::at(Point::Xmit, "lo")), 100),
+            (key(Role::Server, fixed(Point::Received), fixed(Point::Send)), 100),
+            (key(Role::Server, Place::at(Point::Xmit, "lo"), fixed(Point::Delivered)), 100),
+            (key(Role::Client, fixed(Point::Delivered), fixed(Point::Received)), 100),
+            (key(Role::Server, fixed(Point::Backlog), fixed(Point::Received)), 1),
         ];
         assert_eq!(order(&stages), [2, 3, 4, 9, 1, 6, 5, 7, 8, 0]);
     }
@@ -162,15 +173,15 @@ mod tests {
     fn into_a_virtual_machine_and_out_of_it() {
         let (fixed, at) = (Place::fixed, Place::at);
         let way = [
-            key(Role::Client, fixed("send"), at("xmit", "wire@client")),
-            key(Role::Client, at("xmit", "wire@client"), at("receive", "wire@host")),
-            key(Role::Client, at("receive", "wire@host"), at("xmit", "tap@host")),
-            key(Role::Client, at("xmit", "tap@host"), fixed("taken")),
-            key(Role::Client, fixed("taken"), at("receive", "tap@host")),
-            key(Role::Server, at("receive", "tap@host"), at("xmit", "wire@host")),
-            key(Role::Server, at("xmit", "wire@host"), fixed("delivered")),
-            key(Role::Client, fixed("delivered"), fixed("received")),
-            key(Role::Client, fixed("received"), fixed("send")),
+            key(Role::Client, fixed(Point::Send), at(Point::Xmit, "wire@client")),
+            key(Role::Client, at(Point::Xmit, "wire@client"), at(Point::Receive, "wire@host")),
+            key(Role::Client, at(Point::Receive, "wire@host"), at(Point::Xmit, "tap@host")),
+            key(Role::Client, at(Point::Xmit, "tap@host"), fixed(Point::Taken)),
+            key(Role::Client, fixed(Point::Taken), at(Point::Receive, "tap@host")),
+            key(Role::Server, at(Point::Receive, "tap@host"), at(Point::Xmit, "wire@host")),
+            key(Role::Server, at(Point::Xmit, "wire@host"), fixed(Point::Delivered)),
+            key(Role::Client, fixed(Point::Delivered), fixed(Point::Received)),
+            key(Role::Client, fixed(Point::Received), fixed(Point::Send)),
         ];
         let backwards: Vec<(StageKey, u64)> = way.iter().rev().map(|key| (key.clone(), 100)).collect();
         assert_eq!(order(&backwards), (0..way.len()).rev().collect::<Vec<_>>());
@@ -180,15 +191,15 @@ mod tests {
     fn a_guests_operation_holds_its_machines() {
         let (fixed, at) = (Place::fixed, Place::at);
         let way = [
-            key(Role::Client, fixed("enter"), at("bio", "vda@guest")),
-            key(Role::Client, at("bio", "vda@guest"), at("issue", "vda@guest")),
-            key(Role::Client, at("issue", "vda@guest"), at("complete", "vda@guest")),
-            key(Role::Vmm, fixed("enter"), at("bio", "vda")),
-            key(Role::Vmm, at("bio", "vda"), at("issue", "vda")),
-            key(Role::Vmm, at("issue", "vda"), at("complete", "vda")),
-            key(Role::Vmm, at("complete", "vda"), fixed("exit")),
-            key(Role::Client, at("complete", "vda@guest"), fixed("exit")),
-            key(Role::Client, fixed("exit"), fixed("enter")),
+            key(Role::Client, fixed(Point::Enter), at(Point::Bio, "vda@guest")),
+            key(Role::Client, at(Point::Bio, "vda@guest"), at(Point::Issue, "vda@guest")),
+            key(Role::Client, at(Point::Issue, "vda@guest"), at(Point::Complete, "vda@guest")),
+            key(Role::Vmm, fixed(Point::Enter), at(Point::Bio, "vda")),
+            key(Role::Vmm, at(Point::Bio, "vda"), at(Point::Issue, "vda")),
+            key(Role::Vmm, at(Point::Issue, "vda"), at(Point::Complete, "vda")),
+            key(Role::Vmm, at(Point::Complete, "vda"), fixed(Point::Exit)),
+            key(Role::Client, at(Point::Complete, "vda@guest"), fixed(Point::Exit)),
+            key(Role::Client, fixed(Point::Exit), fixed(Point::Enter)),
         ];
         let backwards: Vec<(StageKey, u64)> = way.iter().rev().map(|key| (key.clone(), 100)).collect();
         assert_eq!(order(&backwards), (0..way.len()).rev().collect::<Vec<_>>());
@@ -198,12 +209,12 @@ mod tests {
         #[test]
         fn every_stage_has_its_place(ways in proptest::collection::vec((0u8..2, 0usize..6, 0usize..6, 0u64..5), 0..14)) {
             let places = [
-                Place::fixed("send"),
-                Place::fixed("delivered"),
-                Place::fixed("received"),
-                Place::at("xmit", "tap@host"),
-                Place::at("receive", "tap@host"),
-                Place::at("receive", "eth0@guest"),
+                Place::fixed(Point::Send),
+                Place::fixed(Point::Delivered),
+                Place::fixed(Point::Received),
+                Place::at(Point::Xmit, "tap@host"),
+                Place::at(Point::Receive, "tap@host"),
+                Place::at(Point::Receive, "eth0@guest"),
             ];
             let role = |number| if number == 0 { Role::Client } else { Role::Server };
             let stages: Vec<(StageKey, u64)> = ways
@@ -220,15 +231,15 @@ mod tests {
     fn what_a_guest_saw_lies_within_its_machine() {
         let (fixed, at) = (Place::fixed, Place::at);
         let way = [
-            key(Role::Client, fixed("send"), at("xmit", "tap@host")),
-            key(Role::Client, at("xmit", "tap@host"), at("receive", "tap@host")),
-            key(Role::Client, at("receive", "eth0@guest"), fixed("delivered")),
-            key(Role::Server, fixed("delivered"), fixed("received")),
-            key(Role::Server, fixed("received"), fixed("send")),
-            key(Role::Server, fixed("send"), at("xmit", "eth0@guest")),
-            key(Role::Server, at("receive", "tap@host"), fixed("delivered")),
-            key(Role::Client, fixed("delivered"), fixed("received")),
-            key(Role::Client, fixed("received"), fixed("send")),
+            key(Role::Client, fixed(Point::Send), at(Point::Xmit, "tap@host")),
+            key(Role::Client, at(Point::Xmit, "tap@host"), at(Point::Receive, "tap@host")),
+            key(Role::Client, at(Point::Receive, "eth0@guest"), fixed(Point::Delivered)),
+            key(Role::Server, fixed(Point::Delivered), fixed(Point::Received)),
+            key(Role::Server, fixed(Point::Received), fixed(Point::Send)),
+            key(Role::Server, fixed(Point::Send), at(Point::Xmit, "eth0@guest")),
+            key(Role::Server, at(Point::Receive, "tap@host"), fixed(Point::Delivered)),
+            key(Role::Client, fixed(Point::Delivered), fixed(Point::Received)),
+            key(Role::Client, fixed(Point::Received), fixed(Point::Send)),
         ];
         let backwards: Vec<(StageKey, u64)> = way.iter().rev().map(|key| (key.clone(), 100)).collect();
         assert_eq!(order(&backwards), (0..way.len()).rev().collect::<Vec<_>>());
@@ -238,18 +249,18 @@ mod tests {
     fn through_a_proxy_and_back() {
         let fixed = Place::fixed;
         let way = [
-            key(Role::Client, fixed("send"), fixed("delivered")),
-            key(Role::ProxyIn, fixed("delivered"), fixed("received")),
-            key(Role::ProxyIn, fixed("received"), fixed("send")),
-            key(Role::ProxyIn, fixed("send"), fixed("delivered")),
-            key(Role::Server, fixed("delivered"), fixed("received")),
-            key(Role::Server, fixed("received"), fixed("send")),
-            key(Role::Server, fixed("send"), fixed("delivered")),
-            key(Role::ProxyOut, fixed("delivered"), fixed("received")),
-            key(Role::ProxyOut, fixed("received"), fixed("send")),
-            key(Role::ProxyOut, fixed("send"), fixed("delivered")),
-            key(Role::Client, fixed("delivered"), fixed("received")),
-            key(Role::Client, fixed("received"), fixed("send")),
+            key(Role::Client, fixed(Point::Send), fixed(Point::Delivered)),
+            key(Role::ProxyIn, fixed(Point::Delivered), fixed(Point::Received)),
+            key(Role::ProxyIn, fixed(Point::Received), fixed(Point::Send)),
+            key(Role::ProxyIn, fixed(Point::Send), fixed(Point::Delivered)),
+            key(Role::Server, fixed(Point::Delivered), fixed(Point::Received)),
+            key(Role::Server, fixed(Point::Received), fixed(Point::Send)),
+            key(Role::Server, fixed(Point::Send), fixed(Point::Delivered)),
+            key(Role::ProxyOut, fixed(Point::Delivered), fixed(Point::Received)),
+            key(Role::ProxyOut, fixed(Point::Received), fixed(Point::Send)),
+            key(Role::ProxyOut, fixed(Point::Send), fixed(Point::Delivered)),
+            key(Role::Client, fixed(Point::Delivered), fixed(Point::Received)),
+            key(Role::Client, fixed(Point::Received), fixed(Point::Send)),
         ];
         let backwards: Vec<(StageKey, u64)> = way.iter().rev().map(|key| (key.clone(), 100)).collect();
         assert_eq!(order(&backwards), (0..way.len()).rev().collect::<Vec<_>>());

@@ -4,15 +4,14 @@
 use std::collections::BTreeMap;
 
 use super::{
-    describe,
     layers::{Lookup, Rules, UNMATCHED, USER},
     path,
     statistics::{count_interval, mean, share_interval},
     waterfall::{Part, Row, Waterfall},
 };
 use crate::{
-    counts::{Place, Role},
-    points,
+    counts::{Place, Point, Role, Side, ThreadState},
+    points::{self, Wait},
     profile::{Frame, Profile, Sample, Space},
 };
 
@@ -103,9 +102,9 @@ pub struct Profiled {
     pub busiest: f64,
 }
 
-/// Which part of a stage a sample belongs to.
+/// Whose work a sample within a stage is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Side {
+pub enum Work {
     /// Work for the request by whoever holds it.
     Own,
     /// The waker's work, while the reader has not begun.
@@ -122,7 +121,7 @@ const RECEIVING: &[&str] =
 
 /// The row that a sample belongs to, and its side; `None`: it is part of no latency.
 #[must_use]
-pub fn row_of(rows: &[Row], frames: &[Frame], sample: &Sample) -> Option<(usize, Side)> {
+pub fn row_of(rows: &[Row], frames: &[Frame], sample: &Sample) -> Option<(usize, Work)> {
     let (role, from) = sample.stage.as_ref()?;
     let find = |from: &Place| {
         rows.iter()
@@ -131,21 +130,21 @@ pub fn row_of(rows: &[Row], frames: &[Frame], sample: &Sample) -> Option<(usize,
             .max_by(|(_, a), (_, b)| a.count_per_op.total_cmp(&b.count_per_op))
             .map(|(index, _)| index)
     };
-    if *role == Role::Client && from.point == "received" {
+    if *role == Role::Client && from.point == Point::Received {
         // Between two requests: only what lies in the calls at either end of the client's own time belongs to them.
         let mut kernel =
             sample.stack.iter().map(|index| &frames[*index as usize]).filter(|frame| frame.0 == Space::Kernel);
         let call = kernel.find(|frame| SENDING.contains(&frame.1.as_str()) || RECEIVING.contains(&frame.1.as_str()))?;
-        let row = if SENDING.contains(&call.1.as_str()) { find(&Place::fixed("call")) } else { find(from) };
-        return row.map(|row| (row, Side::Own));
+        let row = if SENDING.contains(&call.1.as_str()) { find(&Place::fixed(Point::Call)) } else { find(from) };
+        return row.map(|row| (row, Work::Own));
     }
     let in_kernel = |index: &u32| frames[*index as usize].0 == Space::Kernel;
-    if *role == Role::Client && from.point == "exit" && !sample.stack.iter().any(in_kernel) {
+    if *role == Role::Client && from.point == Point::Exit && !sample.stack.iter().any(in_kernel) {
         // The program's own time between two file operations.
         return None;
     }
-    let waits = matches!(from.point.as_str(), "ready");
-    let side = if waits && sample.softirq.is_some() { Side::Waker } else { Side::Own };
+    let waits = from.point == Point::Ready;
+    let side = if waits && sample.softirq.is_some() { Work::Waker } else { Work::Own };
     find(from).map(|row| (row, side))
 }
 
@@ -154,7 +153,7 @@ pub fn row_of(rows: &[Row], frames: &[Frame], sample: &Sample) -> Option<(usize,
 #[must_use]
 pub fn sharing(rows: &[Row], row: usize) -> Vec<(usize, f64)> {
     let key = &rows[row].key;
-    if !points::is_of_files(&key.from.point) {
+    if !points::is_of_files(key.from.point) {
         return vec![(row, 1.0)];
     }
     let alike: Vec<(usize, f64)> = rows
@@ -188,14 +187,14 @@ const BLIND: f64 = 0.05;
 /// What a file operation waits for in a row's time that no sample shows: its disk, a loop device's worker, what the
 /// device mapper does, or a queue. `None`: the two points do not say.
 fn waits_for(row: &Row) -> Option<&'static str> {
-    match (row.key.from.point.as_str(), row.key.to.point.as_str()) {
-        ("issue" | "bio", "complete") => Some("device"),
-        ("issue", "bio") => Some("loop"),
-        ("complete", "complete") if describe::is_loop(&row.key.to) => Some("loop"),
-        ("bio", "bio") | ("complete", "complete") => Some("dm/md"),
-        ("bio", "issue") | ("bio" | "issue" | "complete", "exit") => Some(WAITING),
-        _ => None,
-    }
+    let next = points::next(row.key.from.point, row.key.to.point)?;
+    Some(match next.wait? {
+        Wait::Device => "device",
+        Wait::Loop => "loop",
+        Wait::PassingBack if row.key.to.is_at_loop() => "loop",
+        Wait::Mapper | Wait::PassingBack => "dm/md",
+        Wait::Somebody => WAITING,
+    })
 }
 
 /// What a row's time without samples or parts is called; `at_least`: the share that it surely has, beyond what the
@@ -258,7 +257,7 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Prof
             sum.0 += sample.count;
             sum.1 += sample.ns * scale(sample);
             let Some((row, side)) = row_of(&waterfall.rows, &profile.frames, sample) else { continue };
-            if side == Side::Own {
+            if side == Work::Own {
                 found.on_path += sample.count;
                 for (row, part) in sharing(&waterfall.rows, row) {
                     for counts in [&mut pooled[row], &mut of_round[row]] {
@@ -299,13 +298,10 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Prof
 }
 
 /// Time of a role's threads in a state, ns, by the scheduler's points.
-fn state_ns(profile: &Profile, role: Role, state: &str) -> f64 {
+fn state_ns(profile: &Profile, role: Role, state: ThreadState) -> f64 {
     let found = profile.states.iter().filter(|total| total.role == role && total.state == state);
     found.map(|total| total.total_ns).sum::<u64>() as f64
 }
-
-/// The layer of the way out of idling, in which nothing of the role's has begun to run.
-pub const SWITCHING: &str = "switching";
 
 /// What the samples of a role's threads are to be multiplied with, so that together they are the time that the
 /// threads ran by the scheduler's points, which is exact; samples say how it divides. Others keep their timer's
@@ -314,7 +310,7 @@ pub fn scales(profile: &Profile) -> impl Fn(&Sample) -> f64 + use<> {
     let scale = |role: Role| {
         let of_role = profile.samples.iter().filter(|sample| sample.thread == Some(role) && !sample.in_guest);
         let sampled: f64 = of_role.map(|sample| sample.ns).sum();
-        let ran = state_ns(profile, role, "running");
+        let ran = state_ns(profile, role, ThreadState::Running);
         if sampled > 0.0 && ran > 0.0 { ran / sampled } else { 1.0 }
     };
     let of_roles = Role::OF_THREADS.map(scale);
@@ -327,24 +323,21 @@ pub fn scales(profile: &Profile) -> impl Fn(&Sample) -> f64 + use<> {
     }
 }
 
-/// Whose CPU time a guest's samples are: it is part of its virtual processors'.
-pub const GUEST: &str = "guest";
-
 /// Whose CPU time a sample is.
 #[must_use]
 pub fn cpu_role(sample: &Sample) -> String {
     match (sample.thread, &sample.softirq) {
-        _ if sample.in_guest => GUEST.to_owned(),
+        // Part of the time of its virtual processors.
+        _ if sample.in_guest => Side::GUEST.to_owned(),
         (Some(role), None) => role.name().to_owned(),
         _ => "softirq".to_owned(),
     }
 }
 
 /// Whether a part of a stage is a wait whose length is known exactly: what its reader waited for, or a retransmission.
-fn wait_of(part: &Part) -> Option<&str> {
-    let is_readers = points::reader(&part.to.point).is_some() && !points::is_own_work(&part.to.point);
-    let is_lost = matches!(part.from.point.as_str(), "dropped" | "refused");
-    (is_readers || is_lost).then_some(part.to.point.as_str())
+fn wait_of(part: &Part) -> Option<&'static str> {
+    let is_readers = points::reader(part.to.point).is_some_and(|reader| !reader.is_own_work);
+    (is_readers || points::is_lost(part.from.point)).then_some(part.to.point.name())
 }
 
 /// What a row waits for, with shares and intervals: in one round, or in all.
@@ -362,12 +355,12 @@ fn waits(row: &Row, round: Option<usize>) -> Vec<LayerShare> {
 /// The share of a row's time from a device's queueing discipline to the device. Where nothing is held, a CPU works
 /// through it.
 fn queue_share(row: &Row) -> f64 {
-    row.parts.iter().filter(|part| part.from.point == "queue").map(|part| part.share).sum()
+    row.parts.iter().filter(|part| part.from.point == Point::Queue).map(|part| part.share).sum()
 }
 
 /// Whether the parts of a row say exactly how long somebody worked in it: what its reader did is known at any time.
 fn work_is_known(row: &Row) -> bool {
-    row.parts.iter().any(|part| points::is_own_work(&part.to.point))
+    row.parts.iter().any(|part| points::is_own_work(part.to.point))
 }
 
 /// Time per occurrence in which a probe has read the clock and a sample does not find its token where it is from then
@@ -382,7 +375,7 @@ fn blind(row: &Row) -> f64 {
 /// Whether a row is an end of a request in the client's call: its thread is at work all the time, but much of what it
 /// does there (into the call and out of it) cannot be told from the client's own time.
 fn is_end_of_call(row: &Row) -> bool {
-    row.key.from.point == "call" || row.key.to.point == "return"
+    row.key.from.point == Point::Call || row.key.to.point == Point::Return
 }
 
 /// What neither samples nor parts have seen of a row, with its interval, by chance and by what the sampler may miss:
@@ -572,9 +565,11 @@ fn add_cpu(found: &mut Profiled, profiles: &[&Profile], cpu: BTreeMap<(String, S
         })
         .collect();
     for role in Role::OF_THREADS {
-        let ns_per_op = profiles.iter().map(|profile| state_ns(profile, role, SWITCHING)).sum::<f64>() / operations;
+        // On the way out of idling: nothing of the role's has begun to run.
+        let switching = |profile: &&Profile| state_ns(profile, role, ThreadState::Switching);
+        let ns_per_op = profiles.iter().map(switching).sum::<f64>() / operations;
         if ns_per_op > 0.0 {
-            let (role, layer) = (role.name().to_owned(), SWITCHING.to_owned());
+            let (role, layer) = (role.name().to_owned(), ThreadState::Switching.name().to_owned());
             found.cpu.push(CpuLayer { role, layer, ns_per_op, ci95: Some([ns_per_op; 2]) });
         }
     }
@@ -584,7 +579,7 @@ fn add_cpu(found: &mut Profiled, profiles: &[&Profile], cpu: BTreeMap<(String, S
     // An idle CPU may stop the timer: what idles is what is left.
     let timers = |profile: &Profile| profile.timers.max(profile.cpus.len() as u32);
     let whole: f64 = profiles.iter().map(|profile| profile.length_ns as f64 * f64::from(timers(profile))).sum();
-    let outside = found.cpu.iter().filter(|layer| layer.role != GUEST);
+    let outside = found.cpu.iter().filter(|layer| layer.role != Side::GUEST);
     let busy: f64 = found.foreign_ns + outside.map(|layer| layer.ns_per_op).sum::<f64>();
     found.idle_ns = (whole / operations - busy).max(0.0);
 }
@@ -592,7 +587,7 @@ fn add_cpu(found: &mut Profiled, profiles: &[&Profile], cpu: BTreeMap<(String, S
 fn role_time(role: Role, profiles: &[&Profile], operations: f64) -> RoleTime {
     let (mut running, mut sampled, mut softirq, mut schedstat) = (0.0, 0.0, 0.0, 0);
     for profile in profiles {
-        running += state_ns(profile, role, "running") + state_ns(profile, role, SWITCHING);
+        running += state_ns(profile, role, ThreadState::Running) + state_ns(profile, role, ThreadState::Switching);
         let scale = scales(profile);
         for sample in profile.samples.iter().filter(|sample| sample.thread == Some(role) && !sample.in_guest) {
             sampled += sample.ns;

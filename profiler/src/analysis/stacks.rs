@@ -7,11 +7,11 @@ use super::{
     describe::direction,
     label,
     layers::{Lookup, Rules},
-    profile::{GUEST, LayerShare, SWITCHING, Side, cpu_role, row_of, scales, sharing},
+    profile::{LayerShare, Work, cpu_role, row_of, scales, sharing},
     waterfall::{Row, Waterfall},
 };
 use crate::{
-    counts::{Place, Role},
+    counts::{Place, Role, Side, ThreadState},
     points,
     profile::{Frame, Profile, Stack},
 };
@@ -69,10 +69,10 @@ fn functions(frames: &[Frame], stack: &[u32], in_softirq: bool, layer: &str) -> 
 /// Where a stage takes place: the namespace of the device where it begins, else of the one where it ends, else its
 /// role's.
 fn scene(row: &Row) -> String {
-    let namespace = |place: &Place| Some(place.device.as_deref()?.rsplit_once('@')?.1.to_owned());
+    let namespace = |place: &Place| Some(place.device.as_ref()?.namespace()?.to_owned());
     let role = row.key.role.name();
     if row.in_guest {
-        return format!("{role}@guest");
+        return format!("{role}@{}", Side::GUEST);
     }
     let found = namespace(&row.key.from).or_else(|| namespace(&row.key.to)).unwrap_or_else(|| role.to_owned());
     format!("{role}@{found}")
@@ -80,10 +80,10 @@ fn scene(row: &Row) -> String {
 
 /// Whose a stage of a file operation is: nobody's but the program's, unless that runs in a virtual machine.
 fn place_of_files(row: &Row) -> &'static str {
-    let of_guest = |place: &Place| place.device.as_ref().is_some_and(|disk| disk.ends_with("@guest"));
+    let is_guests = row.in_guest || row.key.from.is_in_guest() || row.key.to.is_in_guest();
     match row.key.role {
         Role::Vmm => "QEMU",
-        _ if row.in_guest || of_guest(&row.key.from) || of_guest(&row.key.to) => GUEST,
+        _ if is_guests => Side::GUEST,
         _ => "program",
     }
 }
@@ -94,17 +94,17 @@ fn stage_frames(row: &Row, inside_known: bool) -> Vec<Named> {
     // What is certain, so that the stage has one name in every configuration.
     let label = label::structure(row, inside_known);
     let name = if label.is_empty() { points } else { format!("{label}: {points}") };
-    if points::is_of_files(&row.key.from.point) {
+    if points::is_of_files(row.key.from.point) {
         return vec![plain("operation"), plain(place_of_files(row)), plain(name)];
     }
-    vec![plain(direction(row.key.role, &row.key.from.point)), plain(scene(row)), plain(name)]
+    vec![plain(direction(row.key.role, row.key.from.point).name()), plain(scene(row)), plain(name)]
 }
 
 /// A virtual processor's time is known from the host; what of it the guest's own stacks account for, the host's
 /// stacks of the same threads must not show as well.
 fn make_room_for_guest(cpu: &mut Below) {
     let of_vcpu = |frames: &[Named]| frames.first().is_some_and(|frame| frame.name == Role::Vcpu.name());
-    let of_guest = |frames: &[Named]| of_vcpu(frames) && frames.get(1).is_some_and(|frame| frame.name == GUEST);
+    let of_guest = |frames: &[Named]| of_vcpu(frames) && frames.get(1).is_some_and(|frame| frame.name == Side::GUEST);
     let sum = |wanted: &dyn Fn(&[Named]) -> bool| -> f64 {
         cpu.iter().filter(|(frames, _)| wanted(frames.as_slice())).map(|(_, ns)| ns).sum()
     };
@@ -145,7 +145,7 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall, layers:
             *cpu.entry(of_role).or_default() += sample.ns * scale(sample) / operations;
             if let Some((row, side)) = row_of(&waterfall.rows, &profile.frames, sample) {
                 for (row, part) in sharing(&waterfall.rows, row) {
-                    let side = if side == Side::Own { &mut own } else { &mut wakers };
+                    let side = if side == Work::Own { &mut own } else { &mut wakers };
                     *side[row].entry(below.clone()).or_default() += sample.ns * part;
                 }
             }
@@ -160,8 +160,9 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall, layers:
         .flat_map(|((row, layers), (own, wakers))| latency_of(row, waterfall.has_inside(), layers, own, wakers))
         .collect();
     for profile in profiles {
-        for state in profile.states.iter().filter(|state| state.state == SWITCHING) {
-            let switching = Named { name: SWITCHING.to_owned(), layer: Some(SWITCHING.to_owned()) };
+        for state in profile.states.iter().filter(|state| state.state == ThreadState::Switching) {
+            let name = state.state.name().to_owned();
+            let switching = Named { name: name.clone(), layer: Some(name) };
             *cpu.entry(vec![plain(state.role.name()), switching]).or_default() += state.total_ns as f64 / operations;
         }
     }
@@ -220,14 +221,13 @@ fn latency_of(row: &Row, inside_known: bool, layers: &[LayerShare], own: &Below,
 /// Waiting: how much is exact, from the scheduler's points; how it divides among stacks is known from some of the
 /// waits.
 fn off_cpu(rules: &Rules, profiles: &[Profile], operations: f64) -> Vec<Weighted> {
-    const STATES: [&str; 4] = ["blocked", "waking", "run-queue", "throttled"];
     // A guest's threads beside the host's of the same role.
     let mut totals: BTreeMap<(bool, Role, usize), f64> = BTreeMap::new();
     let mut seen: BTreeMap<(bool, Role, usize), Below> = BTreeMap::new();
     for profile in profiles {
         let of_host = profile.states.iter().map(|total| (false, total));
         for (in_guest, total) in of_host.chain(profile.guest_states.iter().map(|total| (true, total))) {
-            if let Some(state) = STATES.iter().position(|state| *state == total.state) {
+            if let Some(state) = ThreadState::WAITS.iter().position(|state| *state == total.state) {
                 *totals.entry((in_guest, total.role, state)).or_default() += total.total_ns as f64 / operations;
             }
         }
@@ -252,8 +252,9 @@ fn off_cpu(rules: &Rules, profiles: &[Profile], operations: f64) -> Vec<Weighted
     let mut stacks = Vec::new();
     for (key, ns) in totals {
         let (in_guest, role, state) = key;
-        let whose = if in_guest { format!("{}@{GUEST}", role.name()) } else { role.name().to_owned() };
-        let base = [plain(whose), Named { name: STATES[state].to_owned(), layer: Some(STATES[state].to_owned()) }];
+        let whose = if in_guest { format!("{}@{}", role.name(), Side::GUEST) } else { role.name().to_owned() };
+        let state = ThreadState::WAITS[state].name();
+        let base = [plain(whose), Named { name: state.to_owned(), layer: Some(state.to_owned()) }];
         divide(&base, seen.get(&key).unwrap_or(&Below::new()), ns, &mut stacks);
     }
     stacks

@@ -27,7 +27,7 @@ pub struct Tail {
 
 /// The points of a record that begin and end stages: without those that only split them.
 fn stage_points(record: &Record) -> Vec<&Pass> {
-    record.passes.iter().filter(|pass| points::by_name(&pass.place.point).is_none_or(|point| !point.is_part)).collect()
+    record.passes.iter().filter(|pass| !points::is_part(pass.place.point)).collect()
 }
 
 /// The slowest traced records, in the order of time.
@@ -102,7 +102,7 @@ pub fn illegal_transitions(records: &[Record]) -> BTreeMap<String, u64> {
     for record in records {
         for pair in record.passes.windows(2) {
             let (from, to) = (&pair[0].place, &pair[1].place);
-            if !points::is_legal(&from.point, &to.point) {
+            if !points::is_legal(from.point, to.point) {
                 *found.entry(format!("{from} → {to}")).or_insert(0) += 1;
             }
         }
@@ -113,25 +113,25 @@ pub fn illegal_transitions(records: &[Record]) -> BTreeMap<String, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counts::{Place, Role};
+    use crate::counts::{Place, Point, Role};
 
     fn record(latency: u64) -> Record {
-        let pass = |point: &str, role, at_ns| Pass { place: Place::fixed(point), role, at_ns, cpu: 0, tid: 1 };
+        let pass = |point: Point, role, at_ns| Pass { place: Place::fixed(point), role, at_ns, cpu: 0, tid: 1 };
         Record {
             round: 0,
             kind: PhaseKind::Traced,
             passes: vec![
-                pass("send", Role::Client, 1_000),
-                Pass { place: Place::at("xmit", "lo@host"), ..pass("xmit", Role::Client, 2_000) },
-                pass("delivered", Role::Client, 3_000),
-                pass("ready", Role::Server, 3_500),
-                pass("waking", Role::Server, 3_600),
-                pass("received", Role::Server, 5_000),
-                pass("send", Role::Server, 6_000),
-                Pass { place: Place::at("xmit", "lo@host"), ..pass("xmit", Role::Server, 7_000) },
-                pass("delivered", Role::Server, 8_000),
-                pass("ready", Role::Client, 8_500),
-                pass("received", Role::Client, 1_000 + latency),
+                pass(Point::Send, Role::Client, 1_000),
+                Pass { place: Place::at(Point::Xmit, "lo@host"), ..pass(Point::Xmit, Role::Client, 2_000) },
+                pass(Point::Delivered, Role::Client, 3_000),
+                pass(Point::Ready, Role::Server, 3_500),
+                pass(Point::Waking, Role::Server, 3_600),
+                pass(Point::Received, Role::Server, 5_000),
+                pass(Point::Send, Role::Server, 6_000),
+                Pass { place: Place::at(Point::Xmit, "lo@host"), ..pass(Point::Xmit, Role::Server, 7_000) },
+                pass(Point::Delivered, Role::Server, 8_000),
+                pass(Point::Ready, Role::Client, 8_500),
+                pass(Point::Received, Role::Client, 1_000 + latency),
             ],
         }
     }
@@ -145,8 +145,8 @@ mod tests {
         assert_eq!((tail.records, tail.latency_ns), (10, 110_000.0));
         assert_eq!(tail.stages.iter().map(|(_, ns)| ns).sum::<f64>(), 110_000.0);
         let (last, ns) = tail.stages.last().unwrap();
-        assert_eq!((last.role, last.to.point.as_str(), *ns), (Role::Client, "received", 102_500.0));
-        assert!(tail.stages.iter().all(|(key, _)| key.to.point != "waking"));
+        assert_eq!((last.role, last.to.point, *ns), (Role::Client, Point::Received, 102_500.0));
+        assert!(tail.stages.iter().all(|(key, _)| key.to.point != Point::Waking));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::{
     analysis::statistics::mean,
     counts::{Costs, Phase, PhaseKind, Place, ProbeCost, ProbeCounts, Repetition, Role, StageTotal},
     histogram::Histogram,
+    points,
 };
 
 /// A row.
@@ -410,8 +411,8 @@ pub(super) fn histogram_of(repetitions: &[&Repetition], kind: PhaseKind, part: b
 
 /// Whether it is the client's time between two operations, which is part of neither.
 fn is_between(stage: &StageTotal) -> bool {
-    let ends = (stage.from.point.as_str(), stage.to.point.as_str());
-    matches!((stage.role, ends), (Role::Client, ("received", "send")) | (_, ("exit", "enter")))
+    points::is_turnaround(stage.from.point, stage.to.point)
+        && (stage.role == Role::Client || points::is_of_files(stage.from.point))
 }
 
 fn conservation_percent(repetitions: &[&Repetition]) -> f64 {
@@ -520,7 +521,6 @@ impl Row {
 
     /// Whether it is the client's turn-around, of which only the ends belong to the latency.
     pub(super) fn is_turnaround(&self) -> bool {
-        let ends = (self.key.from.point.as_str(), self.key.to.point.as_str());
-        self.key.role == Role::Client && matches!(ends, ("received", "send") | ("exit", "enter"))
+        self.key.role == Role::Client && points::is_turnaround(self.key.from.point, self.key.to.point)
     }
 }

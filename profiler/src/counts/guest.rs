@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceInfo, ProbeCounts, Role};
+use super::{DeviceInfo, Point, ProbeCounts, Role};
 use crate::histogram::bucket_of;
 
 /// What an agent counted in one phase.
@@ -61,7 +61,7 @@ impl GuestCounts {
         let of_host =
             self.probes.counters.iter().filter(|(name, count)| **count > 0 && !COUNTED_ANYWAY.contains(&name.as_str()));
         guests.counters.extend(of_host.map(|(name, count)| (format!("{HOSTS}{name}"), *count)));
-        self.probes.stages.retain(|stage| stage.part || stage.from.point != "exit");
+        self.probes.stages.retain(|stage| stage.part || stage.from.point != Point::Exit);
         // Requests have the roles of client, server and proxy only.
         for stage in &mut self.probes.stages {
             match stage.role {
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn of_files_the_guests_counts_come_first() {
-        let stage = |role, from: &str, to: &str| StageTotal {
+        let stage = |role, from: Point, to: Point| StageTotal {
             part: false,
             role,
             from: Place::fixed(from),
@@ -132,19 +132,20 @@ mod tests {
         };
         let host = ProbeCounts {
             stages: vec![
-                stage(Role::Server, "enter", "exit"),
-                stage(Role::Server, "exit", "enter"),
-                StageTotal { part: true, ..stage(Role::ProxyIn, "exit", "injected") },
+                stage(Role::Server, Point::Enter, Point::Exit),
+                stage(Role::Server, Point::Exit, Point::Enter),
+                StageTotal { part: true, ..stage(Role::ProxyIn, Point::Exit, Point::Injected) },
             ],
             ..ProbeCounts::default()
         };
-        let inside = ProbeCounts { stages: vec![stage(Role::Client, "exit", "enter")], ..ProbeCounts::default() };
+        let inside =
+            ProbeCounts { stages: vec![stage(Role::Client, Point::Exit, Point::Enter)], ..ProbeCounts::default() };
         let guest = GuestCounts { probes: inside.clone(), ..GuestCounts::default() };
         let (first, second) = guest.inside_out(host);
         assert_eq!(first, inside);
         assert!(second.is_host);
         // Without the time that nobody asked QEMU for anything.
-        let between = StageTotal { part: true, ..stage(Role::Vcpu, "exit", "injected") };
-        assert_eq!(second.probes.stages, [stage(Role::Vmm, "enter", "exit"), between]);
+        let between = StageTotal { part: true, ..stage(Role::Vcpu, Point::Exit, Point::Injected) };
+        assert_eq!(second.probes.stages, [stage(Role::Vmm, Point::Enter, Point::Exit), between]);
     }
 }

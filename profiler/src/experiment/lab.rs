@@ -365,7 +365,7 @@ impl Repeater for Lab<'_> {
         for phase in raw {
             let (phase, of_phase, stacks) = match phase {
                 Either::Detached(phase) => (phase, Vec::new(), None),
-                Either::Probed(raw) => raw.named(&labels, round),
+                Either::Probed(raw) => raw.named(&labels, round)?,
             };
             phases.push(phase);
             records.extend(of_phase);
@@ -449,10 +449,11 @@ fn needed(until: f64, round: u32, rounds: f64) -> u64 {
 }
 
 impl SampleQuota<'_> {
-    fn add(&mut self, phase: &RawPhase, labels: &Labels) {
-        for (stage, count) in phase.samples_by_stage(labels) {
+    fn add(&mut self, phase: &RawPhase, labels: &Labels) -> Result<()> {
+        for (stage, count) in phase.samples_by_stage(labels)? {
             *self.so_far.entry(stage).or_default() += count;
         }
+        Ok(())
     }
 
     fn is_met(&self) -> bool {
@@ -480,7 +481,7 @@ fn run_phases(
             Either::Detached(phase)
         } else {
             let phase = measurement.probed(*kind, *length)?;
-            quota.add(&phase, &measurement.labels());
+            quota.add(&phase, &measurement.labels())?;
             Either::Probed(phase)
         };
         let wall_ns = workloads::clock::now_ns() - began_ns;
@@ -493,7 +494,7 @@ fn run_phases(
             break;
         }
         let phase = measurement.probed(PhaseKind::Sampled, PROLONGED)?;
-        quota.add(&phase, &measurement.labels());
+        quota.add(&phase, &measurement.labels())?;
         done.push(Either::Probed(phase));
     }
     Ok(done)
@@ -513,6 +514,7 @@ fn sampling_of(plan: &Plan, cpus: &Cpus) -> Result<Sampling> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counts::Point;
 
     #[test]
     fn larger_stages_prolong_a_run_and_small_ones_do_not() {
@@ -520,9 +522,9 @@ mod tests {
         assert_eq!(needed(0.03, 0, 10.0), 107);
         let stage = |role, point| (role, Place::fixed(point));
         let mut so_far = Stages::from([
-            (stage(Role::Client, "send"), 500),
-            (stage(Role::Client, "xmit"), 90),
-            (stage(Role::Server, "send"), 10),
+            (stage(Role::Client, Point::Send), 500),
+            (stage(Role::Client, Point::Xmit), 90),
+            (stage(Role::Server, Point::Send), 10),
         ]);
         assert!(SampleQuota { so_far: &mut so_far, needed: None }.is_met());
         assert!(SampleQuota { so_far: &mut so_far, needed: Some(90) }.is_met());

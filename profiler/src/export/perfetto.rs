@@ -34,8 +34,7 @@ pub fn trace(of_configurations: &[(&str, Vec<Record>)], requests: usize) -> Valu
 
 /// Who has a request from one point to the next: what the point handed it over to.
 fn holder(from: &Pass, to: &Pass) -> String {
-    let kind = points::by_name(&from.place.point).map_or("", |point| point.passes);
-    let kind = kind.rsplit(" → ").next().unwrap_or_default();
+    let kind = points::row(from.place.point).map_or("", |row| row.passes.1.name());
     match &from.place.device {
         Some(device) => format!("{} {kind} at {device}", to.role.name()),
         None => format!("{} {kind}", to.role.name()),
@@ -51,11 +50,7 @@ fn request(
     events: &mut Vec<Value>,
 ) {
     let micros = |ns: u64| ns.saturating_sub(start_ns) as f64 / 1000.0;
-    let passes: Vec<&Pass> = record
-        .passes
-        .iter()
-        .filter(|pass| points::by_name(&pass.place.point).is_none_or(|point| !point.is_part))
-        .collect();
+    let passes: Vec<&Pass> = record.passes.iter().filter(|pass| !points::is_part(pass.place.point)).collect();
     let flow = format!("{process}.{number}");
     for (step, pair) in passes.windows(2).enumerate() {
         let count = tracks.len() + 1;

@@ -42,7 +42,7 @@ pub fn csv(result: &RunResult) -> Result<String> {
                 configuration.name.clone(),
                 stage.id.clone(),
                 stage.label.clone(),
-                stage.direction.clone(),
+                stage.direction.name().to_owned(),
                 stage.ns_per_op.to_string(),
                 or_empty(stage.ci95_ns.map(|interval| interval[0])),
                 or_empty(stage.ci95_ns.map(|interval| interval[1])),

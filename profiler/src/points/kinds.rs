@@ -1,5 +1,10 @@
 //! What the table of points is made of.
 
+use std::fmt;
+
+pub use profiler_common::point::Point;
+
+pub use super::words::Next;
 use crate::counts::PhaseKind;
 
 /// In which phases a probe is attached.
@@ -93,19 +98,140 @@ pub enum Number {
     Disk(u8),
 }
 
-/// A point.
+/// What holds a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// A socket.
+    Socket,
+    /// A packet.
+    Skb,
+    /// A socket, or a packet on its way between devices.
+    SocketOrSkb,
+    /// A connection into a virtual machine.
+    Connection,
+    /// A thread that makes file operations.
+    Thread,
+    /// A file operation.
+    Call,
+    /// The bios of a file operation.
+    Bios,
+    /// A virtual machine's process.
+    Machine,
+    /// A guest.
+    Guest,
+    /// A guest, or its machine's process.
+    GuestOrMachine,
+    /// The holder before the point: only a time is noted.
+    TheSame,
+}
+
+impl Holder {
+    /// As shown to a person.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Socket => "socket",
+            Self::Skb => "skb",
+            Self::SocketOrSkb => "socket or skb",
+            Self::Connection => "connection",
+            Self::Thread => "thread",
+            Self::Call => "call",
+            Self::Bios => "bios",
+            Self::Machine => "machine",
+            Self::Guest => "guest",
+            Self::GuestOrMachine => "guest or machine",
+            Self::TheSame => "the same",
+        }
+    }
+}
+
+/// A hand-over: the holder before a point, and after it. The same on both sides: only a time is noted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passes(pub Holder, pub Holder);
+
+impl fmt::Display for Passes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} → {}", self.0.name(), self.1.name())
+    }
+}
+
+/// Who has a message from a point on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leg {
+    /// Its sender, or it travels.
+    Sends,
+    /// Nobody: a segment of it was dropped, and its sender has not tried again yet.
+    Lost,
+    /// Its receiver, whose it becomes at this point.
+    Arrives,
+    /// Its receiver.
+    Receives,
+}
+
+/// Whether a request begins or ends at a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edge {
+    /// It begins here, in the client.
+    Begins,
+    /// It ends here, in the client.
+    Ends,
+    /// Neither.
+    Within,
+}
+
+/// Which stage a point splits into parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Splits {
+    /// None: stages begin and end at it.
+    Nothing,
+    /// The one that ends at this point, at the same device.
+    StageThatEndsAt(Point),
+    /// The one in which a thread is woken: the reader of a socket, or one that waits for its file operation.
+    Waiting,
+    /// The one in which a segment waits to be sent again.
+    Retransmission,
+    /// The one in which a virtual machine holds a request.
+    Machine,
+    /// The one in which a guest waits for its disk.
+    GuestsDisk,
+    /// The one in which a guest waits for its disk, or an operation for one of io_uring's workers.
+    GuestsDiskOrWorker,
+}
+
+/// The row of a point.
 #[derive(Debug, Clone, Copy)]
-pub struct Point {
+pub struct Row {
+    /// The point.
+    pub point: Point,
     /// Its number in the kernel.
     pub number: Number,
-    /// Its name.
-    pub name: &'static str,
-    /// The hand-over: holder before → holder after. The same on both sides: only a time is noted.
-    pub passes: &'static str,
-    /// Names of the points that may come next on the same request.
-    pub successors: &'static [&'static str],
-    /// Whether it only splits the stage in which it lies.
-    pub is_part: bool,
+    /// The hand-over.
+    pub passes: Passes,
+    /// What may come next on the same request, and what happens until then.
+    pub next: &'static [Next],
+    /// The stage that it splits.
+    pub splits: Splits,
+    /// Its place among the points that split one stage.
+    pub rank: u8,
+    /// Who has a message from here on.
+    pub leg: Leg,
+    /// Whether a request begins or ends here.
+    pub edge: Edge,
+    /// Whether somebody waits for it: programs that end no stage run meanwhile, mostly.
+    pub is_waited_for: bool,
+}
+
+/// The row of what a socket's reader does while a message waits in it, or its answer is made. It is an end of parts.
+#[derive(Debug, Clone, Copy)]
+pub struct ReaderRow {
+    /// What it does.
+    pub point: Point,
+    /// Its number in the kernel.
+    pub number: u8,
+    /// In words.
+    pub meaning: &'static str,
+    /// Whether it works for the message itself.
+    pub is_own_work: bool,
 }
 
 /// A row of the table: one probe, and the points it sees.
@@ -120,7 +246,7 @@ pub struct Probe {
     /// Ways to attach it, best first.
     pub alternatives: &'static [Alternative],
     /// The points it sees; none: it keeps the books in order.
-    pub points: &'static [Point],
+    pub points: &'static [Row],
 }
 
 impl Hook {
@@ -148,4 +274,9 @@ impl Alternative {
             _ => self.program,
         }
     }
+}
+
+/// A way to see what has no tracepoint whose arguments are the same in every kernel.
+pub(super) const fn only(program: &'static str, hook: Hook) -> Alternative {
+    Alternative { program, plain: None, hook }
 }

@@ -1,65 +1,137 @@
-//! Points by name and number, and what may follow what.
+//! Points by their place in the table, and what may follow what.
 
 use profiler_common::point as number;
 
-use super::{Number, PROBES, Point, Set};
+use super::{Edge, Leg, Next, Number, PROBES, Point, Probe, READER, ReaderRow, Row, Set, Splits};
 
-/// What the reader of a socket did while a message waited in it or its answer was made: numbers, names as ends of
-/// parts, and what they mean.
-pub const READER: &[(u8, &str, &str)] = &[
-    (number::READER_BLOCKED, "blocked", "asleep, and nobody had begun to wake it"),
-    (number::READER_WAKING, "waking", "being woken, on no run queue yet"),
-    (number::READER_RUNNABLE, "run-queue", "waiting for a CPU"),
-    (number::READER_IDLE_EXIT, "idle-exit", "waiting for an idle CPU to come to it"),
-    (number::READER_THROTTLED, "throttled", "kept from running by the CPU quota of its group"),
-    (number::READER_ELSEWHERE, "other-requests", "working on other requests"),
-    (number::READER_HERE, "own-work", "working on this request, or turning to it"),
-    (number::READER_IN_CALL, "own-call", "in the system call that ends the stage"),
-];
+/// For each point, by its index: its probe and its row, or its row among those of readers.
+const PLACES: [Place; Point::ALL.len()] = places();
 
-/// What the reader of a socket did, by the name of the part that it ends.
-#[must_use]
-pub fn reader(name: &str) -> Option<&'static str> {
-    READER.iter().find(|(_, found, _)| *found == name).map(|(.., meaning)| *meaning)
+#[derive(Clone, Copy)]
+enum Place {
+    Nowhere,
+    Probe(usize, usize),
+    Reader(usize),
 }
 
-/// Whether the reader of a socket worked for the request itself in this part of a stage.
-#[must_use]
-pub fn is_own_work(name: &str) -> bool {
-    matches!(name, "own-work" | "own-call")
+/// Does not compile if a point has no row, or two.
+const fn places() -> [Place; Point::ALL.len()] {
+    let mut places = [Place::Nowhere; Point::ALL.len()];
+    let mut probe = 0;
+    while probe < PROBES.len() {
+        let mut row = 0;
+        while row < PROBES[probe].points.len() {
+            let index = PROBES[probe].points[row].point as usize;
+            assert!(matches!(places[index], Place::Nowhere), "a point has two rows");
+            places[index] = Place::Probe(probe, row);
+            row += 1;
+        }
+        probe += 1;
+    }
+    let mut row = 0;
+    while row < READER.len() {
+        let index = READER[row].point as usize;
+        assert!(matches!(places[index], Place::Nowhere), "a point has two rows");
+        places[index] = Place::Reader(row);
+        row += 1;
+    }
+    let mut index = 0;
+    while index < places.len() {
+        assert!(!matches!(places[index], Place::Nowhere), "a point has no row");
+        index += 1;
+    }
+    places
 }
 
-/// All points.
-pub fn all() -> impl Iterator<Item = &'static Point> {
+/// The row of a point; `None`: it is what a reader did, see [`reader`].
+#[must_use]
+pub fn row(point: Point) -> Option<&'static Row> {
+    match PLACES[point as usize] {
+        Place::Probe(probe, row) => Some(&PROBES[probe].points[row]),
+        Place::Reader(_) | Place::Nowhere => None,
+    }
+}
+
+/// The probe that sees a point.
+#[must_use]
+pub fn probe_of(point: Point) -> Option<&'static Probe> {
+    match PLACES[point as usize] {
+        Place::Probe(probe, _) => Some(&PROBES[probe]),
+        Place::Reader(_) | Place::Nowhere => None,
+    }
+}
+
+/// What the reader of a socket did in a part that ends so; `None`: the part ends at a point.
+#[must_use]
+pub fn reader(point: Point) -> Option<&'static ReaderRow> {
+    match PLACES[point as usize] {
+        Place::Reader(row) => Some(&READER[row]),
+        Place::Probe(..) | Place::Nowhere => None,
+    }
+}
+
+/// Whether the reader of a socket worked for the request itself in a part that ends so.
+#[must_use]
+pub fn is_own_work(point: Point) -> bool {
+    reader(point).is_some_and(|row| row.is_own_work)
+}
+
+/// All rows of points.
+pub fn all() -> impl Iterator<Item = &'static Row> {
     PROBES.iter().flat_map(|probe| probe.points)
 }
 
-/// The point with this name.
+/// The point with this number in the kernel, and the index of its device if it has one. `None`: there is none.
 #[must_use]
-pub fn by_name(name: &str) -> Option<&'static Point> {
-    all().find(|point| point.name == name)
-}
-
-/// The point with this number in the kernel, and the index of its device if it has one.
-#[must_use]
-pub fn by_number(number: u8) -> Option<(&'static Point, Option<u8>)> {
+pub fn by_number(number: u8) -> Option<(Point, Option<u8>)> {
     let (wanted, device) = match (number::device_of(number), number::disk_of(number)) {
         (Some((what, device)), _) => (Number::Device(what), Some(device)),
         (None, Some((what, disk))) => (Number::Disk(what), Some(disk)),
         (None, None) => (Number::Fixed(number), None),
     };
-    all().find(|point| point.number == wanted).map(|point| (point, device))
+    let of_reader = || READER.iter().find(|row| row.number == number).map(|row| (row.point, None));
+    all().find(|row| row.number == wanted).map(|row| (row.point, device)).or_else(of_reader)
+}
+
+/// Whether a point only splits the stage in which it lies.
+#[must_use]
+pub fn is_part(point: Point) -> bool {
+    row(point).is_none_or(|row| row.splits != Splits::Nothing)
+}
+
+/// Whether a request waits from here on for a segment to be sent again.
+#[must_use]
+pub fn is_lost(point: Point) -> bool {
+    row(point).is_some_and(|row| row.leg == Leg::Lost)
 }
 
 /// Whether a point is one of file operations, which have no client and no server.
 #[must_use]
-pub fn is_of_files(name: &str) -> bool {
-    let of_files = PROBES.iter().filter(|probe| matches!(probe.set, Set::File | Set::FileDetail));
-    of_files.flat_map(|probe| probe.points).any(|point| point.name == name)
+pub fn is_of_files(point: Point) -> bool {
+    probe_of(point).is_some_and(|probe| matches!(probe.set, Set::File | Set::FileDetail))
+}
+
+/// Whether this is the time between the end of a request and the beginning of the next.
+#[must_use]
+pub fn is_turnaround(from: Point, to: Point) -> bool {
+    let edge = |point: Point| row(point).map_or(Edge::Within, |row| row.edge);
+    edge(from) == Edge::Ends && edge(to) == Edge::Begins && is_of_files(from) == is_of_files(to)
+}
+
+/// Whether a request ends at a point: what follows is the client's own time.
+#[must_use]
+pub fn is_ended(point: Point) -> bool {
+    row(point).is_some_and(|row| row.edge == Edge::Ends)
+}
+
+/// What the table says of the way from one point to the other; `None`: a request may not pass so.
+#[must_use]
+pub fn next(from: Point, to: Point) -> Option<&'static Next> {
+    row(from)?.next.iter().find(|next| next.to == to)
 }
 
 /// Whether a request may pass from one point to the other.
 #[must_use]
-pub fn is_legal(from: &str, to: &str) -> bool {
-    by_name(from).is_some_and(|point| point.successors.contains(&to))
+pub fn is_legal(from: Point, to: Point) -> bool {
+    next(from, to).is_some()
 }

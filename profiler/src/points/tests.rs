@@ -3,28 +3,26 @@ use std::collections::BTreeSet;
 use super::*;
 
 #[test]
-fn names_and_numbers_are_unique() {
-    let names: BTreeSet<_> = all().map(|point| point.name).collect();
-    assert_eq!(names.len(), all().count());
-    for point in all() {
-        let raw = match point.number {
+fn numbers_are_unique_and_lead_back() {
+    for row in all() {
+        let raw = match row.number {
             Number::Fixed(number) => number,
-            Number::Device(what) => number::at_device(what, 5),
-            Number::Disk(what) => number::at_disk(what, 5),
+            Number::Device(what) => profiler_common::point::at_device(what, 5),
+            Number::Disk(what) => profiler_common::point::at_disk(what, 5),
         };
-        assert_eq!(by_number(raw).unwrap().0.name, point.name);
+        assert_eq!(by_number(raw).unwrap().0, row.point);
+    }
+    for row in READER {
+        assert_eq!(by_number(row.number), Some((row.point, None)));
     }
 }
 
 #[test]
-fn successors_exist_and_every_point_is_reached() {
-    let reached: BTreeSet<_> = all().flat_map(|point| point.successors).copied().collect();
-    for name in &reached {
-        assert!(by_name(name).is_some(), "{name} is no point");
-    }
-    for point in all() {
+fn every_point_is_reached() {
+    let reached: BTreeSet<Point> = all().flat_map(|row| row.next).map(|next| next.to).collect();
+    for row in all() {
         // A request begins at its call; everything else follows something.
-        assert!(reached.contains(point.name), "{} is never reached", point.name);
+        assert!(reached.contains(&row.point), "{} is never reached", row.point);
     }
 }
 
@@ -41,7 +39,17 @@ fn every_probe_has_a_typed_and_an_untyped_alternative() {
 
 #[test]
 fn transitions() {
-    assert!(is_legal("xmit", "receive"));
-    assert!(!is_legal("receive", "send"));
-    assert!(!is_legal("nonsense", "send"));
+    assert!(is_legal(Point::Xmit, Point::Receive));
+    assert!(!is_legal(Point::Receive, Point::Send));
+    assert!(!is_legal(Point::ReaderBlocked, Point::Send));
+}
+
+/// A stage's name without words would be two points and nothing else.
+#[test]
+fn every_way_between_ends_of_stages_has_words() {
+    let of_stages = |row: &&Row| row.splits == Splits::Nothing;
+    let ways = all().filter(of_stages).flat_map(|row| row.next.iter().map(move |next| (row.point, next)));
+    let silent = ways.filter(|(_, next)| !is_part(next.to) && matches!(next.words, Words::None));
+    let silent: Vec<String> = silent.map(|(from, next)| format!("{from} → {}", next.to)).collect();
+    assert_eq!(silent, Vec::<String>::new());
 }

@@ -24,5 +24,5 @@ pub use object::{Attached, Loaded, Support, support};
 pub use offsets::Offsets;
 pub use options::{KINDS, Options, Preference};
 pub use records::{RawRecord, RawSeen};
-pub use tables::{Labels, Names, Totals};
+pub use tables::{Labels, Names, Totals, role};
 pub use tracefs::{Tracefs, count_tracepoint};

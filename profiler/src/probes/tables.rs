@@ -16,7 +16,7 @@ use super::{
     vcpus,
 };
 use crate::{
-    counts::{CallTotal, DeviceInfo, Place, ProbeCounts, Role, StageTotal, StateTotal},
+    counts::{CallTotal, DeviceInfo, Place, ProbeCounts, Role, StageTotal, StateTotal, ThreadState},
     error::{Error, Result},
     input::LARGEST_NUMBER,
     points,
@@ -58,25 +58,36 @@ pub struct Labels {
 
 impl Labels {
     /// The place with this number in the kernel.
-    #[must_use]
-    pub fn place(&self, number: u8) -> Place {
-        match points::by_number(number) {
-            Some((point, None)) => Place::fixed(point.name),
-            Some((point, Some(index))) => {
-                let of_kind = if disk_of(number).is_some() { &self.disks } else { &self.devices };
-                let label = of_kind.get(&index).map_or("?", |device| device.label.as_str());
-                Place::at(point.name, label)
-            }
-            None => match points::READER.iter().find(|(reader, ..)| *reader == number) {
-                Some((_, name, _)) => Place::fixed(name),
-                None => Place::fixed(&format!("point {number}")),
-            },
-        }
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the number is no point's.
+    pub fn place(&self, number: u8) -> Result<Place> {
+        let (point, index) = points::by_number(number).ok_or_else(|| unknown("point", number))?;
+        let of_kind = if disk_of(number).is_some() { &self.disks } else { &self.devices };
+        let label = |index| of_kind.get(&index).map_or("?", |device| device.label.as_str());
+        Ok(index.map_or_else(|| Place::fixed(point), |index| Place::at(point, label(index))))
     }
     /// All of them.
     pub fn devices(&self) -> impl Iterator<Item = &DeviceInfo> {
         self.devices.values().chain(self.disks.values())
     }
+}
+
+/// The role with this number in the kernel.
+///
+/// # Errors
+/// [`Error::Unsupported`] if the number is no role's.
+pub fn role(number: u8) -> Result<Role> {
+    Role::from_number(number).ok_or_else(|| unknown("role", number))
+}
+
+/// Probes of another version, or memory that is not theirs: nothing that they say can be trusted.
+fn unknown(what: &str, number: u8) -> Error {
+    Error::unsupported(
+        "cannot understand what the probes say",
+        format!("they name the {what} {number}, which there is not"),
+        "build virtax and its probes anew (cargo xtask build), or report this",
+    )
 }
 
 /// Totals as they stand in the kernel: a phase is the difference of two.
@@ -201,8 +212,8 @@ impl Loaded {
     ) -> Result<ProbeCounts> {
         let after = self.totals()?;
         let mut counts = ProbeCounts {
-            stages: after.stages_since(before, labels),
-            calls: after.calls_since(before),
+            stages: after.stages_since(before, labels)?,
+            calls: after.calls_since(before)?,
             states: after.states_since(before, &self.states_unfinished(phase)),
             vcpus: vcpus::totals(
                 after.vcpus_since(before),
@@ -414,18 +425,21 @@ impl Loaded {
 }
 
 impl Totals {
-    fn stages_since(&self, before: &Self, labels: &Labels) -> Vec<StageTotal> {
+    fn stages_since(&self, before: &Self, labels: &Labels) -> Result<Vec<StageTotal>> {
         let none = (0, 0, vec![0; profiler_common::BUCKETS]);
         self.stages
             .iter()
             .filter(|(key, _)| **key < CALL_KEYS)
             .filter_map(|(key, after)| {
                 let (count, total_ns, buckets) = difference(after, before.stages.get(key).unwrap_or(&none))?;
-                Some(StageTotal {
+                Some((key, count, total_ns, buckets))
+            })
+            .map(|(key, count, total_ns, buckets)| {
+                Ok(StageTotal {
                     part: key >> 18 & 1 != 0,
-                    role: Role::from_number((key >> 16 & 3) as u8),
-                    from: labels.place((key >> 8) as u8),
-                    to: labels.place(*key as u8),
+                    role: role((key >> 16 & 3) as u8)?,
+                    from: labels.place((key >> 8) as u8)?,
+                    to: labels.place(*key as u8)?,
                     count,
                     total_ns,
                     buckets,
@@ -434,15 +448,18 @@ impl Totals {
             .collect()
     }
 
-    fn calls_since(&self, before: &Self) -> Vec<CallTotal> {
+    fn calls_since(&self, before: &Self) -> Result<Vec<CallTotal>> {
         let none = (0, 0, vec![0; profiler_common::BUCKETS]);
         self.stages
             .range(CALL_KEYS..EXIT_KEYS)
             .filter_map(|(key, after)| {
                 let (count, total_ns, buckets) = difference(after, before.stages.get(key).unwrap_or(&none))?;
+                Some((key, count, total_ns, buckets))
+            })
+            .map(|(key, count, total_ns, buckets)| {
                 let number = key & (SYSTEM_CALLS - 1);
-                Some(CallTotal {
-                    role: Role::from_number((key >> 9 & 7) as u8),
+                Ok(CallTotal {
+                    role: role((key >> 9 & 7) as u8)?,
                     name: syscalls::Sysno::new(number as usize)
                         .map_or_else(|| format!("call {number}"), |call| call.name().to_owned()),
                     count,
@@ -462,23 +479,15 @@ impl Totals {
 
     /// Times of threads in each state, those included in which they still are.
     fn states_since(&self, before: &Self, unfinished: &[[u64; STATES]; ROLES]) -> Vec<StateTotal> {
-        const NAMES: &[(u32, &str)] = &[
-            (state::RUNNING, "running"),
-            (state::BLOCKED, "blocked"),
-            (state::WAKING, "waking"),
-            (state::RUNNABLE, "run-queue"),
-            (state::THROTTLED, "throttled"),
-            (state::SWITCHING, "switching"),
-        ];
         let mut found = Vec::new();
         for role in Role::OF_THREADS {
-            for (number, name) in NAMES {
-                let (role_index, index) = (usize::from(role.number()), *number as usize);
+            for state in ThreadState::ALL {
+                let (role_index, index) = (usize::from(role.number()), state.number() as usize);
                 let [count, ns] = self.states[role_index][index];
                 let [count_before, ns_before] = before.states[role_index][index];
                 let total_ns = ns - ns_before + unfinished[role_index][index];
                 if total_ns > 0 {
-                    found.push(StateTotal { role, state: (*name).to_owned(), count: count - count_before, total_ns });
+                    found.push(StateTotal { role, state, count: count - count_before, total_ns });
                 }
             }
         }

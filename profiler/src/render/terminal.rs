@@ -101,7 +101,7 @@ pub(super) fn caveat(caveat: Option<&str>) -> String {
 }
 
 fn stage_name(stage: &StageResult) -> String {
-    if points::is_of_files(&stage.from.point) {
+    if points::is_of_files(stage.from.point) {
         return format!("{} → {}", stage.from, stage.to);
     }
     format!("{} {} → {}", stage.role.name(), stage.from, stage.to)
@@ -109,8 +109,8 @@ fn stage_name(stage: &StageResult) -> String {
 
 /// A part as shown: between two points, or what the reader did meanwhile and what that means.
 fn part_name(part: &PartResult) -> (String, String) {
-    match points::reader(&part.to.point) {
-        Some(meaning) => (part.to.point.clone(), meaning.to_owned()),
+    match points::reader(part.to.point) {
+        Some(row) => (row.point.name().to_owned(), row.meaning.to_owned()),
         None => (format!("{} → {}", part.from, part.to), part.label.clone()),
     }
 }
@@ -120,7 +120,7 @@ fn part_name(part: &PartResult) -> (String, String) {
 pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
     let mut table = look.table(&["stage", "µs/op", "95 %", "corrected", "count/op", "p50", "p99", "what"]);
     let latency = configuration.traced_latency.mean_ns;
-    let mut direction = "";
+    let mut direction = None;
     let (mut rare, mut rare_ns) = (0, 0.0);
     for stage in &configuration.stages {
         if stage.ns_per_op.abs() < SMALLEST_SHARE * latency {
@@ -128,9 +128,10 @@ pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
             rare_ns += stage.ns_per_op;
             continue;
         }
-        if stage.direction != direction {
-            direction = &stage.direction;
-            table.add_row(vec![Cell::new(if of_files(configuration) { "operation" } else { direction })]);
+        if direction != Some(stage.direction) {
+            direction = Some(stage.direction);
+            let name = if of_files(configuration) { "operation" } else { stage.direction.name() };
+            table.add_row(vec![Cell::new(name)]);
         }
         let optional = |value: Option<f64>| value.map_or("–".to_owned(), micros);
         table.add_row(vec![
@@ -210,7 +211,7 @@ fn latency_of(configuration: &ConfigurationResult) -> String {
 
 /// Whether its operations are a file's, which no client asks for.
 fn of_files(configuration: &ConfigurationResult) -> bool {
-    configuration.stages.iter().any(|stage| points::is_of_files(&stage.from.point))
+    configuration.stages.iter().any(|stage| points::is_of_files(stage.from.point))
 }
 
 /// The largest stages of the slowest requests.

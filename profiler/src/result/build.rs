@@ -276,7 +276,7 @@ fn stages(waterfall: &Waterfall, profiled: &Profiled, labels: &[(StageKey, Label
         .map(|(index, (((row, estimate), layers), (_, label)))| StageResult {
             id: stage_id(&row.key),
             label: label.to_string(),
-            direction: direction(row.key.role, &row.key.from.point).to_owned(),
+            direction: direction(row.key.role, row.key.from.point),
             from: row.key.from.clone(),
             to: row.key.to.clone(),
             role: row.key.role,
@@ -319,7 +319,7 @@ pub(super) fn tail_stages(tail: &Tail, labels: &[(StageKey, Label)]) -> Vec<Tail
         .map(|(key, ns)| TailStage {
             id: stage_id(key),
             label: label_of(&[labels], key).to_string(),
-            direction: direction(key.role, &key.from.point).to_owned(),
+            direction: direction(key.role, key.from.point),
             ns_per_op: *ns,
             n: tail.records,
         })
@@ -485,7 +485,7 @@ impl Sides<'_> {
     fn in_flight(&self, header: &Header, repetitions: &[Repetition]) -> Option<u32> {
         let connections = repetitions.iter().map(|repetition| repetition.connections).max()?;
         let of_files =
-            self.waterfalls.iter().flat_map(|found| &found.rows).any(|row| points::is_of_files(&row.key.from.point));
+            self.waterfalls.iter().flat_map(|found| &found.rows).any(|row| points::is_of_files(row.key.from.point));
         let busy = self.profiled.iter().all(|profiled| profiled.busiest >= SATURATED);
         (busy && connections > 1 && !of_files && header.rate_per_s().is_none()).then_some(connections)
     }

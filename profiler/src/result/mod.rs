@@ -25,7 +25,7 @@ pub use warnings::Warning;
 pub use writeback::WriteBackResult;
 
 use crate::{
-    counts::{Costs, DeviceInfo, Hooks, Place, Role},
+    counts::{Costs, DeviceInfo, Direction, Hooks, Place, Role},
     engine::vm::EMULATED,
     environment::Environment,
     error::Result,
@@ -207,8 +207,8 @@ pub struct StageResult {
     pub id: String,
     /// Between which hops it lies, in words, and the layers that surely have a tenth of it.
     pub label: String,
-    /// "request" or "response".
-    pub direction: String,
+    /// Whether it is a request's, or a response's.
+    pub direction: Direction,
     /// Where it begins.
     pub from: Place,
     /// Where it ends.
@@ -333,6 +333,7 @@ pub struct SyscallResult {
 
 /// A part of a stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "SavedPart")]
 pub struct PartResult {
     /// Where it begins.
     pub from: Place,
@@ -351,6 +352,28 @@ pub struct PartResult {
     pub count_per_op: f64,
 }
 
+/// A [`PartResult`] as it is written.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "PartResult")]
+struct SavedPart {
+    from: Place,
+    to: Place,
+    #[serde(default)]
+    label: String,
+    share: f64,
+    ci95: Option<[f64; 2]>,
+    ns_per_op: f64,
+    count_per_op: f64,
+}
+
+impl From<SavedPart> for PartResult {
+    fn from(saved: SavedPart) -> Self {
+        let SavedPart { from, to, label, share, ci95, ns_per_op, count_per_op } = saved;
+        let to = to.as_end_after(&from);
+        Self { from, to, label, share, ci95, ns_per_op, count_per_op }
+    }
+}
+
 /// A row of the slowest requests' waterfall.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TailStage {
@@ -359,7 +382,7 @@ pub struct TailStage {
     /// As in [`StageResult`].
     pub label: String,
     /// As in [`StageResult`].
-    pub direction: String,
+    pub direction: Direction,
     /// Time per slow request, ns.
     pub ns_per_op: f64,
     /// Records it is made of.

@@ -13,7 +13,7 @@ use crate::{
     counts::{HOSTS, Repetition, Role},
     environment::Environment,
     experiment::store::Header,
-    workload,
+    points, workload,
 };
 
 /// A warning.
@@ -252,8 +252,7 @@ fn machines(environment: &Environment, configurations: &[ConfigurationResult], f
                 "take it for the path through tap and QEMU only, not for the guest's speed",
             ));
         }
-        let is_inside =
-            |stage: &StageResult| stage.to.device.as_deref().is_some_and(|device| device.ends_with("@guest"));
+        let is_inside = |stage: &StageResult| stage.to.is_in_guest();
         if let Some(agent) = setting("guest_agent").filter(|_| !configuration.stages.iter().any(is_inside)) {
             found.push(warning(
                 "guest-inside-unknown",
@@ -322,9 +321,7 @@ fn too_few_samples(configuration: &ConfigurationResult, until: f64, found: &mut 
     let larger = configuration.stages.iter().filter(|stage| of_stage(stage) as f64 >= LARGER_STAGE * all as f64);
     // A few may be missing: the quota of a round counts what is set aside later.
     let short: Vec<&str> = larger
-        .filter(|stage| {
-            !["received", "exit"].contains(&stage.from.point.as_str()) && (of_stage(stage) as f64) < 0.9 * needed
-        })
+        .filter(|stage| !points::is_ended(stage.from.point) && (of_stage(stage) as f64) < 0.9 * needed)
         .map(|stage| stage.id.as_str())
         .collect();
     if !short.is_empty() {

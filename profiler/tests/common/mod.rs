@@ -19,6 +19,7 @@ pub use traces::{Traces, files_below};
 
 use nix::sys::signal::{SigHandler, Signal, signal};
 use profiler::{
+    counts::Point,
     engine::docker,
     pack, probes,
     result::{ConfigurationResult, RunResult},
@@ -313,7 +314,7 @@ const HOPS: &[&str] = &["send", "xmit", "receive", "delivered", "ready", "receiv
 fn check_hops(configuration: &ConfigurationResult) {
     let mut by_end = std::collections::BTreeMap::<String, f64>::new();
     for stage in &configuration.stages {
-        if HOPS.contains(&stage.to.point.as_str()) || stage.to.point == "backlog" {
+        if HOPS.contains(&stage.to.point.name()) || stage.to.point == Point::Backlog {
             let end = stage.to.to_string().replace("backlog", "delivered");
             *by_end.entry(format!("{}/{}/{end}", stage.direction, stage.role.name())).or_default() +=
                 stage.count_per_op;

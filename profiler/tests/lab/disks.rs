@@ -146,7 +146,7 @@ impl Measured {
 }
 
 fn is(place: &Place, (point, device): (&str, &str)) -> bool {
-    place.point == point && place.device.as_deref().unwrap_or_default() == device
+    place.point.name() == point && place.device.as_ref().map_or("", |device| device.label()) == device
 }
 
 /// Each step of the way, which may go through any of the last disks, is taken once an operation.
@@ -313,7 +313,7 @@ fn a_bio_that_io_max_holds_back_is_found() {
     assert_eq!(code, Some(0), "{said}");
     let result = RunResult::load(&out.path()).unwrap();
     let found = &result.configurations[0];
-    let rows: Vec<_> = found.stages.iter().filter(|stage| stage.from.point == "held-back").collect();
+    let rows: Vec<_> = found.stages.iter().filter(|stage| stage.from.point == Point::HeldBack).collect();
     let held: f64 = rows.iter().map(|stage| stage.ns_per_op).sum();
     assert!(held > 0.5 * found.traced_latency.mean_ns, "{held}: {:#?}", found.stages);
     assert!(rows.iter().all(|stage| stage.label == "held back by the group's limit"), "{rows:#?}");

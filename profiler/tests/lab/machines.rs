@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs};
 
 use profiler::{
-    counts::{PhaseKind, Repetition, VcpuState},
+    counts::{PhaseKind, Point, Repetition, VcpuState},
     histogram::Histogram,
     result::ConfigurationResult,
 };
@@ -70,7 +70,7 @@ fn check_holding(out: &Out) {
             let held = probes.vcpus.iter().filter(|total| total.holding);
             holding_ns += held.map(|total| total.total_ns).sum::<u64>();
             let mut durations = Histogram::default();
-            for stage in probes.stages.iter().filter(|stage| stage.from.point == "taken" && !stage.part) {
+            for stage in probes.stages.iter().filter(|stage| stage.from.point == Point::Taken && !stage.part) {
                 machine_ns += stage.total_ns;
                 durations.add(&stage.buckets);
             }
@@ -94,7 +94,7 @@ fn check_holding(out: &Out) {
 /// ns per operation of a part of the time that the machine holds a request.
 fn step(configuration: &ConfigurationResult, from: &str, to: &str) -> f64 {
     let machine = configuration.stages.iter().find(|stage| stage.id == "request/taken→receive(tap@host)").unwrap();
-    let found = machine.parts.iter().find(|part| part.from.point == from && part.to.point == to);
+    let found = machine.parts.iter().find(|part| part.from.point.name() == from && part.to.point.name() == to);
     found.unwrap_or_else(|| panic!("{from} → {to}: {:?}", machine.parts)).ns_per_op
 }
 
@@ -103,7 +103,7 @@ fn step(configuration: &ConfigurationResult, from: &str, to: &str) -> f64 {
 fn check_steps(configuration: &ConfigurationResult) {
     let machine = configuration.stages.iter().find(|stage| stage.id == "request/taken→receive(tap@host)").unwrap();
     for point in ["injected", "entered", "notified"] {
-        let came = machine.parts.iter().filter(|part| part.to.point == point).map(|part| part.count_per_op);
+        let came = machine.parts.iter().filter(|part| part.to.point.name() == point).map(|part| part.count_per_op);
         let (came, seen) = (came.sum::<f64>(), &machine.parts);
         assert!((0.75..1.1).contains(&came), "{point}: {came} of {seen:?}");
     }
@@ -124,8 +124,7 @@ fn check_step_sum(out: &Out) {
         let steps = ["taken", "injected", "vcpu-running", "entered", "notified"];
         let of_machine = |part: bool| {
             let found = probes.stages.iter().filter(move |stage| stage.part == part);
-            let found =
-                found.filter(move |stage| steps[..if part { 5 } else { 1 }].contains(&stage.from.point.as_str()));
+            let found = found.filter(move |stage| steps[..if part { 5 } else { 1 }].contains(&stage.from.point.name()));
             found.map(|stage| stage.total_ns).sum::<u64>()
         };
         if of_machine(true) > 0 {
@@ -306,14 +305,14 @@ fn the_way_to_a_guests_disk_and_back_is_divided() {
         ("back-running", "injected", 1.0),
         ("entered", "complete", 1.0),
     ] {
-        let found = row.parts.iter().find(|part| part.from.point == from && part.to.point == to);
+        let found = row.parts.iter().find(|part| part.from.point.name() == from && part.to.point.name() == to);
         let found = found.unwrap_or_else(|| panic!("{from} → {to}: {:#?}", row.parts));
         assert!((0.85 * times..1.1 * times).contains(&found.count_per_op) && found.share > 0.0, "{found:?}");
     }
     // A processor that did not sleep is not woken.
-    let entered = row.parts.iter().filter(|part| part.to.point == "entered").map(|part| part.count_per_op);
+    let entered = row.parts.iter().filter(|part| part.to.point == Point::Entered).map(|part| part.count_per_op);
     assert!((0.85..1.1).contains(&entered.sum::<f64>()), "{:#?}", row.parts);
-    let rest = row.parts.iter().find(|part| part.from.point == "entered").unwrap();
+    let rest = row.parts.iter().find(|part| part.from.point == Point::Entered).unwrap();
     assert!((0.02..0.7).contains(&rest.share), "{:#?}", row.parts);
 
     let text = fs::read_to_string(out.path().join("repetitions.jsonl")).unwrap();
@@ -322,7 +321,7 @@ fn the_way_to_a_guests_disk_and_back_is_divided() {
     let (mut ours, mut theirs, mut extra) = ((0, 0), (0, 0), 0);
     for phase in phases {
         let host = phase.guest.filter(|guest| guest.is_host).unwrap();
-        let steps = host.probes.stages.iter().filter(|stage| stage.part && stage.from.point == "notified");
+        let steps = host.probes.stages.iter().filter(|stage| stage.part && stage.from.point == Point::Notified);
         steps.for_each(|step| ours = (ours.0 + step.count, ours.1 + step.total_ns));
         let within = notifications.iter().filter(|(at_ns, _)| at_ns.wrapping_sub(phase.open_ns) < phase.length_ns);
         within.for_each(|(_, ns)| theirs = (theirs.0 + 1, theirs.1 + ns));

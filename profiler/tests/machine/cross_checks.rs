@@ -10,7 +10,7 @@ use std::{
 
 use crate::common::{Feature, Out, Running, alone, has, of, run_workload, send, text, virtax};
 use profiler::{
-    counts::Role,
+    counts::{Point, Role, ThreadState},
     experiment::store,
     records,
     result::{ConfigurationResult, RunResult},
@@ -123,7 +123,7 @@ fn softirqs_and_switches_are_those_of_proc() {
     let found = of(&result, "native");
     // Each way the request and the response cross the wire, one softirq receives.
     let parts = found.stages.iter().flat_map(|stage| &stage.parts);
-    let own: f64 = parts.filter(|part| part.to.point == "softirq").map(|part| part.count_per_op).sum();
+    let own: f64 = parts.filter(|part| part.to.point == Point::Softirq).map(|part| part.count_per_op).sum();
     let by_proc = (after.0 - before.0) / operations;
     assert!((own / by_proc - 1.0).abs() < 0.05, "softirqs: {own} {by_proc}");
     let (_, repetitions) = store::load(&out.path()).unwrap();
@@ -131,7 +131,8 @@ fn softirqs_and_switches_are_those_of_proc() {
         repetitions.iter().flat_map(|repetition| &repetition.phases).filter_map(|phase| phase.probes.as_ref());
     let (mut ran, mut operations_there) = (0, 0);
     for probes in detailed.filter(|probes| !probes.states.is_empty()) {
-        let states = probes.states.iter().filter(|state| state.role == Role::Server && state.state == "running");
+        let states =
+            probes.states.iter().filter(|state| state.role == Role::Server && state.state == ThreadState::Running);
         ran += states.map(|state| state.count).sum::<u64>();
         operations_there += probes.counter(profiler_common::Counter::Operations);
     }

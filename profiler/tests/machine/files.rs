@@ -6,7 +6,7 @@ use crate::common::{
     Feature, Out, Traces, alone, check, full, has, of, run_workload, succeed, text, virtax, wait_until,
 };
 use profiler::{
-    counts::{PhaseKind, Repetition},
+    counts::{PhaseKind, Point, Repetition},
     result::{ConfigurationResult, StageResult},
 };
 
@@ -19,7 +19,7 @@ pub fn run(out: &Out, configurations: &str, settings: &[&str]) -> profiler::resu
 }
 
 pub fn stage<'a>(configuration: &'a ConfigurationResult, from: &str, to: &str) -> Option<&'a StageResult> {
-    configuration.stages.iter().find(|stage| stage.from.point == from && stage.to.point == to)
+    configuration.stages.iter().find(|stage| stage.from.point.name() == from && stage.to.point.name() == to)
 }
 
 /// How often a stage occurs per operation.
@@ -47,7 +47,7 @@ fn a_direct_read_is_one_bio() {
     assert!(disk.ns_per_op > 0.3 * native.traced_latency.mean_ns, "{disk:?}");
     // Detailed phases say what lies between the interrupt and the return.
     let woken: Vec<&str> =
-        stage(native, "complete", "exit").unwrap().parts.iter().map(|part| part.to.point.as_str()).collect();
+        stage(native, "complete", "exit").unwrap().parts.iter().map(|part| part.to.point.name()).collect();
     assert!(woken.contains(&"wakeup") && woken.last() == Some(&"exit"), "{woken:?}");
     let bios = native.counters["bios"] as f64 / native.losses.followed as f64;
     assert!((bios - 1.0).abs() < 0.02, "{bios}");
@@ -77,7 +77,7 @@ fn writes_and_their_syncs() {
     assert!((writes - 0.5).abs() < 0.05 && (syncs - 0.5).abs() < 0.05, "{writes} and {syncs}");
     assert!(count(native, "complete", "exit") > 0.4, "{:#?}", native.stages);
     // Who waits for the disk is woken in the row that it ends; nobody wakes who wrote into memory.
-    let has_wait = |from| stage(native, from, "exit").unwrap().parts.iter().any(|part| part.to.point == "wakeup");
+    let has_wait = |from| stage(native, from, "exit").unwrap().parts.iter().any(|part| part.to.point == Point::Wakeup);
     assert!(has_wait("complete") && !has_wait("enter"), "{:#?}", native.stages);
 }
 
@@ -229,8 +229,11 @@ fn compare_with_kernel(settings: &[&str]) {
         let (ours, theirs) = (probes.counters["bios"], queued.iter().filter(|at| within.contains(at)).count() as u64);
         // The text's times are rounded to a microsecond.
         assert!(ours.abs_diff(theirs) <= 2 && ours > 500, "{ours} bios, by the kernel {theirs}");
-        let disk =
-            probes.stages.iter().find(|stage| stage.from.point == "issue" && stage.to.point == "complete").unwrap();
+        let disk = probes
+            .stages
+            .iter()
+            .find(|stage| stage.from.point == Point::Issue && stage.to.point == Point::Complete)
+            .unwrap();
         let clipped = |(since, until): &(u64, u64)| until.min(&within.end).saturating_sub(*since.max(&within.start));
         let theirs_ns: u64 = done.iter().map(clipped).sum();
         let apart = disk.total_ns as f64 / theirs_ns as f64 - 1.0;
@@ -297,8 +300,10 @@ fn operations_are_followed_into_workers() {
         |result: &profiler::result::RunResult| result.warnings.iter().any(|warning| warning.name == "io-workers");
     assert!(!is_said(&result), "{:?}", result.warnings);
     // A worker that slept has to be woken.
-    let begin = overlay.stages.iter().find(|stage| stage.from.point == "enter" && stage.to.point == "bio").unwrap();
-    let running = begin.parts.iter().filter(|part| part.from.point == "enter" && part.to.point == "io-running");
+    let begin =
+        overlay.stages.iter().find(|stage| stage.from.point == Point::Enter && stage.to.point == Point::Bio).unwrap();
+    let running =
+        begin.parts.iter().filter(|part| part.from.point == Point::Enter && part.to.point == Point::IoRunning);
     let running: f64 = running.map(|part| part.count_per_op).sum();
     assert!((0.05..1.05).contains(&running), "{running}: {:#?}", begin.parts);
 

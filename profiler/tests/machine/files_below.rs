@@ -107,8 +107,8 @@ fn what_a_limit_below_a_loop_device_costs_is_its_devices() {
     // From the loop device to the disk below and back, each time once.
     let row = |found: &ConfigurationResult, from: (&str, bool), to: (&str, bool)| {
         let is = |place: &profiler::counts::Place, (point, is_loop): (&str, bool)| {
-            let device = place.device.as_deref().unwrap_or_default();
-            place.point == point && device.starts_with("loop") == is_loop && !device.is_empty()
+            let device = place.device.as_ref().map_or("", |device| device.label());
+            place.point.name() == point && device.starts_with("loop") == is_loop && !device.is_empty()
         };
         let stage = found.stages.iter().find(|stage| is(&stage.from, from) && is(&stage.to, to));
         stage.map(|stage| (stage.count_per_op, stage.ns_per_op)).unwrap_or_default()

@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::common::{Feature, Out, Traces, alone, check, full, has, of, run_workload, text, virtax};
 use profiler::{
-    counts::{PhaseKind, Repetition},
+    counts::{PhaseKind, Point, Repetition},
     result::ConfigurationResult,
 };
 
@@ -36,7 +36,7 @@ fn what_fio_says_is_what_is_seen() {
         check(configuration);
         let bios = bios_per_operation(configuration);
         assert!((bios - 1.0).abs() < 0.05, "{bios} bios");
-        let disk = configuration.stages.iter().find(|stage| stage.to.point == "complete").unwrap();
+        let disk = configuration.stages.iter().find(|stage| stage.to.point == Point::Complete).unwrap();
         assert!((disk.count_per_op - 1.0).abs() < 0.05, "{disk:?}");
     }
     assert_eq!(of(&result, volume).settings["filesystem"], of(&result, "native").settings["filesystem"]);

@@ -112,7 +112,7 @@ fn a_proxy_is_followed_through_both_its_sockets() {
         check(found);
         let mut hops = BTreeMap::<(Role, &str), f64>::new();
         for stage in &found.stages {
-            *hops.entry((stage.role, stage.to.point.as_str())).or_default() += stage.count_per_op;
+            *hops.entry((stage.role, stage.to.point.name())).or_default() += stage.count_per_op;
         }
         for role in [Role::ProxyIn, Role::ProxyOut] {
             for point in ["ready", "received", "send"] {

@@ -4,7 +4,10 @@
 use std::{fs, process::Command};
 
 use crate::common::{Feature, Out, Running, Traces, alone, check, has, of, run_workload, text, virtax, wait_until};
-use profiler::result::{ConfigurationResult, RunResult, StageResult};
+use profiler::{
+    counts::Point,
+    result::{ConfigurationResult, RunResult, StageResult},
+};
 
 /// A command that must work.
 fn execute(program: &str, arguments: &[&str]) {
@@ -70,7 +73,7 @@ fn run_with(commands: &[&str], arguments: &[&str]) -> RunResult {
 /// ns per operation that end at this point, in all stages.
 fn part(configuration: &ConfigurationResult, point: &str) -> f64 {
     let parts = configuration.stages.iter().flat_map(|stage| &stage.parts);
-    parts.filter(|part| part.to.point == point).map(|part| part.ns_per_op).sum()
+    parts.filter(|part| part.to.point.name() == point).map(|part| part.ns_per_op).sum()
 }
 
 const CAUSES: [&str; 5] = ["rto", "loss-probe", "fast-retransmit", "probe-timer", "other-retransmission"];
@@ -170,7 +173,8 @@ fn a_hole_in_a_long_message_is_filled_by_a_fast_retransmission() {
     let parts: Vec<(&str, f64, f64)> = CAUSES
         .iter()
         .map(|cause| {
-            let parts = found.stages.iter().flat_map(|stage| &stage.parts).filter(|part| part.to.point == *cause);
+            let parts =
+                found.stages.iter().flat_map(|stage| &stage.parts).filter(|part| part.to.point.name() == *cause);
             let (count, ns) =
                 parts.fold((0.0, 0.0), |(count, ns), part| (count + part.count_per_op, ns + part.ns_per_op));
             (*cause, count, ns)
@@ -382,7 +386,7 @@ fn time_in_queues_is_no_layers() {
         let stage = configuration
             .stages
             .iter()
-            .find(|stage| stage.to.point == "xmit" && share_of(stage, "queue").0 > 0.5)
+            .find(|stage| stage.to.point == Point::Xmit && share_of(stage, "queue").0 > 0.5)
             .unwrap_or_else(|| panic!("{}: {} {:?}", configuration.name, longest.id, longest.layers));
         let (queue, [low, high]) = share_of(stage, "queue");
         assert!(low <= queue && queue <= high && queue > 0.9, "{}: {queue}", configuration.name);
@@ -403,10 +407,11 @@ struct Unaccounted {
 }
 
 fn unaccounted_in(configuration: &ConfigurationResult) -> Vec<Unaccounted> {
-    let is_hop = |point: &str| ["xmit", "receive"].contains(&point);
+    let is_hop = |point: Point| matches!(point, Point::Xmit | Point::Receive);
     let works = |stage: &&StageResult| {
-        let is_server = stage.from.point == "received" && stage.to.point == "send" && stage.ns_per_op > 50_000.0;
-        is_hop(&stage.from.point) && is_hop(&stage.to.point) || is_server
+        let is_server =
+            stage.from.point == Point::Received && stage.to.point == Point::Send && stage.ns_per_op > 50_000.0;
+        is_hop(stage.from.point) && is_hop(stage.to.point) || is_server
     };
     let of_stage = |stage: &StageResult| {
         let (share, [low, _]) = share_of(stage, "unaccounted");
@@ -507,7 +512,7 @@ fn a_bio_that_a_groups_limit_holds_back_is_found() {
         assert_eq!(code, Some(0), "{said}");
         let result = RunResult::load(&out.path()).unwrap();
         let found = &result.configurations[0];
-        let rows = || found.stages.iter().filter(|stage| stage.from.point == "held-back");
+        let rows = || found.stages.iter().filter(|stage| stage.from.point == Point::HeldBack);
         let held: f64 = rows().map(|stage| stage.ns_per_op).sum();
         let residual = found.residual_ns_per_op / found.traced_latency.mean_ns;
         if direct == "on" {

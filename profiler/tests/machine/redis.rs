@@ -13,7 +13,7 @@ use crate::common::{
     wait_until,
 };
 use profiler::{
-    counts::Role,
+    counts::{Point, Role},
     experiment::profiles,
     profile::{Profile, Space},
     result::{ConfigurationResult, LayerResult, RunResult, StageResult},
@@ -79,7 +79,8 @@ fn fifty_clients_on_one_thread() {
         check_cpu_time(configuration, true);
         // One thread serves fifty: most of the wait is for the others.
         let wait = stage(configuration, "request/ready→received");
-        let part = |name: &str| wait.parts.iter().find(|part| part.to.point == name).map_or(0.0, |part| part.share);
+        let part =
+            |name: &str| wait.parts.iter().find(|part| part.to.point.name() == name).map_or(0.0, |part| part.share);
         assert!(part("other-requests") + part("run-queue") > 0.5, "{:?}", wait.parts);
         assert!(part("other-requests") > 0.05 && part("own-call") > 0.0, "{:?}", wait.parts);
         assert_eq!(part("throttled"), 0.0, "{:?}", wait.parts);
@@ -325,7 +326,7 @@ fn a_used_up_quota_shows_as_throttled() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     let result = RunResult::load(&out.path()).unwrap();
     let parts = result.configurations[0].stages.iter().flat_map(|stage| &stage.parts);
-    let throttled: f64 = parts.filter(|part| part.to.point == "throttled").map(|part| part.ns_per_op).sum();
+    let throttled: f64 = parts.filter(|part| part.to.point == Point::ReaderThrottled).map(|part| part.ns_per_op).sum();
     assert!(throttled > 0.0);
 }
 

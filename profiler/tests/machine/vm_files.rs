@@ -1,7 +1,7 @@
 //! Operations of files in virtual machines: through the guest's kernel, QEMU and the host's disk.
 
 use crate::common::{Feature, Out, Traces, alone, check, full, has, run_workload, text, virtax};
-use profiler::result::ConfigurationResult;
+use profiler::{counts::Point, result::ConfigurationResult};
 
 const SHORT: [&str; 6] = ["--rounds", "1", "--duration", "1", "--set", "size=16"];
 
@@ -25,10 +25,10 @@ fn check_whole_way(machine: &ConfigurationResult, disk: &str) {
         assert!((count - 1.0).abs() < 0.05 && share > 0.0, "{from} → {to}: {count} {:#?}", machine.stages);
     }
     let host: Vec<_> = machine.stages.iter().filter(|stage| stage.id.starts_with("request/vmm/")).collect();
-    let of_disk = host.iter().find(|stage| stage.from.point == "issue" && stage.to.point == "complete");
+    let of_disk = host.iter().find(|stage| stage.from.point == Point::Issue && stage.to.point == Point::Complete);
     let of_disk = of_disk.unwrap_or_else(|| panic!("{:#?}", machine.stages));
     assert!((of_disk.count_per_op - 1.0).abs() < 0.1, "{of_disk:?}");
-    assert!(!of_disk.from.device.as_deref().unwrap().contains('@'), "{of_disk:?}");
+    assert!(!of_disk.from.is_in_guest(), "{of_disk:?}");
     assert_eq!(machine.settings["filesystem"], "ext4");
     assert!(machine.settings["device"].starts_with("an image on "), "{:?}", machine.settings);
 }
@@ -39,7 +39,7 @@ fn check_whole_way(machine: &ConfigurationResult, disk: &str) {
 fn check_boundary(machine: &ConfigurationResult) {
     let row = machine.stages.iter().find(|stage| stage.id == "request/issue(vda@guest)→complete(vda@guest)").unwrap();
     let part = |from: &str, to: &str| {
-        let found = row.parts.iter().find(|part| part.from.point == from && part.to.point == to);
+        let found = row.parts.iter().find(|part| part.from.point.name() == from && part.to.point.name() == to);
         found.unwrap_or_else(|| panic!("{from} → {to}: {:#?}", row.parts))
     };
     for (from, to, times) in
@@ -105,7 +105,7 @@ fn every_kind_of_disk_is_followed() {
 fn check_steps(found: &ConfigurationResult) {
     let row = found.stages.iter().find(|stage| stage.id == "request/issue(vda@guest)→complete(vda@guest)").unwrap();
     let of = |from: &str, to: &str| {
-        let parts = row.parts.iter().filter(|part| part.from.point == from && part.to.point == to);
+        let parts = row.parts.iter().filter(|part| part.from.point.name() == from && part.to.point.name() == to);
         parts.map(|part| part.count_per_op).sum::<f64>()
     };
     for (from, to) in [("io-waking", "io-running"), ("io-running", "enter"), ("entered", "complete")] {

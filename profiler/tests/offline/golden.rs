@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 
 use crate::common::{Out, text, virtax};
 use profiler::{
-    counts::PhaseKind,
+    counts::{PhaseKind, Point},
     experiment::store,
     render::terminal::{self, Look},
     result::RunResult,
@@ -264,7 +264,7 @@ fn layers_have_no_time_that_their_samples_have_not_seen() {
             let one_ns = period_ns / operations as f64;
             for stage in &configuration.stages {
                 // What the parts say exactly is not sampled; samples only divide the reader's work within it.
-                let is_divided = stage.parts.iter().any(|part| part.to.point == "own-work");
+                let is_divided = stage.parts.iter().any(|part| part.to.point == Point::ReaderHere);
                 for layer in stage.layers.iter().filter(|layer| layer.samples > 0 && !is_divided) {
                     let ns = layer.share * stage.ns_per_op;
                     // A sampled phase is slower than the traced ones to which its shares are applied, never faster by

@@ -9,5 +9,6 @@ mod exports;
 mod formats;
 mod fuzz;
 mod golden;
+mod golden_runs;
 mod recorded_paths;
 mod schema;

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use profiler::points;
+use profiler::points::{self, Point};
 
 /// A step of a recorded path.
 #[derive(Debug, Clone, PartialEq)]
 struct Step {
-    point: &'static str,
+    point: Point,
     device: Option<String>,
 }
 
@@ -15,7 +15,7 @@ impl std::fmt::Display for Step {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.device {
             Some(device) => write!(formatter, "{}({device})", self.point),
-            None => formatter.write_str(self.point),
+            None => formatter.write_str(self.point.name()),
         }
     }
 }
@@ -46,25 +46,25 @@ fn messages(trace: &str) -> Vec<Vec<Step>> {
         let step = |point| Step { point, device: device.clone() };
         match name {
             "sys_enter" if rest.trim_start().starts_with("NR 1 ") => {
-                current = vec![Step { point: "call", device: None }, Step { point: "send", device: None }];
+                current = vec![Step { point: Point::Call, device: None }, Step { point: Point::Send, device: None }];
                 skb = None;
             }
-            "net_dev_queue" if current.last().is_some_and(|last| last.point == "send") => {
+            "net_dev_queue" if current.last().is_some_and(|last| last.point == Point::Send) => {
                 skb = field(rest, "skbaddr");
-                current.push(step("queue"));
+                current.push(step(Point::Queue));
             }
-            "net_dev_queue" if follows => current.push(step("queue")),
-            "net_dev_start_xmit" if follows => current.push(step("xmit")),
-            "netif_receive_skb" if follows => current.push(step("receive")),
+            "net_dev_queue" if follows => current.push(step(Point::Queue)),
+            "net_dev_start_xmit" if follows => current.push(step(Point::Xmit)),
+            "netif_receive_skb" if follows => current.push(step(Point::Receive)),
             "tcp_probe" if skb.is_some() => {
-                current.push(Step { point: "delivered", device: None });
+                current.push(Step { point: Point::Delivered, device: None });
                 skb = None;
             }
-            "sk_data_ready" if current.last().is_some_and(|last| last.point == "delivered") => {
-                current.push(Step { point: "ready", device: None });
+            "sk_data_ready" if current.last().is_some_and(|last| last.point == Point::Delivered) => {
+                current.push(Step { point: Point::Ready, device: None });
             }
-            "sock_recv_length" if current.last().is_some_and(|last| last.point == "ready") => {
-                current.push(Step { point: "received", device: None });
+            "sock_recv_length" if current.last().is_some_and(|last| last.point == Point::Ready) => {
+                current.push(Step { point: Point::Received, device: None });
                 done.push(std::mem::take(&mut current));
             }
             _ => {}

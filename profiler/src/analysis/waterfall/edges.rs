@@ -8,11 +8,11 @@
 use super::{Row, Sums, histogram_of, per};
 use crate::{
     analysis::path::StageKey,
-    counts::{PhaseKind, Place, Repetition, Role},
+    counts::{PhaseKind, Place, Point, Repetition, Role},
     histogram::Histogram,
 };
 
-fn key(from: &str, to: &str) -> StageKey {
+fn key(from: Point, to: Point) -> StageKey {
     StageKey { role: Role::Client, from: Place::fixed(from), to: Place::fixed(to) }
 }
 
@@ -44,7 +44,7 @@ pub(super) fn replace_turnaround(
             Some((*ns)? + per(sums.idle_ns, sums.operations) - per(sums.turnaround_ns, sums.client_operations))
         })
         .collect();
-    let (entry, exit) = (key("call", "send"), key("received", "return"));
+    let (entry, exit) = (key(Point::Call, Point::Send), key(Point::Received, Point::Return));
     let of_round = |sums: &Sums, part: &StageKey| sums.parts.get(part).map_or(0.0, |sum| sum.1 as f64);
     let total = |part: &StageKey| -> f64 { detailed.iter().map(|sums| of_round(sums, part)).sum() };
     let (entry_ns, exit_ns) = (total(&entry), total(&exit));

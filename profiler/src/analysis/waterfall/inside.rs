@@ -12,7 +12,7 @@ use profiler_common::Counter;
 use super::{key_of, of_kind};
 use crate::{
     analysis::path::{StageKey, is_boundary, is_disk_of_guest},
-    counts::{Matched, Phase, PhaseKind, Place, Repetition, Role, StageTotal},
+    counts::{Matched, Phase, PhaseKind, Place, Point, Repetition, Role, StageTotal},
 };
 
 /// What a guest saw of a phase, for as many requests as the host saw go into the machine and come out.
@@ -125,12 +125,12 @@ fn in_guest(stages: &[StageTotal], wait: &StageKey, boundary_ns: u64, waited: u6
     let counted = |is_way: fn(&StageTotal) -> bool| {
         steps().filter(|stage| is_way(stage)).fold(0, |sum: u64, stage| sum.saturating_add(stage.count))
     };
-    let there = counted(|stage| stage.from.point != "exit" && stage.to.point == "enter");
-    let back = counted(|stage| stage.from.point == "exit" && stage.to.point != "enter");
+    let there = counted(|stage| stage.from.point != Point::Exit && stage.to.point == Point::Enter);
+    let back = counted(|stage| stage.from.point == Point::Exit && stage.to.point != Point::Enter);
     let count = there.max(back);
     let share = (count as f64 / waited.max(1) as f64).min(1.0);
     let total_ns = ((boundary_ns as f64 * share) as u64).saturating_sub(seen_ns);
-    let (from, to) = (Place::fixed("entered"), wait.to.clone());
+    let (from, to) = (Place::fixed(Point::Entered), wait.to.clone());
     (count > 0).then(|| StageTotal { part: true, role: Role::Vcpu, from, to, count, total_ns, buckets: Vec::new() })
 }
 
@@ -188,16 +188,22 @@ mod tests {
         let (at, fixed) = (Place::at, Place::fixed);
         let host = ProbeCounts {
             stages: vec![
-                stage(Role::Client, fixed("send"), at("xmit", "tap@host"), 10, 100),
-                stage(Role::Client, at("xmit", "tap@host"), fixed("taken"), 10, 50),
-                stage(Role::Client, fixed("taken"), at("receive", "tap@host"), 10, 1000),
+                stage(Role::Client, fixed(Point::Send), at(Point::Xmit, "tap@host"), 10, 100),
+                stage(Role::Client, at(Point::Xmit, "tap@host"), fixed(Point::Taken), 10, 50),
+                stage(Role::Client, fixed(Point::Taken), at(Point::Receive, "tap@host"), 10, 1000),
             ],
             ..ProbeCounts::default()
         };
         let mut guest = ProbeCounts {
             stages: vec![
-                stage(Role::Client, at("receive", "eth0@guest"), fixed("delivered"), guest_operations, guest_ns / 2),
-                stage(Role::Server, fixed("send"), at("xmit", "eth0@guest"), guest_operations, guest_ns / 2),
+                stage(
+                    Role::Client,
+                    at(Point::Receive, "eth0@guest"),
+                    fixed(Point::Delivered),
+                    guest_operations,
+                    guest_ns / 2,
+                ),
+                stage(Role::Server, fixed(Point::Send), at(Point::Xmit, "eth0@guest"), guest_operations, guest_ns / 2),
             ],
             ..ProbeCounts::default()
         };
@@ -250,11 +256,11 @@ mod tests {
 
     #[test]
     fn of_files_the_host_lies_within_the_guests_disk() {
-        let at = |point: &str, disk: &str| Place::at(point, disk);
-        let disk = stage(Role::Client, at("issue", "vda@guest"), at("complete", "vda@guest"), 10, 1000);
+        let at = |point: Point, disk: &str| Place::at(point, disk);
+        let disk = stage(Role::Client, at(Point::Issue, "vda@guest"), at(Point::Complete, "vda@guest"), 10, 1000);
         let of_qemu = vec![
-            stage(Role::Vmm, Place::fixed("enter"), at("bio", "vda"), 5, 100),
-            stage(Role::Vmm, at("bio", "vda"), Place::fixed("exit"), 5, 300),
+            stage(Role::Vmm, Place::fixed(Point::Enter), at(Point::Bio, "vda"), 5, 100),
+            stage(Role::Vmm, at(Point::Bio, "vda"), Place::fixed(Point::Exit), 5, 300),
         ];
         let mut found = phase(10, 0);
         found.probes = Some(ProbeCounts { stages: vec![disk.clone()], ..ProbeCounts::default() });
@@ -270,7 +276,7 @@ mod tests {
         assert_eq!(inside.stages.iter().map(|stage| stage.total_ns).collect::<Vec<_>>(), [850, 150]);
         assert_eq!(inside.of_guest, [(key_of(&disk), 1000)]);
         // Flushes wait for the disk as well.
-        let flush = stage(Role::Client, at("bio", "vda@guest"), at("complete", "vda@guest"), 1, 1000);
+        let flush = stage(Role::Client, at(Point::Bio, "vda@guest"), at(Point::Complete, "vda@guest"), 1, 1000);
         found.probes.as_mut().unwrap().stages.push(flush.clone());
         let inside = stages(&found);
         assert_eq!(inside.of_guest, [(key_of(&disk), 1000), (key_of(&flush), 1000)]);
@@ -279,15 +285,18 @@ mod tests {
             part: true,
             ..stage(Role::Vcpu, Place::fixed(from), Place::fixed(to), count, ns)
         };
-        let steps =
-            [step("notified", "enter", 10, 100), step("exit", "injected", 10, 200), step("exit", "enter", 5, 7)];
+        let steps = [
+            step(Point::Notified, Point::Enter, 10, 100),
+            step(Point::Exit, Point::Injected, 10, 200),
+            step(Point::Exit, Point::Enter, 5, 7),
+        ];
         let guest = found.guest.as_mut().unwrap();
         guest.probes.stages[0].total_ns = 400;
         guest.probes.stages.extend(steps.clone());
         let inside = stages(&found);
         assert_eq!(inside.stages[2..5], steps);
         let rest = &inside.stages[5];
-        assert_eq!((&rest.to, rest.count), (&at("complete", "vda@guest"), 10));
+        assert_eq!((&rest.to, rest.count), (&at(Point::Complete, "vda@guest"), 10));
         assert_eq!(rest.total_ns, (1300.0 * 10.0 / 11.0) as u64 - 307);
         found.guest.as_mut().unwrap().probes.stages.clear();
         assert!(stages(&found).stages.is_empty());

@@ -13,15 +13,18 @@ use crate::{
         path::{StageKey, is_boundary, is_disk_of_guest},
         statistics::{Estimate, estimate_one},
     },
-    counts::Role,
-    counts::{Phase, Place},
-    points,
+    counts::{Phase, Place, Point, Role},
+    points::{self, Splits},
 };
+
+/// What a place splits; a reader's state splits the stage in which it reads.
+fn splits(place: &Place) -> Splits {
+    points::row(place.point).map_or(Splits::Nothing, |row| row.splits)
+}
 
 /// Whether it is a part of the time that a virtual machine holds a request, by what happens to its processor.
 pub(super) fn is_of_machine(part: &StageKey) -> bool {
-    let seen = |place: &Place| matches!(place.point.as_str(), "injected" | "vcpu-running" | "entered" | "notified");
-    seen(&part.from) || seen(&part.to)
+    [&part.from, &part.to].into_iter().any(|place| splits(place) == Splits::Machine)
 }
 
 /// Takes the guest's residence out of these parts, which lies between entering the guest and leaving it to notify the
@@ -34,7 +37,7 @@ pub(super) fn take_residence(parts: &mut HashMap<StageKey, (u64, u64)>, phase: &
         all().filter(|stage| !stage.part && Some(key_of(stage)) == inside.boundary).map(|stage| stage.total_ns).sum();
     let residence_ns = inside.residence_ns as f64 * (parted_ns as f64 / whole_ns.max(1) as f64).min(1.0);
     // In these the guest has the request; where neither entry nor notification was seen, in the longest.
-    let has_guest = |key: &StageKey| key.from.point == "entered" || key.to.point == "notified";
+    let has_guest = |key: &StageKey| key.from.point == Point::Entered || key.to.point == Point::Notified;
     let longest = parts.iter().filter(|(key, _)| is_of_machine(key)).max_by_key(|(_, (_, ns))| *ns);
     let longest = longest.map(|(key, _)| key.clone());
     let requests: u64 = parts.iter().filter(|(key, _)| has_guest(key)).map(|(_, (count, _))| count).sum();
@@ -48,67 +51,48 @@ pub(super) fn take_residence(parts: &mut HashMap<StageKey, (u64, u64)>, phase: &
     }
 }
 
-/// Steps from a guest's operation to its machine's own, and from that back.
-const BETWEEN: &[&str] = &[
-    "notified",
-    "io-waking",
-    "io-running",
-    "exit",
-    "enter",
-    "back-waking",
-    "back-running",
-    "injected",
-    "vcpu-running",
-    "entered",
-];
-
-/// Points that a thread passes when it is woken.
-const WAKING: &[&str] = &["waking", "wakeup", "switch-in", "idle-switch-in"];
+/// Whether a thread passes the point when it is woken.
+fn is_woken(place: &Place) -> bool {
+    matches!(place.point, Point::Waking | Point::Wakeup | Point::SwitchIn | Point::IdleSwitchIn)
+}
 
 /// Of the rows in which a file operation returns, the one in which threads were woken most; parts that begin with the
 /// waking do not say of which they are. `None`: these are no file operations, or nobody waited.
 fn row_of_waits(role: Role, rows: &[Row], totals: &BTreeMap<&StageKey, (u64, u64)>) -> Option<usize> {
     let woken = |row: &Row| -> u64 {
-        let begin = totals.iter().filter(|(key, _)| {
-            (key.role, &key.from) == (role, &row.key.from) && WAKING.contains(&key.to.point.as_str())
-        });
+        let begin =
+            totals.iter().filter(|(key, _)| (key.role, &key.from) == (role, &row.key.from) && is_woken(&key.to));
         begin.map(|(_, (count, _))| count).sum()
     };
-    let ending = rows.iter().enumerate().filter(|(_, row)| row.key.to.point == "exit" && row.key.role == role);
+    let ending = rows.iter().enumerate().filter(|(_, row)| row.key.to.point == Point::Exit && row.key.role == role);
     ending.map(|(index, row)| (woken(row), index)).filter(|(count, _)| *count > 0).max().map(|(_, index)| index)
-}
-
-/// Whether a request waits from here on for a segment to be sent again.
-pub(super) fn is_lost(place: &Place) -> bool {
-    matches!(place.point.as_str(), "dropped" | "refused")
 }
 
 /// The point that ends the stage in which a part lies.
 fn stage_end(part: &StageKey, rows: &[Row]) -> Option<Place> {
-    if points::reader(&part.to.point).is_some() {
-        return Some(Place::fixed(if part.from.point == "received" { "send" } else { "received" }));
+    if points::reader(part.to.point).is_some() {
+        let is_answered = part.from.point == Point::Received;
+        return Some(Place::fixed(if is_answered { Point::Send } else { Point::Received }));
     }
-    let minor = [&part.from, &part.to]
-        .into_iter()
-        .find(|place| points::by_name(&place.point).is_some_and(|point| point.is_part))?;
-    let at = |point: &str| Place { point: point.to_owned(), device: minor.device.clone() };
-    Some(match minor.point.as_str() {
-        "queue" => at("xmit"),
-        "softirq" => at("receive"),
-        "call" | "return" => at("send"),
-        "insert" => at("issue"),
+    let minor = [&part.from, &part.to].into_iter().find(|place| points::is_part(place.point))?;
+    let at = |point: Point| Place { point, device: minor.device.clone() };
+    let is_of_files = || rows.iter().any(|row| row.key.to.point == Point::Exit);
+    match splits(minor) {
+        Splits::StageThatEndsAt(point) => Some(at(point)),
         // A worker of io_uring's.
-        "io-running" if part.to.point == "bio" => part.to.clone(),
-        "io-running" => {
-            let is_made =
-                |row: &&Row| row.key.role == part.role && row.key.from.point == "enter" && row.key.to.point == "bio";
+        Splits::GuestsDiskOrWorker if part.to.point == Point::Bio => Some(part.to.clone()),
+        Splits::GuestsDiskOrWorker => {
+            let is_made = |row: &&Row| {
+                row.key.role == part.role && row.key.from.point == Point::Enter && row.key.to.point == Point::Bio
+            };
             let most = rows.iter().filter(is_made).max_by(|a, b| a.count_per_op.total_cmp(&b.count_per_op));
-            most.map(|row| row.key.to.clone())?
+            most.map(|row| row.key.to.clone())
         }
-        // A thread that waits for its file operation.
-        _ if rows.iter().any(|row| row.key.to.point == "exit") => at("exit"),
-        _ => at("received"),
-    })
+        // A thread that waits for its file operation, or the reader of a socket.
+        Splits::Waiting => Some(at(if is_of_files() { Point::Exit } else { Point::Received })),
+        // Found by what the stage is, not by its end.
+        Splits::Retransmission | Splits::Machine | Splits::GuestsDisk | Splits::Nothing => None,
+    }
 }
 
 /// The row in which a part lies: with its end and, if the part begins where stages begin, its beginning; else the most
@@ -120,14 +104,13 @@ fn row_of(part: &StageKey, rows: &[Row]) -> Option<usize> {
         return waits.max_by(|(_, a), (_, b)| a.count_per_op.total_cmp(&b.count_per_op)).map(|(index, _)| index);
     }
     if is_of_machine(part) {
-        return rows.iter().position(|row| row.key.from.point == "taken" && is_boundary(&row.key));
+        return rows.iter().position(|row| row.key.from.point == Point::Taken && is_boundary(&row.key));
     }
-    if is_lost(&part.from) {
+    if points::is_lost(part.from.point) {
         // Until its segment is sent again, by whatever device.
-        let again = rows
-            .iter()
-            .enumerate()
-            .filter(|(_, row)| row.key.role == part.role && row.key.from == part.from && row.key.to.point == "xmit");
+        let again = rows.iter().enumerate().filter(|(_, row)| {
+            row.key.role == part.role && row.key.from == part.from && row.key.to.point == Point::Xmit
+        });
         return again.max_by(|(_, a), (_, b)| a.count_per_op.total_cmp(&b.count_per_op)).map(|(index, _)| index);
     }
     let end = stage_end(part, rows)?;
@@ -135,9 +118,9 @@ fn row_of(part: &StageKey, rows: &[Row]) -> Option<usize> {
         rows.iter().any(|row| row.key.role == part.role && row.key.from == part.from && row.key.to == end);
     rows.iter()
         .enumerate()
-        .filter(|(_, row)| row.key.role == part.role && row.key.to == end && row.key.from.point != "dropped")
+        .filter(|(_, row)| row.key.role == part.role && row.key.to == end && row.key.from.point != Point::Dropped)
         // The rest of a message in parts: nobody was woken for it.
-        .filter(|(_, row)| row.key.from.point != "received" || end.point != "received")
+        .filter(|(_, row)| row.key.from.point != Point::Received || end.point != Point::Received)
         .filter(|(_, row)| !begins_a_stage || row.key.from == part.from)
         .max_by(|(_, a), (_, b)| a.count_per_op.total_cmp(&b.count_per_op))
         .map(|(index, _)| index)
@@ -148,7 +131,8 @@ pub(super) fn attach(rows: &mut [Row], traced: &[Sums], detailed: &[Sums]) {
     let (of_detailed, of_traced) = ((collect(rows, detailed), detailed), (collect(rows, traced), traced));
     for (index, row) in rows.iter_mut().enumerate() {
         // Why something was sent again is seen in all phases, and rare: its own say most.
-        let order = if is_lost(&row.key.from) { [&of_traced, &of_detailed] } else { [&of_detailed, &of_traced] };
+        let order =
+            if points::is_lost(row.key.from.point) { [&of_traced, &of_detailed] } else { [&of_detailed, &of_traced] };
         let Some((parts, sums)) = order.into_iter().find_map(|(by_row, sums)| Some((by_row.get(&index)?, *sums)))
         else {
             continue;
@@ -195,32 +179,20 @@ fn around(share: f64, estimate: Estimate) -> Option<[f64; 2]> {
 
 /// Order of the points within a stage: its beginning, what splits it, its end.
 fn rank(place: &Place, stage: &StageKey) -> usize {
-    if is_disk_of_guest(stage) {
-        return BETWEEN.iter().position(|point| *point == place.point).unwrap_or(usize::MAX);
-    }
-    const ORDER: &[&str] = &[
-        "return",
-        "call",
-        "waking",
-        "wakeup",
-        "switch-in",
-        "idle-switch-in",
-        "poll-return",
-        "receive-call",
-        "injected",
-        "vcpu-running",
-        "entered",
-        "notified",
-    ];
-    if let Some(position) = points::READER.iter().position(|(_, name, _)| *name == place.point) {
+    if let Some(position) = points::READER.iter().position(|row| row.point == place.point) {
         return 1 + position;
     }
-    if *place == stage.from {
-        0
-    } else if *place == stage.to {
-        usize::MAX
-    } else {
-        1 + ORDER.iter().position(|point| *point == place.point).unwrap_or(0)
+    let rank = usize::from(points::row(place.point).map_or(0, |row| row.rank));
+    match place {
+        // The notification by which a guest asks for something of its disk is the first step; elsewhere it is the last.
+        place if is_disk_of_guest(stage) => match place.point {
+            Point::Notified => 0,
+            _ if place == &stage.to => usize::MAX,
+            _ => rank,
+        },
+        place if *place == stage.from => 0,
+        place if *place == stage.to => usize::MAX,
+        _ => rank,
     }
 }
 
@@ -238,7 +210,7 @@ fn collect(rows: &[Row], sums: &[Sums]) -> BTreeMap<usize, Vec<(StageKey, f64, f
     let mut by_row: BTreeMap<usize, Vec<(StageKey, f64, f64)>> = BTreeMap::new();
     for (key, (count, ns)) in totals {
         let of_role = waits_in.iter().find(|(role, _)| *role == key.role).and_then(|(_, index)| *index);
-        let of_wait = of_role.filter(|_| WAKING.contains(&key.from.point.as_str()));
+        let of_wait = of_role.filter(|_| is_woken(&key.from));
         if let Some(index) = of_wait.or_else(|| row_of(key, rows)) {
             let count_per_op = count as f64 / operations.max(1) as f64;
             by_row.entry(index).or_default().push((key.clone(), count_per_op, ns as f64));
@@ -252,22 +224,56 @@ mod tests {
     use super::*;
     use crate::counts::{PhaseKind, ProbeCounts, Role, StageTotal};
 
-    fn total(part: bool, from: &str, to: Place, total_ns: u64) -> StageTotal {
+    fn total(part: bool, from: Point, to: Place, total_ns: u64) -> StageTotal {
         let from = Place::fixed(from);
         StageTotal { part, role: Role::Client, from, to, count: 10, total_ns, buckets: Vec::new() }
+    }
+
+    fn row(role: Role, from: Place, to: Place, count_per_op: f64) -> Row {
+        Row {
+            key: StageKey { role, from, to },
+            rounds_ns: vec![1000.0],
+            probes_ns: Vec::new(),
+            sampled_ns: Vec::new(),
+            rounds_count: vec![count_per_op],
+            count_per_op,
+            histogram: crate::histogram::Histogram::default(),
+            in_guest: false,
+            is_limited: false,
+            parts: Vec::new(),
+        }
+    }
+
+    /// Both are called `waking`, and were taken for the same: then the time from a completion until somebody was being
+    /// woken was in no row, and the others had too large shares.
+    #[test]
+    fn a_threads_wakeup_and_a_readers_state_are_different_ends() {
+        let (fixed, at) = (Place::fixed, Place::at);
+        let files = [
+            row(Role::Client, fixed(Point::Enter), at(Point::Bio, "vda"), 1.0),
+            row(Role::Client, at(Point::Complete, "vda"), fixed(Point::Exit), 1.0),
+        ];
+        let sockets = [
+            row(Role::Client, fixed(Point::Ready), fixed(Point::Received), 1.0),
+            row(Role::Client, fixed(Point::Received), fixed(Point::Send), 1.0),
+        ];
+        let part = |from: Place, to: Point| StageKey { role: Role::Client, from, to: fixed(to) };
+        assert_eq!(row_of(&part(at(Point::Complete, "vda"), Point::Waking), &files), Some(1));
+        assert_eq!(row_of(&part(fixed(Point::Ready), Point::ReaderWaking), &sockets), Some(0));
+        assert_eq!(row_of(&part(fixed(Point::Received), Point::ReaderElsewhere), &sockets), Some(1));
     }
 
     /// The guest had the requests between entry and notification; the other steps are the machine's, and stay as they
     /// are.
     #[test]
     fn a_guests_residence_is_taken_out_of_the_guests_step() {
-        let out = || Place::at("receive", "tap@host");
-        let whole = total(false, "taken", out(), 1000);
+        let out = || Place::at(Point::Receive, "tap@host");
+        let whole = total(false, Point::Taken, out(), 1000);
         let mut steps = [
-            total(true, "taken", Place::fixed("injected"), 100),
-            total(true, "injected", Place::fixed("entered"), 50),
-            total(true, "entered", Place::fixed("notified"), 250),
-            total(true, "notified", out(), 100),
+            total(true, Point::Taken, Place::fixed(Point::Injected), 100),
+            total(true, Point::Injected, Place::fixed(Point::Entered), 50),
+            total(true, Point::Entered, Place::fixed(Point::Notified), 250),
+            total(true, Point::Notified, out(), 100),
         ];
         let boundary = key_of(&whole);
         let stages: Vec<StageTotal> = [whole].into_iter().chain(steps.clone()).collect();
@@ -291,7 +297,7 @@ mod tests {
         assert_eq!(left(&steps, 900), [100, 50, 0, 100]);
         assert_eq!(left(&steps, 0), [100, 50, 250, 100]);
         // Where the guest was not entered anew, it has the request until it notifies its machine.
-        steps[2].from = Place::fixed("injected");
+        steps[2].from = Place::fixed(Point::Injected);
         assert_eq!(left(&steps, 400), [100, 50, 50, 100]);
     }
 }

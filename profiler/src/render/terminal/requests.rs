@@ -25,7 +25,7 @@ pub fn requests(name: &str, records: &[Record], most: usize, look: Look) -> Stri
     for record in chosen {
         let whole = record.latency_ns().unwrap_or(0);
         let mut table = look.table(&["", "µs", "CPU", "what"]);
-        let is_stage = |pass: &&Pass| points::by_name(&pass.place.point).is_none_or(|point| !point.is_part);
+        let is_stage = |pass: &&Pass| !points::is_part(pass.place.point);
         let passes: Vec<&Pass> = record.passes.iter().filter(is_stage).collect();
         for pair in passes.windows(2) {
             let ns = pair[1].at_ns.saturating_sub(pair[0].at_ns);
