@@ -2,6 +2,8 @@
 
 /// Fibonacci hashing (Knuth, TAOCP 6.4): addresses of one slab cache differ in few bits, and so do keys of stages.
 pub const SPREAD: u32 = 0x9E37_79B1;
+/// The same for 64 bits.
+pub const SPREAD_WIDE: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Requests that went into a virtual machine and came out, and that are remembered; by their numbers.
 pub const CROSSINGS: u32 = 8192;

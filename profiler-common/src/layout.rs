@@ -1,5 +1,7 @@
 //! Values of the maps, and the numbers of their entries.
 
+use crate::point::PlaceId;
+
 /// Role of the process that sends requests.
 pub const CLIENT: u8 = 0;
 /// Role of the process that answers them.
@@ -9,15 +11,15 @@ pub const SERVER: u8 = 1;
 pub const PROXY_IN: u8 = 2;
 /// Role of a proxy's sockets to servers, and of responses that it has.
 pub const PROXY_OUT: u8 = 3;
-/// Of files, which have no proxy: role of the steps between a guest's operation on its disk and its machine's own.
-pub const BETWEEN: u8 = PROXY_IN;
-/// Role of threads that are virtual processors.
+/// Role of threads that are virtual processors, and of the steps between a guest's operation on its disk and its
+/// machine's own.
 pub const VCPU: u8 = 4;
-/// Role of a virtual machine's process: its main loop, and threads for its devices.
+/// Role of a virtual machine's process (its main loop, and threads for its devices), and of the operations on files that
+/// it makes for its guest.
 pub const VMM: u8 = 5;
 /// Role of the kernel's workers for a virtual machine's devices.
 pub const VHOST: u8 = 6;
-/// Roles, rounded up to a power of two. Requests have those of client, server and proxy only.
+/// Roles, rounded up to a power of two. Requests over the network have those of client, server and proxy only.
 pub const ROLES: usize = 8;
 
 /// Whether a thread's role is a proxy's.
@@ -95,13 +97,53 @@ pub struct Token {
     pub at_ns: u64,
     /// Phase that it belongs to.
     pub epoch: u32,
-    /// 1 + slot of its record, 0: none.
-    pub record: u16,
     /// Its last point.
-    pub point: u8,
-    /// Role of its holder: the sending side's until delivery, the receiving side's from then on.
-    pub role: u8,
+    pub point: PlaceId,
+    /// Role and record, see [`Token::role`] and [`Token::record`].
+    marks: u16,
 }
+
+impl Token {
+    /// Bits of the record.
+    const RECORD_BITS: u32 = 13;
+
+    /// A token without a record.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(at_ns: u64, epoch: u32, point: PlaceId, role: u8) -> Self {
+        Self { at_ns, epoch, point, marks: (role as u16) << Self::RECORD_BITS }
+    }
+    /// Role of its holder: the sending side's until delivery, the receiving side's from then on.
+    #[inline(always)]
+    #[must_use]
+    pub const fn role(&self) -> u8 {
+        (self.marks >> Self::RECORD_BITS) as u8
+    }
+    /// 1 + slot of its record, 0: none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn record(&self) -> u16 {
+        self.marks & ((1 << Self::RECORD_BITS) - 1)
+    }
+    /// The same token at another point.
+    #[inline(always)]
+    #[must_use]
+    pub const fn at(self, point: PlaceId, at_ns: u64) -> Self {
+        Self { at_ns, point, ..self }
+    }
+    /// Another role holds it.
+    #[inline(always)]
+    pub const fn set_role(&mut self, role: u8) {
+        self.marks = self.record() | (role as u16) << Self::RECORD_BITS;
+    }
+    /// It has a record from now on (1 + its slot), or none (0).
+    #[inline(always)]
+    pub const fn set_record(&mut self, record: u16) {
+        self.marks = record | (self.role() as u16) << Self::RECORD_BITS;
+    }
+}
+
+const _: () = assert!(RECORD_SLOTS < 1 << Token::RECORD_BITS && ROLES == 8, "role and record share 16 bits");
 
 /// A socket holds nothing: its token travels, or was lost.
 pub const EMPTY: u8 = 0;
@@ -241,22 +283,38 @@ pub const DIRECT_STAGES: u32 = 512;
 /// taken.
 pub const STAGES: u32 = DIRECT_STAGES + 256;
 
-/// Packs a stage into the key of the table of stages: 19 bits, never 0.
+/// Packs a stage into the key of the table of stages, never 0: from the lowest bit on, 16 bits each of the points where
+/// it ends and begins, three of the role, one that it is a part. (The eight behind are for the configuration, where
+/// several are alive at once.)
 #[inline(always)]
 #[must_use]
-pub const fn stage_key(part: bool, role: u8, from: u8, to: u8) -> u32 {
-    ((part as u32) << 18) | (((role & 3) as u32) << 16) | ((from as u32) << 8) | to as u32
+pub const fn stage_key(part: bool, role: u8, from: PlaceId, to: PlaceId) -> u64 {
+    ((part as u64) << 35) | ((role as u64 & 7) << 32) | ((from.raw() as u64) << 16) | to.raw() as u64
 }
+
+/// What [`stage_key`] packs: whether it is a part, the role's number, where it begins, where it ends.
+#[must_use]
+pub const fn stage_of_key(key: u64) -> (bool, u8, PlaceId, PlaceId) {
+    let (from, to) = (PlaceId::from_raw((key >> 16) as u16), PlaceId::from_raw(key as u16));
+    (key >> 35 & 1 != 0, (key >> 32 & 7) as u8, from, to)
+}
+
 /// System calls have totals along with the stages: their keys begin here.
-pub const CALL_KEYS: u32 = 1 << 19;
+pub const CALL_KEYS: u64 = 1 << 56;
 /// System calls that can be told apart.
 pub const SYSTEM_CALLS: u32 = 512;
 
 /// Packs a role and a system call's number (below [`SYSTEM_CALLS`]) into a key of the same table.
 #[inline(always)]
 #[must_use]
-pub const fn call_key(role: u8, number: u32) -> u32 {
-    CALL_KEYS | ((role as u32 & 7) << 9) | (number & (SYSTEM_CALLS - 1))
+pub const fn call_key(role: u8, number: u32) -> u64 {
+    CALL_KEYS | ((role as u64 & 7) << 32) | (number & (SYSTEM_CALLS - 1)) as u64
+}
+
+/// What [`call_key`] packs: the role's number, and the system call's.
+#[must_use]
+pub const fn call_of_key(key: u64) -> (u8, u32) {
+    ((key >> 32 & 7) as u8, key as u32 & (SYSTEM_CALLS - 1))
 }
 
 /// Points that one record holds.
@@ -271,13 +329,33 @@ pub struct Seen {
     /// When, ns.
     pub at_ns: u64,
     /// The point.
-    pub point: u8,
-    /// Role of the holder.
-    pub role: u8,
-    /// CPU on which it was seen (for thread times: on which they were bound).
-    pub cpu: u16,
+    pub point: PlaceId,
+    /// Role of the holder and CPU, see [`Seen::role`] and [`Seen::cpu`].
+    pub marks: u16,
     /// Thread that was current.
     pub tid: u32,
+}
+
+impl Seen {
+    /// Bits of the CPU: the kernel is built for 8192 of them at most.
+    const CPU_BITS: u32 = 13;
+
+    /// Packs role and CPU.
+    #[inline(always)]
+    #[must_use]
+    pub const fn marks(role: u8, cpu: u32) -> u16 {
+        (role as u16) << Self::CPU_BITS | (cpu as u16 & ((1 << Self::CPU_BITS) - 1))
+    }
+    /// Role of the holder.
+    #[must_use]
+    pub const fn role(&self) -> u8 {
+        (self.marks >> Self::CPU_BITS) as u8
+    }
+    /// CPU on which it was seen (for thread times: on which they were bound).
+    #[must_use]
+    pub const fn cpu(&self) -> u16 {
+        self.marks & ((1 << Self::CPU_BITS) - 1)
+    }
 }
 
 /// One request with all its points. What travels through the ring buffer is `len` points long.
@@ -335,18 +413,18 @@ pub struct EventHead {
     pub softirq: u8,
     /// 1: the context works on a token, whose stage begins at `point`.
     pub on_path: u8,
-    /// The token's last point.
-    pub point: u8,
     /// Role of the token's holder.
     pub role: u8,
-    /// 1 + role of the thread; 0: not one of the run's.
-    pub thread_role: u8,
+    /// The token's last point.
+    pub point: PlaceId,
     /// Bytes of the kernel's stack; negative: an error number.
     pub kernel_bytes: i32,
     /// Bytes of the user's stack; negative: an error number.
     pub user_bytes: i32,
+    /// 1 + role of the thread; 0: not one of the run's.
+    pub thread_role: u8,
     /// Stops the compiler from inventing padding.
-    pub reserved: u32,
+    pub reserved: [u8; 3],
     /// With [`event::WAIT_END`]: time blocked, waking, runnable, throttled, ns.
     pub waited_ns: [u64; 4],
 }

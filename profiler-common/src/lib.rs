@@ -11,7 +11,7 @@ mod thread;
 pub mod vcpu;
 
 pub use counter::{COUNTERS, Counter};
-pub use crossing::{CROSSINGS, Crossing, SPREAD, crossing_number, crossing_place};
+pub use crossing::{CROSSINGS, Crossing, SPREAD, SPREAD_WIDE, crossing_number, crossing_place};
 pub use layout::*;
 pub use thread::*;
 pub use vcpu::{EXIT_KEYS, Vcpu, exit_key};

@@ -1,7 +1,7 @@
 //! Points: where a request is seen.
 //!
-//! [`Point`] says which; its number in the kernel is one byte: below [`DEVICE_BASE`] it is a fixed point, from there on
-//! it names a device and what happens there.
+//! [`Point`] says what happens there, and [`PlaceId`] at which device as well: it is what travels between the kernel and
+//! user space.
 
 macro_rules! points {
     ($($(#[$doc:meta])* $point:ident $name:literal,)*) => {
@@ -16,6 +16,10 @@ macro_rules! points {
             /// The name under which a result shows it.
             #[must_use]
             pub const fn name(self) -> &'static str { match self { $(Self::$point => $name,)* } }
+            /// The number in the kernel, never 0.
+            #[inline(always)]
+            #[must_use]
+            pub const fn number(self) -> u8 { self as u8 + 1 }
         }
     };
 }
@@ -137,160 +141,166 @@ impl core::fmt::Display for Point {
     }
 }
 
-/// A client's or server's sending system call was entered.
-pub const CALL: u8 = 1;
-/// TCP took the message: `tcp:tcp_sendmsg_locked`. A request starts here, in the client.
-pub const SEND: u8 = 2;
-/// TCP found the receiving socket, in softirq: `tcp:tcp_probe`.
-pub const DELIVERED: u8 = 3;
-/// The same from the socket's backlog, in the context of the task that held the socket's lock.
-pub const BACKLOG: u8 = 4;
-/// The socket called its wake-up: `sock:sk_data_ready`.
-pub const READY: u8 = 5;
-/// A thread of the receiver is being woken: `sched:sched_waking`.
-pub const WAKING: u8 = 6;
-/// The thread is on a run queue: `sched:sched_wakeup`.
-pub const WAKEUP: u8 = 7;
-/// The thread runs: `sched:sched_switch`.
-pub const SWITCH_IN: u8 = 8;
-/// Its poll call returned.
-pub const POLL_RETURN: u8 = 9;
-/// Its receiving call was entered.
-pub const RECEIVE_CALL: u8 = 10;
-/// The data lies in user memory: `sock:sock_recv_length` above 0.
-pub const RECEIVED: u8 = 11;
-/// The receiving call returned to user space.
-pub const RETURN: u8 = 12;
-/// The skb was dropped; its token waits in the sending socket for the retransmission: `skb:kfree_skb`.
-pub const DROPPED: u8 = 13;
-/// A virtual machine's QEMU, or vhost, has read the skb from its tap: `skb:consume_skb`.
-pub const TAKEN: u8 = 14;
+/// A point and the index of the device that a request is seen at: what in the lower eight bits, the index above.
+///
+/// Points that are at no device have the index 0.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PlaceId(u16);
 
-/// The own stack has dropped a segment before it left; the token stays in the sending socket until TCP tries again:
-/// `skb:kfree_skb`.
-pub const REFUSED: u8 = 15;
-
-/// The first of the numbers that belong to devices.
-pub const DEVICE_BASE: u8 = 16;
-/// Devices that one repetition can tell apart; the probes count what exceeds them.
-pub const DEVICES: u32 = 32;
-/// What happens at a device: `net:net_dev_start_xmit`.
-pub const AT_XMIT: u8 = 0;
-/// What happens at a device: `net:netif_receive_skb`.
-pub const AT_RECEIVE: u8 = 1;
-/// What happens at a device: `net:net_dev_queue`.
-pub const AT_QUEUE: u8 = 2;
-/// What happens at a device: the softirq that will receive from it began.
-pub const AT_SOFTIRQ: u8 = 3;
-
-/// The number of what (`AT_…`) happens at the device with this index (below [`DEVICES`]).
-#[inline(always)]
-#[must_use]
-pub const fn at_device(what: u8, device: u8) -> u8 {
-    DEVICE_BASE + 4 * device + what
-}
-
-/// The inverse of [`at_device`]: `(what, device index)`, or `None` for any other number.
-#[inline(always)]
-#[must_use]
-pub const fn device_of(point: u8) -> Option<(u8, u8)> {
-    if point < DEVICE_BASE || point >= READER_BASE {
-        return None;
+impl PlaceId {
+    /// No point.
+    pub const NONE: Self = Self(0);
+    /// A point at no device.
+    #[must_use]
+    pub const fn fixed(point: Point) -> Self {
+        Self(point.number() as u16)
     }
-    Some(((point - DEVICE_BASE) & 3, (point - DEVICE_BASE) >> 2))
-}
-
-/// The first of the numbers that stand for what a reader did meanwhile: ends of parts, never points of a record.
-pub const READER_BASE: u8 = 144;
-/// The reader slept, and nobody had begun to wake it.
-pub const READER_BLOCKED: u8 = READER_BASE;
-/// It was being woken.
-pub const READER_WAKING: u8 = READER_BASE + 1;
-/// It waited for a CPU.
-pub const READER_RUNNABLE: u8 = READER_BASE + 2;
-/// Its group had used up its quota.
-pub const READER_THROTTLED: u8 = READER_BASE + 3;
-/// It worked on other requests.
-pub const READER_ELSEWHERE: u8 = READER_BASE + 4;
-/// It worked on this one (or turned to it), outside of the call that ends the stage.
-pub const READER_HERE: u8 = READER_BASE + 5;
-/// It was in the call that ends the stage.
-pub const READER_IN_CALL: u8 = READER_BASE + 6;
-
-/// An idle CPU was on its way to it.
-pub const READER_IDLE_EXIT: u8 = READER_BASE + 7;
-
-/// A segment is sent again: TCP's retransmission timer has run out. With those that follow, ends of parts of the time
-/// that a token waits for that.
-pub const RTO: u8 = 153;
-/// The timer for a tail-loss probe has.
-pub const LOSS_PROBE: u8 = 154;
-/// What came back says that it was lost.
-pub const FAST: u8 = 155;
-/// Nothing was outstanding: the probe timer tries what never left.
-pub const PROBE_TIMER: u8 = 156;
-/// For a reason that is not known.
-pub const OTHER_RETRANSMISSION: u8 = 157;
-
-/// A bio was held back, and queued by another thread than its operation's: from here until then.
-pub const HELD_BACK: u8 = 158;
-/// The thread runs again, on a CPU that was idle: `sched:sched_switch`.
-pub const IDLE_SWITCH_IN: u8 = 159;
-
-/// A virtual processor was given an interrupt: `kvm:kvm_apic_accept_irq`. With those that follow, ends of parts of
-/// the time that a virtual machine holds a request.
-pub const INJECTED: u8 = 160;
-/// The virtual processor's thread runs: `sched:sched_switch`.
-pub const VCPU_RUNNING: u8 = 161;
-/// The guest was entered: `kvm:kvm_entry`.
-pub const ENTERED: u8 = 162;
-/// The guest was left to notify its machine: `kvm:kvm_exit`.
-pub const NOTIFIED: u8 = 163;
-
-/// A file operation's system call was entered: `raw_syscalls:sys_enter`. The operation starts here.
-pub const ENTER: u8 = 164;
-/// It returns: `raw_syscalls:sys_exit`.
-pub const EXIT: u8 = 165;
-
-/// A thread of a virtual machine's is being woken for what its guest wants of a disk: `sched:sched_waking`. With
-/// those that follow, ends of parts of the time that a guest waits for its disk.
-pub const IO_WAKING: u8 = 166;
-/// It runs: `sched:sched_switch`.
-pub const IO_RUNNING: u8 = 167;
-/// One is being woken because an operation on the disk is done.
-pub const BACK_WAKING: u8 = 168;
-/// It runs.
-pub const BACK_RUNNING: u8 = 169;
-
-/// The first of the numbers that belong to disks.
-pub const DISK_BASE: u8 = 176;
-/// Disks that one repetition can tell apart; the probes count what exceeds them.
-pub const DISKS: u32 = 16;
-/// What happens at a disk: `block:block_bio_queue`.
-pub const AT_BIO: u8 = 0;
-/// What happens at a disk: `block:block_rq_insert`.
-pub const AT_INSERT: u8 = 1;
-/// What happens at a disk: `block:block_rq_issue`.
-pub const AT_ISSUE: u8 = 2;
-/// What happens at a disk: `block:block_rq_complete`, or `block:block_bio_complete`.
-pub const AT_COMPLETE: u8 = 3;
-
-/// The number of what (`AT_…`) happens at the disk with this index (below [`DISKS`]).
-#[inline(always)]
-#[must_use]
-pub const fn at_disk(what: u8, disk: u8) -> u8 {
-    DISK_BASE + 4 * disk + what
-}
-
-/// The inverse of [`at_disk`]: `(what, disk's index)`, or `None` for any other number.
-#[inline(always)]
-#[must_use]
-pub const fn disk_of(point: u8) -> Option<(u8, u8)> {
-    if point < DISK_BASE || point >= DISK_BASE + 4 * DISKS as u8 {
-        return None;
+    /// A point at the device, or the disk, with this index.
+    #[inline(always)]
+    #[must_use]
+    pub const fn at(point: Point, index: u8) -> Self {
+        Self(point.number() as u16 | (index as u16) << 8)
     }
-    Some(((point - DISK_BASE) & 3, (point - DISK_BASE) >> 2))
+    /// The place that is written as this number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_raw(raw: u16) -> Self {
+        Self(raw)
+    }
+    /// The number as which it is written.
+    #[inline(always)]
+    #[must_use]
+    pub const fn raw(self) -> u16 {
+        self.0
+    }
+    /// The point; `None`: the number is no point's.
+    #[must_use]
+    pub const fn point(self) -> Option<Point> {
+        match (self.0 as u8).checked_sub(1) {
+            Some(index) if (index as usize) < Point::ALL.len() => Some(Point::ALL[index as usize]),
+            _ => None,
+        }
+    }
+    /// The index of the device.
+    #[inline(always)]
+    #[must_use]
+    pub const fn index(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+    /// Whether this is the point, at whichever device.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_at(self, point: Point) -> bool {
+        self.0 as u8 == point.number()
+    }
 }
 
-const _: () = assert!(DISK_BASE as u32 + 4 * DISKS <= 256);
-const _: () = assert!(DEVICE_BASE as u32 + 4 * DEVICES <= READER_BASE as u32);
+/// Network devices that the probes can tell apart; they count what exceeds them.
+pub const DEVICES: u32 = 256;
+/// Disks that the probes can tell apart; they count what exceeds them.
+pub const DISKS: u32 = 64;
+
+/// See [`Point::Call`].
+pub const CALL: PlaceId = PlaceId::fixed(Point::Call);
+/// See [`Point::Send`].
+pub const SEND: PlaceId = PlaceId::fixed(Point::Send);
+/// See [`Point::Delivered`].
+pub const DELIVERED: PlaceId = PlaceId::fixed(Point::Delivered);
+/// See [`Point::Backlog`].
+pub const BACKLOG: PlaceId = PlaceId::fixed(Point::Backlog);
+/// See [`Point::Ready`].
+pub const READY: PlaceId = PlaceId::fixed(Point::Ready);
+/// See [`Point::Waking`].
+pub const WAKING: PlaceId = PlaceId::fixed(Point::Waking);
+/// See [`Point::Wakeup`].
+pub const WAKEUP: PlaceId = PlaceId::fixed(Point::Wakeup);
+/// See [`Point::SwitchIn`].
+pub const SWITCH_IN: PlaceId = PlaceId::fixed(Point::SwitchIn);
+/// See [`Point::PollReturn`].
+pub const POLL_RETURN: PlaceId = PlaceId::fixed(Point::PollReturn);
+/// See [`Point::ReceiveCall`].
+pub const RECEIVE_CALL: PlaceId = PlaceId::fixed(Point::ReceiveCall);
+/// See [`Point::Received`].
+pub const RECEIVED: PlaceId = PlaceId::fixed(Point::Received);
+/// See [`Point::Return`].
+pub const RETURN: PlaceId = PlaceId::fixed(Point::Return);
+/// See [`Point::Dropped`].
+pub const DROPPED: PlaceId = PlaceId::fixed(Point::Dropped);
+/// See [`Point::Taken`].
+pub const TAKEN: PlaceId = PlaceId::fixed(Point::Taken);
+/// See [`Point::Refused`].
+pub const REFUSED: PlaceId = PlaceId::fixed(Point::Refused);
+/// See [`Point::ReaderBlocked`].
+pub const READER_BLOCKED: PlaceId = PlaceId::fixed(Point::ReaderBlocked);
+/// See [`Point::ReaderWaking`].
+pub const READER_WAKING: PlaceId = PlaceId::fixed(Point::ReaderWaking);
+/// See [`Point::ReaderRunnable`].
+pub const READER_RUNNABLE: PlaceId = PlaceId::fixed(Point::ReaderRunnable);
+/// See [`Point::ReaderThrottled`].
+pub const READER_THROTTLED: PlaceId = PlaceId::fixed(Point::ReaderThrottled);
+/// See [`Point::ReaderElsewhere`].
+pub const READER_ELSEWHERE: PlaceId = PlaceId::fixed(Point::ReaderElsewhere);
+/// See [`Point::ReaderHere`].
+pub const READER_HERE: PlaceId = PlaceId::fixed(Point::ReaderHere);
+/// See [`Point::ReaderInCall`].
+pub const READER_IN_CALL: PlaceId = PlaceId::fixed(Point::ReaderInCall);
+/// See [`Point::ReaderIdleExit`].
+pub const READER_IDLE_EXIT: PlaceId = PlaceId::fixed(Point::ReaderIdleExit);
+/// See [`Point::Rto`].
+pub const RTO: PlaceId = PlaceId::fixed(Point::Rto);
+/// See [`Point::LossProbe`].
+pub const LOSS_PROBE: PlaceId = PlaceId::fixed(Point::LossProbe);
+/// See [`Point::FastRetransmit`].
+pub const FAST: PlaceId = PlaceId::fixed(Point::FastRetransmit);
+/// See [`Point::ProbeTimer`].
+pub const PROBE_TIMER: PlaceId = PlaceId::fixed(Point::ProbeTimer);
+/// See [`Point::OtherRetransmission`].
+pub const OTHER_RETRANSMISSION: PlaceId = PlaceId::fixed(Point::OtherRetransmission);
+/// See [`Point::HeldBack`].
+pub const HELD_BACK: PlaceId = PlaceId::fixed(Point::HeldBack);
+/// See [`Point::IdleSwitchIn`].
+pub const IDLE_SWITCH_IN: PlaceId = PlaceId::fixed(Point::IdleSwitchIn);
+/// See [`Point::Injected`].
+pub const INJECTED: PlaceId = PlaceId::fixed(Point::Injected);
+/// See [`Point::VcpuRunning`].
+pub const VCPU_RUNNING: PlaceId = PlaceId::fixed(Point::VcpuRunning);
+/// See [`Point::Entered`].
+pub const ENTERED: PlaceId = PlaceId::fixed(Point::Entered);
+/// See [`Point::Notified`].
+pub const NOTIFIED: PlaceId = PlaceId::fixed(Point::Notified);
+/// See [`Point::Enter`].
+pub const ENTER: PlaceId = PlaceId::fixed(Point::Enter);
+/// See [`Point::Exit`].
+pub const EXIT: PlaceId = PlaceId::fixed(Point::Exit);
+/// See [`Point::IoWaking`].
+pub const IO_WAKING: PlaceId = PlaceId::fixed(Point::IoWaking);
+/// See [`Point::IoRunning`].
+pub const IO_RUNNING: PlaceId = PlaceId::fixed(Point::IoRunning);
+/// See [`Point::BackWaking`].
+pub const BACK_WAKING: PlaceId = PlaceId::fixed(Point::BackWaking);
+/// See [`Point::BackRunning`].
+pub const BACK_RUNNING: PlaceId = PlaceId::fixed(Point::BackRunning);
+
+const _: () = assert!(DEVICES <= 256 && DISKS <= 256, "an index is a byte");
+const _: () = assert!(Point::ALL.len() < 256, "a point is a byte, and 0 is none");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_lead_back_to_point_and_device() {
+        for point in Point::ALL {
+            for index in [0, 1, 63, 255] {
+                let place = PlaceId::at(*point, index);
+                assert_eq!((place.point(), place.index()), (Some(*point), index));
+                assert_eq!(PlaceId::from_raw(place.raw()), place);
+                assert!(place.is_at(*point) && place != PlaceId::NONE);
+            }
+            assert_eq!(PlaceId::fixed(*point), PlaceId::at(*point, 0));
+        }
+        assert_eq!(PlaceId::NONE.point(), None);
+        assert_eq!(PlaceId::from_raw(0xff).point(), None);
+    }
+}

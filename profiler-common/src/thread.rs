@@ -1,5 +1,7 @@
 //! What is kept of threads and CPUs: what they do, since when, and what they work on.
 
+use crate::point::PlaceId;
+
 /// What a thread does; [`Thread::spent_ns`] has its time in each.
 pub mod state {
     /// Not seen switching yet.
@@ -46,13 +48,13 @@ pub struct Tag {
     /// When the token passed its last point, ns: the tag holds only as long as this is still so.
     pub at_ns: u64,
     /// That point.
-    pub point: u8,
+    pub point: PlaceId,
     /// Role of the holder.
     pub role: u8,
     /// 1: the holder is an skb, 0: a socket.
     pub packet: u8,
     /// Stops the compiler from inventing padding.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 4],
 }
 
 /// What runs on a CPU.
@@ -79,13 +81,13 @@ pub struct Thread {
     pub tid: u32,
     /// Its process's role.
     pub role: u32,
-    /// See [`crate::point::WAKING`], ns.
+    /// See [`crate::point::Point::Waking`], ns.
     pub waking_ns: u64,
-    /// See [`crate::point::WAKEUP`], ns.
+    /// See [`crate::point::Point::Wakeup`], ns.
     pub wakeup_ns: u64,
-    /// See [`crate::point::SWITCH_IN`], ns.
+    /// See [`crate::point::Point::SwitchIn`], ns.
     pub switch_in_ns: u64,
-    /// See [`crate::point::POLL_RETURN`], ns.
+    /// See [`crate::point::Point::PollReturn`], ns.
     pub poll_return_ns: u64,
     /// Entry of the system call that it is in, ns.
     pub call_ns: u64,

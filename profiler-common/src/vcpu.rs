@@ -1,5 +1,7 @@
 //! What a virtual processor does; its thread's time in a state is kept by [`exit_key`].
 
+use crate::point::PlaceId;
+
 /// Not seen yet.
 pub const UNKNOWN: u8 = 0;
 /// In the guest.
@@ -103,23 +105,23 @@ pub struct Steps {
     /// When the answer came out, ns.
     pub answered_ns: u64,
     /// The point at which it did.
-    pub answered_at: u8,
+    pub answered_at: PlaceId,
     /// Whether the request counts (not 0), which began inside the recorded interval: its steps count as its stages do.
     pub counted: u8,
     /// Stops the compiler from inventing padding.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 5],
 }
 
 const _: () = assert!(size_of::<Held>() == 160);
 
 /// States of virtual processors have totals along with them, too: their keys begin here.
-pub const EXIT_KEYS: u32 = 1 << 28;
+pub const EXIT_KEYS: u64 = 1 << 57;
 
 /// Bit of such a key: of the time in a state, that in which the machine held a request.
-pub const HOLDING: u32 = 1 << 26;
+pub const HOLDING: u64 = 1 << 26;
 /// Bit of such a key, beside [`HOLDING`]: the guest had the request, and not its machine. It had been entered with
 /// it, and had not been left to hand on the answer.
-pub const INSIDE: u32 = 1 << 27;
+pub const INSIDE: u64 = 1 << 27;
 /// Virtual processors of which that is kept.
 pub const HOLDING_NUMBERS: u8 = 4;
 
@@ -127,6 +129,6 @@ pub const HOLDING_NUMBERS: u8 = 4;
 /// of the same table.
 #[inline(always)]
 #[must_use]
-pub const fn exit_key(state: u8, number: u8, reason: u16) -> u32 {
-    EXIT_KEYS | ((state as u32) << 22) | ((number as u32 & 63) << 16) | reason as u32
+pub const fn exit_key(state: u8, number: u8, reason: u16) -> u64 {
+    EXIT_KEYS | ((state as u64) << 22) | ((number as u64 & 63) << 16) | reason as u64
 }

@@ -7,7 +7,7 @@
 use aya_ebpf::{macros::map, maps::LruHashMap};
 use profiler_common::{
     Counter, Socket,
-    point::{AT_BIO, AT_COMPLETE, AT_INSERT, AT_ISSUE, at_disk},
+    point::{PlaceId, Point},
 };
 
 use crate::{
@@ -188,7 +188,7 @@ pub fn remapped<K: Kernel, const D: bool>(control: Phase<D>, bio: u64, device: u
     let of = Bio { address: bio, disk, above: above.address, inserted_ns: 0, ..*above };
     if control.tags() {
         if let Some(operation) = of_current().filter(|operation| operation.slot == of.slot) {
-            work_on(tag_at(operation, at_disk(AT_BIO, disk as u8)), false);
+            work_on(tag_at(operation, PlaceId::at(Point::Bio, disk as u8)), false);
         }
     }
     goes_below(of, above.inserted_ns, EXPECTED)
@@ -307,21 +307,21 @@ impl Level {
     #[inline(always)]
     fn begins(&self, control: &Phase<true>, operation: &mut Socket) -> Result<(), Counter> {
         let disk = self.disk as u8;
-        pass(&mut operation.token, operation.counted, at_disk(AT_BIO, disk), self.queued_ns)?;
+        pass(&mut operation.token, operation.counted, PlaceId::at(Point::Bio, disk), self.queued_ns)?;
         if self.issued_ns < self.queued_ns || self.issued_ns > self.done_ns {
             return Ok(());
         }
         if control.splits() {
             let mut parts = Parts::of(&operation.token, operation.counted);
-            parts.via(at_disk(AT_INSERT, disk), self.inserted_ns);
-            parts.end(at_disk(AT_ISSUE, disk), self.issued_ns);
+            parts.via(PlaceId::at(Point::Insert, disk), self.inserted_ns);
+            parts.end(PlaceId::at(Point::Issue, disk), self.issued_ns);
         }
-        pass(&mut operation.token, operation.counted, at_disk(AT_ISSUE, disk), self.issued_ns)
+        pass(&mut operation.token, operation.counted, PlaceId::at(Point::Issue, disk), self.issued_ns)
     }
 
     #[inline(always)]
     fn ends(&self, operation: &mut Socket) -> Result<(), Counter> {
-        pass(&mut operation.token, operation.counted, at_disk(AT_COMPLETE, self.disk as u8), self.done_ns)
+        pass(&mut operation.token, operation.counted, PlaceId::at(Point::Complete, self.disk as u8), self.done_ns)
     }
 }
 

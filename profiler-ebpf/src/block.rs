@@ -9,7 +9,7 @@
 use aya_ebpf::{macros::map, maps::Array};
 use profiler_common::{
     Counter, EMPTY, SLOTS, Socket, Tag,
-    point::{AT_BIO, AT_COMPLETE, AT_INSERT, AT_ISSUE, ENTER, EXIT, HELD_BACK, at_disk, disk_of},
+    point::{ENTER, EXIT, HELD_BACK, PlaceId, Point},
     state::RUNNING,
 };
 
@@ -69,15 +69,15 @@ pub fn settle<const D: bool>(control: Phase<D>, operation: &mut Socket) -> Resul
     if done.queued_ns > operation.token.at_ns && done.queued_ns <= at_ns && waits_for_bio(operation) {
         let since_ns = operation.token.at_ns;
         pass(&mut operation.token, operation.counted, HELD_BACK, since_ns)?;
-        pass(&mut operation.token, operation.counted, at_disk(AT_BIO, disk), done.queued_ns)?;
+        pass(&mut operation.token, operation.counted, PlaceId::at(Point::Bio, disk), done.queued_ns)?;
     }
     if done.issued_ns > operation.token.at_ns && done.issued_ns <= at_ns {
         if control.splits() {
             let mut parts = Parts::of(&operation.token, operation.counted);
-            parts.via(at_disk(AT_INSERT, disk), done.inserted_ns);
-            parts.end(at_disk(AT_ISSUE, disk), done.issued_ns);
+            parts.via(PlaceId::at(Point::Insert, disk), done.inserted_ns);
+            parts.end(PlaceId::at(Point::Issue, disk), done.issued_ns);
         }
-        pass(&mut operation.token, operation.counted, at_disk(AT_ISSUE, disk), done.issued_ns)?;
+        pass(&mut operation.token, operation.counted, PlaceId::at(Point::Issue, disk), done.issued_ns)?;
     }
     if done.below.is_within(operation.token.at_ns, at_ns) {
         if operation_was_below(operation.slot) != 0 {
@@ -86,9 +86,9 @@ pub fn settle<const D: bool>(control: Phase<D>, operation: &mut Socket) -> Resul
         // That function found the operation by itself, and moved it on.
         let mut moved = core::ptr::from_mut(operation);
         unsafe { core::arch::asm!("{0} = {0}", inout(reg) moved) };
-        return pass(unsafe { &mut (*moved).token }, operation.counted, at_disk(AT_COMPLETE, disk), at_ns);
+        return pass(unsafe { &mut (*moved).token }, operation.counted, PlaceId::at(Point::Complete, disk), at_ns);
     }
-    pass(&mut operation.token, operation.counted, at_disk(AT_COMPLETE, disk), at_ns)
+    pass(&mut operation.token, operation.counted, PlaceId::at(Point::Complete, disk), at_ns)
 }
 
 /// The operation went through disks below. Looked at by the verifier once, as its bios are settled in many places; 0:
@@ -104,7 +104,7 @@ pub extern "C" fn operation_was_below(slot: u32) -> u32 {
 
 /// What a thread works on, when its operation is further on than its token.
 #[inline(always)]
-pub fn tag_at(operation: &Socket, point: u8) -> Tag {
+pub fn tag_at(operation: &Socket, point: PlaceId) -> Tag {
     Tag { point, ..tag_of(operation) }
 }
 
@@ -147,7 +147,7 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
         if control.splits() && is_asynchronous(operation) {
             worker_makes_bio(operation.slot, disk, at_ns);
         }
-        if let Err(cause) = pass(&mut operation.token, operation.counted, at_disk(AT_BIO, disk as u8), at_ns) {
+        if let Err(cause) = pass(&mut operation.token, operation.counted, PlaceId::at(Point::Bio, disk as u8), at_ns) {
             return fail(control, operation, cause);
         }
         if control.tags() {
@@ -160,7 +160,7 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
 /// Whether an operation has no bio under way.
 #[inline(always)]
 fn waits_for_bio(operation: &Socket) -> bool {
-    operation.token.point == ENTER || matches!(disk_of(operation.token.point), Some((AT_COMPLETE, _)))
+    operation.token.point == ENTER || operation.token.point.is_at(Point::Complete)
 }
 
 /// The index of a bio's disk.
@@ -227,7 +227,7 @@ fn note<K: Kernel>(request: u64, is_issue: bool) -> Fault {
 fn driver_works(entry: &Bio) {
     let Some(operation) = of_current() else { return };
     if operation.slot == entry.slot && operation.crossing == entry.number && operation.bios == 1 {
-        work_on(tag_at(operation, at_disk(AT_ISSUE, entry.disk as u8)), false);
+        work_on(tag_at(operation, PlaceId::at(Point::Issue, entry.disk as u8)), false);
     }
 }
 
@@ -407,7 +407,7 @@ fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64, 
         if let Some(thread) =
             thread(operation.reader).filter(|thread| !is_asynchronous(operation) || thread.state != RUNNING)
         {
-            thread.tag = tag_at(operation, at_disk(AT_COMPLETE, entry.disk as u8));
+            thread.tag = tag_at(operation, PlaceId::at(Point::Complete, entry.disk as u8));
         }
     }
     None

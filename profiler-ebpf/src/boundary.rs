@@ -3,7 +3,7 @@
 
 use profiler_common::{
     CLIENT, Counter, EMPTY, Packet, READ, SERVER, Socket, Token, crossing_number,
-    point::{AT_RECEIVE, DROPPED, TAKEN, at_device},
+    point::{DROPPED, PlaceId, Point, TAKEN},
 };
 
 use crate::{
@@ -68,7 +68,7 @@ pub fn leaves<K: Kernel, const D: bool>(control: Phase<D>, packet: &mut Packet, 
     };
     if connection.state != EMPTY && connection.token.epoch == control.epoch {
         if control.splits() && connection.token.point == TAKEN {
-            vcpu::gives_back(&control, 0, now());
+            vcpu::gives_back(&control, PlaceId::NONE, now());
         }
         lose(&connection.token, connection.counted, Counter::LostUnanswered);
     }
@@ -112,7 +112,8 @@ pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     let counted = core::mem::replace(&mut connection.counted, 0);
     let was_taken = connection.token.point == TAKEN;
     // What the machine held is in no table of holders: samples find it once its skb is.
-    let passed = pass_device(control, &mut connection.token, counted, (0, true), AT_RECEIVE, dev, 0, 0);
+    let passed =
+        pass_device(control, &mut connection.token, counted, (0, true), Point::Receive, dev, 0, Point::Softirq);
     goes_out(&control, core::mem::take(&mut connection.crossing), connection.token.at_ns);
     if control.splits() && was_taken {
         vcpu::gives_back(&control, connection.token.point, connection.token.at_ns);
@@ -120,7 +121,8 @@ pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     if let Err(cause) = passed {
         return Some(lose(&connection.token, counted, cause));
     }
-    let token = Token { role: SERVER, ..connection.token };
+    let mut token = connection.token;
+    token.set_role(SERVER);
     // The sender as the skb has it: whoever looks at it next compares it with that.
     let sender: u64 = K::load(skb, settings::skb_sk());
     let carried = Carried { key: skb, socket: sender, token: &token, queued_ns: 0, live: 1, counted, crossing: 0 };
@@ -147,7 +149,7 @@ fn arrives<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, place: u8) -> 
     let at_ns = now();
     let counted = begins(&control, at_ns);
     comes_in(&control, counted, number, at_ns);
-    let token = Token { at_ns, epoch: control.epoch, record: 0, point: at_device(AT_RECEIVE, place), role: CLIENT };
+    let token = Token::new(at_ns, control.epoch, PlaceId::at(Point::Receive, place), CLIENT);
     let sender: u64 = K::load(skb, settings::skb_sk());
     let carried = Carried { key: skb, socket: sender, token: &token, queued_ns: 0, live: 1, counted, crossing: number };
     if put_packet(&carried) { None } else { Some(lose(&token, counted, Counter::LostPacketTable)) }

@@ -41,11 +41,11 @@ const EVENT_IOCB: u64 = 8;
 /// The token is lost; the next operation in its place has a new one.
 #[inline(always)]
 pub fn fail<const D: bool>(control: Phase<D>, operation: &mut Socket, cause: Counter) -> Fault {
-    if control.splits() && operation.token.role == SERVER {
+    if control.splits() && operation.token.role() == VMM {
         machine_ends(0, 0);
     }
     let fault = give_up(&control, operation, cause);
-    operation.token.record = 0;
+    operation.token.set_record(0);
     fault
 }
 
@@ -73,7 +73,7 @@ pub fn is_machines(thread: &Thread) -> bool {
 #[inline(always)]
 fn role_of(tid: u32) -> u8 {
     match thread(tid) {
-        Some(thread) if is_machines(thread) => SERVER,
+        Some(thread) if is_machines(thread) => VMM,
         _ => CLIENT,
     }
 }
@@ -248,20 +248,20 @@ pub extern "C" fn operation_ends(slot: u32, at_ns: u64) -> u32 {
 
 #[inline(always)]
 fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64, is_libaio: bool) -> Fault {
-    let first = Token { at_ns, epoch: control.epoch, record: 0, point: ENTER, role: role_of(tid) };
+    let first = Token::new(at_ns, control.epoch, ENTER, role_of(tid));
     let Some(operation) = socket(key) else {
         let fault = follow_socket(key, first, tid);
-        if control.splits() && first.role == SERVER && fault.is_none() {
+        if control.splits() && first.role() == VMM && fault.is_none() {
             machine_begins(tid, at_ns);
         }
         return fault;
     };
     operation.reader = tid;
     // QEMU takes completions of libaio's out of their ring by itself.
-    operation.unseen = (is_libaio && first.role == SERVER).into();
+    operation.unseen = (is_libaio && first.role() == VMM).into();
     let mut fault = None;
     let is_known = operation.token.epoch == control.epoch && operation.state != EMPTY;
-    if is_known && first.role == SERVER && operation.token.point != EXIT {
+    if is_known && first.role() == VMM && operation.token.point != EXIT {
         // It was completed, at the latest just now (`block::operation_is_done`), and nobody saw that.
         if settle(control, operation).is_err() {
             operation.state = EMPTY;
@@ -273,7 +273,7 @@ fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64, is_li
             machine_ends(0, 0);
         }
     }
-    if control.splits() && first.role == SERVER {
+    if control.splits() && first.role() == VMM {
         machine_begins(tid, at_ns);
     }
     operation.crossing = operation.crossing.wrapping_add(1);
@@ -294,9 +294,9 @@ fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64, is_li
         operation.counted = begins(&control, at_ns);
         let slot = begin_record(&control, operation);
         if slot != 0 {
-            append(slot, CLIENT, ENTER, at_ns);
+            append(slot, first.role(), ENTER, at_ns);
         }
-        operation.token.record = slot;
+        operation.token.set_record(slot);
     }
     if control.tags() {
         work_on(tag_of(operation), false);
@@ -416,12 +416,12 @@ fn end<const D: bool>(control: Phase<D>, operation: &mut Socket, at_ns: u64) -> 
         return fail(control, operation, cause);
     }
     ends(&mut operation.counted, at_ns);
-    if control.splits() && operation.token.role == SERVER {
+    if control.splits() && operation.token.role() == VMM {
         machine_ends(operation.reader, at_ns);
     }
-    if operation.token.record != 0 {
-        commit_record(operation.token.record);
-        operation.token.record = 0;
+    if operation.token.record() != 0 {
+        commit_record(operation.token.record());
+        operation.token.set_record(0);
     }
     if control.tags() {
         work_on(tag_of(operation), false);

@@ -6,8 +6,11 @@
 
 use aya_ebpf::{macros::map, maps::Array};
 use profiler_common::{
-    BETWEEN, Control, Thread, Token, VCPU, VMM,
-    point::{BACK_RUNNING, BACK_WAKING, ENTER, ENTERED, EXIT, INJECTED, IO_RUNNING, IO_WAKING, NOTIFIED, VCPU_RUNNING},
+    Control, Thread, Token, VCPU, VMM,
+    point::{
+        BACK_RUNNING, BACK_WAKING, ENTER, ENTERED, EXIT, INJECTED, IO_RUNNING, IO_WAKING, NOTIFIED, PlaceId,
+        VCPU_RUNNING,
+    },
 };
 
 use crate::{
@@ -21,8 +24,8 @@ use crate::{
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Steps {
-    /// Its last step since an operation ended: [`EXIT`], or one on the way back to the guest. Point 0: it is not
-    /// waited for any.
+    /// Its last step since an operation ended: [`EXIT`], or one on the way back to the guest. No point: it is
+    /// not waited for any.
     token: Token,
     /// Operations under way.
     under_way: u64,
@@ -48,7 +51,7 @@ fn steps(control: &Control) -> Option<&'static mut Steps> {
     let steps = STEPS.get_ptr_mut(0).map(|steps| unsafe { &mut *steps })?;
     if steps.token.epoch != control.epoch {
         *steps = Steps {
-            token: Token { at_ns: 0, epoch: control.epoch, record: 0, point: 0, role: BETWEEN },
+            token: Token::new(0, control.epoch, PlaceId::NONE, VCPU),
             under_way: 0,
             // Who was woken before this phase was woken for something else.
             ended_ns: now(),
@@ -65,7 +68,7 @@ fn steps(control: &Control) -> Option<&'static mut Steps> {
 impl Steps {
     /// The next one on the way back.
     #[inline(always)]
-    fn go_on(&mut self, control: &Control, to: u8, at_ns: u64) {
+    fn go_on(&mut self, control: &Control, to: PlaceId, at_ns: u64) {
         Parts::within(control, &self.token).via(to, at_ns);
         self.token.at_ns = at_ns;
         self.token.point = to;
@@ -110,13 +113,13 @@ pub extern "C" fn machine_wakes(tid: u32, at_ns: u64) -> u32 {
     if waker.role == u32::from(VCPU) {
         woken.left_ns = waker.vcpu.exit_ns;
     }
-    if steps.token.point == 0 {
+    if steps.token.point == PlaceId::NONE {
         return 0;
     }
     if waker.role == u32::from(VCPU) && woken.role == u32::from(VMM) {
         // The guest wants something else: so it has been told, whether or not it had to be entered for that.
         if steps.token.point != EXIT {
-            steps.token.point = 0;
+            steps.token.point = PlaceId::NONE;
         }
     } else if woken.role == u32::from(VCPU) && woken.vcpu.number == 0 {
         // An emulated processor that sleeps is woken to be told, by QEMU's main loop, or by another that had the
@@ -208,7 +211,7 @@ impl<const MOST: usize> Woken<MOST> {
     }
 
     #[inline(always)]
-    fn pass(&self, parts: &mut Parts, waking: u8, running: u8) {
+    fn pass(&self, parts: &mut Parts, waking: PlaceId, running: PlaceId) {
         for (waking_ns, running_ns) in self.times_ns.iter().rev() {
             parts.via(waking, *waking_ns);
             parts.via(running, *running_ns);
@@ -241,7 +244,7 @@ pub extern "C" fn machine_runs(tid: u32, at_ns: u64) -> u32 {
         steps.go_on(&control, VCPU_RUNNING, at_ns);
         // An emulated guest is not entered.
         if steps.number == 0 {
-            steps.token.point = 0;
+            steps.token.point = PlaceId::NONE;
         }
     }
     0
@@ -253,7 +256,7 @@ pub fn enters(control: &Control, thread: &Thread, at_ns: u64) {
     if control.boundary_ifindex == 0 {
         if let Some(steps) = steps(control).filter(|steps| steps.are_on(thread)) {
             steps.go_on(control, ENTERED, at_ns);
-            steps.token.point = 0;
+            steps.token.point = PlaceId::NONE;
         }
     }
 }
@@ -266,7 +269,7 @@ pub fn leaves(control: &Control, thread: &Thread, reason: u32) {
     const INTERRUPTS: [u32; 2] = [1, 0x60];
     if control.boundary_ifindex == 0 && reason != INTERRUPTS[0] && reason != INTERRUPTS[1] {
         if let Some(steps) = steps(control).filter(|steps| steps.are_on(thread)) {
-            steps.token.point = 0;
+            steps.token.point = PlaceId::NONE;
         }
     }
 }
@@ -282,7 +285,7 @@ pub extern "C" fn machine_begins(tid: u32, at_ns: u64) -> u32 {
     steps.alone = is_alone.into();
     steps.completed = 0;
     let last = steps.token;
-    steps.token.point = 0;
+    steps.token.point = PlaceId::NONE;
     if !is_alone {
         return 0;
     }
@@ -306,7 +309,7 @@ pub extern "C" fn machine_begins(tid: u32, at_ns: u64) -> u32 {
 /// 0: it was not.
 #[inline(always)]
 fn notified(steps: &Steps, own: &Thread, woken: &Woken<2>) -> Token {
-    let at = |point, at_ns| Token { at_ns, point, ..steps.token };
+    let at = |point, at_ns| steps.token.at(point, at_ns);
     let since = |ns: u64| if ns > steps.ended_ns { ns } else { 0 };
     if own.role == u32::from(VCPU) {
         // It is in its own exit.
@@ -330,7 +333,7 @@ pub extern "C" fn machine_ends(tid: u32, at_ns: u64) -> u32 {
     let Some(control) = following::<true>() else { return 0 };
     let Some(steps) = steps(&control).filter(|steps| steps.under_way != 0) else { return 0 };
     let was_only = fetch_add(&mut steps.under_way, -1) == 1;
-    steps.token.point = 0;
+    steps.token.point = PlaceId::NONE;
     if at_ns != 0 {
         steps.ended_ns = at_ns;
         steps.ended_by = tid;

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use profiler_common::{
     CONNECTION_SLOTS, COUNTERS, Connection, Control, Counter, Cpu, Crossing, DIRECT_STAGES, Device, PACKET_SLOTS,
-    Packet, RECORD_SLOTS, ROLES as ROLE_COUNT, Record, SLOTS, SPREAD, STAGES, Socket, Stage, Thread, Wait,
+    Packet, RECORD_SLOTS, ROLES as ROLE_COUNT, Record, SLOTS, SPREAD, SPREAD_WIDE, STAGES, Socket, Stage, Thread, Wait,
     point::{DEVICES, DISKS},
     state::{RUNNING, STATES},
     vcpu,
@@ -52,7 +52,7 @@ static STAGE_KEYS: Array<u64> = Array::with_max_entries(STAGES, MMAPABLE);
 static STAGE_TOTALS: PerCpuArray<Stage> = PerCpuArray::with_max_entries(STAGES, 0);
 /// Places of the stages that found theirs taken, and how many of these places are.
 #[map]
-static FURTHER_STAGES: HashMap<u32, u32> = HashMap::with_max_entries(STAGES - DIRECT_STAGES, 0);
+static FURTHER_STAGES: HashMap<u64, u32> = HashMap::with_max_entries(STAGES - DIRECT_STAGES, 0);
 #[map]
 static FURTHER_TAKEN: Array<u64> = Array::with_max_entries(1, MMAPABLE);
 #[map]
@@ -284,11 +284,14 @@ pub fn device(address: u64) -> Option<u8> {
     device_further(address, index)
 }
 
+/// Places looked at for one disk.
+const DISK_WAYS: u32 = 16;
+
 /// Index of a disk, by its `gendisk`; a new one takes the next free place, where its name is noted.
 #[inline(always)]
 pub fn disk(address: u64) -> Option<u8> {
     let first = low(address) >> 10;
-    for way in 0..DISKS {
+    for way in 0..DISK_WAYS {
         let index = (first + way) & (DISKS - 1);
         let Some(slot) = DISK_TABLE.get_ptr_mut(index) else {
             continue;
@@ -389,9 +392,9 @@ fn device_further(address: u64, first: u32) -> Option<u8> {
 
 /// The totals of a stage on this CPU.
 #[inline(always)]
-pub fn stage(key: u32) -> Option<&'static mut Stage> {
-    let mut index = key.wrapping_mul(SPREAD) >> (32 - DIRECT_STAGES.ilog2());
-    if STAGE_KEYS.get_ptr(index).is_none_or(|known| unsafe { *known } != u64::from(key)) {
+pub fn stage(key: u64) -> Option<&'static mut Stage> {
+    let mut index = (key.wrapping_mul(SPREAD_WIDE) >> (64 - DIRECT_STAGES.ilog2())) as u32;
+    if STAGE_KEYS.get_ptr(index).is_none_or(|known| unsafe { *known } != key) {
         index = find_stage(key, index).checked_sub(1)?;
     }
     STAGE_TOTALS.get_ptr_mut(index).map(|stage| unsafe { &mut *stage })
@@ -401,14 +404,14 @@ pub fn stage(key: u32) -> Option<&'static mut Stage> {
 /// there is none.
 #[cold]
 #[inline(never)]
-fn find_stage(key: u32, first: u32) -> u32 {
+fn find_stage(key: u64, first: u32) -> u32 {
     // Not more of them: the verifier goes through every one, from each place in a program where time is spent.
     for way in 0..2 {
         let index = (first + way) & (DIRECT_STAGES - 1);
         let Some(place) = STAGE_KEYS.get_ptr_mut(index) else {
             continue;
         };
-        let (place, key) = (unsafe { &mut *place }, u64::from(key));
+        let place = unsafe { &mut *place };
         let mut known = unsafe { core::ptr::read_volatile(place) };
         if known == 0 {
             // Another CPU may take the place first, for the same stage even.
@@ -422,7 +425,7 @@ fn find_stage(key: u32, first: u32) -> u32 {
 }
 
 #[inline(always)]
-fn further_stage(key: u32) -> u32 {
+fn further_stage(key: u64) -> u32 {
     if let Some(index) = unsafe { FURTHER_STAGES.get(&key) } {
         return *index + 1;
     }
@@ -436,7 +439,7 @@ fn further_stage(key: u32) -> u32 {
         // Another CPU was first; the number stays unused.
         return unsafe { FURTHER_STAGES.get(&key) }.map_or(0, |index| *index + 1);
     }
-    unsafe { *place = u64::from(key) }
+    unsafe { *place = key }
     index + 1
 }
 

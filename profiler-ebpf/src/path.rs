@@ -5,8 +5,8 @@ use profiler_common::{
     CALL_RECEIVE, CLIENT, Counter, EMPTY, PROXY_IN, Packet, READ, SERVER, Socket, Tag, Token, UNREAD, is_proxy,
     path_role,
     point::{
-        AT_QUEUE, AT_RECEIVE, AT_SOFTIRQ, AT_XMIT, BACKLOG, CALL, DELIVERED, DROPPED, POLL_RETURN, READY, RECEIVE_CALL,
-        RECEIVED, REFUSED, SEND, SWITCH_IN, WAKEUP, WAKING, at_device,
+        BACKLOG, CALL, DELIVERED, DROPPED, POLL_RETURN, PlaceId, Point, READY, RECEIVE_CALL, RECEIVED, REFUSED, SEND,
+        SWITCH_IN, WAKEUP, WAKING,
     },
 };
 
@@ -28,7 +28,7 @@ pub type Fault = Option<Counter>;
 
 /// Whether a token waits in its socket for a segment to be sent again.
 #[inline(always)]
-pub const fn is_lost(point: u8) -> bool {
+pub fn is_lost(point: PlaceId) -> bool {
     point == DROPPED || point == REFUSED
 }
 
@@ -47,7 +47,7 @@ pub fn send<const D: bool>(control: Phase<D>, address: u64) -> Fault {
     if socket.token.epoch != control.epoch {
         // The client's first send in this phase: what came before it was not followed.
         if socket.role == CLIENT {
-            socket.token = Token { at_ns, epoch: control.epoch, record: 0, point: SEND, role: CLIENT };
+            socket.token = Token::new(at_ns, control.epoch, SEND, CLIENT);
             socket.state = READ;
             socket.counted = 0;
         }
@@ -73,9 +73,9 @@ pub fn send<const D: bool>(control: Phase<D>, address: u64) -> Fault {
         called_ns = reader::split_turnaround(control, socket, at_ns);
     }
     let answered_ns = socket.token.at_ns;
-    if socket.role == CLIENT && socket.token.record != 0 {
-        commit_record(socket.token.record);
-        socket.token.record = 0;
+    if socket.role == CLIENT && socket.token.record() != 0 {
+        commit_record(socket.token.record());
+        socket.token.set_record(0);
     }
     // The client's time before a request belongs to that.
     let counted = if socket.role == CLIENT { is_inside(&control, at_ns) } else { socket.counted };
@@ -99,10 +99,10 @@ pub fn send<const D: bool>(control: Phase<D>, address: u64) -> Fault {
 /// In sampled phases, before a token passes a point: whatever this context does from the moment on whose time stands
 /// at that point, samples are to find there.
 #[inline(always)]
-fn turns_to<const D: bool>(control: Phase<D>, holder: u64, is_packet: bool, role: u8, point: u8, at_ns: u64) {
+fn turns_to<const D: bool>(control: Phase<D>, holder: u64, is_packet: bool, role: u8, point: PlaceId, at_ns: u64) {
     if control.tags() {
         let packet = is_packet as u8;
-        work_on(Tag { holder, at_ns, point, role, packet, reserved: [0; 5] }, false);
+        work_on(Tag { holder, at_ns, point, role, packet, reserved: [0; 4] }, false);
     }
 }
 
@@ -110,7 +110,7 @@ fn turns_to<const D: bool>(control: Phase<D>, holder: u64, is_packet: bool, role
 pub fn tag_of(socket: &Socket) -> Tag {
     let token = &socket.token;
     // The key as the map holds it is a number; an address from a typed tracepoint is a pointer.
-    Tag { holder: socket.key, at_ns: token.at_ns, point: token.point, role: token.role, packet: 0, reserved: [0; 5] }
+    Tag { holder: socket.key, at_ns: token.at_ns, point: token.point, role: token.role(), packet: 0, reserved: [0; 4] }
 }
 
 #[inline(always)]
@@ -124,7 +124,7 @@ fn begin_request<const D: bool>(control: Phase<D>, socket: &mut Socket, called_n
         }
         append(slot, CLIENT, SEND, at_ns);
     }
-    socket.token.record = slot;
+    socket.token.set_record(slot);
 }
 
 /// `net:net_dev_queue`: only a time is left behind; [`xmit`] of the same device binds it.
@@ -146,7 +146,7 @@ pub fn queue<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     if socket.state != READ || socket.token.epoch != control.epoch {
         return None;
     }
-    let token = Token { epoch: control.epoch, ..Token::default() };
+    let token = Token::new(0, control.epoch, PlaceId::NONE, CLIENT);
     put_packet(&Carried {
         key: skb,
         socket: sender,
@@ -177,7 +177,7 @@ pub fn xmit<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, dev: u64) -> 
         let same = sender == packet.socket
             && holder.as_ref().is_none_or(|socket| socket.state == EMPTY || socket.token.epoch != control.epoch);
         if sender == 0 || same {
-            return match hop(control, packet, AT_XMIT, dev, packet.queued_ns, AT_QUEUE) {
+            return match hop(control, packet, Point::Xmit, dev, packet.queued_ns, Point::Queue) {
                 Ok(index) => boundary::leaves::<K, D>(control, packet, skb, index),
                 Err(fault) => fault,
             };
@@ -217,7 +217,7 @@ fn first_hop<K: Kernel, const D: bool>(control: Phase<D>, socket: &mut Socket, s
     }
     let queued_ns = if control.splits() { left_in_queue(control, socket, skb) } else { 0 };
     let holder = (socket.key, false);
-    match pass_device(control, &mut socket.token, socket.counted, holder, AT_XMIT, dev, queued_ns, AT_QUEUE) {
+    match pass_device(control, &mut socket.token, socket.counted, holder, Point::Xmit, dev, queued_ns, Point::Queue) {
         Err(cause) => return give_up(&control, socket, cause),
         Ok(index) if boundary::departs(control, socket, index) => return None,
         Ok(_) => {}
@@ -247,7 +247,7 @@ fn first_hop<K: Kernel, const D: bool>(control: Phase<D>, socket: &mut Socket, s
 #[inline(always)]
 pub fn tag_of_packet(packet: &Packet) -> Tag {
     let token = &packet.token;
-    Tag { holder: packet.key, at_ns: token.at_ns, point: token.point, role: token.role, packet: 1, reserved: [0; 5] }
+    Tag { holder: packet.key, at_ns: token.at_ns, point: token.point, role: token.role(), packet: 1, reserved: [0; 4] }
 }
 
 /// A token of a holder (a socket, or a packet) passes `what` at a device, whose index this returns, after a time
@@ -259,20 +259,20 @@ pub fn pass_device<const D: bool>(
     token: &mut Token,
     counted: u8,
     (holder, is_packet): (u64, bool),
-    what: u8,
+    what: Point,
     dev: u64,
     part_ns: u64,
-    part: u8,
+    part: Point,
 ) -> Result<u8, Counter> {
     let Some(index) = device(dev) else {
         return Err(Counter::LostStageTable);
     };
-    let to = at_device(what, index);
+    let to = PlaceId::at(what, index);
     let at_ns = now();
-    turns_to(control, holder, is_packet, token.role, to, at_ns);
+    turns_to(control, holder, is_packet, token.role(), to, at_ns);
     if control.splits() && part_ns > token.at_ns && part_ns <= at_ns {
         let mut parts = Parts::of(token, counted);
-        parts.via(at_device(part, index), part_ns);
+        parts.via(PlaceId::at(part, index), part_ns);
         parts.end(to, at_ns);
     }
     pass(token, counted, to, at_ns).map(|()| index)
@@ -283,15 +283,15 @@ pub fn pass_device<const D: bool>(
 fn hop<const D: bool>(
     control: Phase<D>,
     packet: &mut Packet,
-    what: u8,
+    what: Point,
     dev: u64,
     part_ns: u64,
-    part: u8,
+    part: Point,
 ) -> Result<u8, Fault> {
     let index = pass_device(control, &mut packet.token, packet.counted, (packet.key, true), what, dev, part_ns, part)
         .map_err(|cause| drop_entry(packet, cause))?;
     if control.tags() {
-        work_on(tag_of_packet(packet), what == AT_XMIT);
+        work_on(tag_of_packet(packet), what == Point::Xmit);
     }
     Ok(index)
 }
@@ -302,7 +302,7 @@ pub fn receive<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     let Some(packet) = travelling(control, skb) else { return boundary::enters::<K, D>(control, skb) };
     let dev: u64 = K::load(skb, settings::skb_dev());
     let since = if control.splits() { cpu().map_or(0, |cpu| cpu.softirq_since_ns) } else { 0 };
-    hop(control, packet, AT_RECEIVE, dev, since, AT_SOFTIRQ).err()?
+    hop(control, packet, Point::Receive, dev, since, Point::Softirq).err()?
 }
 
 #[inline(always)]
@@ -318,7 +318,7 @@ pub fn delivered<K: Kernel, const D: bool>(control: Phase<D>, address: u64, skb:
     let owned: u32 = K::load(address, settings::sock_owned());
     let to = if owned == 0 { DELIVERED } else { BACKLOG };
     let at_ns = now();
-    turns_to(control, packet.key, true, packet.token.role, to, at_ns);
+    turns_to(control, packet.key, true, packet.token.role(), to, at_ns);
     if let Err(cause) = pass(&mut packet.token, packet.counted, to, at_ns) {
         return drop_entry(packet, cause);
     }
@@ -332,7 +332,7 @@ pub fn delivered<K: Kernel, const D: bool>(control: Phase<D>, address: u64, skb:
         lose(&socket.token, socket.counted, Counter::LostResynchronised);
     }
     socket.token = packet.token;
-    socket.token.role = socket.role;
+    socket.token.set_role(socket.role);
     socket.counted = packet.counted;
     socket.crossing = packet.crossing;
     socket.state = UNREAD;
@@ -352,7 +352,7 @@ pub fn ready<const D: bool>(control: Phase<D>, address: u64) -> Fault {
         return None;
     }
     let at_ns = now();
-    turns_to(control, socket.key, false, token.role, READY, at_ns);
+    turns_to(control, socket.key, false, token.role(), READY, at_ns);
     if let Err(cause) = pass(token, socket.counted, READY, at_ns) {
         return give_up(&control, socket, cause);
     }
@@ -389,7 +389,7 @@ pub fn received<const D: bool>(control: Phase<D>, address: u64, result: i32, fla
             }
         }
     };
-    let fresh = Token { at_ns, epoch: control.epoch, record: 0, point: RECEIVED, role };
+    let fresh = Token::new(at_ns, control.epoch, RECEIVED, role);
     let reader = if control.is_plain() { 0 } else { bpf_get_current_pid_tgid() as u32 };
     let Some(socket) = known else {
         // Sockets of other protocols are received from as well, and never get a token.
@@ -456,7 +456,7 @@ pub fn follow_socket(address: u64, token: Token, reader: u32) -> Fault {
         token,
         countdown: 0,
         state: READ,
-        role: token.role,
+        role: token.role(),
         counted: 0,
         unseen: 0,
         slot: 0,

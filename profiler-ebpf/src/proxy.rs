@@ -2,7 +2,7 @@
 
 use profiler_common::{
     Counter, EMPTY, PROXY_IN, PROXY_OUT, READ, Socket, Token, is_proxy,
-    point::{RECEIVED, SEND},
+    point::{PlaceId, RECEIVED, SEND},
 };
 
 use crate::{
@@ -43,7 +43,7 @@ pub fn proxy_send<const D: bool>(control: Phase<D>, address: u64, known: Option<
         Some(to) => to,
         None => {
             let role = proxy_role(control, address);
-            follow_socket(address, Token { role, ..Token::default() }, 0);
+            follow_socket(address, Token::new(0, 0, PlaceId::NONE, role), 0);
             socket(address)?
         }
     };

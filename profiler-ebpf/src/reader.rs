@@ -4,8 +4,8 @@
 use profiler_common::{
     CALL_SEND, CLIENT, Control, Counter, Socket, Thread, Token, Wait,
     point::{
-        CALL, READER_BLOCKED, READER_ELSEWHERE, READER_HERE, READER_IDLE_EXIT, READER_IN_CALL, READER_RUNNABLE,
-        READER_THROTTLED, READER_WAKING, RECEIVED, RETURN, SEND,
+        CALL, PlaceId, READER_BLOCKED, READER_ELSEWHERE, READER_HERE, READER_IDLE_EXIT, READER_IN_CALL,
+        READER_RUNNABLE, READER_THROTTLED, READER_WAKING, RECEIVED, RETURN, SEND,
     },
     stage_key,
     state::{BLOCKED, RUNNABLE, RUNNING, STATES, SWITCHING, THROTTLED, WAKING},
@@ -92,12 +92,12 @@ fn leave_last(slot: u32, reader: &Thread, running_ns: u64) {
 struct Left {
     ns: u64,
     role: u8,
-    point: u8,
+    point: PlaceId,
 }
 impl Left {
     // A method, because a closure would become a function of its own, with all of this behind pointers.
     #[inline(always)]
-    fn take(&mut self, to: u8, ns: u64) {
+    fn take(&mut self, to: PlaceId, ns: u64) {
         // Another CPU may have been about to change the reader's state: the rest always makes up the whole.
         let ns = if ns < self.ns { ns } else { self.ns };
         self.ns -= ns;
@@ -110,7 +110,7 @@ impl Left {
 #[inline(always)]
 fn divide(socket: &Socket, reader: &Thread, wait: &Wait, spent_ns: &[u64; STATES], call_ns: u64, at_ns: u64) {
     let token = &socket.token;
-    let mut left = Left { ns: at_ns - token.at_ns, role: token.role, point: token.point };
+    let mut left = Left { ns: at_ns - token.at_ns, role: token.role(), point: token.point };
     let since = |state: u32| spent_ns[state as usize].wrapping_sub(wait.spent_ns[state as usize]);
     left.take(READER_BLOCKED, since(BLOCKED));
     left.take(READER_WAKING, since(WAKING));
@@ -157,14 +157,14 @@ pub fn split_turnaround<const D: bool>(control: Phase<D>, socket: &Socket, at_ns
 
 /// Appends to a token's record the times that a thread left behind, as far as they are later than the one before.
 #[inline(always)]
-pub fn note_times(token: &Token, times: &[(u8, u64)]) {
-    if token.record == 0 {
+pub fn note_times(token: &Token, times: &[(PlaceId, u64)]) {
+    if token.record() == 0 {
         return;
     }
     let mut last_ns = token.at_ns;
     for (point, at_ns) in times {
         if *at_ns > last_ns {
-            append(token.record, token.role, *point, *at_ns);
+            append(token.record(), token.role(), *point, *at_ns);
             last_ns = *at_ns;
         }
     }

@@ -2,7 +2,7 @@
 
 use profiler_common::{
     Socket,
-    point::{FAST, LOSS_PROBE, OTHER_RETRANSMISSION, PROBE_TIMER, REFUSED, RTO},
+    point::{FAST, LOSS_PROBE, OTHER_RETRANSMISSION, PROBE_TIMER, PlaceId, REFUSED, RTO},
     stage_key,
 };
 
@@ -48,12 +48,12 @@ pub fn may_be_one<K: Kernel>(socket: u64, skb: u64) -> bool {
 pub fn waited(socket: &Socket, at_ns: u64) {
     let token = &socket.token;
     if socket.counted != 0 && at_ns > token.at_ns {
-        spend_part(stage_key(true, token.role, token.point, cause(socket)), at_ns - token.at_ns);
+        spend_part(stage_key(true, token.role(), token.point, cause(socket)), at_ns - token.at_ns);
     }
 }
 
 #[inline(always)]
-fn cause(socket: &Socket) -> u8 {
+fn cause(socket: &Socket) -> PlaceId {
     if settings::tcp_pending() == NO_FIELD || settings::tcp_congestion() == NO_FIELD {
         return OTHER_RETRANSMISSION;
     }

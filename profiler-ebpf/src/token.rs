@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_prandom_u32, bpf_get_smp_processor_id};
 use profiler_common::{
     BUCKETS, BUCKETS_PER_OCTAVE, COUNTED, Control, Counter, ENDED, FIRST_OCTAVE, RECORD_HEADER, RECORD_POINTS,
-    RECORD_SLOTS, Record, Seen, Socket, Token, stage_key,
+    RECORD_SLOTS, Record, Seen, Socket, Token, point::PlaceId, stage_key,
 };
 
 use crate::{
@@ -17,7 +17,7 @@ pub const BPF_RB_NO_WAKEUP: u64 = 1;
 
 /// Adds a time to the totals of a key. False: there was no room.
 #[inline(always)]
-fn spend(key: u32, time_ns: u64) -> bool {
+fn spend(key: u64, time_ns: u64) -> bool {
     let Some(stage) = stage(key) else {
         return false;
     };
@@ -31,7 +31,7 @@ fn spend(key: u32, time_ns: u64) -> bool {
 /// function of its own, because a program does this in many places.
 #[cold]
 #[inline(never)]
-pub fn spend_part(key: u32, time_ns: u64) {
+pub fn spend_part(key: u64, time_ns: u64) {
     if !spend(key, time_ns) {
         count(Counter::DetailsTable);
     }
@@ -41,7 +41,7 @@ pub fn spend_part(key: u32, time_ns: u64) {
 /// interval: it belongs to no request. Without room, it is counted as lost.
 #[cold]
 #[inline(never)]
-pub fn spend_clipped(control: &Control, key: u32, start_ns: u64, end_ns: u64) {
+pub fn spend_clipped(control: &Control, key: u64, start_ns: u64, end_ns: u64) {
     if end_ns <= control.open_ns || start_ns >= control.close_ns {
         return;
     }
@@ -96,7 +96,7 @@ fn bucket(time_ns: u64) -> usize {
 /// The token passes `to`; its time counts if its request does, which began inside the recorded interval (`counted`),
 /// whenever it ends. An error: time ran backwards or a table is full, and the token is lost for that reason.
 #[inline(always)]
-pub fn pass(token: &mut Token, counted: u8, to: u8, at_ns: u64) -> Result<(), Counter> {
+pub fn pass(token: &mut Token, counted: u8, to: PlaceId, at_ns: u64) -> Result<(), Counter> {
     let (from, since_ns) = (token.point, token.at_ns);
     if at_ns < since_ns {
         return Err(Counter::LostNegative);
@@ -104,13 +104,13 @@ pub fn pass(token: &mut Token, counted: u8, to: u8, at_ns: u64) -> Result<(), Co
     // First: a sample that interrupts what follows is to find the token where its time counts.
     token.at_ns = at_ns;
     token.point = to;
-    if counted != 0 && !spend(stage_key(false, token.role, from, to), at_ns - since_ns) {
+    if counted != 0 && !spend(stage_key(false, token.role(), from, to), at_ns - since_ns) {
         // The token's stages end where they did.
         token.at_ns = since_ns;
         return Err(Counter::LostStageTable);
     }
-    if token.record != 0 {
-        append(token.record, token.role, to, at_ns);
+    if token.record() != 0 {
+        append(token.record(), token.role(), to, at_ns);
     }
     Ok(())
 }
@@ -120,7 +120,7 @@ pub fn pass(token: &mut Token, counted: u8, to: u8, at_ns: u64) -> Result<(), Co
 pub struct Parts {
     at_ns: u64,
     role: u8,
-    point: u8,
+    point: PlaceId,
     used: bool,
     counted: bool,
     record: u16,
@@ -129,8 +129,8 @@ impl Parts {
     /// Parts of the stage in which a token is, whose request counts or not.
     #[inline(always)]
     pub fn of(token: &Token, counted: u8) -> Self {
-        let Token { at_ns, role, point, record, .. } = *token;
-        Self { at_ns, role, point, used: false, counted: counted != 0, record }
+        let (role, record) = (token.role(), token.record());
+        Self { at_ns: token.at_ns, role, point: token.point, used: false, counted: counted != 0, record }
     }
     /// The parts of what belongs to no followed request: they count if they begin inside the recorded interval.
     #[inline(always)]
@@ -138,7 +138,7 @@ impl Parts {
         Self::of(token, is_inside(control, token.at_ns))
     }
     #[inline(always)]
-    pub fn via(&mut self, point: u8, at_ns: u64) {
+    pub fn via(&mut self, point: PlaceId, at_ns: u64) {
         if at_ns <= self.at_ns {
             return;
         }
@@ -154,7 +154,7 @@ impl Parts {
     }
     /// The last part, up to the point that ends the stage.
     #[inline(always)]
-    pub fn end(&self, to: u8, at_ns: u64) {
+    pub fn end(&self, to: PlaceId, at_ns: u64) {
         if self.used && self.counted && at_ns >= self.at_ns {
             spend_part(stage_key(true, self.role, self.point, to), at_ns - self.at_ns);
         }
@@ -239,7 +239,7 @@ fn take_record(of_socket: u32, epoch: u32) -> u32 {
 
 #[cold]
 #[inline(never)]
-pub fn append(slot: u16, role: u8, point: u8, at_ns: u64) {
+pub fn append(slot: u16, role: u8, point: PlaceId, at_ns: u64) {
     let Some(record) = record(u32::from(slot) - 1) else {
         return;
     };
@@ -248,8 +248,7 @@ pub fn append(slot: u16, role: u8, point: u8, at_ns: u64) {
         record.points[index] = Seen {
             at_ns,
             point,
-            role,
-            cpu: unsafe { bpf_get_smp_processor_id() } as u16,
+            marks: Seen::marks(role, unsafe { bpf_get_smp_processor_id() }),
             tid: bpf_get_current_pid_tgid() as u32,
         };
     }
@@ -281,7 +280,7 @@ pub fn commit_record(slot: u16) {
 /// The token is lost; so is its record.
 #[inline(always)]
 pub fn lose(token: &Token, counted: u8, cause: Counter) -> Counter {
-    note_loss(token.record, counted, cause as u32, token.at_ns);
+    note_loss(token.record(), counted, cause as u32, token.at_ns);
     cause
 }
 

@@ -4,7 +4,8 @@
 //! calls, and where the scheduler takes it off its CPU; so its time is divided without gaps.
 
 use profiler_common::{
-    Control, Counter, Thread, Token, VHOST, VMM, Vcpu, exit_key, point,
+    Control, Counter, Thread, Token, VHOST, VMM, Vcpu, exit_key,
+    point::{self, PlaceId},
     vcpu::{
         BLOCKED, EXIT, GUEST, HOLDING, HOLDING_NUMBERS, Held, INSIDE, KERNEL, NUMBERS, OUT, PLACE, POLLED, PORT, Steps,
         UNKNOWN, UNSEEN, USER,
@@ -50,7 +51,7 @@ fn split(control: &Control) {
     }
     // Into totals only: the record has had its next point already.
     let role = profiler_common::CLIENT;
-    let token = Token { at_ns: done.taken_ns, epoch: control.epoch, record: 0, point: point::TAKEN, role };
+    let token = Token::new(done.taken_ns, control.epoch, point::TAKEN, role);
     let mut parts = Parts::of(&token, done.counted);
     parts.via(point::INJECTED, done.injected_ns);
     parts.via(point::VCPU_RUNNING, done.running_ns);
@@ -117,13 +118,13 @@ fn place_of(number: u32) -> u8 {
     1 + number.min(u32::from(NUMBERS) - 1) as u8
 }
 
-/// Its answer comes out at a point, or will not come: 0.
+/// Its answer comes out at a point, or will not come: none.
 #[inline(always)]
-pub fn gives_back(control: &Control, answered_at: u8, at_ns: u64) {
+pub fn gives_back(control: &Control, answered_at: PlaceId, at_ns: u64) {
     let Some(held) = held() else { return };
     if held.epoch == control.epoch && held.count > 0 {
         // Where several are held at once, nothing tells whose interrupt and whose notification it was.
-        if held.count == 1 && held.alone != 0 && answered_at != 0 {
+        if held.count == 1 && held.alone != 0 && answered_at != PlaceId::NONE {
             // Where the thread that was in the guest does the sending itself, nobody is woken.
             let own_ns = current().filter(|thread| thread.vcpu.number != 0).map_or(0, |thread| thread.vcpu.exit_ns);
             let notified_ns = notified(&held.steps, own_ns);

@@ -7,7 +7,7 @@
 use aya_ebpf::{macros::map, maps::LruHashMap};
 use profiler_common::{
     CLIENT, Counter, Thread,
-    point::{AT_BIO, IO_RUNNING, at_disk},
+    point::{IO_RUNNING, PlaceId, Point},
 };
 
 use crate::{
@@ -98,10 +98,10 @@ pub extern "C" fn worker_makes_bio(slot: u32, disk: u32, at_ns: u64) -> u32 {
     let (Some(_), Some(operation), Some(thread)) = (following::<true>(), socket_in(slot), current()) else {
         return 0;
     };
-    if thread.tid != operation.reader && operation.token.role == CLIENT {
+    if thread.tid != operation.reader && operation.token.role() == CLIENT {
         let mut parts = Parts::of(&operation.token, operation.counted);
         parts.via(IO_RUNNING, thread.switch_in_ns);
-        parts.end(at_disk(AT_BIO, disk as u8), at_ns);
+        parts.end(PlaceId::at(Point::Bio, disk as u8), at_ns);
     }
     0
 }

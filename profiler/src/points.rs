@@ -40,10 +40,10 @@ mod words;
 
 pub use self::{
     kinds::{
-        Alternative, Edge, Field, Holder, Hook, Leg, Next, Number, Passes, Point, Probe, ReaderRow, Row, Set, Splits,
+        Alternative, At, Edge, Field, Holder, Hook, Leg, Next, Passes, Point, Probe, ReaderRow, Row, Set, Splits,
     },
     lookup::{
-        all, by_number, is_ended, is_legal, is_lost, is_of_files, is_own_work, is_part, is_turnaround, next, probe_of,
+        all, at, is_ended, is_legal, is_lost, is_of_files, is_own_work, is_part, is_turnaround, next, probe_of,
         reader, row,
     },
     reader::READER,

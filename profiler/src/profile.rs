@@ -123,12 +123,6 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// The operations of a file that were seen here are those of a machine's process, not its guest's.
-    pub fn of_machines_process(&mut self) {
-        let stages = self.samples.iter_mut().filter_map(|sample| sample.stage.as_mut());
-        stages.filter(|(role, _)| *role == Role::Server).for_each(|(role, _)| *role = Role::Vmm);
-    }
-
     /// Adds what a guest's agent sampled. `scale`: what each of its samples is to be multiplied with, by the guest's
     /// own account of CPU time. Per operation it stays what it is in the guest.
     pub fn add_guest(&mut self, guest: &Self, scale: impl Fn(&Sample) -> f64) {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
 
-use profiler_common::event;
+use profiler_common::{event, point::PlaceId};
 
 use crate::{
     counts::{Place, Role, StateTotal, ThreadState},
@@ -69,7 +69,7 @@ const SOFTIRQS: &[&str] =
 struct SampleKey {
     thread_role: u8,
     softirq: u8,
-    stage: Option<(u8, u8)>,
+    stage: Option<(u8, PlaceId)>,
     tgid: u32,
     kernel: Vec<u64>,
     user: Vec<u64>,

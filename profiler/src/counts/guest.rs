@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceInfo, Point, ProbeCounts, Role};
+use super::{DeviceInfo, Point, ProbeCounts};
 use crate::histogram::bucket_of;
 
 /// What an agent counted in one phase.
@@ -62,15 +62,6 @@ impl GuestCounts {
             self.probes.counters.iter().filter(|(name, count)| **count > 0 && !COUNTED_ANYWAY.contains(&name.as_str()));
         guests.counters.extend(of_host.map(|(name, count)| (format!("{HOSTS}{name}"), *count)));
         self.probes.stages.retain(|stage| stage.part || stage.from.point != Point::Exit);
-        // Requests have the roles of client, server and proxy only.
-        for stage in &mut self.probes.stages {
-            match stage.role {
-                Role::Server => stage.role = Role::Vmm,
-                // `layout::BETWEEN`: to and from virtual processors.
-                Role::ProxyIn => stage.role = Role::Vcpu,
-                _ => {}
-            }
-        }
         self.is_host = true;
         (guests, self)
     }
@@ -106,7 +97,7 @@ impl Matched {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counts::{Place, StageTotal};
+    use crate::counts::{Place, Role, StageTotal};
 
     #[test]
     fn requests_are_put_together_by_their_numbers() {
@@ -132,9 +123,9 @@ mod tests {
         };
         let host = ProbeCounts {
             stages: vec![
-                stage(Role::Server, Point::Enter, Point::Exit),
-                stage(Role::Server, Point::Exit, Point::Enter),
-                StageTotal { part: true, ..stage(Role::ProxyIn, Point::Exit, Point::Injected) },
+                stage(Role::Vmm, Point::Enter, Point::Exit),
+                stage(Role::Vmm, Point::Exit, Point::Enter),
+                StageTotal { part: true, ..stage(Role::Vcpu, Point::Exit, Point::Injected) },
             ],
             ..ProbeCounts::default()
         };

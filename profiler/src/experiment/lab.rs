@@ -375,9 +375,6 @@ impl Repeater for Lab<'_> {
             true => None,
             false => Some(sampling::profile(&sampled, &labels, round, &self.sampling)?),
         };
-        if let Some(profile) = profile.as_mut().filter(|_| parties.inside_out) {
-            profile.of_machines_process();
-        }
         if let (Some(profile), Some(agent)) = (&mut profile, &mut agent)
             && let Some(guest) = agent.profile()
         {

@@ -1,9 +1,7 @@
 //! Probes on the way of an operation on a file.
 
-use profiler_common::point as number;
-
 use super::{
-    kinds::{Alternative, Edge, Holder, Hook, Leg, Number, Passes, Point, Probe, Row, Set, Splits, only},
+    kinds::{Alternative, At, Edge, Holder, Hook, Leg, Passes, Point, Probe, Row, Set, Splits, only},
     words::{Wait, driver_and_device, passing_on, to},
 };
 
@@ -14,7 +12,7 @@ pub(super) const FILE_CALL: Probe = Probe {
     alternatives: hooks!("file_call", plain, "sys_enter"),
     points: &[Row {
         point: Point::Enter,
-        number: Number::Fixed(number::ENTER),
+        at: At::NoDevice,
         passes: Passes(Holder::Thread, Holder::Call),
         next: &[
             to(Point::Bio).says("from the call to the bio"),
@@ -104,7 +102,7 @@ pub(super) const BIO: Probe = Probe {
     points: &[
         Row {
             point: Point::Bio,
-            number: Number::Disk(number::AT_BIO),
+            at: At::Disk,
             passes: Passes(Holder::Call, Holder::Bios),
             next: &[
                 to(Point::Bio).says("device mapper, RAID: until the bio is passed on").waits(Wait::Mapper),
@@ -125,7 +123,7 @@ pub(super) const BIO: Probe = Probe {
         },
         Row {
             point: Point::HeldBack,
-            number: Number::Fixed(number::HELD_BACK),
+            at: At::NoDevice,
             passes: Passes(Holder::Call, Holder::Call),
             next: &[to(Point::Bio).says("queued by a kernel worker")],
             splits: Splits::Nothing,
@@ -162,7 +160,7 @@ pub(super) const INSERT: Probe = Probe {
     alternatives: hooks!("insert", "block_rq_insert"),
     points: &[Row {
         point: Point::Insert,
-        number: Number::Disk(number::AT_INSERT),
+        at: At::Disk,
         passes: Passes(Holder::Bios, Holder::TheSame),
         next: &[to(Point::Issue)],
         splits: Splits::StageThatEndsAt(Point::Issue),
@@ -180,7 +178,7 @@ pub(super) const ISSUE: Probe = Probe {
     alternatives: hooks!("issue", plain, "block_rq_issue"),
     points: &[Row {
         point: Point::Issue,
-        number: Number::Disk(number::AT_ISSUE),
+        at: At::Disk,
         passes: Passes(Holder::Bios, Holder::TheSame),
         next: &[
             to(Point::Complete).at_device(driver_and_device).waits(Wait::Device),
@@ -209,7 +207,7 @@ pub(super) const COMPLETE: Probe = Probe {
     alternatives: hooks!("complete", plain, "block_rq_complete"),
     points: &[Row {
         point: Point::Complete,
-        number: Number::Disk(number::AT_COMPLETE),
+        at: At::Disk,
         passes: Passes(Holder::Bios, Holder::Call),
         next: &[
             to(Point::Bio).says("from the completion to the next bio"),
@@ -270,7 +268,7 @@ pub(super) const FILE_RETURN: Probe = Probe {
     alternatives: hooks!("file_return", plain, "sys_exit"),
     points: &[Row {
         point: Point::Exit,
-        number: Number::Fixed(number::EXIT),
+        at: At::NoDevice,
         passes: Passes(Holder::Call, Holder::Thread),
         next: &[
             to(Point::Enter).at_guests_disk("between two calls", "QEMU: between two operations for one of the guest's"),

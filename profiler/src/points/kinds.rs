@@ -87,15 +87,15 @@ pub struct Alternative {
     pub hook: Hook,
 }
 
-/// How a point's number is made.
+/// At what a request is seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Number {
-    /// One number.
-    Fixed(u8),
-    /// One number a network device, by what happens there.
-    Device(u8),
-    /// One number a disk, by what happens there.
-    Disk(u8),
+pub enum At {
+    /// At no device.
+    NoDevice,
+    /// At a network device.
+    NetworkDevice,
+    /// At a disk.
+    Disk,
 }
 
 /// What holds a request.
@@ -203,8 +203,8 @@ pub enum Splits {
 pub struct Row {
     /// The point.
     pub point: Point,
-    /// Its number in the kernel.
-    pub number: Number,
+    /// At what a request is seen.
+    pub at: At,
     /// The hand-over.
     pub passes: Passes,
     /// What may come next on the same request, and what happens until then.
@@ -226,8 +226,6 @@ pub struct Row {
 pub struct ReaderRow {
     /// What it does.
     pub point: Point,
-    /// Its number in the kernel.
-    pub number: u8,
     /// In words.
     pub meaning: &'static str,
     /// Whether it works for the message itself.

@@ -1,8 +1,6 @@
 //! Points by their place in the table, and what may follow what.
 
-use profiler_common::point as number;
-
-use super::{Edge, Leg, Next, Number, PROBES, Point, Probe, READER, ReaderRow, Row, Set, Splits};
+use super::{At, Edge, Leg, Next, PROBES, Point, Probe, READER, ReaderRow, Row, Set, Splits};
 
 /// For each point, by its index: its probe and its row, or its row among those of readers.
 const PLACES: [Place; Point::ALL.len()] = places();
@@ -81,16 +79,10 @@ pub fn all() -> impl Iterator<Item = &'static Row> {
     PROBES.iter().flat_map(|probe| probe.points)
 }
 
-/// The point with this number in the kernel, and the index of its device if it has one. `None`: there is none.
+/// At what a request is seen at a point.
 #[must_use]
-pub fn by_number(number: u8) -> Option<(Point, Option<u8>)> {
-    let (wanted, device) = match (number::device_of(number), number::disk_of(number)) {
-        (Some((what, device)), _) => (Number::Device(what), Some(device)),
-        (None, Some((what, disk))) => (Number::Disk(what), Some(disk)),
-        (None, None) => (Number::Fixed(number), None),
-    };
-    let of_reader = || READER.iter().find(|row| row.number == number).map(|row| (row.point, None));
-    all().find(|row| row.number == wanted).map(|row| (row.point, device)).or_else(of_reader)
+pub fn at(point: Point) -> At {
+    row(point).map_or(At::NoDevice, |row| row.at)
 }
 
 /// Whether a point only splits the stage in which it lies.

@@ -1,9 +1,7 @@
 //! Probes of virtual machines of KVM's.
 
-use profiler_common::point as number;
-
 use super::{
-    kinds::{Edge, Holder, Hook, Leg, Number, Passes, Point, Probe, Row, Set, Splits, only},
+    kinds::{At, Edge, Holder, Hook, Leg, Passes, Point, Probe, Row, Set, Splits, only},
     words::to,
 };
 
@@ -14,7 +12,7 @@ pub(super) const VM_ENTRY: Probe = Probe {
     alternatives: &[only("entry_record", record!("kvm/kvm_entry", "ENTRY_VCPU": "vcpu_id"[4]))],
     points: &[Row {
         point: Point::Entered,
-        number: Number::Fixed(number::ENTERED),
+        at: At::NoDevice,
         passes: Passes(Holder::Machine, Holder::Guest),
         next: &[
             to(Point::Notified).says("in the guest and its exits, beside the guest's own rows"),
@@ -37,7 +35,7 @@ pub(super) const VM_INTERRUPT: Probe = Probe {
     points: &[
         Row {
             point: Point::Injected,
-            number: Number::Fixed(number::INJECTED),
+            at: At::NoDevice,
             passes: Passes(Holder::Machine, Holder::TheSame),
             next: &[
                 to(Point::VcpuRunning).says("waking the virtual CPU's thread"),
@@ -56,7 +54,7 @@ pub(super) const VM_INTERRUPT: Probe = Probe {
         },
         Row {
             point: Point::VcpuRunning,
-            number: Number::Fixed(number::VCPU_RUNNING),
+            at: At::NoDevice,
             passes: Passes(Holder::Machine, Holder::TheSame),
             next: &[
                 to(Point::Entered).says("the rest of the exit, entry into the guest"),
@@ -79,7 +77,7 @@ pub(super) const VM_EXIT: Probe = Probe {
     alternatives: &[only("exit_record", record!("kvm/kvm_exit", "EXIT_REASON": "exit_reason"[4]))],
     points: &[Row {
         point: Point::Notified,
-        number: Number::Fixed(number::NOTIFIED),
+        at: At::NoDevice,
         passes: Passes(Holder::Guest, Holder::Machine),
         next: &[
             to(Point::Receive).says("the notifying exit, waking QEMU or vhost, the tap"),

@@ -1,9 +1,7 @@
 //! Probes on the way of a request over the network.
 
-use profiler_common::point as number;
-
 use super::{
-    kinds::{Alternative, Edge, Holder, Hook, Leg, Number, Passes, Point, Probe, Row, Set, Splits},
+    kinds::{Alternative, At, Edge, Holder, Hook, Leg, Passes, Point, Probe, Row, Set, Splits},
     words::{across, through_bridge, to, to_bridge},
 };
 
@@ -15,7 +13,7 @@ pub(super) const SEND: Probe = Probe {
             "send_fentry" Hook::Fentry("tcp_sendmsg_locked"), "send_kprobe" Hook::Kprobe("tcp_sendmsg_locked")),
     points: &[Row {
         point: Point::Send,
-        number: Number::Fixed(number::SEND),
+        at: At::NoDevice,
         passes: Passes(Holder::Socket, Holder::Socket),
         next: &[
             to(Point::Queue),
@@ -44,7 +42,7 @@ pub(super) const XMIT: Probe = Probe {
     points: &[
         Row {
             point: Point::Xmit,
-            number: Number::Device(number::AT_XMIT),
+            at: At::NetworkDevice,
             passes: Passes(Holder::SocketOrSkb, Holder::Skb),
             next: &[
                 to(Point::Receive).at_device(across),
@@ -64,7 +62,7 @@ pub(super) const XMIT: Probe = Probe {
         },
         Row {
             point: Point::Rto,
-            number: Number::Fixed(number::RTO),
+            at: At::NoDevice,
             passes: Passes(Holder::Socket, Holder::Socket),
             next: &[to(Point::Xmit)],
             splits: Splits::Retransmission,
@@ -75,7 +73,7 @@ pub(super) const XMIT: Probe = Probe {
         },
         Row {
             point: Point::LossProbe,
-            number: Number::Fixed(number::LOSS_PROBE),
+            at: At::NoDevice,
             passes: Passes(Holder::Socket, Holder::Socket),
             next: &[to(Point::Xmit)],
             splits: Splits::Retransmission,
@@ -86,7 +84,7 @@ pub(super) const XMIT: Probe = Probe {
         },
         Row {
             point: Point::FastRetransmit,
-            number: Number::Fixed(number::FAST),
+            at: At::NoDevice,
             passes: Passes(Holder::Socket, Holder::Socket),
             next: &[to(Point::Xmit)],
             splits: Splits::Retransmission,
@@ -97,7 +95,7 @@ pub(super) const XMIT: Probe = Probe {
         },
         Row {
             point: Point::ProbeTimer,
-            number: Number::Fixed(number::PROBE_TIMER),
+            at: At::NoDevice,
             passes: Passes(Holder::Socket, Holder::Socket),
             next: &[to(Point::Xmit)],
             splits: Splits::Retransmission,
@@ -108,7 +106,7 @@ pub(super) const XMIT: Probe = Probe {
         },
         Row {
             point: Point::OtherRetransmission,
-            number: Number::Fixed(number::OTHER_RETRANSMISSION),
+            at: At::NoDevice,
             passes: Passes(Holder::Socket, Holder::Socket),
             next: &[to(Point::Xmit)],
             splits: Splits::Retransmission,
@@ -128,7 +126,7 @@ pub(super) const RECEIVE: Probe = Probe {
             "receive_record" record!("net/netif_receive_skb", "RECEIVE_SKBADDR": "skbaddr"[8])),
     points: &[Row {
         point: Point::Receive,
-        number: Number::Device(number::AT_RECEIVE),
+        at: At::NetworkDevice,
         passes: Passes(Holder::Skb, Holder::Skb),
         next: &[
             to(Point::Receive).at_device(to_bridge),
@@ -156,7 +154,7 @@ pub(super) const DELIVERED: Probe = Probe {
     points: &[
         Row {
             point: Point::Delivered,
-            number: Number::Fixed(number::DELIVERED),
+            at: At::NoDevice,
             passes: Passes(Holder::Skb, Holder::Socket),
             next: &[
                 to(Point::Ready).says("in TCP, until the reader is told"),
@@ -170,7 +168,7 @@ pub(super) const DELIVERED: Probe = Probe {
         },
         Row {
             point: Point::Backlog,
-            number: Number::Fixed(number::BACKLOG),
+            at: At::NoDevice,
             passes: Passes(Holder::Skb, Holder::Socket),
             next: &[
                 to(Point::Ready).says("in TCP, until the reader is told"),
@@ -194,7 +192,7 @@ pub(super) const READY: Probe = Probe {
             "ready_fentry" Hook::Fentry("sock_def_readable"), "ready_kprobe" Hook::Kprobe("sock_def_readable")),
     points: &[Row {
         point: Point::Ready,
-        number: Number::Fixed(number::READY),
+        at: At::NoDevice,
         passes: Passes(Holder::Socket, Holder::Socket),
         next: &[
             to(Point::Waking),
@@ -224,7 +222,7 @@ pub(super) const RECEIVED: Probe = Probe {
             "received_kretprobe" Hook::KretprobePair { function: "tcp_recvmsg", entry: "receiving_kprobe" }),
     points: &[Row {
         point: Point::Received,
-        number: Number::Fixed(number::RECEIVED),
+        at: At::NoDevice,
         passes: Passes(Holder::Socket, Holder::Socket),
         next: &[
             to(Point::Return).says("from reading to the call's return"),
@@ -249,7 +247,7 @@ pub(super) const DROPPED: Probe = Probe {
     points: &[
         Row {
             point: Point::Dropped,
-            number: Number::Fixed(number::DROPPED),
+            at: At::NoDevice,
             passes: Passes(Holder::Skb, Holder::Socket),
             next: &[
                 to(Point::Queue).says("lost on its way: until it is sent again"),
@@ -269,7 +267,7 @@ pub(super) const DROPPED: Probe = Probe {
         },
         Row {
             point: Point::Refused,
-            number: Number::Fixed(number::REFUSED),
+            at: At::NoDevice,
             passes: Passes(Holder::Socket, Holder::Socket),
             next: &[
                 to(Point::Queue).says("dropped before it left: until TCP tries again"),
@@ -298,7 +296,7 @@ pub(super) const FREED: Probe = Probe {
             "freed_record" record!("skb/consume_skb", "FREED_SKBADDR": "skbaddr"[8])),
     points: &[Row {
         point: Point::Taken,
-        number: Number::Fixed(number::TAKEN),
+        at: At::NoDevice,
         passes: Passes(Holder::Skb, Holder::Connection),
         next: &[
             to(Point::Injected).says("QEMU or vhost: virtio's ring, the interrupt"),
@@ -330,7 +328,7 @@ pub(super) const QUEUE: Probe = Probe {
             "queue_record" record!("net/net_dev_queue", "QUEUE_SKBADDR": "skbaddr"[8])),
     points: &[Row {
         point: Point::Queue,
-        number: Number::Device(number::AT_QUEUE),
+        at: At::NetworkDevice,
         passes: Passes(Holder::SocketOrSkb, Holder::TheSame),
         next: &[to(Point::Xmit)],
         splits: Splits::StageThatEndsAt(Point::Xmit),

@@ -3,21 +3,6 @@ use std::collections::BTreeSet;
 use super::*;
 
 #[test]
-fn numbers_are_unique_and_lead_back() {
-    for row in all() {
-        let raw = match row.number {
-            Number::Fixed(number) => number,
-            Number::Device(what) => profiler_common::point::at_device(what, 5),
-            Number::Disk(what) => profiler_common::point::at_disk(what, 5),
-        };
-        assert_eq!(by_number(raw).unwrap().0, row.point);
-    }
-    for row in READER {
-        assert_eq!(by_number(row.number), Some((row.point, None)));
-    }
-}
-
-#[test]
 fn every_point_is_reached() {
     let reached: BTreeSet<Point> = all().flat_map(|row| row.next).map(|next| next.to).collect();
     for row in all() {

@@ -1,9 +1,7 @@
 //! Probes of threads, their system calls and softirqs.
 
-use profiler_common::point as number;
-
 use super::{
-    kinds::{Alternative, Edge, Holder, Hook, Leg, Number, Passes, Point, Probe, Row, Set, Splits},
+    kinds::{Alternative, At, Edge, Holder, Hook, Leg, Passes, Point, Probe, Row, Set, Splits},
     words::{Next, to},
 };
 
@@ -28,7 +26,7 @@ pub(super) const WAKING: Probe = Probe {
     points: &[
         Row {
             point: Point::Waking,
-            number: Number::Fixed(number::WAKING),
+            at: At::NoDevice,
             passes: Passes(Holder::Socket, Holder::Socket),
             next: GROUP,
             splits: Splits::Waiting,
@@ -39,7 +37,7 @@ pub(super) const WAKING: Probe = Probe {
         },
         Row {
             point: Point::IoWaking,
-            number: Number::Fixed(number::IO_WAKING),
+            at: At::NoDevice,
             passes: Passes(Holder::GuestOrMachine, Holder::Machine),
             next: &[
                 to(Point::IoRunning).says("QEMU's thread being woken, and its run queue"),
@@ -53,7 +51,7 @@ pub(super) const WAKING: Probe = Probe {
         },
         Row {
             point: Point::BackWaking,
-            number: Number::Fixed(number::BACK_WAKING),
+            at: At::NoDevice,
             passes: Passes(Holder::Machine, Holder::TheSame),
             next: &[
                 to(Point::BackRunning).says("QEMU's thread being woken, and its run queue"),
@@ -76,7 +74,7 @@ pub(super) const WAKEUP: Probe = Probe {
             "wakeup_record" record!("sched/sched_wakeup", "WAKEUP_PID": "pid"[4])),
     points: &[Row {
         point: Point::Wakeup,
-        number: Number::Fixed(number::WAKEUP),
+        at: At::NoDevice,
         passes: Passes(Holder::Socket, Holder::Socket),
         next: &[
             to(Point::Waking),
@@ -104,7 +102,7 @@ pub(super) const SWITCH: Probe = Probe {
     points: &[
         Row {
             point: Point::SwitchIn,
-            number: Number::Fixed(number::SWITCH_IN),
+            at: At::NoDevice,
             passes: Passes(Holder::Socket, Holder::Socket),
             next: GROUP,
             splits: Splits::Waiting,
@@ -115,7 +113,7 @@ pub(super) const SWITCH: Probe = Probe {
         },
         Row {
             point: Point::IdleSwitchIn,
-            number: Number::Fixed(number::IDLE_SWITCH_IN),
+            at: At::NoDevice,
             passes: Passes(Holder::Call, Holder::Call),
             next: GROUP,
             splits: Splits::Waiting,
@@ -126,7 +124,7 @@ pub(super) const SWITCH: Probe = Probe {
         },
         Row {
             point: Point::IoRunning,
-            number: Number::Fixed(number::IO_RUNNING),
+            at: At::NoDevice,
             passes: Passes(Holder::Machine, Holder::TheSame),
             next: &[
                 to(Point::IoWaking).says("QEMU: virtio's ring, until a worker is being woken"),
@@ -141,7 +139,7 @@ pub(super) const SWITCH: Probe = Probe {
         },
         Row {
             point: Point::BackRunning,
-            number: Number::Fixed(number::BACK_RUNNING),
+            at: At::NoDevice,
             passes: Passes(Holder::Machine, Holder::TheSame),
             next: &[
                 to(Point::BackWaking).says("QEMU: until its main loop is being woken"),
@@ -181,7 +179,7 @@ pub(super) const CALL: Probe = Probe {
     points: &[
         Row {
             point: Point::Call,
-            number: Number::Fixed(number::CALL),
+            at: At::NoDevice,
             passes: Passes(Holder::Socket, Holder::Socket),
             next: &[to(Point::Send).says("from the sending call to TCP")],
             splits: Splits::StageThatEndsAt(Point::Send),
@@ -192,7 +190,7 @@ pub(super) const CALL: Probe = Probe {
         },
         Row {
             point: Point::ReceiveCall,
-            number: Number::Fixed(number::RECEIVE_CALL),
+            at: At::NoDevice,
             passes: Passes(Holder::Socket, Holder::Socket),
             next: &[to(Point::Received)],
             splits: Splits::Waiting,
@@ -213,7 +211,7 @@ pub(super) const RETURN: Probe = Probe {
     points: &[
         Row {
             point: Point::Return,
-            number: Number::Fixed(number::RETURN),
+            at: At::NoDevice,
             passes: Passes(Holder::Socket, Holder::Socket),
             next: &[to(Point::Call), to(Point::Send)],
             splits: Splits::StageThatEndsAt(Point::Send),
@@ -224,7 +222,7 @@ pub(super) const RETURN: Probe = Probe {
         },
         Row {
             point: Point::PollReturn,
-            number: Number::Fixed(number::POLL_RETURN),
+            at: At::NoDevice,
             passes: Passes(Holder::Socket, Holder::Socket),
             next: &[to(Point::ReceiveCall), to(Point::Received)],
             splits: Splits::Waiting,
@@ -244,7 +242,7 @@ pub(super) const SOFTIRQ: Probe = Probe {
             "softirq_record" record!("irq/softirq_entry", "SOFTIRQ_VEC": "vec"[4])),
     points: &[Row {
         point: Point::Softirq,
-        number: Number::Device(number::AT_SOFTIRQ),
+        at: At::NetworkDevice,
         passes: Passes(Holder::Skb, Holder::Skb),
         next: &[to(Point::Receive)],
         splits: Splits::StageThatEndsAt(Point::Receive),

@@ -1,6 +1,6 @@
 //! Records as they come through the ring buffer.
 
-use profiler_common::{RECORD_HEADER, RECORD_POINTS, Seen};
+use profiler_common::{RECORD_HEADER, RECORD_POINTS, Seen, point::PlaceId};
 
 use super::object::Loaded;
 
@@ -9,8 +9,8 @@ use super::object::Loaded;
 pub struct RawSeen {
     /// When, ns.
     pub at_ns: u64,
-    /// Number of the point.
-    pub point: u8,
+    /// The point, and its device.
+    pub point: PlaceId,
     /// Number of the holder's role.
     pub role: u8,
     /// CPU.
@@ -41,15 +41,11 @@ impl RawRecord {
         let points = body[..len * size_of::<Seen>()]
             .chunks_exact(size_of::<Seen>())
             .map(|seen| {
-                Some(RawSeen {
-                    at_ns: u64::from_ne_bytes(seen[..8].try_into().ok()?),
-                    point: seen[8],
-                    role: seen[9],
-                    cpu: u16::from_ne_bytes(seen[10..12].try_into().ok()?),
-                    tid: u32::from_ne_bytes(seen[12..16].try_into().ok()?),
-                })
+                // SAFETY: there are enough bytes, any of which make a value; its alignment is not assumed.
+                let seen = unsafe { seen.as_ptr().cast::<Seen>().read_unaligned() };
+                RawSeen { at_ns: seen.at_ns, point: seen.point, role: seen.role(), cpu: seen.cpu(), tid: seen.tid }
             })
-            .collect::<Option<_>>()?;
+            .collect();
         Some(Self { epoch, points })
     }
 }
@@ -72,6 +68,7 @@ impl Loaded {
 
 #[cfg(test)]
 mod tests {
+    use profiler_common::point::Point;
     use proptest::prelude::*;
 
     use super::*;
@@ -82,8 +79,8 @@ mod tests {
         bytes.extend((record.points.len() as u32).to_ne_bytes());
         for seen in &record.points {
             bytes.extend(seen.at_ns.to_ne_bytes());
-            bytes.extend([seen.point, seen.role]);
-            bytes.extend(seen.cpu.to_ne_bytes());
+            bytes.extend(seen.point.raw().to_ne_bytes());
+            bytes.extend(Seen::marks(seen.role, seen.cpu.into()).to_ne_bytes());
             bytes.extend(seen.tid.to_ne_bytes());
         }
         bytes
@@ -91,8 +88,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read(epoch: u32, raw in prop::collection::vec(any::<(u64, u8, u8, u16, u32)>(), 0..RECORD_POINTS)) {
-            let points = raw.into_iter().map(|(at_ns, point, role, cpu, tid)| RawSeen { at_ns, point, role, cpu, tid }).collect();
+        fn what_was_written_is_read(epoch: u32, raw in prop::collection::vec((any::<u64>(), any::<u16>(), 0u8..8, 0u16..8192, any::<u32>()), 0..RECORD_POINTS)) {
+            let seen = |(at_ns, point, role, cpu, tid)| RawSeen { at_ns, point: PlaceId::from_raw(point), role, cpu, tid };
+            let points = raw.into_iter().map(seen).collect();
             let record = RawRecord { epoch, points };
             prop_assert_eq!(RawRecord::parse(&bytes_of(&record)), Some(record));
         }
@@ -105,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_length_beyond_the_bytes_is_refused() {
-        let record = RawRecord { epoch: 1, points: vec![RawSeen { at_ns: 1, point: 2, role: 0, cpu: 0, tid: 1 }] };
+        let record = RawRecord { epoch: 1, points: vec![RawSeen { at_ns: 1, point: PlaceId::fixed(Point::Send), role: 0, cpu: 0, tid: 1 }] };
         let bytes = bytes_of(&record);
         assert_eq!(RawRecord::parse(&bytes[..bytes.len() - 1]), None);
     }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use profiler_common::{
     CALL_KEYS, CLIENT, COUNTED, COUNTERS, CROSSINGS, Connection, Counter, Crossing, Device, EMPTY, EXIT_KEYS, Packet,
-    RECORD_SLOTS, ROLES, Record, STAGES, SYSTEM_CALLS, Socket, Stage, Thread,
-    point::{DEVICES, DISKS, disk_of},
+    RECORD_SLOTS, ROLES, Record, STAGES, Socket, Stage, Thread, call_of_key, stage_of_key,
+    point::{DEVICES, DISKS, PlaceId},
     state::{self, STATES},
 };
 
@@ -19,7 +19,7 @@ use crate::{
     counts::{CallTotal, DeviceInfo, Place, ProbeCounts, Role, StageTotal, StateTotal, ThreadState},
     error::{Error, Result},
     input::LARGEST_NUMBER,
-    points,
+    points::{self, At},
 };
 
 /// Labels of network namespaces and, in them, of devices with a meaning of their own.
@@ -61,11 +61,14 @@ impl Labels {
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the number is no point's.
-    pub fn place(&self, number: u8) -> Result<Place> {
-        let (point, index) = points::by_number(number).ok_or_else(|| unknown("point", number))?;
-        let of_kind = if disk_of(number).is_some() { &self.disks } else { &self.devices };
-        let label = |index| of_kind.get(&index).map_or("?", |device| device.label.as_str());
-        Ok(index.map_or_else(|| Place::fixed(point), |index| Place::at(point, label(index))))
+    pub fn place(&self, id: PlaceId) -> Result<Place> {
+        let point = id.point().ok_or_else(|| unknown("point", id.raw()))?;
+        let of_kind = match points::at(point) {
+            At::NoDevice => return Ok(Place::fixed(point)),
+            At::NetworkDevice => &self.devices,
+            At::Disk => &self.disks,
+        };
+        Ok(Place::at(point, of_kind.get(&id.index()).map_or("?", |device| device.label.as_str())))
     }
     /// All of them.
     pub fn devices(&self) -> impl Iterator<Item = &DeviceInfo> {
@@ -82,7 +85,7 @@ pub fn role(number: u8) -> Result<Role> {
 }
 
 /// Probes of another version, or memory that is not theirs: nothing that they say can be trusted.
-fn unknown(what: &str, number: u8) -> Error {
+fn unknown(what: &str, number: impl std::fmt::Display) -> Error {
     Error::unsupported(
         "cannot understand what the probes say",
         format!("they name the {what} {number}, which there is not"),
@@ -93,7 +96,7 @@ fn unknown(what: &str, number: u8) -> Error {
 /// Totals as they stand in the kernel: a phase is the difference of two.
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
-    stages: BTreeMap<u32, (u64, u64, Vec<u32>)>,
+    stages: BTreeMap<u64, (u64, u64, Vec<u32>)>,
     counters: Vec<u64>,
     /// By role and state: occurrences, ns.
     states: [[[u64; 2]; STATES]; ROLES],
@@ -175,9 +178,8 @@ impl Loaded {
     pub fn totals(&self) -> Result<Totals> {
         let values: PerCpuArray<&MapData, Stage> =
             PerCpuArray::try_from(map(&self.bpf, "STAGE_TOTALS")?).map_err(table)?;
-        let mut stages: BTreeMap<u32, (u64, u64, Vec<u32>)> = BTreeMap::new();
+        let mut stages: BTreeMap<u64, (u64, u64, Vec<u32>)> = BTreeMap::new();
         for (index, key) in (0u32..).zip(self.tables.stage_keys.iter()).filter(|(_, key)| *key != 0) {
-            let key = key as u32;
             let total = stages.entry(key).or_insert_with(|| (0, 0, vec![0; profiler_common::BUCKETS]));
             for stage in values.get(&index, 0).map_err(table)?.iter() {
                 total.0 += stage.count;
@@ -292,7 +294,7 @@ impl Loaded {
         }
         self.tables.stage_keys.clear();
         self.tables.further_stages.clear();
-        self.empty::<u32, u32>("FURTHER_STAGES")
+        self.empty::<u64, u32>("FURTHER_STAGES")
     }
 
     /// Tokens of this phase that have been seen.
@@ -435,11 +437,12 @@ impl Totals {
                 Some((key, count, total_ns, buckets))
             })
             .map(|(key, count, total_ns, buckets)| {
+                let (part, holder, from, to) = stage_of_key(*key);
                 Ok(StageTotal {
-                    part: key >> 18 & 1 != 0,
-                    role: role((key >> 16 & 3) as u8)?,
-                    from: labels.place((key >> 8) as u8)?,
-                    to: labels.place(*key as u8)?,
+                    part,
+                    role: role(holder)?,
+                    from: labels.place(from)?,
+                    to: labels.place(to)?,
                     count,
                     total_ns,
                     buckets,
@@ -457,9 +460,9 @@ impl Totals {
                 Some((key, count, total_ns, buckets))
             })
             .map(|(key, count, total_ns, buckets)| {
-                let number = key & (SYSTEM_CALLS - 1);
+                let (caller, number) = call_of_key(*key);
                 Ok(CallTotal {
-                    role: role((key >> 9 & 7) as u8)?,
+                    role: role(caller)?,
                     name: syscalls::Sysno::new(number as usize)
                         .map_or_else(|| format!("call {number}"), |call| call.name().to_owned()),
                     count,
@@ -471,7 +474,7 @@ impl Totals {
     }
 
     /// Keys of virtual processors, with counts, times and durations.
-    fn vcpus_since(&self, before: &Self) -> impl Iterator<Item = (u32, Difference)> {
+    fn vcpus_since(&self, before: &Self) -> impl Iterator<Item = (u64, Difference)> {
         let none = (0, 0, vec![0; profiler_common::BUCKETS]);
         let found = self.stages.range(EXIT_KEYS..);
         found.filter_map(move |(key, after)| Some((*key, difference(after, before.stages.get(key).unwrap_or(&none))?)))

@@ -90,12 +90,12 @@ type Sum = (u64, u64, Vec<(u16, u32)>);
 /// Totals of virtual processors from the table of stages, by key; what they are in the midst of at the end of the
 /// phase is added, and no durations for it.
 pub(super) fn totals(
-    found: impl Iterator<Item = (u32, Sum)>,
-    unfinished: BTreeMap<u32, u64>,
+    found: impl Iterator<Item = (u64, Sum)>,
+    unfinished: BTreeMap<u64, u64>,
     reasons: &Reasons,
     places: &[u64],
 ) -> Vec<VcpuTotal> {
-    let mut all: BTreeMap<u32, Sum> = found.collect();
+    let mut all: BTreeMap<u64, Sum> = found.collect();
     for (key, ns) in unfinished {
         all.entry(key).or_default().1 += ns;
     }
@@ -115,7 +115,7 @@ pub(super) fn totals(
 }
 
 /// What the virtual processors among these threads are in the midst of at the end of a phase: time by key.
-pub(super) fn unfinished(threads: impl Iterator<Item = Thread>, phase: &Control) -> BTreeMap<u32, u64> {
+pub(super) fn unfinished(threads: impl Iterator<Item = Thread>, phase: &Control) -> BTreeMap<u64, u64> {
     let mut times = BTreeMap::new();
     for vcpu in threads.map(|thread| thread.vcpu).filter(|vcpu| vcpu.number != 0) {
         // One that was not seen at all in this phase slept through it.
