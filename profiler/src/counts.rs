@@ -8,7 +8,7 @@ use workloads::protocol::PhaseReport;
 mod guest;
 mod place;
 
-pub use guest::{GuestCounts, HOSTS, Matched};
+pub use guest::{GuestCounts, Matched, View, Views, counter_of_vmm};
 pub use place::{Device, Place, Side, UnknownPoint, point_by_name};
 pub use profiler_common::point::Point;
 
@@ -106,6 +106,35 @@ impl Role {
             Self::Vmm => "VMM",
             Self::Vhost => "vhost",
         }
+    }
+}
+
+/// What executes a guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The processor itself, by the kernel's hypervisor.
+    Kvm,
+    /// QEMU translates every one to one or more of the host's: there is no hypervisor.
+    Tcg,
+}
+
+impl Accelerator {
+    /// Name of the setting of a configuration that says it.
+    pub const SETTING: &'static str = "accelerator";
+
+    /// QEMU's name for it, which is the engine's.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+    /// Of a configuration with these settings; `None`: its server runs in no virtual machine.
+    #[must_use]
+    pub fn of_settings(settings: &BTreeMap<String, String>) -> Option<Self> {
+        let name = settings.get(Self::SETTING)?;
+        [Self::Kvm, Self::Tcg].into_iter().find(|accelerator| accelerator.name() == name)
     }
 }
 

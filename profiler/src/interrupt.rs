@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM: noticed at every wait, so that whatever runs ends through its ordinary clean-up.
+//! Ctrl-C and SIGTERM (caught by `signals`, on the host): noticed at every wait, so that whatever runs ends through its
+//! ordinary clean-up.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -13,33 +14,9 @@ const SLICE: Duration = Duration::from_millis(20);
 /// Signals so far.
 static ARRIVED: AtomicUsize = AtomicUsize::new(0);
 
-/// From now on SIGINT, SIGTERM and SIGHUP are counted instead of ending the process.
-///
-/// # Errors
-/// If the handlers cannot be installed.
-pub fn install() -> Result<()> {
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-        if is_ignored(signal) {
-            continue;
-        }
-        // SAFETY: the handler adds to an atomic, which is async-signal-safe.
-        unsafe {
-            signal_hook::low_level::register(signal, || {
-                ARRIVED.fetch_add(1, Ordering::Relaxed);
-            })
-        }
-        .map_err(|error| Error::unsupported("cannot catch signals", error, "report this"))?;
-    }
-    Ok(())
-}
-
-/// Whether whoever started this process wants it to ignore a signal, as `nohup` does.
-fn is_ignored(signal: libc::c_int) -> bool {
-    // SAFETY: zeroes are a value of this structure, and the pointers are to it or null.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
-    }
+/// A signal has arrived. Async-signal-safe.
+pub fn note() {
+    ARRIVED.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Ends what is under way if a signal has arrived.

@@ -10,6 +10,7 @@ pub mod counts;
 pub mod error;
 pub mod histogram;
 pub mod input;
+pub mod interrupt;
 pub mod points;
 pub mod probes;
 pub mod process;
@@ -40,8 +41,6 @@ pub mod guest;
 #[cfg(feature = "host")]
 pub mod injection;
 #[cfg(feature = "host")]
-pub mod interrupt;
-#[cfg(feature = "host")]
 pub mod ladder;
 #[cfg(feature = "host")]
 pub mod ledger;
@@ -68,6 +67,8 @@ pub mod result;
 pub mod run;
 #[cfg(feature = "host")]
 pub mod run_folder;
+#[cfg(feature = "host")]
+pub mod signals;
 #[cfg(feature = "host")]
 pub mod truth;
 #[cfg(feature = "host")]

@@ -14,11 +14,11 @@ use profiler::{
     engine::{self, configuration},
     error::{Error, Result, did_you_mean},
     guest::{self, Image, Kernel},
-    injection, interrupt, ladder,
+    injection, ladder,
     pack::Pack,
     render::terminal::{self, Look},
     result::{RunResult, schema},
-    run, truth, workload,
+    run, signals, truth, workload,
 };
 use workloads::init::{Execute, Task};
 
@@ -37,11 +37,11 @@ fn main() -> ExitCode {
 fn execute(arguments: &cli::Arguments) -> Result<ExitCode> {
     match &arguments.command {
         cli::Command::Run(options) => {
-            interrupt::install()?;
+            signals::install()?;
             run_command(options)
         }
         cli::Command::Ladder(options) => {
-            interrupt::install()?;
+            signals::install()?;
             ladder_command(options)
         }
         cli::Command::Report(options) => {
@@ -81,11 +81,11 @@ fn execute(arguments: &cli::Arguments) -> Result<ExitCode> {
         cli::Command::Clean => clean_command(),
         cli::Command::GuestImage(options) => guest_image(options),
         cli::Command::Truth(options) => {
-            interrupt::install()?;
+            signals::install()?;
             truth_command(options)
         }
         cli::Command::Bench(options) => {
-            interrupt::install()?;
+            signals::install()?;
             bench_command(options)
         }
         cli::Command::Doctor => {

@@ -39,12 +39,10 @@ mod threads;
 mod words;
 
 pub use self::{
-    kinds::{
-        Alternative, At, Edge, Field, Holder, Hook, Leg, Next, Passes, Point, Probe, ReaderRow, Row, Set, Splits,
-    },
+    kinds::{Alternative, At, Edge, Field, Holder, Hook, Leg, Next, Passes, Point, Probe, ReaderRow, Row, Set, Splits},
     lookup::{
-        all, at, is_ended, is_legal, is_lost, is_of_files, is_own_work, is_part, is_turnaround, next, probe_of,
-        reader, row,
+        all, at, is_ended, is_legal, is_lost, is_of_files, is_own_work, is_part, is_turnaround, next, probe_of, reader,
+        row,
     },
     reader::READER,
     words::{Wait, Words},

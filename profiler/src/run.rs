@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     engine::configuration::{self, Configuration},
-    engine::{docker, vm},
+    engine::{self, vm},
     environment::{Environment, other_programs},
     error::{Error, Result, did_you_mean},
     experiment::{
@@ -115,7 +115,7 @@ pub fn plan(request: &Request) -> Result<(Plan, Vec<String>)> {
     let settings = workload::parse_settings(workload, &request.settings)?;
     let parsed = configuration::parse_list(&request.configurations)?;
     check_injections(workload, &parsed.configurations)?;
-    check_files(workload, &settings, &parsed.configurations)?;
+    check_fit(workload, &settings, &parsed.configurations)?;
     let baseline = baseline(request.baseline.as_deref(), &parsed.configurations)?;
     phases(request.duration, request.sample_rate_hz > 0)?;
     if request.sample_rate_hz == 0 && request.samples_until.is_some() {
@@ -156,39 +156,19 @@ fn check_injections(workload: &dyn workload::Workload, configurations: &[Configu
     }
 }
 
-/// Refuses machines that have no disk for files, or in which nobody would see their operations.
-fn check_files(
+/// Refuses configurations that do not fit the workload.
+fn check_fit(
     workload: &dyn workload::Workload,
     settings: &workload::Settings,
     configurations: &[Configuration],
 ) -> Result<()> {
-    let is_loop = |found: &&Configuration| found.engine == "ns" && found.key("fs") == "loop";
-    if let Some(found) = configurations.iter().find(is_loop).filter(|_| !workload.is_of_files()) {
-        let why = "has a disk for files, which this workload has not: take fs=bind, or the workload block";
-        return Err(Error::Usage(format!("`{found}` {why}")));
+    for configuration in configurations {
+        let engine = engine::by_name(&configuration.engine);
+        engine.map_or(Ok(()), |engine| engine.suits(configuration, workload, settings))?;
     }
     let limits_reads = |found: &&Configuration| Injection::of(found.injection, Kind::ReadIops) > 0;
-    let only_writes = settings.get("kind").is_some_and(|kind| kind == "write") || workload.name() == "fio-seqwrite";
-    if let Some(found) = configurations.iter().find(limits_reads).filter(|_| only_writes) {
+    if let Some(found) = configurations.iter().find(limits_reads).filter(|_| workload.only_writes(settings)) {
         return Err(Error::Usage(format!("`{found}` limits reads, and this workload only writes")));
-    }
-    let machines = configurations.iter().filter(|found| ["kvm", "tcg"].contains(&found.engine.as_str()));
-    for machine in machines.filter(|_| workload.is_of_files()) {
-        let refuse = |why| Err(Error::Usage(format!("`{machine}` {why}")));
-        let folder = workload.data_folder(settings).map(|folder| folder.to_string_lossy().into_owned());
-        if folder.is_some_and(|folder| folder.contains(',')) {
-            return refuse(
-                "cannot have its disk in a folder with a comma in its name, which QEMU takes for its own: name another `folder`",
-            );
-        }
-        if machine.key("blk") == "none" {
-            return refuse("has no disk for files: add blk=virtio, or blk=nvme");
-        }
-        if machine.key("agent") == "off" || machine.key("net") == "user" {
-            return refuse(
-                "has nobody who sees operations of files in the guest: take agent=on, and net=tap or net=nat",
-            );
-        }
     }
     Ok(())
 }
@@ -219,8 +199,10 @@ fn header(
     environment.cpus_client.clone_from(&cpus.client);
     environment.cpus_server.clone_from(&cpus.server);
     environment.cpus_agent.clone_from(&cpus.agent);
-    if plan.configurations.iter().any(|configuration| configuration.engine == "docker") {
-        environment.docker = Some(docker::Client::connect()?.version()?);
+    for engine in plan.configurations.iter().filter_map(|found| engine::by_name(&found.engine)) {
+        if let Some(version) = engine.version()? {
+            environment.docker = Some(version);
+        }
     }
     let names: Vec<String> = plan.configurations.iter().map(ToString::to_string).collect();
     Ok(Header {

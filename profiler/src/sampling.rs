@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
 
-use profiler_common::{event, point::PlaceId};
+use profiler_common::{Counter, event, point::PlaceId};
 
 use crate::{
-    counts::{Place, Role, StateTotal, ThreadState},
+    counts::{Place, ProbeCounts, Role, StateTotal, ThreadState},
     error::Result,
     probes::{Labels, RawEvent, role},
     profile::{CpuSamples, Frame, Profile, RoleCpu, Sample, Space, Stack, WaitSample},
@@ -40,6 +40,22 @@ pub struct RawSampled {
     pub states: Vec<StateTotal>,
     /// Events noted, and lost.
     pub noted: (u64, u64),
+}
+
+impl RawSampled {
+    /// What was counted and noted of one; nothing is known of names and of the scheduler's account.
+    #[must_use]
+    pub fn new(counts: &ProbeCounts, events: Vec<RawEvent>, length_ns: u64) -> Self {
+        Self {
+            events,
+            users: UserNames::default(),
+            operations: counts.counter(Counter::Operations),
+            length_ns,
+            schedstat_ns: BTreeMap::new(),
+            states: counts.states.clone(),
+            noted: (counts.counter(Counter::Events), counts.counter(Counter::EventsRingFull)),
+        }
+    }
 }
 
 /// Names of processes' functions, by process and address. Of a client that ends with its phase they are looked up

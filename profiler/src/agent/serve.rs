@@ -8,41 +8,37 @@ use std::{
     time::{Duration, Instant},
 };
 
-use profiler_common::{Control, Counter, ON, PARTS, STACKS, TOTALS};
+use profiler_common::Counter;
 use workloads::clock::now_ns;
 
 use super::wire::{self, PORT, Reply, Request, VERSION};
 use crate::{
-    counts::{Costs, GuestCounts, PhaseKind, Role},
+    counts::{Costs, GuestCounts, PhaseKind, Role, Side},
     error::{Error, Result},
+    interrupt,
     points::PROBES,
-    probes::{Attached, Drain, Loaded, Names, Offsets, Options, Totals, floor},
+    probes::{
+        Borders, Boundary, Expected, Following, Loaded, Names, Notes, Offsets, Open, Options, Ready, Sampler, Window,
+    },
     process::{self, allowed_cpus},
     profile::Profile,
-    sampling::{self, RawSampled, Sampling, UserNames},
+    sampling::{self, RawSampled, Sampling},
 };
 
 /// Where the kernel lists the machine's ports.
 const PORTS: &str = "/sys/class/virtio-ports";
 /// How long the port may take to appear.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// As on the host: what is on its way at the beginning of a phase has been seen before.
-const LEAD_IN: Duration = Duration::from_millis(20);
-const LONGEST_LEAD_IN: Duration = Duration::from_secs(2);
-/// As on the host: how often it is looked whether what began in a phase has ended.
-const LEAD_OUT: Duration = Duration::from_millis(2);
-/// How long that may take. The host waits for this.
+/// How long what began in a phase may go on after it. The host waits for this.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long the probes are told to do nothing, and then are at work, to learn what they cost; so often: what another
 /// thread, or the host, interrupts stands in one reading, and the median has none of it.
 const COST_WINDOW: Duration = Duration::from_millis(40);
 const COST_WINDOWS: u32 = 7;
-/// Runs that are enough for what the statistics themselves cost, and how many windows are waited for them.
-const FLOOR_RUNS: u64 = 100;
+/// How many windows are waited for what the statistics themselves cost.
 const COST_FLOORS: u32 = 10;
-/// The guest's only network card, and what its namespace is called.
+/// The guest's only network card.
 const CARD: &str = "eth0";
-const NAMESPACE: &str = "guest";
 
 struct Agent {
     probes: Loaded,
@@ -51,21 +47,19 @@ struct Agent {
     options: Options,
     names: Names,
     namespace: u32,
-    epoch: u32,
-    phase: Option<Phase>,
+    phase: Phase,
     /// What sampled phases brought.
     sampled: Vec<RawSampled>,
     sampling: Sampling,
 }
 
-/// A phase under way.
-struct Phase {
-    kind: PhaseKind,
-    attached: Vec<Attached>,
-    before: Totals,
-    control: Control,
-    /// It had begun when its times came.
-    late: bool,
+/// A phase under way, by what the host has asked for so far.
+#[derive(Default)]
+enum Phase {
+    #[default]
+    None,
+    Following(Following),
+    Open(Open),
 }
 
 /// Does what the host says, as long as it says something.
@@ -120,9 +114,9 @@ impl Agent {
         let sampling = Sampling { rate_hz: 0, cpus: allowed_cpus()?, until: None };
         let mut names = Names::default();
         // Disks are in no namespace.
-        [namespace, 0].into_iter().for_each(|namespace| names.namespace(namespace, NAMESPACE));
-        let (phase, sampled) = (None, Vec::new());
-        Ok(Self { probes, server, port, options, names, namespace, epoch: 0, phase, sampled, sampling })
+        [namespace, 0].into_iter().for_each(|namespace| names.namespace(namespace, Side::GUEST));
+        let (phase, sampled) = (Phase::None, Vec::new());
+        Ok(Self { probes, server, port, options, names, namespace, phase, sampled, sampling })
     }
 
     fn answer(&mut self, request: &Request) -> Result<Option<Reply>> {
@@ -155,94 +149,61 @@ impl Agent {
 
     /// Follows requests from the card to the server and back to the card.
     fn begin(&mut self, kind: PhaseKind, connections: u32, wait_every: u32) -> Result<()> {
-        self.phase = None;
-        let mut attached = vec![self.probes.attach(kind)?];
-        if kind == PhaseKind::Sampled {
-            attached.push(self.probes.attach_sampler(&self.sampling.cpus, self.sampling.rate_hz)?);
-        }
-        self.start(kind, attached, connections, wait_every)
-    }
-
-    /// The same with probes that are attached.
-    fn start(&mut self, kind: PhaseKind, attached: Vec<Attached>, connections: u32, wait_every: u32) -> Result<()> {
-        let before = self.probes.totals()?;
-        let followed: BTreeMap<u32, Role> =
-            process::family(self.server).into_iter().map(|pid| (pid, Role::Server)).collect();
-        self.probes.follow(followed.into_iter())?;
-        self.epoch += 1;
-        let control = Control {
-            state: ON,
-            epoch: self.epoch,
-            open_ns: u64::MAX,
-            close_ns: u64::MAX,
-            mode: match kind {
-                PhaseKind::Detailed => PARTS,
-                PhaseKind::Sampled => STACKS,
-                PhaseKind::Detached | PhaseKind::Traced => TOTALS,
-            },
-            wait_every: if kind == PhaseKind::Sampled { wait_every } else { 0 },
-            boundary_ifindex: card_number(),
-            boundary_namespace: self.namespace,
-            inside_port: u32::from(self.port),
-            ..Control::default()
-        };
-        self.probes.control(control);
-        let start = Instant::now();
-        let seen = || match self.options.files {
-            true => self.probes.tokens_seen(self.epoch),
-            false => self.probes.server_sockets_seen(self.epoch),
-        };
-        while seen() < connections as usize && start.elapsed() < LONGEST_LEAD_IN {
-            std::thread::sleep(LEAD_IN);
-        }
-        self.phase = Some(Phase { kind, attached, before, control, late: false });
+        self.phase = Phase::None;
+        let sampler = Sampler { cpus: &self.sampling.cpus, rate_hz: self.sampling.rate_hz };
+        let ready = Ready::attach(&mut self.probes, kind, sampler)?;
+        self.phase = Phase::Following(self.follow(ready, connections, wait_every)?);
         Ok(())
     }
 
+    /// Begins to follow requests, and waits until every connection's token has been seen.
+    fn follow(&mut self, ready: Ready, connections: u32, wait_every: u32) -> Result<Following> {
+        let followed: BTreeMap<u32, Role> =
+            process::family(self.server).into_iter().map(|pid| (pid, Role::Server)).collect();
+        let card = Boundary { ifindex: card_number(), namespace: self.namespace };
+        let borders = Borders { proxy_port: None, boundary: Some(card), inside_port: Some(self.port) };
+        let notes = Notes { record_every: 0, wait_every };
+        let following = ready.follow(&mut self.probes, followed.into_iter(), &borders, notes)?;
+        let expected = match self.options.files {
+            true => Expected::Tokens(connections),
+            false => Expected::Servers(connections),
+        };
+        following.lead_in(&self.probes, expected)?;
+        Ok(following)
+    }
+
     fn record(&mut self, open_ns: u64, length_ns: u64) {
-        if let Some(phase) = &mut self.phase {
-            phase.control.open_ns = open_ns;
-            phase.control.close_ns = open_ns.saturating_add(length_ns);
-            self.probes.record(phase.control.open_ns, phase.control.close_ns);
-            phase.late = now_ns() >= open_ns;
-        }
+        self.phase = match std::mem::take(&mut self.phase) {
+            Phase::Following(following) => {
+                let window = Window { open_ns, close_ns: open_ns.saturating_add(length_ns) };
+                Phase::Open(following.open(&self.probes, window))
+            }
+            other => other,
+        };
     }
 
     fn end(&mut self) -> Result<GuestCounts> {
-        let none = || Error::workload("no phase was recorded in the guest", "the host asked for its counts");
-        let phase = self.phase.take().filter(|phase| phase.control.close_ns < u64::MAX).ok_or_else(none)?;
-        std::thread::sleep(Duration::from_nanos(phase.control.close_ns.saturating_sub(now_ns())));
-        let (closed, mut drain) = (Instant::now(), Drain::default());
-        loop {
-            std::thread::sleep(LEAD_OUT);
-            if drain.is_over(&self.probes, &phase.before, self.epoch)? || closed.elapsed() > LONGEST_WAIT {
-                break;
-            }
-        }
-        let until_ns = now_ns();
-        self.probes.stop();
-        drop(phase.attached);
+        let Phase::Open(open) = std::mem::take(&mut self.phase) else {
+            return Err(Error::workload("no phase was recorded in the guest", "the host asked for its counts"));
+        };
+        interrupt::sleep(Duration::from_nanos(open.window().close_ns.saturating_sub(now_ns())))?;
+        open.drain(&mut self.probes, LONGEST_WAIT, |_| ())?;
+        let closed = open.close(&self.probes);
         let labels = self.probes.labels(&self.names);
-        let probes = self.probes.counts_since(&phase.before, &labels, &phase.control, until_ns)?;
+        let probes = closed.counts(&self.probes, &labels)?;
         // One that came too late is measured again.
-        if phase.kind == PhaseKind::Sampled && !phase.late {
+        if closed.kind() == PhaseKind::Sampled && !closed.is_late() {
             let mut events = Vec::new();
             let unreadable = self.probes.take_events(&mut events);
-            events.retain(|event| event.head.epoch == self.epoch);
-            self.sampled.push(RawSampled {
-                events,
-                users: UserNames::default(),
-                operations: probes.counter(Counter::Operations),
-                length_ns: phase.control.close_ns - phase.control.open_ns,
-                schedstat_ns: BTreeMap::new(),
-                states: probes.states.clone(),
-                noted: (probes.counter(Counter::Events), probes.counter(Counter::EventsRingFull) + unreadable),
-            });
+            events.retain(|event| closed.is_own(event.head.epoch));
+            let mut sampled = RawSampled::new(&probes, events, closed.window().length_ns());
+            sampled.noted.1 += unreadable;
+            self.sampled.push(sampled);
         }
-        let crossings =
-            if phase.kind == PhaseKind::Traced { self.probes.crossings(&phase.control) } else { Vec::new() };
+        let is_traced = closed.kind() == PhaseKind::Traced;
+        let crossings = if is_traced { closed.crossings(&self.probes) } else { Vec::new() };
         let devices = labels.devices().cloned().collect();
-        Ok(GuestCounts { probes, devices, crossings, late: phase.late, ..GuestCounts::default() })
+        Ok(GuestCounts { probes, devices, crossings, late: closed.is_late(), ..GuestCounts::default() })
     }
 
     /// As on the host: the statistics' own cost, with the probes told to do nothing, then theirs. What getting into
@@ -251,18 +212,10 @@ impl Agent {
     fn costs(&mut self, connections: u32) -> Result<Costs> {
         let kind = PhaseKind::Traced;
         let _statistics = Loaded::keep_run_times()?;
-        let attached = self.probes.attach(kind)?;
-        let start = self.probes.run_times(kind);
-        let mut found = (0, 0.0);
-        for _ in 0..COST_FLOORS {
-            std::thread::sleep(COST_WINDOW);
-            found = floor(&start, &self.probes.run_times(kind));
-            if found.0 >= FLOOR_RUNS {
-                break;
-            }
-        }
-        let (runs, floor_ns) = found;
-        self.start(kind, vec![attached], connections, 0)?;
+        let sampler = Sampler { cpus: &[], rate_hz: 0 };
+        let ready = Ready::attach(&mut self.probes, kind, sampler)?;
+        let (runs, floor_ns) = self.probes.statistics_floor(kind, COST_WINDOW, COST_FLOORS)?;
+        self.phase = Phase::Following(self.follow(ready, connections, 0)?);
         let length = COST_WINDOW * COST_WINDOWS;
         self.record(now_ns(), length.as_nanos() as u64);
         let mut readings = vec![self.probes.run_times(kind)];

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::{
     describe::direction,
     path::StageKey,
@@ -11,7 +14,8 @@ use super::{
 use crate::counts::Role;
 
 /// What can be said about a difference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// The candidate is slower.
     Slower,
@@ -180,22 +184,6 @@ fn verdict(latency: &Estimate, probe_effect: &Estimate, complete: bool, margin_n
         Verdict::Slower
     } else {
         Verdict::Faster
-    }
-}
-
-impl Verdict {
-    /// The word in `result.json`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Slower => "slower",
-            Self::Faster => "faster",
-            Self::NotTold => "not_told",
-            Self::Equivalent => "equivalent",
-            Self::WithinProbeEffect => "within_probe_effect",
-            Self::TooFewRounds => "too_few_rounds",
-            Self::Incomplete => "incomplete",
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     profile::{LayerShare, is_named},
     waterfall::Row,
 };
-use crate::counts::{Point, Role};
+use crate::counts::{Point, Role, Side};
 
 /// Share of a stage that a layer must surely have to be named.
 const NAMED: f64 = 0.1;
@@ -79,10 +79,10 @@ pub fn structure(row: &Row, inside_known: bool) -> String {
         return "held back by the group's limit".to_owned();
     }
     let words = what(key.role, &key.from, &key.to);
-    match (row.in_guest, key.role) {
-        (true, _) => format!("{words} (guest)"),
-        (false, Role::Vmm) => format!("{words} (QEMU)"),
-        (false, _) => words,
+    match (row.side, key.role) {
+        (Side::Guest, _) => format!("{words} (guest)"),
+        (Side::Host, Role::Vmm) => format!("{words} (QEMU)"),
+        (Side::Host, _) => words,
     }
 }
 

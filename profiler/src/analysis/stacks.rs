@@ -71,7 +71,7 @@ fn functions(frames: &[Frame], stack: &[u32], in_softirq: bool, layer: &str) -> 
 fn scene(row: &Row) -> String {
     let namespace = |place: &Place| Some(place.device.as_ref()?.namespace()?.to_owned());
     let role = row.key.role.name();
-    if row.in_guest {
+    if row.side == Side::Guest {
         return format!("{role}@{}", Side::GUEST);
     }
     let found = namespace(&row.key.from).or_else(|| namespace(&row.key.to)).unwrap_or_else(|| role.to_owned());
@@ -80,7 +80,7 @@ fn scene(row: &Row) -> String {
 
 /// Whose a stage of a file operation is: nobody's but the program's, unless that runs in a virtual machine.
 fn place_of_files(row: &Row) -> &'static str {
-    let is_guests = row.in_guest || row.key.from.is_in_guest() || row.key.to.is_in_guest();
+    let is_guests = row.side == Side::Guest || row.key.from.is_in_guest() || row.key.to.is_in_guest();
     match row.key.role {
         Role::Vmm => "QEMU",
         _ if is_guests => Side::GUEST,

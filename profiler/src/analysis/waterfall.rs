@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     analysis::statistics::mean,
-    counts::{Costs, Phase, PhaseKind, Place, ProbeCost, ProbeCounts, Repetition, Role, StageTotal},
+    counts::{Costs, Phase, PhaseKind, Place, ProbeCost, ProbeCounts, Repetition, Role, Side, StageTotal},
     histogram::Histogram,
     points,
 };
@@ -38,8 +38,8 @@ pub struct Row {
     pub count_per_op: f64,
     /// Durations.
     pub histogram: Histogram,
-    /// Whether it was seen in a guest, by its agent.
-    pub in_guest: bool,
+    /// The side that saw it.
+    pub side: Side,
     /// Whether the server's control group limits reads or writes.
     pub is_limited: bool,
     /// Parts, as shares of the row's time.
@@ -249,16 +249,20 @@ pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
     for (round, repetition) in full.iter().enumerate() {
         rows.iter_mut().for_each(|row| row.probes_ns.push(0.0));
         // Host and guest have probes of their own.
-        for (in_guest, costs) in [(false, Some(&repetition.costs)), (true, repetition.guest_costs.as_ref())] {
+        let of_sides = [(Side::Host, Some(&repetition.costs)), (Side::Guest, repetition.guest_costs.as_ref())];
+        for (side, costs) in of_sides {
             let Some(costs) = costs else { continue };
-            let of_side = || rows.iter().enumerate().filter(|(_, row)| row.in_guest == in_guest);
+            let of_side = || rows.iter().enumerate().filter(|(_, row)| row.side == side);
             let indices: Vec<usize> = of_side().map(|(index, _)| index).collect();
             let stages: Vec<(StageKey, f64)> =
                 of_side().map(|(_, row)| (row.key.clone(), row.rounds_count[round])).collect();
             for (index, ns) in indices.into_iter().zip(probe_time(&stages, costs)) {
                 // Nothing that a guest says makes less than nothing of a row.
                 let believed = if ns.is_finite() { ns.clamp(0.0, rows[index].rounds_ns[round].max(0.0)) } else { 0.0 };
-                rows[index].probes_ns[round] = if in_guest { believed } else { ns };
+                rows[index].probes_ns[round] = match side {
+                    Side::Host => ns,
+                    Side::Guest => believed,
+                };
             }
         }
     }
@@ -358,7 +362,7 @@ fn contradiction(repetition: &Repetition, phase: &Phase) -> Option<String> {
 fn stage_rows(traced: &[Sums], sampled: &[Sums], repetitions: &[&Repetition]) -> Vec<Row> {
     let keys: BTreeSet<&StageKey> = traced.iter().flat_map(|sums| sums.stages.keys()).collect();
     let inside = inside::keys(repetitions);
-    let inside_out = inside::is_inside_out(repetitions);
+    let primary = inside::primary_side(repetitions);
     let stages: Vec<(StageKey, u64)> = keys
         .into_iter()
         .map(|key| (key.clone(), traced.iter().filter_map(|sums| sums.stages.get(key)).map(|sum| sum.0).sum()))
@@ -382,7 +386,7 @@ fn stage_rows(traced: &[Sums], sampled: &[Sums], repetitions: &[&Repetition]) ->
                     .collect(),
                 count_per_op: per(*count, operations),
                 histogram: histogram_of(repetitions, PhaseKind::Traced, false, key),
-                in_guest: inside.contains(key) != inside_out,
+                side: if inside.contains(key) { primary.other() } else { primary },
                 is_limited,
                 parts: Vec::new(),
                 key: key.clone(),
@@ -488,7 +492,7 @@ impl Waterfall {
     /// Whether an agent saw the inside of the server's machine.
     #[must_use]
     pub fn has_inside(&self) -> bool {
-        self.rows.iter().any(|row| row.in_guest)
+        self.rows.iter().any(|row| row.side == Side::Guest)
     }
 
     /// Mean of a number over the rounds.

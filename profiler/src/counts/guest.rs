@@ -1,26 +1,30 @@
-//! Counts of the agent in a guest, and how they go together with the host's.
+//! Counts of the two sides of a virtual machine's border, and how they go together.
+//!
+//! Operations begin on one side, whose view is the *primary* one: the host's, for requests over the network, and the
+//! guest's, for operations on files in it. The other side's view lies *within* one stage of it.
 
 use std::collections::BTreeMap;
 
+use profiler_common::Counter;
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceInfo, Point, ProbeCounts};
+use super::{DeviceInfo, Phase, Point, ProbeCounts, Side};
 use crate::histogram::bucket_of;
 
-/// What an agent counted in one phase.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What the other side counted in one phase: the agent in a guest, or the host, where operations are the guest's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestCounts {
-    /// As on the host. Its stages lie between the guest's network card and back.
+    /// Its counts. A guest's stages lie between its network card and back; a host's in the guest's waits for its disk.
     pub probes: ProbeCounts,
     /// Devices on the path.
     pub devices: Vec<DeviceInfo>,
     /// In traced phases: single requests by number, and how long the guest had them, ns. Only while they travel.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub crossings: Vec<(u32, u64)>,
-    /// Of files: these are the host's counts, of what the machine's process did for its guest, and the phase's own
-    /// are the guest's.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub is_host: bool,
+    /// Whose counts these are. The host's are of what the machine's process did for its guest; the phase's own are then
+    /// the guest's.
+    #[serde(rename = "is_host", with = "as_is_host", default = "guests", skip_serializing_if = "is_guests")]
+    pub side: Side,
     /// It was told of the phase only when that had begun: its beginning is missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub late: bool,
@@ -44,25 +48,99 @@ pub struct Matched {
     pub buckets: Vec<(u16, u32)>,
 }
 
+impl Default for GuestCounts {
+    fn default() -> Self {
+        Self {
+            probes: ProbeCounts::default(),
+            devices: Vec::new(),
+            crossings: Vec::new(),
+            side: Side::Guest,
+            late: false,
+            matched: None,
+        }
+    }
+}
+
+const fn guests() -> Side {
+    Side::Guest
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_guests(side: &Side) -> bool {
+    *side == Side::Guest
+}
+
+mod as_is_host {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Side;
+
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+    pub fn serialize<S: Serializer>(side: &Side, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bool(*side == Side::Host)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Side, D::Error> {
+        Ok(if bool::deserialize(deserializer)? { Side::Host } else { Side::Guest })
+    }
+}
+
+/// One side's view of a phase.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// Whose it is.
+    pub side: Side,
+    /// What it counted.
+    pub counts: &'a ProbeCounts,
+}
+
+/// What is known of a phase from either side of a virtual machine's border.
+#[derive(Debug, Clone, Copy)]
+pub struct Views<'a> {
+    /// The view of the side on which operations begin.
+    pub primary: View<'a>,
+    /// The view of the other one, which lies within a stage of it; `None`: there is no other side, or it is silent.
+    pub within: Option<View<'a>>,
+}
+
+impl Phase {
+    /// Either side's view; `None`: nothing was attached.
+    #[must_use]
+    pub fn views(&self) -> Option<Views<'_>> {
+        let counts = self.probes.as_ref()?;
+        let within = self.guest.as_ref().map(|other| View { side: other.side, counts: &other.probes });
+        let side = within.map_or(Side::Host, |within| within.side.other());
+        Some(Views { primary: View { side, counts }, within })
+    }
+}
+
 /// Beginning of the names of counters that the host has, of what a machine's process did.
-pub const HOSTS: &str = "vmm_";
-/// Of operations: those of the guest's say it all.
-const COUNTED_ANYWAY: [&str; 5] = ["followed", "completed", "unfinished", "operations", "events"];
+const OF_VMM: &str = "vmm_";
+/// Counters of operations: those of the guest's say it all.
+const COUNTED_ANYWAY: [Counter; 5] =
+    [Counter::Followed, Counter::Completed, Counter::Unfinished, Counter::Operations, Counter::Events];
+
+/// The name of a counter of the host's, of what a machine's process did, beside the guest's own.
+#[must_use]
+pub fn counter_of_vmm(counter: Counter) -> String {
+    format!("{OF_VMM}{}", counter.name())
+}
 
 impl GuestCounts {
     /// Of files, operations begin in the guest, and the host has its machine's share: returned are the guest's
-    /// counts, and the host's in their place, without the time that the machine's process was not asked for anything.
+    /// counts as the primary ones, and the host's in their place, without the time that the machine's process was not
+    /// asked for anything.
     #[must_use]
-    pub fn inside_out(mut self, host: ProbeCounts) -> (ProbeCounts, Self) {
+    pub fn into_primary(mut self, host: ProbeCounts) -> (ProbeCounts, Self) {
         let mut guests = std::mem::replace(&mut self.probes, host);
         // What virtual processors did, only the host says.
         guests.vcpus = std::mem::take(&mut self.probes.vcpus);
         // And what it could not follow is as much a loss as the guest's own.
-        let of_host =
-            self.probes.counters.iter().filter(|(name, count)| **count > 0 && !COUNTED_ANYWAY.contains(&name.as_str()));
-        guests.counters.extend(of_host.map(|(name, count)| (format!("{HOSTS}{name}"), *count)));
+        let own = Counter::ALL.iter().filter(|counter| !COUNTED_ANYWAY.contains(counter));
+        let of_host = own.map(|counter| (counter_of_vmm(*counter), self.probes.counter(*counter)));
+        guests.counters.extend(of_host.filter(|(_, count)| *count > 0));
         self.probes.stages.retain(|stage| stage.part || stage.from.point != Point::Exit);
-        self.is_host = true;
+        self.side = Side::Host;
         (guests, self)
     }
 }
@@ -132,9 +210,9 @@ mod tests {
         let inside =
             ProbeCounts { stages: vec![stage(Role::Client, Point::Exit, Point::Enter)], ..ProbeCounts::default() };
         let guest = GuestCounts { probes: inside.clone(), ..GuestCounts::default() };
-        let (first, second) = guest.inside_out(host);
+        let (first, second) = guest.into_primary(host);
         assert_eq!(first, inside);
-        assert!(second.is_host);
+        assert_eq!(second.side, Side::Host);
         // Without the time that nobody asked QEMU for anything.
         let between = StageTotal { part: true, ..stage(Role::Vcpu, Point::Exit, Point::Injected) };
         assert_eq!(second.probes.stages, [stage(Role::Vmm, Point::Enter, Point::Exit), between]);

@@ -17,6 +17,15 @@ pub enum Side {
 impl Side {
     /// Name of the guest's side, in devices and in stacks.
     pub const GUEST: &'static str = "guest";
+
+    /// The one on the other side of the border.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Host => Self::Guest,
+            Self::Guest => Self::Host,
+        }
+    }
 }
 
 /// A network device (`name@namespace`) or a disk (`name`, in a guest `name@guest`), by a name that means the same in

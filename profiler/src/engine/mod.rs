@@ -21,13 +21,14 @@ pub use key::{Key, Values};
 
 use crate::{
     cgroup::Cgroup,
+    counts::Accelerator,
     engine::configuration::Configuration,
     error::{Error, Result},
     injection::{Injection, Kind},
     ledger::Ledger,
     net::Wire,
     pack::Pack,
-    probes::Names,
+    probes::{Boundary, Names},
     process,
     workload::{ServerProgram, Settings, Start, Workload},
 };
@@ -219,9 +220,23 @@ pub trait Engine: Sync {
     fn check(&self, _configuration: &Configuration) -> Result<()> {
         Ok(())
     }
-    /// Whether its servers run in virtual machines of the kernel's, whose exits can be seen.
-    fn is_kvm(&self) -> bool {
-        false
+    /// What executes the guests in which its servers run; `None`: they run in no virtual machines.
+    fn accelerator(&self) -> Option<Accelerator> {
+        None
+    }
+    /// Refuses a configuration that does not fit a workload.
+    ///
+    /// # Errors
+    /// [`Error::Usage`], with what would fit.
+    fn suits(&self, _configuration: &Configuration, _workload: &dyn Workload, _settings: &Settings) -> Result<()> {
+        Ok(())
+    }
+    /// The version of what it drives; `None`: that has none, or is part of the kernel.
+    ///
+    /// # Errors
+    /// If it is not there.
+    fn version(&self) -> Result<Option<String>> {
+        Ok(None)
     }
     /// Whether it can put a known cost of this kind in.
     fn accepts(&self, kind: Kind) -> bool {
@@ -292,15 +307,6 @@ fn last_lines_of(log: &Path, most: usize) -> String {
     let plain = |line: &str| line.chars().filter(|letter| !letter.is_control()).collect::<String>().trim().to_owned();
     let lines: Vec<String> = words.lines().map(plain).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(most)..].join("; ")
-}
-
-/// A device of the host behind which a virtual machine answers: what is handed to it, only the machine can hand back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Boundary {
-    /// Its interface number.
-    pub ifindex: u32,
-    /// Inode number of its network namespace.
-    pub namespace: u32,
 }
 
 /// A running server; dropping it ends it and removes what was made for it.

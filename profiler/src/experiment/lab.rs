@@ -17,7 +17,7 @@ use crate::{
     },
     artifact,
     cgroup::Cgroup,
-    counts::{AccountTotal, Phase, PhaseKind, Place, Repetition, Role},
+    counts::{Accelerator, AccountTotal, Phase, PhaseKind, Place, Repetition, Role, Side},
     engine::configuration::Configuration,
     engine::{self, Account, Bench, Host, Server, ServerFiles},
     environment::{
@@ -86,11 +86,11 @@ impl<'a> Lab<'a> {
         let sampling = sampling_of(plan, &cpus)?;
         // First what needs no trace to be left: a machine without probes ends here.
         let offsets = Offsets::of_running_kernel()?;
-        let has_machine = |found: &Configuration| engine::by_name(&found.engine).is_some_and(|engine| engine.is_kvm());
-        let machines = plan.configurations.iter().any(has_machine);
+        let accelerator = |found: &Configuration| engine::by_name(&found.engine)?.accelerator();
+        let accelerators: Vec<Accelerator> = plan.configurations.iter().filter_map(accelerator).collect();
+        let machines = accelerators.contains(&Accelerator::Kvm);
         // A machine's process makes operations as it is told, whatever its guest's are.
-        let is_machine = |found: &Configuration| ["kvm", "tcg"].contains(&found.engine.as_str());
-        let synchronous = plan.workload.is_synchronous(&plan.settings) && !plan.configurations.iter().any(is_machine);
+        let synchronous = plan.workload.is_synchronous(&plan.settings) && accelerators.is_empty();
         let (connections, threads) = (plan.workload.connections(&plan.settings), plan.workload.threads(&plan.settings));
         let limits = Limits::for_plan(connections, threads).starved_by(&options.limits);
         let options = Options { machines, files: plan.workload.is_of_files(), synchronous, limits, ..options };
@@ -174,16 +174,17 @@ impl<'a> Lab<'a> {
         let mut names = self.bench.wire.names()?;
         server.label(&mut names)?;
         let (proxy, port) = (server.relay(), server.address().port());
-        let inside_out = server.is_machine() && self.plan.workload.is_of_files();
+        let is_inside = server.is_machine() && self.plan.workload.is_of_files();
+        let primary = if is_inside { Side::Guest } else { Side::Host };
         // Files' operations do not come by its network.
-        let boundary = server.boundary().filter(|_| !inside_out);
+        let boundary = server.boundary().filter(|_| !is_inside);
         Ok((
             names,
             Parties {
                 client: client.pid(),
                 server: server.pid(),
                 is_machine: server.is_machine(),
-                inside_out,
+                primary,
                 proxy,
                 boundary,
                 port,
@@ -333,7 +334,7 @@ impl Repeater for Lab<'_> {
         interrupt::sleep(WARM_UP)?;
         process::check_placement(client.pid(), &self.cpus.client)?;
         process::check_placement(server.pid(), &self.cpus.server)?;
-        let file_facts = match self.plan.workload.is_of_files() && !parties.inside_out {
+        let file_facts = match self.plan.workload.is_of_files() && parties.primary == Side::Host {
             true => crate::engine::files::facts(server.pid(), configuration)?,
             false => Vec::new(),
         };

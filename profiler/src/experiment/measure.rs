@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use profiler_common::{Control, Counter, ON, PARTS, STACKS, TOTALS};
+use profiler_common::Counter;
 use workloads::{clock::now_ns, protocol::PhaseReport};
 
 use super::{
@@ -14,23 +14,20 @@ use super::{
     raw::RawPhase,
 };
 use crate::{
-    counts::{Costs, Matched, Phase, PhaseKind},
+    counts::{Costs, GuestCounts, Matched, Phase, PhaseKind, Role, Side},
     engine::vm::Agent,
     error::{Error, Result},
     interrupt,
-    probes::{Attached, Drain, Labels, Loaded, Names, RawEvent, RawRecord, Totals, floor},
+    probes::{
+        Closed, Expected, Following, LEAD_IN, LEAD_OUT, Labels, Loaded, Names, Notes, Open, RawEvent, RawRecord, Ready,
+        Sampler, Window,
+    },
     process,
     sampling::{self, RawSampled, Sampling},
 };
 
-/// Requests are followed at least this long before anything is recorded, and until every connection's token was seen.
-const LEAD_IN: Duration = Duration::from_millis(20);
-/// A token that was not seen by then is missing for good: that shows in the conservation.
-const LONGEST_LEAD_IN: Duration = Duration::from_secs(2);
 /// Long enough for the client to hear of a phase before it begins; twice as long with every try.
 const ANNOUNCEMENT: Duration = Duration::from_millis(5);
-/// How often it is looked after a phase whether what began in it has ended; the probes go on until then.
-const LEAD_OUT: Duration = Duration::from_millis(2);
 /// How long what began in a phase may go on after it. What still waits then counts with its age so far.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// A phase in which nothing began, because all connections waited, is measured again, for so many times the longest
@@ -38,8 +35,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 const WAITS_IN_A_PHASE: u32 = 4;
 /// How often a phase is tried of which the client hears too late.
 const TRIES: u32 = 7;
-/// Runs that make the statistics' floor.
-const FLOOR_RUNS: u64 = 100;
+/// How long, and how often, it is waited for the statistics' floor; and how long for the costs.
 const COST_FLOORS: u32 = 20;
 const COST_FLOOR: Duration = Duration::from_millis(20);
 const COST_RUN: Duration = Duration::from_millis(60);
@@ -67,7 +63,6 @@ pub struct Measurement<'a> {
     /// What is to be added to the host's clock for that of whoever times operations.
     shift_ns: i64,
     connections: u32,
-    epoch: u32,
     record_every: u32,
     wait_every: u32,
     attached: Duration,
@@ -95,7 +90,6 @@ impl<'a> Measurement<'a> {
             agent: None,
             shift_ns: 0,
             connections,
-            epoch: 0,
             record_every: 0,
             wait_every: 1,
             attached: Duration::ZERO,
@@ -132,15 +126,15 @@ impl<'a> Measurement<'a> {
     }
 
     /// Announces an interval to the client.
-    fn window(&mut self, length: Duration, tried: u32) -> Result<(u64, u64)> {
-        if let Some(agent) = self.agent.as_mut().filter(|_| self.parties.inside_out) {
-            let blind = |agent: &Agent| Error::workload("operations in the machine cannot be seen", agent.state());
-            self.shift_ns = agent.clock_shift_ns().ok_or_else(|| blind(agent))?;
+    fn window(&mut self, length: Duration, tried: u32) -> Result<Window> {
+        if let Some(agent) = self.agent.as_mut().filter(|_| self.parties.primary == Side::Guest) {
+            let shift_ns = agent.clock_shift_ns();
+            self.shift_ns = shift_ns.ok_or_else(|| self.blind())?;
         }
         let open_ns = now_ns() + (ANNOUNCEMENT * (1 << tried)).as_nanos() as u64;
         let close_ns = open_ns + length.as_nanos() as u64;
         self.client.begin_phase(self.to_guest(open_ns), self.to_guest(close_ns))?;
-        Ok((open_ns, close_ns))
+        Ok(Window { open_ns, close_ns })
     }
 
     /// A time of the host's, by the clock of whoever times operations.
@@ -183,8 +177,8 @@ impl<'a> Measurement<'a> {
     fn wait_for_progress(&mut self) -> Result<Duration> {
         let start = Instant::now();
         while start.elapsed() < STALL {
-            let (_, close_ns) = self.window(STALL / 50, 0)?;
-            sleep_until(close_ns, || ())?;
+            let window = self.window(STALL / 50, 0)?;
+            sleep_until(window.close_ns, || ())?;
             if !is_empty(&self.client.report()?) {
                 return Ok(start.elapsed());
             }
@@ -201,7 +195,7 @@ impl<'a> Measurement<'a> {
         in_time(|tried| {
             let length = length.max(self.shortest);
             self.client.prepare(length)?;
-            let (open_ns, close_ns) = self.window(length, tried)?;
+            let Window { open_ns, close_ns } = self.window(length, tried)?;
             sleep_until(close_ns, || ())?;
             let length_ns = length.as_nanos() as u64;
             let client = self.report()?;
@@ -227,8 +221,7 @@ impl<'a> Measurement<'a> {
     /// # Errors
     /// As [`Measurement::detached`], and if the probes cannot be attached.
     pub fn idle(&mut self, kind: PhaseKind, length: Duration) -> Result<Phase> {
-        self.probes.stop();
-        let _attached = self.attach(kind)?;
+        let _ready = self.attach(kind)?;
         self.detached(length)
     }
     /// A phase with probes attached.
@@ -249,36 +242,20 @@ impl<'a> Measurement<'a> {
         if let Some(agent) = &mut self.agent {
             agent.begin(kind, self.connections, self.sampling.rate_hz, self.wait_every);
         }
-        // Nothing counts while nothing is attached: what is read now is not read on the workload's time.
-        let before = self.probes.totals()?;
-        // In this order: a run of its own is to be under the probes as a whole.
         let attached_at = Instant::now();
-        let attached = self.attach(kind)?;
+        let ready = self.attach(kind)?;
+        // In this order: a run of its own is to be under the probes as a whole.
         self.client.prepare(length)?;
-        let roles = self.follow(kind)?;
-        let (open_ns, close_ns) = self.window(length, tried)?;
-        self.probes.record(open_ns, close_ns);
+        let (following, roles) = self.follow(ready)?;
+        let window = self.window(length, tried)?;
+        let open = following.open(self.probes, window);
         if let Some(agent) = &mut self.agent {
-            let at_ns = self.parties.inside_out.then(|| open_ns.wrapping_add_signed(self.shift_ns));
-            agent.record(open_ns.saturating_sub(now_ns()), at_ns, close_ns - open_ns);
+            let is_primary = self.parties.primary == Side::Guest;
+            let at_ns = is_primary.then(|| window.open_ns.wrapping_add_signed(self.shift_ns));
+            agent.record(window.open_ns.saturating_sub(now_ns()), at_ns, window.length_ns());
         }
-        // Late ourselves: the phase counts as one of which the client heard too late.
-        let mut open_ns = if now_ns() < open_ns { open_ns } else { 0 };
-        let control = Control { epoch: self.epoch, open_ns, close_ns, ..Control::default() };
         let mut taken = Taken::default();
-        let mut cpu_ns = BTreeMap::new();
-        let waited = sleep_until(open_ns, || ())
-            .and_then(|()| {
-                cpu_ns = roles.schedstat_ns();
-                sleep_until(close_ns, || taken.take_meanwhile(self.probes))
-            })
-            .and_then(|()| {
-                for (role, ns) in roles.schedstat_ns() {
-                    let before = cpu_ns.entry(role).or_default();
-                    *before = ns.saturating_sub(*before);
-                }
-                self.drain(&before, &mut taken)
-            });
+        let waited = self.wait(&open, &roles, &mut taken);
         // While the processes live.
         let users = if kind == PhaseKind::Sampled && self.client.reports_whole_runs() {
             sampling::UserNames::look_up(taken.events.iter())
@@ -286,53 +263,33 @@ impl<'a> Measurement<'a> {
             sampling::UserNames::default()
         };
         let whole_run = match (&waited, self.client.reports_whole_runs()) {
-            (Ok(()), true) => Some(self.client.report()),
+            (Ok(_), true) => Some(self.client.report()),
             _ => None,
         };
-        let until_ns = now_ns();
-        self.probes.stop();
-        drop(attached);
-        let mut guest = self.agent.as_mut().filter(|_| waited.is_ok()).and_then(|agent| agent.end());
-        if let Some(guest) = &mut guest {
-            let of_guest = std::mem::take(&mut guest.crossings);
-            guest.matched = (!of_guest.is_empty()).then(|| Matched::of(&self.probes.crossings(&control), &of_guest));
-        }
+        let closed = open.close(self.probes);
+        let guest = self.end_in_guest(&closed, waited.is_ok());
         self.attached += attached_at.elapsed();
-        waited?;
-        taken.take(self.probes);
-        if taken.unreadable > 0 {
-            log::warn!("{} records could not be read", taken.unreadable);
-        }
-        let Taken { mut records, mut events, .. } = taken;
-        records.retain(|record| record.epoch == self.epoch);
-        events.retain(|event| event.head.epoch == self.epoch);
-        let labels = self.probes.labels(self.names);
-        let counts = self.probes.counts_since(&before, &labels, &control, until_ns)?;
-        let length_ns = length.as_nanos() as u64;
-        let sampled = (kind == PhaseKind::Sampled).then(|| RawSampled {
-            events,
+        let schedstat_ns = waited?;
+        taken.finish(self.probes, &closed);
+        let counts = closed.counts(self.probes, &self.probes.labels(self.names))?;
+        let Taken { records, events, .. } = taken;
+        let length_ns = window.length_ns();
+        let mut sampled = (kind == PhaseKind::Sampled).then(|| RawSampled {
             users,
-            operations: match &guest {
-                Some(guest) if self.parties.inside_out => guest.probes.counter(Counter::Operations),
-                _ => counts.counter(Counter::Operations),
-            },
-            length_ns,
-            schedstat_ns: cpu_ns,
-            states: counts.states.clone(),
-            noted: (counts.counter(Counter::Events), counts.counter(Counter::EventsRingFull)),
+            schedstat_ns,
+            ..RawSampled::new(&counts, events, length_ns)
         });
         let client = whole_run.unwrap_or_else(|| self.report())?;
-        if is_empty(&client) && length < LONGEST_WAIT {
-            open_ns = 0;
-        }
-        let (counts, guest) = if self.parties.inside_out {
-            let guest = guest.ok_or_else(|| {
-                let state = self.agent.as_ref().map_or_else(|| "no agent".to_owned(), |agent| agent.state());
-                Error::workload("operations in the machine cannot be seen", state)
-            })?;
+        // Late, or as if the client had heard of it too late: it is measured again.
+        let is_late = closed.is_late() || is_empty(&client) && length < LONGEST_WAIT;
+        let mut open_ns = if is_late { 0 } else { window.open_ns };
+        let (counts, guest) = if self.parties.primary == Side::Guest {
+            let guest = guest.ok_or_else(|| self.blind())?;
             // As late as if the client had been: operations are the guest's.
             open_ns = if guest.late { 0 } else { open_ns };
-            let (counts, host) = guest.inside_out(counts);
+            let operations = guest.probes.counter(Counter::Operations);
+            sampled.iter_mut().for_each(|sampled| sampled.operations = operations);
+            let (counts, host) = guest.into_primary(counts);
             (counts, Some(host))
         } else {
             (counts, guest)
@@ -341,69 +298,54 @@ impl<'a> Measurement<'a> {
         Ok((open_ns, RawPhase { phase, records, sampled }))
     }
 
-    /// Goes on until all that began in the phase has ended, or has waited for too long.
-    fn drain(&mut self, before: &Totals, taken: &mut Taken) -> Result<()> {
-        let (since, mut drain) = (Instant::now(), Drain::default());
-        loop {
-            interrupt::sleep_with(LEAD_OUT.max(since.elapsed() / 10), || taken.take_meanwhile(self.probes))?;
-            if drain.is_over(self.probes, before, self.epoch)? || since.elapsed() > LONGEST_WAIT {
-                return Ok(());
-            }
+    /// Waits until the window is over, and all that began in it has ended, or has waited for too long. Returns the
+    /// roles' CPU time within the window, by the scheduler's account, ns.
+    fn wait(&mut self, open: &Open, roles: &Roles, taken: &mut Taken) -> Result<BTreeMap<Role, u64>> {
+        let Window { open_ns, close_ns } = open.window();
+        sleep_until(open_ns, || ())?;
+        let mut cpu_ns = roles.schedstat_ns();
+        sleep_until(close_ns, || taken.take_meanwhile(self.probes))?;
+        for (role, ns) in roles.schedstat_ns() {
+            let before = cpu_ns.entry(role).or_default();
+            *before = ns.saturating_sub(*before);
         }
+        open.drain(self.probes, LONGEST_WAIT, |probes| taken.take_meanwhile(probes))?;
+        Ok(cpu_ns)
+    }
+
+    /// What the guest's agent counted; requests that both sides saw are put together.
+    fn end_in_guest(&mut self, closed: &Closed, is_whole: bool) -> Option<GuestCounts> {
+        let mut guest = self.agent.as_mut().filter(|_| is_whole)?.end()?;
+        let of_guest = std::mem::take(&mut guest.crossings);
+        guest.matched = (!of_guest.is_empty()).then(|| Matched::of(&closed.crossings(self.probes), &of_guest));
+        Some(guest)
+    }
+
+    fn blind(&self) -> Error {
+        let state = self.agent.as_ref().map_or_else(|| "no agent".to_owned(), |agent| agent.state());
+        Error::workload("operations in the machine cannot be seen", state)
     }
 
     /// Attaches what a kind of phase needs.
-    fn attach(&mut self, kind: PhaseKind) -> Result<Vec<Attached>> {
-        let mut attached = vec![self.probes.attach(kind)?];
-        if kind == PhaseKind::Sampled {
-            attached.push(self.probes.attach_sampler(&self.sampling.cpus, self.sampling.rate_hz)?);
-        }
-        Ok(attached)
+    fn attach(&mut self, kind: PhaseKind) -> Result<Ready> {
+        let sampler = Sampler { cpus: &self.sampling.cpus, rate_hz: self.sampling.rate_hz };
+        Ready::attach(self.probes, kind, sampler)
     }
 
     /// Begins to follow requests, and waits until every connection's token has been seen. Returns whose processes are
-    /// followed: children may have come since the phase before, in which nobody looked.
-    fn follow(&mut self, kind: PhaseKind) -> Result<Roles> {
+    /// followed, too: children may have come since the phase before, in which nobody looked.
+    fn follow(&mut self, ready: Ready) -> Result<(Following, Roles)> {
         self.parties.client = self.client.pid();
         let roles = self.parties.roles();
-        self.probes.follow(roles.iter())?;
-        self.epoch += 1;
-        let mode = match kind {
-            PhaseKind::Detailed => PARTS,
-            PhaseKind::Sampled => STACKS,
-            PhaseKind::Detached | PhaseKind::Traced => TOTALS,
+        let (record_every, expected) = match self.parties.primary {
+            Side::Host => (self.record_every, Expected::Connections(self.connections)),
+            // The agent has seen all that begin; what a machine's process does has no records.
+            Side::Guest => (0, Expected::Nothing),
         };
-        self.probes.control(Control {
-            state: ON,
-            epoch: self.epoch,
-            open_ns: u64::MAX,
-            close_ns: u64::MAX,
-            // Requests of sampled phases are disturbed more than a record should be; what a machine's process does is
-            // none.
-            record_every: if mode == STACKS || self.parties.inside_out { 0 } else { self.record_every },
-            mode,
-            wait_every: if mode == STACKS { self.wait_every } else { 0 },
-            proxy_port: self.parties.proxy.map_or(0, |_| u32::from(self.parties.port)),
-            boundary_ifindex: self.parties.boundary.map_or(0, |boundary| boundary.ifindex),
-            boundary_namespace: self.parties.boundary.map_or(0, |boundary| boundary.namespace),
-            inside_port: 0,
-            reserved: 0,
-        });
-        let start = Instant::now();
-        loop {
-            interrupt::sleep(LEAD_IN)?;
-            // The token of a socket that is not known yet would be lost at its delivery.
-            let connections = self.connections as usize;
-            if self.parties.inside_out {
-                // The agent has seen all that begin.
-                return Ok(roles);
-            }
-            let all_seen = self.probes.tokens_seen(self.epoch) >= connections
-                && self.probes.sockets_seen(self.epoch) >= connections;
-            if all_seen || start.elapsed() > LONGEST_LEAD_IN {
-                return Ok(roles);
-            }
-        }
+        let notes = Notes { record_every, wait_every: self.wait_every };
+        let following = ready.follow(self.probes, roles.iter(), &self.parties.borders(), notes)?;
+        following.lead_in(self.probes, expected)?;
+        Ok((following, roles))
     }
 
     /// What each probe of a kind of phase costs and how often it runs, by the kernel's statistics: first with the
@@ -433,34 +375,24 @@ impl<'a> Measurement<'a> {
         if self.client.reports_whole_runs() {
             self.probes.forget_sockets();
         }
-        let attached = self.probes.attach(kind)?;
+        let ready = self.attach(kind)?;
         self.client.prepare(COST_FLOOR * COST_FLOORS + LEAD_IN + COST_RUN.max(self.shortest))?;
         let _statistics = Loaded::keep_run_times()?;
-        let start = self.probes.run_times(kind);
-        let mut idle = start.clone();
-        for _ in 0..COST_FLOORS {
-            interrupt::sleep(COST_FLOOR)?;
-            idle = self.probes.run_times(kind);
-            if floor(&start, &idle).0 >= FLOOR_RUNS {
-                break;
-            }
-        }
-        self.follow(kind)?;
-        let (open_ns, close_ns) = self.window(COST_RUN.max(self.shortest), tried)?;
-        self.probes.record(open_ns, close_ns);
-        sleep_until(open_ns, || ())?;
+        let (_, floor_ns) = self.probes.statistics_floor(kind, COST_FLOOR, COST_FLOORS)?;
+        let (following, _) = self.follow(ready)?;
+        let window = self.window(COST_RUN.max(self.shortest), tried)?;
+        let open = following.open(self.probes, window);
+        sleep_until(window.open_ns, || ())?;
         let opened = self.probes.run_times(kind);
-        sleep_until(close_ns, || ())?;
-        let closed = self.probes.run_times(kind);
-        self.probes.stop();
-        drop(attached);
+        sleep_until(window.close_ns, || ())?;
+        let ended = self.probes.run_times(kind);
+        let _ = open.close(self.probes);
         let report = self.report()?;
         // A phase in which nothing ended tells nothing of the costs of an operation: as if the client had heard of it
         // too late.
         let heard_ns = if report.operations == 0 { u64::MAX } else { report.heard_ns };
-        let (_, floor_ns) = floor(&start, &idle);
-        let probes = self.probes.costs(kind, &[opened, closed], report.operations, floor_ns);
-        Ok((open_ns, TimedCosts { costs: Costs { probes, dispatch_ns, floor_ns }, heard_ns }))
+        let probes = self.probes.costs(kind, &[opened, ended], report.operations, floor_ns);
+        Ok((window.open_ns, TimedCosts { costs: Costs { probes, dispatch_ns, floor_ns }, heard_ns }))
     }
 }
 
@@ -492,6 +424,16 @@ impl Taken {
         if probes.reads_meanwhile() {
             self.take(probes);
         }
+    }
+
+    /// The last of a phase; what is of earlier ones goes.
+    fn finish(&mut self, probes: &mut Loaded, phase: &Closed) {
+        self.take(probes);
+        if self.unreadable > 0 {
+            log::warn!("{} records could not be read", self.unreadable);
+        }
+        self.records.retain(|record| phase.is_own(record.epoch));
+        self.events.retain(|event| phase.is_own(event.head.epoch));
     }
 
     fn take(&mut self, probes: &mut Loaded) {

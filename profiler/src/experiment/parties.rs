@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::{counts::Role, engine::Boundary, process};
+use crate::{
+    counts::{Role, Side},
+    probes::{Borders, Boundary},
+    process,
+};
 
 /// The first processes of client and server, whose children are followed as well.
 #[derive(Debug, Clone, Copy)]
@@ -13,8 +17,9 @@ pub struct Parties {
     pub server: u32,
     /// Whether that is a virtual machine's.
     pub is_machine: bool,
-    /// Whether operations begin in that machine, and the host has only its process's share of them: those of files.
-    pub inside_out: bool,
+    /// The side on which operations begin. The guest's, for those of files in a machine: the host has its process's
+    /// share of them.
+    pub primary: Side,
     /// That of a proxy between them.
     pub proxy: Option<u32>,
     /// The device behind which the server answers from a virtual machine.
@@ -32,6 +37,12 @@ pub struct Roles {
 }
 
 impl Parties {
+    /// What of the path is no process.
+    #[must_use]
+    pub fn borders(self) -> Borders {
+        Borders { proxy_port: self.proxy.map(|_| self.port), boundary: self.boundary, inside_port: None }
+    }
+
     /// All their processes and threads.
     #[must_use]
     pub fn roles(self) -> Roles {
@@ -122,7 +133,7 @@ mod tests {
             client: own,
             server: u32::MAX,
             is_machine: false,
-            inside_out: false,
+            primary: Side::Host,
             proxy: None,
             boundary: None,
             port: 1,

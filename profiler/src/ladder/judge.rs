@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::rungs::{Order, Rung, below, rungs};
-use crate::result::{ComparisonResult, LayerDelta, RunResult, StageDelta};
+use crate::{
+    analysis::comparison::Verdict,
+    result::{ComparisonResult, LayerDelta, RunResult, StageDelta},
+};
 
 /// Version of the shape of `ladder.json`.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -177,7 +180,7 @@ fn fill(result: &mut RungResult, rung: &Rung, comparison: &ComparisonResult, bas
         let own = comparison.layers.iter().filter(|layer| rung.layers.contains(&layer.layer.as_str()));
         result.own_layers_ns = Some(own.map(|layer| layer.delta_ns).sum());
     }
-    let incomplete = comparison.verdict == "incomplete";
+    let incomplete = comparison.verdict == Verdict::Incomplete;
     (result.says, result.equal_within_percent, result.rounds_needed) =
         says(result, comparison.rounds, base_ns, precision_percent, incomplete);
 }

@@ -11,6 +11,7 @@ use super::object::Loaded;
 use crate::{
     counts::{PhaseKind, ProbeCost},
     error::{Error, Result},
+    interrupt,
 };
 
 /// Runs and time of each probe.
@@ -41,9 +42,12 @@ fn ns_per_run(before: &RunTimes, after: &RunTimes) -> BTreeMap<&'static str, (u6
         .collect()
 }
 
+/// Runs that are enough for what the statistics themselves cost.
+const FLOOR_RUNS: u64 = 100;
+
 /// What the statistics themselves cost, ns per run: all runs between two readings while the probes were told to do
 /// nothing. With how many there were.
-pub fn floor(before: &RunTimes, after: &RunTimes) -> (u64, f64) {
+fn floor(before: &RunTimes, after: &RunTimes) -> (u64, f64) {
     let runs = ns_per_run(before, after);
     let hits: u64 = runs.values().map(|(runs, _)| runs).sum();
     let time_ns: f64 = runs.values().map(|(runs, ns)| *runs as f64 * ns).sum();
@@ -51,6 +55,24 @@ pub fn floor(before: &RunTimes, after: &RunTimes) -> (u64, f64) {
 }
 
 impl Loaded {
+    /// What the statistics themselves cost, ns per run, and the runs that say so: those of the probes of a kind of phase,
+    /// attached and told to do nothing, in as many of `most` windows as it takes.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    pub fn statistics_floor(&self, kind: PhaseKind, window: Duration, most: u32) -> Result<(u64, f64)> {
+        let start = self.run_times(kind);
+        let mut found = (0, 0.0);
+        for _ in 0..most {
+            interrupt::sleep(window)?;
+            found = floor(&start, &self.run_times(kind));
+            if found.0 >= FLOOR_RUNS {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
     /// What each probe of a kind of phase cost over these readings, in which so many operations ended: of the times
     /// per hit between one reading and the next, the median.
     #[must_use]

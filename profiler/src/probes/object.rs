@@ -46,6 +46,8 @@ pub struct Loaded {
     pub(super) reasons: Reasons,
     /// See [`Options::files`].
     pub(super) of_files: bool,
+    /// Number of the last phase.
+    epoch: u32,
 }
 
 /// System calls that send, receive, wait for readiness, or ask KVM, by the numbers of this architecture.
@@ -294,6 +296,7 @@ impl Loaded {
             limits: options.limits,
             reasons,
             of_files: options.files,
+            epoch: 0,
         };
         loaded.name_calls()?;
         if options.debug {
@@ -310,6 +313,13 @@ impl Loaded {
             kinds.set(*call as u32, kind, 0).map_err(table)?;
         }
         Ok(())
+    }
+
+    /// The number of the next phase. Tokens of an earlier one are void, whoever made them: as long as these probes are
+    /// loaded, no number comes twice.
+    pub(super) fn next_epoch(&mut self) -> u32 {
+        self.epoch += 1;
+        self.epoch
     }
 
     /// The probe and program of everything that loaded.

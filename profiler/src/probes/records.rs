@@ -103,7 +103,10 @@ mod tests {
 
     #[test]
     fn a_length_beyond_the_bytes_is_refused() {
-        let record = RawRecord { epoch: 1, points: vec![RawSeen { at_ns: 1, point: PlaceId::fixed(Point::Send), role: 0, cpu: 0, tid: 1 }] };
+        let record = RawRecord {
+            epoch: 1,
+            points: vec![RawSeen { at_ns: 1, point: PlaceId::fixed(Point::Send), role: 0, cpu: 0, tid: 1 }],
+        };
         let bytes = bytes_of(&record);
         assert_eq!(RawRecord::parse(&bytes[..bytes.len() - 1]), None);
     }

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use profiler_common::{
     CALL_KEYS, CLIENT, COUNTED, COUNTERS, CROSSINGS, Connection, Counter, Crossing, Device, EMPTY, EXIT_KEYS, Packet,
-    RECORD_SLOTS, ROLES, Record, STAGES, Socket, Stage, Thread, call_of_key, stage_of_key,
+    RECORD_SLOTS, ROLES, Record, STAGES, Socket, Stage, Thread, call_of_key,
     point::{DEVICES, DISKS, PlaceId},
+    stage_of_key,
     state::{self, STATES},
 };
 

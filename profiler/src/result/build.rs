@@ -25,7 +25,7 @@ use crate::{
         tail::{self, Tail},
         waterfall::{self, Waterfall},
     },
-    counts::{HOSTS, PhaseKind, Repetition},
+    counts::{Accelerator, PhaseKind, Repetition, counter_of_vmm},
     error::{Error, Result},
     experiment::{
         plan::phases,
@@ -370,7 +370,7 @@ fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResu
     }
     let residual = result.residual_share().abs();
     // Of few and long requests, one that crosses the end of a phase weighs much.
-    let in_machine = result.settings.contains_key("accelerator");
+    let in_machine = Accelerator::of_settings(&result.settings).is_some();
     let residual_limit =
         if in_machine { header.residual_limit.max(RESIDUAL_OF_MACHINES) } else { header.residual_limit };
     if residual > residual_limit && !waterfall.whole_runs {
@@ -392,7 +392,7 @@ fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResu
         (Counter::BioTable, "bios found no place in the probes' table"),
         (Counter::AtOnceMany, "calls began or ended more operations than are followed"),
     ] {
-        let of_host = waterfall.counters.get(&format!("{HOSTS}{}", counter.name())).copied().unwrap_or(0);
+        let of_host = waterfall.counters.get(&counter_of_vmm(counter)).copied().unwrap_or(0);
         let times = waterfall.counter(counter) + of_host;
         if times > 0 {
             reasons.push(format!("{what} ({}, {times} times)", counter.name()));
@@ -615,7 +615,7 @@ fn comparison(
         ci95_ns,
         equal_within_percent: compared.equal_within_percent,
         detectable_ns: detectable(ci95_ns),
-        verdict: compared.verdict.name().to_owned(),
+        verdict: compared.verdict,
         traced_delta_ns,
         traced_ci95_ns,
         probe_effect_difference_ns,

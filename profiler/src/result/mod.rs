@@ -25,7 +25,8 @@ pub use warnings::Warning;
 pub use writeback::WriteBackResult;
 
 use crate::{
-    counts::{Costs, DeviceInfo, Direction, Hooks, Place, Role},
+    analysis::comparison::Verdict,
+    counts::{Accelerator, Costs, DeviceInfo, Direction, Hooks, Place, Role},
     engine::vm::EMULATED,
     environment::Environment,
     error::Result,
@@ -438,8 +439,8 @@ pub struct ComparisonResult {
     /// The smallest difference of latencies that as many rounds find four times in five, ns.
     #[serde(default)]
     pub detectable_ns: Option<f64>,
-    /// `slower`, `faster`, `not_told`, `equivalent`, `within_probe_effect`, `too_few_rounds` or `incomplete`.
-    pub verdict: String,
+    /// What can be said about the difference.
+    pub verdict: Verdict,
     /// Difference of the traced mean latencies, ns.
     pub traced_delta_ns: f64,
     /// Its interval.
@@ -576,7 +577,7 @@ impl ConfigurationResult {
     /// What stands beside it wherever it is shown: what it is no evidence of.
     #[must_use]
     pub fn caveat(&self) -> Option<&'static str> {
-        (self.settings.get("accelerator").map(String::as_str) == Some("tcg")).then_some(EMULATED)
+        (Accelerator::of_settings(&self.settings) == Some(Accelerator::Tcg)).then_some(EMULATED)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What harms or limits a result, by name and with a remedy.
 
+use profiler_common::Counter;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +11,7 @@ use crate::{
         statistics::{ROUNDS_FOR_VERDICTS, samples_needed},
         tail::FEWEST_RECORDS,
     },
-    counts::{HOSTS, Repetition, Role},
+    counts::{Repetition, Role, counter_of_vmm},
     environment::Environment,
     experiment::store::Header,
     points, workload,
@@ -152,11 +153,11 @@ const BY_WORKERS: f64 = 0.01;
 
 fn workers(configuration: &ConfigurationResult, found: &mut Vec<Warning>) {
     // Also by those of a virtual machine's process.
-    let count = |name: &str| {
-        let names = [name.to_owned(), format!("{HOSTS}{name}")];
+    let count = |counter: Counter| {
+        let names = [counter.name().to_owned(), counter_of_vmm(counter)];
         names.iter().filter_map(|name| configuration.counters.get(name)).sum::<u64>()
     };
-    let made = count("operations_by_workers").saturating_sub(count("operations_followed_into_workers"));
+    let made = count(Counter::ByWorkers).saturating_sub(count(Counter::InWorkers));
     let share = made as f64 / configuration.losses.followed.max(1) as f64;
     if share >= BY_WORKERS {
         found.push(warning(

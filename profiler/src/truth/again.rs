@@ -39,7 +39,7 @@ pub struct AgainResult {
     /// Its interval.
     pub ci95_ns: Option<[f64; 2]>,
     /// Its verdict.
-    pub verdict: String,
+    pub verdict: Verdict,
     /// Rows that differ from 0, all rows considered at once.
     pub significant: Vec<String>,
 }
@@ -53,8 +53,8 @@ impl Again {
     /// Verdicts that say that one of the two is slower.
     #[must_use]
     pub fn wrong_verdicts(&self) -> usize {
-        let told = [Verdict::Slower.name(), Verdict::Faster.name()];
-        self.comparisons.iter().filter(|comparison| told.contains(&comparison.verdict.as_str())).count()
+        let is_told = |comparison: &&AgainResult| matches!(comparison.verdict, Verdict::Slower | Verdict::Faster);
+        self.comparisons.iter().filter(is_told).count()
     }
     /// Whether few enough are wrong, and every one could have been.
     #[must_use]
@@ -100,7 +100,7 @@ fn of(comparison: &ComparisonResult, placement: Placement) -> AgainResult {
         placement,
         latency_delta_ns: comparison.latency_delta_ns,
         ci95_ns: comparison.ci95_ns,
-        verdict: comparison.verdict.clone(),
+        verdict: comparison.verdict,
         significant: significant.map(|stage| stage.id.clone()).collect(),
     }
 }
@@ -115,7 +115,7 @@ mod tests {
             placement: Placement::Same,
             latency_delta_ns: 0.0,
             ci95_ns: able.then_some([-1.0, 1.0]),
-            verdict: verdict.name().to_owned(),
+            verdict,
             significant: significant.iter().map(|id| (*id).to_owned()).collect(),
         }
     }

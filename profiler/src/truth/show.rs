@@ -85,6 +85,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        analysis::comparison::Verdict,
         placement::Placement,
         truth::{
             AgainResult, Missing, Options,
@@ -141,15 +142,18 @@ mod tests {
 
     #[test]
     fn comparisons_with_itself_are_as_reviewed() {
-        let one = |significant: &[&str], verdict: &str| AgainResult {
+        let one = |significant: &[&str], verdict| AgainResult {
             configuration: "ns:net=nat".to_owned(),
             placement: Placement::Same,
             latency_delta_ns: 120.0,
             ci95_ns: Some([20.0, 220.0]),
-            verdict: verdict.to_owned(),
+            verdict,
             significant: significant.iter().map(|id| (*id).to_owned()).collect(),
         };
-        let found = Again { wanted: 2, comparisons: vec![one(&[], "not_told"), one(&["request/x→y"], "slower")] };
+        let found = Again {
+            wanted: 2,
+            comparisons: vec![one(&[], Verdict::NotTold), one(&["request/x→y"], Verdict::Slower)],
+        };
         insta::assert_snapshot!(again(&found));
     }
 }

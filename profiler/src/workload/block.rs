@@ -160,6 +160,9 @@ impl Workload for Block {
     fn data_folder<'a>(&self, settings: &'a Settings) -> Option<&'a Path> {
         Some(Path::new(&settings["folder"]))
     }
+    fn only_writes(&self, settings: &Settings) -> bool {
+        settings["kind"] == "write"
+    }
     fn first_writes(&self, settings: &Settings) -> Option<u64> {
         is_first_write(settings).then(|| number(settings, "bytes"))
     }

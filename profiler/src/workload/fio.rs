@@ -62,6 +62,9 @@ impl Fio {
 }
 
 impl Workload for Fio {
+    fn only_writes(&self, _settings: &Settings) -> bool {
+        self.job.contains(&"--rw=write")
+    }
     fn name(&self) -> &'static str {
         self.name
     }

@@ -160,6 +160,10 @@ pub trait Workload: Sync {
     fn first_writes(&self, _settings: &Settings) -> Option<u64> {
         None
     }
+    /// Whether operations on files write, and none reads.
+    fn only_writes(&self, _settings: &Settings) -> bool {
+        false
+    }
     /// The server's program.
     fn server_program(&self) -> ServerProgram {
         ServerProgram::Own

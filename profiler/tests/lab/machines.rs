@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs};
 
 use profiler::{
-    counts::{PhaseKind, Point, Repetition, VcpuState},
+    counts::{PhaseKind, Point, Repetition, Side, VcpuState},
     histogram::Histogram,
     result::ConfigurationResult,
 };
@@ -320,7 +320,7 @@ fn the_way_to_a_guests_disk_and_back_is_divided() {
     let phases = repetitions.flat_map(|repetition| repetition.phases).filter(|phase| phase.kind == PhaseKind::Detailed);
     let (mut ours, mut theirs, mut extra) = ((0, 0), (0, 0), 0);
     for phase in phases {
-        let host = phase.guest.filter(|guest| guest.is_host).unwrap();
+        let host = phase.guest.filter(|other| other.side == Side::Host).unwrap();
         let steps = host.probes.stages.iter().filter(|stage| stage.part && stage.from.point == Point::Notified);
         steps.for_each(|step| ours = (ours.0 + step.count, ours.1 + step.total_ns));
         let within = notifications.iter().filter(|(at_ns, _)| at_ns.wrapping_sub(phase.open_ns) < phase.length_ns);

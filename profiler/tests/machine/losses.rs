@@ -1,7 +1,10 @@
 //! Losses are made, cause by cause, and each is found counted at its own event.
 
 use crate::common::{Feature, alone, has, run_tcp_rr};
-use profiler::result::{ConfigurationResult, RunResult};
+use profiler::{
+    analysis::comparison::Verdict,
+    result::{ConfigurationResult, RunResult},
+};
 
 const SHAPE: &[&str] = &["--rounds", "1", "--duration", "0.6"];
 
@@ -24,7 +27,7 @@ fn books_close(found: &ConfigurationResult) {
 
 fn no_verdict(result: &RunResult) {
     for comparison in &result.comparisons {
-        assert_eq!(comparison.verdict, "incomplete", "{comparison:?}");
+        assert_eq!(comparison.verdict, Verdict::Incomplete, "{comparison:?}");
     }
 }
 
@@ -62,7 +65,7 @@ fn full_tables_of_tokens_are_losses_by_name() {
     let found = one("devices=1", "1");
     lost_by(&found, "stage_table_full");
     assert!(found.counters["device_table_full"] > 0, "{:?}", found.counters);
-    too_small("stages", &[400, 350, 300, 250, 200, 150, 100], "1", "stage_table_full");
+    too_small("stages", &[500, 450, 440, 400, 350, 300, 250, 200, 150, 100], "1", "stage_table_full");
 }
 
 #[test]

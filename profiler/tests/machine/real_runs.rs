@@ -2,6 +2,7 @@
 
 use crate::common::{Feature, Traces, alone, check, has, of, run_tcp_rr};
 use profiler::{
+    analysis::comparison::Verdict,
     points::{Hook, PROBES, Probe},
     probes,
     result::{ConfigurationResult, RunResult},
@@ -53,8 +54,8 @@ fn check_verdict(mut result: RunResult) {
         let mut comparisons = result.comparisons.iter();
         let nat = comparisons.find(|found| found.baseline == "docker:net=host" && found.candidate == "docker:net=nat");
         let nat = nat.unwrap();
-        if nat.verdict != "not_told" {
-            assert_eq!(nat.verdict, "slower", "{}", nat.sentence);
+        if nat.verdict != Verdict::NotTold {
+            assert_eq!(nat.verdict, Verdict::Slower, "{}", nat.sentence);
             assert!(nat.sentence.starts_with("NAT adds "), "{}", nat.sentence);
             if nat.sentence.contains("conntrack") {
                 return;
@@ -102,7 +103,7 @@ fn many_connections_on_two_cpus() {
     ]);
     result.configurations.iter().for_each(check);
     assert!(result.warnings.iter().any(|warning| warning.name == "few-rounds"));
-    assert!(result.comparisons.iter().all(|comparison| comparison.verdict == "too_few_rounds"));
+    assert!(result.comparisons.iter().all(|comparison| comparison.verdict == Verdict::TooFewRounds));
     assert!(result.comparisons.iter().all(|comparison| comparison.ci95_ns.is_none()));
 }
 

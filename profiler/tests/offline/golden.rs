@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 
 use crate::common::{Out, text, virtax};
 use profiler::{
+    analysis::comparison::Verdict,
     counts::{PhaseKind, Point},
     experiment::store,
     render::terminal::{self, Look},
@@ -169,7 +170,7 @@ fn an_interrupted_run_reports_what_it_has() {
     fs::write(&path, format!("{}\n{}", lines[..5].join("\n"), &lines[5][..lines[5].len() / 2])).unwrap();
     let run::Report { result, .. } = run::report(&out.path()).unwrap();
     assert_eq!(result.configurations.iter().map(|configuration| configuration.rounds).sum::<usize>(), 5);
-    assert!(result.comparisons.iter().all(|comparison| comparison.verdict == "too_few_rounds"));
+    assert!(result.comparisons.iter().all(|comparison| comparison.verdict == Verdict::TooFewRounds));
 }
 
 /// A precision that was wished for and not reached is said, with what it would take.
@@ -220,7 +221,7 @@ fn losses_withhold_the_verdict() {
     let reasons = &result.configurations[0].incomplete;
     assert!(reasons.iter().any(|reason| reason.contains("were lost")), "{reasons:?}");
     assert!(reasons.iter().any(|reason| reason.contains("contradict")), "{reasons:?}");
-    assert!(result.comparisons.iter().all(|comparison| comparison.verdict == "incomplete"));
+    assert!(result.comparisons.iter().all(|comparison| comparison.verdict == Verdict::Incomplete));
 }
 
 /// Layers: shares that sum to their stage, changes that sum to the difference, intervals around them.

@@ -83,7 +83,7 @@ impl Row {
     /// One end of a turn-around.
     fn end(&self, key: StageKey, rounds_ns: Vec<f64>, probes_ns: Vec<f64>, sampled_ns: Vec<Option<f64>>) -> Self {
         Self {
-            in_guest: false,
+            side: self.side,
             is_limited: self.is_limited,
             key,
             rounds_ns,

@@ -12,7 +12,7 @@ use profiler_common::Counter;
 use super::{key_of, of_kind};
 use crate::{
     analysis::path::{StageKey, is_boundary, is_disk_of_guest},
-    counts::{Matched, Phase, PhaseKind, Place, Point, Repetition, Role, StageTotal},
+    counts::{Matched, Phase, PhaseKind, Place, Point, Repetition, Role, Side, StageTotal, View, Views},
 };
 
 /// What a guest saw of a phase, for as many requests as the host saw go into the machine and come out.
@@ -43,12 +43,18 @@ const ALIKE: std::ops::RangeInclusive<f64> = 0.5..=2.0;
 /// The guest's stages of a phase; nothing where there is no agent, where it saw other requests than the host, or lost
 /// some.
 pub(super) fn stages(phase: &Phase) -> Inside {
-    if let Some(host) = phase.guest.as_ref().filter(|guest| guest.is_host) {
-        return of_process(phase, &host.probes.stages);
+    let Some(Views { primary, within: Some(within) }) = phase.views() else { return Inside::default() };
+    match within.side {
+        Side::Host => of_process(primary, within),
+        Side::Guest => of_guest(phase, within),
     }
-    let (Some(boundary), Some(guest)) = (boundary(phase), &phase.guest) else { return Inside::default() };
-    let operations = guest.probes.counter(Counter::Operations);
-    let lost: u64 = Counter::losses().map(|cause| guest.probes.counter(cause)).fold(0, u64::saturating_add);
+}
+
+/// What a guest saw between its card and back.
+fn of_guest(phase: &Phase, guest: View<'_>) -> Inside {
+    let Some(boundary) = boundary(phase) else { return Inside::default() };
+    let operations = guest.counts.counter(Counter::Operations);
+    let lost: u64 = Counter::losses().map(|cause| guest.counts.counter(cause)).fold(0, u64::saturating_add);
     let apart = operations.abs_diff(boundary.count) as f64;
     if operations == 0 || apart > APART * boundary.count as f64 || lost as f64 > LOST * operations as f64 {
         return Inside::default();
@@ -57,7 +63,7 @@ pub(super) fn stages(phase: &Phase) -> Inside {
     let scaled = |number: u64, factor: f64| (number as f64 * factor).round() as u64;
     let time_factor = matched(phase, boundary).map_or(per_operation, |(_, factor)| factor);
     let stages: Vec<StageTotal> = guest
-        .probes
+        .counts
         .stages
         .iter()
         .map(|stage| StageTotal {
@@ -78,8 +84,8 @@ pub(super) fn stages(phase: &Phase) -> Inside {
 /// in the guest's waits for its disk, in each of those (transfers, flushes) by its share of their time: which belongs
 /// to which, nobody says. Of one large operation it may make several at once, for longer together than the guest
 /// waits: then all are shortened alike.
-fn of_process(phase: &Phase, stages: &[StageTotal]) -> Inside {
-    let waits = phase.probes.iter().flat_map(|probes| &probes.stages);
+fn of_process(guest: View<'_>, host: View<'_>) -> Inside {
+    let (waits, stages) = (guest.counts.stages.iter(), &host.counts.stages);
     let waits: Vec<&StageTotal> = waits.filter(|stage| !stage.part && is_disk_of_guest(&key_of(stage))).collect();
     let sum = |stages: &mut dyn Iterator<Item = u64>| stages.fold(0, u64::saturating_add);
     let waited_ns = sum(&mut waits.iter().map(|stage| stage.total_ns));
@@ -134,10 +140,11 @@ fn in_guest(stages: &[StageTotal], wait: &StageKey, boundary_ns: u64, waited: u6
     (count > 0).then(|| StageTotal { part: true, role: Role::Vcpu, from, to, count, total_ns, buckets: Vec::new() })
 }
 
-/// Whether the guest's counts come first, and the host's lie within them: of files.
-pub(super) fn is_inside_out(repetitions: &[&Repetition]) -> bool {
+/// The side on which operations begin.
+pub(super) fn primary_side(repetitions: &[&Repetition]) -> Side {
     let phases = repetitions.iter().flat_map(|repetition| &repetition.phases);
-    phases.filter_map(|phase| phase.guest.as_ref()).any(|guest| guest.is_host)
+    let is_guests = phases.filter_map(Phase::views).any(|views| views.primary.side == Side::Guest);
+    if is_guests { Side::Guest } else { Side::Host }
 }
 
 /// The stage of the host's in which the machine has the requests.
@@ -265,7 +272,7 @@ mod tests {
         let mut found = phase(10, 0);
         found.probes = Some(ProbeCounts { stages: vec![disk.clone()], ..ProbeCounts::default() });
         let host = ProbeCounts { stages: of_qemu.clone(), ..ProbeCounts::default() };
-        found.guest = Some(GuestCounts { probes: host, is_host: true, ..GuestCounts::default() });
+        found.guest = Some(GuestCounts { probes: host, side: Side::Host, ..GuestCounts::default() });
         let inside = stages(&found);
         // As much as there was, though two of the guest's operations were one of QEMU's.
         assert_eq!((inside.stages, inside.residence_ns), (of_qemu, 400));

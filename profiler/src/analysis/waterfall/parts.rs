@@ -238,7 +238,7 @@ mod tests {
             rounds_count: vec![count_per_op],
             count_per_op,
             histogram: crate::histogram::Histogram::default(),
-            in_guest: false,
+            side: crate::counts::Side::Host,
             is_limited: false,
             parts: Vec::new(),
         }

@@ -23,6 +23,9 @@ impl Engine for Docker {
     fn summary(&self) -> &'static str {
         "a container of the Docker daemon that DOCKER_HOST names, or the local one"
     }
+    fn version(&self) -> Result<Option<String>> {
+        Client::connect()?.version().map(Some)
+    }
     fn keys(&self) -> &'static [Key] {
         &[
             Key {

@@ -25,6 +25,7 @@ use crate::{
     error::{Error, Result},
     injection::{Injection, Kind},
     ledger::PROGRAMS,
+    workload::{Settings, Workload},
 };
 
 /// See the module.
@@ -89,6 +90,13 @@ impl Engine for Ns {
     }
     fn check(&self, configuration: &Configuration) -> Result<()> {
         check(configuration).map_err(|why| Error::Usage(format!("`{configuration}` cannot be: {why}")))
+    }
+    fn suits(&self, configuration: &Configuration, workload: &dyn Workload, _settings: &Settings) -> Result<()> {
+        if configuration.key("fs") == "loop" && !workload.is_of_files() {
+            let why = "has a disk for files, which this workload has not: take fs=bind, or the workload block";
+            return Err(Error::Usage(format!("`{configuration}` {why}")));
+        }
+        Ok(())
     }
     fn accepts(&self, _kind: Kind) -> bool {
         true

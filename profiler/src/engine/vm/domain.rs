@@ -2,9 +2,10 @@
 
 use xmltree::{Element, EmitterConfig, XMLNode};
 
-use super::{Processor, machine::KERNEL_LINE, tuning::Layout};
+use super::{machine::KERNEL_LINE, tuning::Layout};
 use crate::{
     agent::wire,
+    counts::Accelerator,
     engine::configuration::Configuration,
     error::{Error, Result},
 };
@@ -61,10 +62,15 @@ fn nest(element: Element, children: impl IntoIterator<Item = Element>) -> Elemen
 
 /// The domain of a configuration.
 #[must_use]
-pub fn describe(configuration: &Configuration, processor: Processor, layout: &Layout, names: &Names<'_>) -> Element {
-    let (kind, cpu) = match processor {
-        Processor::Emulated => ("qemu", element("cpu", &[("mode", "maximum")])),
-        Processor::Kvm => ("kvm", element("cpu", &[("mode", "host-passthrough")])),
+pub fn describe(
+    configuration: &Configuration,
+    accelerator: Accelerator,
+    layout: &Layout,
+    names: &Names<'_>,
+) -> Element {
+    let (kind, cpu) = match accelerator {
+        Accelerator::Tcg => ("qemu", element("cpu", &[("mode", "maximum")])),
+        Accelerator::Kvm => ("kvm", element("cpu", &[("mode", "host-passthrough")])),
     };
     let mut memory = text("memory", configuration.key("memory"));
     memory.attributes.insert("unit".to_owned(), "MiB".to_owned());

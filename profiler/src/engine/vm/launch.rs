@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    Files, Processor, agent,
+    Files, agent,
     domain::{self, Names},
     gate::{self, Proof},
     libvirt::{Domain, Libvirt},
@@ -25,11 +25,13 @@ use super::{
 };
 use crate::{
     child::{self, ChildLease},
+    counts::Accelerator,
     engine::configuration::Configuration,
-    engine::{Bench, Boundary, ns::network::Network},
+    engine::{Bench, ns::network::Network},
     error::{Error, Result},
     interrupt,
     ledger::Lease,
+    probes::Boundary,
 };
 
 /// How long a socket may be missing that libvirt says is there.
@@ -146,7 +148,7 @@ pub fn by_itself(wanted: &Wanted<'_>) -> Result<Launched> {
         // SAFETY: one async-signal-safe system call; the descriptor is open until the child has executed.
         unsafe { command.pre_exec(move || keep_open(descriptor)) };
     }
-    let is_kvm = machine.processor == Processor::Kvm;
+    let is_kvm = machine.accelerator == Accelerator::Kvm;
     child::unprivileged(&mut command, if is_kvm { gate::group()? } else { None });
     let (child, lease) = child::spawn(&wanted.bench.ledger, command)?;
     let running = Running::Child(child, lease);
@@ -191,7 +193,7 @@ pub fn by_libvirt(wanted: &Wanted<'_>, libvirt: &Libvirt) -> Result<Launched> {
     let shown = |path: &PathBuf| path.display().to_string();
     let mut description = domain::describe(
         configuration,
-        machine.processor,
+        machine.accelerator,
         wanted.layout,
         &Names {
             domain: &name,
@@ -207,7 +209,7 @@ pub fn by_libvirt(wanted: &Wanted<'_>, libvirt: &Libvirt) -> Result<Launched> {
     if let Some(snippet) = &bench.machines.snippet {
         domain::merge(&mut description, snippet);
     }
-    let is_kvm = machine.processor == Processor::Kvm;
+    let is_kvm = machine.accelerator == Accelerator::Kvm;
     let group = if is_kvm { gate::group()? } else { None };
     let mut created = libvirt.create(bench, &name, &domain::print(&description)?, group)?;
     let (boundary, tap) = match made {

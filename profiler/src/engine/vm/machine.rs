@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Files, Processor, agent, disk, monitor, tuning::Layout};
-use crate::engine::configuration::Configuration;
+use super::{Files, agent, disk, monitor, tuning::Layout};
+use crate::{counts::Accelerator, engine::configuration::Configuration};
 
 /// What every machine of a run is made of.
 pub struct Machine {
@@ -16,7 +16,7 @@ pub struct Machine {
     /// Where a guest's files lie.
     pub folder: PathBuf,
     /// What executes the guest.
-    pub processor: Processor,
+    pub accelerator: Accelerator,
 }
 
 /// How a guest is joined to the rest.
@@ -48,16 +48,14 @@ impl UserNetwork {
     }
 }
 
-impl Processor {
-    /// QEMU's words for it: the accelerator, and the kind of processor that the guest sees.
-    fn words(self, vcpus: &str) -> (&'static str, &'static str) {
-        match self {
-            Self::Emulated if vcpus == "1" => ("tcg,thread=multi", "max"),
-            // With a thread each, a processor sometimes does not see that its kernel has changed code under it, and
-            // hangs there: the agent's trampolines do that.
-            Self::Emulated => ("tcg,thread=single", "max"),
-            Self::Kvm => ("kvm", "host"),
-        }
+/// QEMU's words for an accelerator: its name and properties, and the kind of processor that the guest sees.
+fn words_of(accelerator: Accelerator, vcpus: &str) -> (&'static str, &'static str) {
+    match accelerator {
+        Accelerator::Tcg if vcpus == "1" => ("tcg,thread=multi", "max"),
+        // With a thread each, a processor sometimes does not see that its kernel has changed code under it, and hangs
+        // there: the agent's trampolines do that.
+        Accelerator::Tcg => ("tcg,thread=single", "max"),
+        Accelerator::Kvm => ("kvm", "host"),
     }
 }
 
@@ -93,7 +91,7 @@ impl Machine {
             Card::Tap(descriptor, Some(vhost)) => format!("tap,id=net0,fd={descriptor},vhost=on,vhostfd={vhost}"),
             Card::User(network) => network.words(),
         };
-        let (accelerator, cpu) = self.processor.words(configuration.key("vcpus"));
+        let (accelerator, cpu) = words_of(self.accelerator, configuration.key("vcpus"));
         let (machine, bus) = kind(configuration.key("machine"));
         let [sockets, cores, threads] = layout.processors;
         // A card boots nothing here, and needs no program for that.
@@ -147,7 +145,8 @@ mod tests {
 
     #[test]
     fn command_lines() {
-        let machine = |processor| Machine { qemu: "qemu-system-x86_64".into(), folder: "/programs".into(), processor };
+        let machine =
+            |accelerator| Machine { qemu: "qemu-system-x86_64".into(), folder: "/programs".into(), accelerator };
         let files = Files {
             kernel: "/programs/vmlinuz".into(),
             console: "/programs/console".into(),
@@ -159,12 +158,12 @@ mod tests {
         let gateway = Ipv4Addr::new(198, 18, 1, 17);
         let user = Card::User(UserNetwork { from: at(1, 7000), to: at(18, 7000), gateway });
         let rows = [
-            ("tcg", Card::Tap(3, None), Processor::Emulated),
-            ("tcg:net=user,vcpus=2", user, Processor::Emulated),
-            ("kvm:machine=microvm,vhost=on", Card::Tap(3, Some(4)), Processor::Kvm),
-            ("kvm:hugepages=on,vcpus=2,memory=1024", Card::Tap(3, None), Processor::Kvm),
-            ("kvm:machine=microvm,blk=virtio,cache=directsync,aio=native", Card::Tap(3, None), Processor::Kvm),
-            ("tcg:blk=nvme,cache=unsafe", Card::Tap(3, None), Processor::Emulated),
+            ("tcg", Card::Tap(3, None), Accelerator::Tcg),
+            ("tcg:net=user,vcpus=2", user, Accelerator::Tcg),
+            ("kvm:machine=microvm,vhost=on", Card::Tap(3, Some(4)), Accelerator::Kvm),
+            ("kvm:hugepages=on,vcpus=2,memory=1024", Card::Tap(3, None), Accelerator::Kvm),
+            ("kvm:machine=microvm,blk=virtio,cache=directsync,aio=native", Card::Tap(3, None), Accelerator::Kvm),
+            ("tcg:blk=nvme,cache=unsafe", Card::Tap(3, None), Accelerator::Tcg),
         ];
         let like_host = Layout { processors: [1, 1, 2], caches: true, huge_pages: true, nodes: vec![0, 1] };
         let shown = rows.map(|(name, card, processor)| {

@@ -39,6 +39,7 @@ use super::{
     ns::network::{Network, Shape, Wanted},
 };
 use crate::{
+    counts::Accelerator,
     engine::configuration::Configuration,
     error::{Error, Result},
     guest::Kernel,
@@ -46,22 +47,13 @@ use crate::{
     ledger::PROGRAMS,
     pack,
     process::allowed_cpus,
+    workload::{Settings, Workload},
 };
 
 /// See the module: one kind of processor.
 pub struct Vm {
-    name: &'static str,
     summary: &'static str,
-    processor: Processor,
-}
-
-/// What executes a guest's instructions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Processor {
-    /// QEMU translates every one to one or more of the host's: there is no hypervisor.
-    Emulated,
-    /// The processor itself, by the kernel's hypervisor.
-    Kvm,
+    accelerator: Accelerator,
 }
 
 /// What users want of how machines are started.
@@ -93,14 +85,12 @@ impl fmt::Display for Starter {
 
 /// With an emulated processor.
 pub static TCG: Vm = Vm {
-    name: "tcg",
     summary: "a virtual machine of QEMU's with an emulated processor: no evidence of KVM's cost",
-    processor: Processor::Emulated,
+    accelerator: Accelerator::Tcg,
 };
 
 /// With the hardware's virtualization.
-pub static KVM: Vm =
-    Vm { name: "kvm", summary: "a virtual machine of QEMU's, by the kernel's KVM", processor: Processor::Kvm };
+pub static KVM: Vm = Vm { summary: "a virtual machine of QEMU's, by the kernel's KVM", accelerator: Accelerator::Kvm };
 
 /// QEMU, and Debian's package of it.
 pub const QEMU: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
@@ -110,7 +100,7 @@ pub const EMULATED: &str = "emulated: no evidence of KVM's cost";
 
 impl Engine for Vm {
     fn name(&self) -> &'static str {
-        self.name
+        self.accelerator.name()
     }
     fn summary(&self) -> &'static str {
         self.summary
@@ -121,14 +111,35 @@ impl Engine for Vm {
     fn presets(&self) -> &'static [(&'static str, &'static str)] {
         &keys::PRESETS
     }
-    fn is_kvm(&self) -> bool {
-        self.processor == Processor::Kvm
+    fn accelerator(&self) -> Option<Accelerator> {
+        Some(self.accelerator)
+    }
+    fn suits(&self, configuration: &Configuration, workload: &dyn Workload, settings: &Settings) -> Result<()> {
+        if !workload.is_of_files() {
+            return Ok(());
+        }
+        let refuse = |why| Err(Error::Usage(format!("`{configuration}` {why}")));
+        let folder = workload.data_folder(settings).map(|folder| folder.to_string_lossy().into_owned());
+        if folder.is_some_and(|folder| folder.contains(',')) {
+            return refuse(
+                "cannot have its disk in a folder with a comma in its name, which QEMU takes for its own: name another `folder`",
+            );
+        }
+        if configuration.key("blk") == "none" {
+            return refuse("has no disk for files: add blk=virtio, or blk=nvme");
+        }
+        if configuration.key("agent") == "off" || configuration.key("net") == "user" {
+            return refuse(
+                "has nobody who sees operations of files in the guest: take agent=on, and net=tap or net=nat",
+            );
+        }
+        Ok(())
     }
     fn check(&self, configuration: &Configuration) -> Result<()> {
         if configuration.key("vhost") == "on" && configuration.key("net") == "user" {
             return Err(Error::Usage(format!("`{configuration}`: vhost=on needs a tap: net=tap or net=nat")));
         }
-        if configuration.key("halt-poll") != "auto" && self.processor != Processor::Kvm {
+        if configuration.key("halt-poll") != "auto" && self.accelerator != Accelerator::Kvm {
             return Err(Error::Usage(format!("`{configuration}`: only KVM polls: leave halt-poll out")));
         }
         disk::check(configuration)
@@ -143,14 +154,14 @@ impl Engine for Vm {
             "nat" => "a tap and NAT",
             _ => "a tap",
         };
-        match self.processor {
-            Processor::Emulated => format!("a virtual machine behind {net} ({EMULATED})"),
-            Processor::Kvm => format!("a KVM machine behind {net}"),
+        match self.accelerator {
+            Accelerator::Tcg => format!("a virtual machine behind {net} ({EMULATED})"),
+            Accelerator::Kvm => format!("a KVM machine behind {net}"),
         }
     }
     fn prepare(&self, bench: &Bench, configurations: &[Configuration]) -> Result<Box<dyn Host>> {
         let qemu = pack::find_program(QEMU.0, QEMU.1)?;
-        if self.processor == Processor::Kvm {
+        if self.accelerator == Accelerator::Kvm {
             gate::check_device()?;
         }
         let folder = Path::new(PROGRAMS).join(&bench.run_id);
@@ -166,8 +177,8 @@ impl Engine for Vm {
                 networks.insert(configuration.to_string(), Rc::new(network));
             }
         }
-        let libvirt = find_libvirt(bench, &folder, self.processor, configurations)?;
-        let machine = Machine { qemu, folder, processor: self.processor };
+        let libvirt = find_libvirt(bench, &folder, self.accelerator, configurations)?;
+        let machine = Machine { qemu, folder, accelerator: self.accelerator };
         Ok(Box::new(Prepared {
             machine,
             kernels,
@@ -178,15 +189,15 @@ impl Engine for Vm {
 }
 
 /// Why libvirt cannot start a machine, whatever libvirt it is.
-fn beyond_libvirt(configuration: &Configuration, processor: Processor) -> Option<&'static str> {
+fn beyond_libvirt(configuration: &Configuration, accelerator: Accelerator) -> Option<&'static str> {
     if configuration.key("machine") == "microvm" {
         return Some("libvirt knows no microvm");
     }
     if configuration.key("blk") == "nvme" {
         return Some("libvirt knows no emulated NVMe");
     }
-    // See [`Processor::words`].
-    let several = processor == Processor::Emulated && configuration.key("vcpus") != "1";
+    // See [`machine::words_of`].
+    let several = accelerator == Accelerator::Tcg && configuration.key("vcpus") != "1";
     several.then_some("its emulated processors have to share a thread, and libvirt has no word for that")
 }
 
@@ -194,11 +205,11 @@ fn beyond_libvirt(configuration: &Configuration, processor: Processor) -> Option
 fn find_libvirt(
     bench: &Bench,
     folder: &Path,
-    processor: Processor,
+    accelerator: Accelerator,
     configurations: &[Configuration],
 ) -> Result<Option<Starter>> {
     let wishes = &bench.machines;
-    let beyond = |configuration: &Configuration| beyond_libvirt(configuration, processor);
+    let beyond = |configuration: &Configuration| beyond_libvirt(configuration, accelerator);
     let found = match wishes.connect.as_deref() {
         Some(NONE) => return Ok(None),
         None if wishes.snippet.is_none() => {
@@ -235,11 +246,11 @@ fn find_libvirt(
 /// # Errors
 /// [`Error::Usage`] if libvirt cannot start such a machine.
 pub fn domain_xml(configuration: &Configuration, snippet: Option<&Element>) -> Result<String> {
-    let engine = [&TCG, &KVM].into_iter().find(|engine| engine.name == configuration.engine);
-    let Some(Vm { processor, .. }) = engine else {
+    let engine = [&TCG, &KVM].into_iter().find(|engine| engine.name() == configuration.engine);
+    let Some(Vm { accelerator, .. }) = engine else {
         return Err(Error::Usage(format!("`{configuration}` is no virtual machine: take tcg or kvm")));
     };
-    if let Some(why) = beyond_libvirt(configuration, *processor) {
+    if let Some(why) = beyond_libvirt(configuration, *accelerator) {
         return Err(Error::Usage(format!("`{configuration}`: {why}; virtax starts QEMU itself")));
     }
     let file = |name: &str| format!("{PROGRAMS}/RUN/{name}");
@@ -262,7 +273,7 @@ pub fn domain_xml(configuration: &Configuration, snippet: Option<&Element>) -> R
     let disk = (configuration.key("blk") != "none").then(|| file("disk-0"));
     let names = domain::Names { disk: disk.as_deref(), ..names };
     let layout = Layout::of(configuration, &allowed_cpus()?);
-    let mut described = domain::describe(configuration, *processor, &layout, &names);
+    let mut described = domain::describe(configuration, *accelerator, &layout, &names);
     snippet.into_iter().for_each(|snippet| domain::merge(&mut described, snippet));
     domain::print(&described)
 }
@@ -330,7 +341,7 @@ impl Host for Prepared {
             .kernels
             .get(configuration.key("kernel"))
             .ok_or_else(|| Error::Usage(format!("`{configuration}` was not prepared")))?;
-        let by_libvirt = beyond_libvirt(configuration, self.machine.processor).is_none();
+        let by_libvirt = beyond_libvirt(configuration, self.machine.accelerator).is_none();
         let starter = self.starters.iter().rfind(|starter| by_libvirt || matches!(starter, Starter::Itself));
         server::start(bench, configuration, &self.machine, kernel, network, starter.unwrap_or(&Starter::Itself))
     }

@@ -22,14 +22,15 @@ use super::{
 };
 use crate::{
     artifact,
+    counts::Accelerator,
     engine::configuration::Configuration,
     engine::files,
-    engine::{Bench, Boundary, DATA, Server, last_lines_of, ns::network::Network},
+    engine::{Bench, DATA, Server, last_lines_of, ns::network::Network},
     error::{Error, Result},
     guest::{DRIVERS, Image, Kernel},
     interrupt,
     net::{Namespace, Segment, Subnets},
-    probes::Names,
+    probes::{Boundary, Names},
     process,
 };
 
@@ -150,7 +151,7 @@ pub(super) fn start(
     let mut words = ready.split(' ');
     let (release, uptime) = (words.next().unwrap_or_default(), words.next().unwrap_or("?"));
     guest.facts = [
-        ("accelerator", configuration.engine.clone()),
+        (Accelerator::SETTING, machine.accelerator.name().to_owned()),
         ("machine", configuration.key("machine").to_owned()),
         ("guest_kernel", release.to_owned()),
         ("guest_ready", format!("{uptime} s of its own time")),

@@ -9,13 +9,11 @@ use std::{
 };
 
 use crate::{
-    engine::{
-        Boundary,
-        ns::network::{Network, TAP},
-    },
+    engine::ns::network::{Network, TAP},
     error::{Error, Result},
     ledger::{Item, Lease, Ledger},
     net::{Segment, links},
+    probes::Boundary,
     process,
 };
 

@@ -1,0 +1,300 @@
+//! The protocol of a phase with probes, the same on a host and in a guest: attached, following, open, closed, counted.
+//!
+//! Each step is a type, and gives the next one: what is forgotten, or done in another order, does not compile. What
+//! differs between the two sides are parameters: who is followed, and whose tokens are waited for.
+
+use std::time::{Duration, Instant};
+
+use profiler_common::{Control, ON, PARTS, STACKS, TOTALS};
+use workloads::clock::now_ns;
+
+use super::{Attached, Labels, Loaded, Totals, drain::Drain};
+use crate::{
+    counts::{PhaseKind, ProbeCounts, Role},
+    error::Result,
+    interrupt,
+};
+
+/// Requests are followed at least this long before anything is recorded, and until every token that is waited for was
+/// seen: what is on its way at the beginning of a phase has been seen before.
+pub const LEAD_IN: Duration = Duration::from_millis(20);
+/// A token that was not seen by then is missing for good: that shows in the conservation.
+const LONGEST_LEAD_IN: Duration = Duration::from_secs(2);
+/// How often it is looked after a phase whether what began in it has ended; the probes go on until then.
+pub const LEAD_OUT: Duration = Duration::from_millis(2);
+
+/// A recorded interval, `CLOCK_MONOTONIC` ns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// When it begins.
+    pub open_ns: u64,
+    /// When it ends.
+    pub close_ns: u64,
+}
+
+impl Window {
+    /// Its length, ns.
+    #[must_use]
+    pub const fn length_ns(self) -> u64 {
+        self.close_ns - self.open_ns
+    }
+}
+
+/// A network device, by its number and its network namespace's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Boundary {
+    /// Interface number.
+    pub ifindex: u32,
+    /// Inode number of its network namespace.
+    pub namespace: u32,
+}
+
+/// What of the path of requests is no process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Borders {
+    /// The port on which a proxy listens.
+    pub proxy_port: Option<u16>,
+    /// The device behind which a virtual machine answers; in the machine itself, its card.
+    pub boundary: Option<Boundary>,
+    /// This is the machine, and its server listens on this port.
+    pub inside_port: Option<u16>,
+}
+
+/// How much a phase notes beside totals.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// One request in this many gets a record; 0: none.
+    pub record_every: u32,
+    /// In sampled phases, one wait in about this many leaves its stacks; 0: none.
+    pub wait_every: u32,
+}
+
+/// The timer that takes stacks in sampled phases.
+#[derive(Debug, Clone, Copy)]
+pub struct Sampler<'a> {
+    /// CPUs that have one.
+    pub cpus: &'a [usize],
+    /// Samples a second on each.
+    pub rate_hz: u32,
+}
+
+/// The tokens that are to be seen before anything is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// None: another side has seen all that begin.
+    Nothing,
+    /// So many, and both ends of as many connections.
+    Connections(u32),
+    /// Server's ends of so many connections.
+    Servers(u32),
+    /// So many of whatever holder.
+    Tokens(u32),
+}
+
+impl Expected {
+    fn are_seen(self, probes: &Loaded, epoch: u32) -> bool {
+        match self {
+            Self::Nothing => true,
+            // The token of a socket that is not known yet would be lost at its delivery.
+            Self::Connections(count) => {
+                let count = count as usize;
+                probes.tokens_seen(epoch) >= count && probes.sockets_seen(epoch) >= count
+            }
+            Self::Servers(count) => probes.server_sockets_seen(epoch) >= count as usize,
+            Self::Tokens(count) => probes.tokens_seen(epoch) >= count as usize,
+        }
+    }
+}
+
+const fn mode(kind: PhaseKind) -> u32 {
+    match kind {
+        PhaseKind::Detailed => PARTS,
+        PhaseKind::Sampled => STACKS,
+        PhaseKind::Detached | PhaseKind::Traced => TOTALS,
+    }
+}
+
+/// The probes of a kind of phase are attached, and told to do nothing.
+pub struct Ready {
+    kind: PhaseKind,
+    links: Vec<Attached>,
+    before: Totals,
+}
+
+impl Ready {
+    /// Attaches them.
+    ///
+    /// # Errors
+    /// If a table cannot be read, or the kernel refuses a probe or the sampler.
+    pub fn attach(probes: &mut Loaded, kind: PhaseKind, sampler: Sampler<'_>) -> Result<Self> {
+        // Nothing counts while nothing is attached: what is read now is not read on the workload's time.
+        let before = probes.totals()?;
+        let mut links = vec![probes.attach(kind)?];
+        if kind == PhaseKind::Sampled {
+            links.push(probes.attach_sampler(sampler.cpus, sampler.rate_hz)?);
+        }
+        Ok(Self { kind, links, before })
+    }
+
+    /// Follows requests of these processes and threads from now on.
+    ///
+    /// # Errors
+    /// If the table of roles is full.
+    pub fn follow(
+        self,
+        probes: &mut Loaded,
+        followed: impl Iterator<Item = (u32, Role)>,
+        borders: &Borders,
+        notes: Notes,
+    ) -> Result<Following> {
+        probes.follow(followed)?;
+        let is_sampled = self.kind == PhaseKind::Sampled;
+        let control = Control {
+            state: ON,
+            epoch: probes.next_epoch(),
+            open_ns: u64::MAX,
+            close_ns: u64::MAX,
+            // Requests of sampled phases are disturbed more than a record should be.
+            record_every: if is_sampled { 0 } else { notes.record_every },
+            mode: mode(self.kind),
+            wait_every: if is_sampled { notes.wait_every } else { 0 },
+            proxy_port: borders.proxy_port.map_or(0, u32::from),
+            boundary_ifindex: borders.boundary.map_or(0, |boundary| boundary.ifindex),
+            boundary_namespace: borders.boundary.map_or(0, |boundary| boundary.namespace),
+            inside_port: borders.inside_port.map_or(0, u32::from),
+            reserved: 0,
+        };
+        probes.control(control);
+        let Self { kind, links, before } = self;
+        Ok(Following { kind, links, before, control })
+    }
+}
+
+/// Requests are followed; nothing is recorded yet.
+pub struct Following {
+    kind: PhaseKind,
+    links: Vec<Attached>,
+    before: Totals,
+    control: Control,
+}
+
+impl Following {
+    /// Waits until the expected tokens have been seen, or are missing for good.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Interrupted`].
+    pub fn lead_in(&self, probes: &Loaded, expected: Expected) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            interrupt::sleep(LEAD_IN)?;
+            if expected.are_seen(probes, self.control.epoch) || start.elapsed() > LONGEST_LEAD_IN {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Records what falls into the window.
+    #[must_use]
+    pub fn open(self, probes: &Loaded, window: Window) -> Open {
+        probes.record(window.open_ns, window.close_ns);
+        let Self { kind, links, before, mut control } = self;
+        (control.open_ns, control.close_ns) = (window.open_ns, window.close_ns);
+        // Late ourselves: its beginning is missing.
+        Open { kind, links, before, control, is_late: now_ns() >= window.open_ns }
+    }
+}
+
+/// A window is recorded.
+pub struct Open {
+    kind: PhaseKind,
+    links: Vec<Attached>,
+    before: Totals,
+    control: Control,
+    is_late: bool,
+}
+
+impl Open {
+    /// What is attached.
+    #[must_use]
+    pub const fn kind(&self) -> PhaseKind {
+        self.kind
+    }
+    /// Whether the window had begun when it was set.
+    #[must_use]
+    pub const fn is_late(&self) -> bool {
+        self.is_late
+    }
+    /// The window.
+    #[must_use]
+    pub const fn window(&self) -> Window {
+        Window { open_ns: self.control.open_ns, close_ns: self.control.close_ns }
+    }
+
+    /// After the window: goes on until all that began in it has ended, or has waited for `longest`.
+    ///
+    /// # Errors
+    /// If a table cannot be read, or [`crate::error::Error::Interrupted`].
+    pub fn drain(&self, probes: &mut Loaded, longest: Duration, mut meanwhile: impl FnMut(&mut Loaded)) -> Result<()> {
+        let (since, mut drain) = (Instant::now(), Drain::default());
+        loop {
+            interrupt::sleep_with(LEAD_OUT.max(since.elapsed() / 10), || meanwhile(probes))?;
+            if drain.is_over(probes, &self.before, self.control.epoch)? || since.elapsed() > longest {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Follows nothing any more, and detaches.
+    #[must_use]
+    pub fn close(self, probes: &Loaded) -> Closed {
+        let until_ns = now_ns();
+        probes.stop();
+        drop(self.links);
+        let Self { kind, before, control, is_late, .. } = self;
+        Closed { kind, before, control, until_ns, is_late }
+    }
+}
+
+/// Nothing is attached any more, and what was counted can be read.
+pub struct Closed {
+    kind: PhaseKind,
+    before: Totals,
+    control: Control,
+    until_ns: u64,
+    is_late: bool,
+}
+
+impl Closed {
+    /// What was attached.
+    #[must_use]
+    pub const fn kind(&self) -> PhaseKind {
+        self.kind
+    }
+    /// Whether the window had begun when it was set.
+    #[must_use]
+    pub const fn is_late(&self) -> bool {
+        self.is_late
+    }
+    /// The window.
+    #[must_use]
+    pub const fn window(&self) -> Window {
+        Window { open_ns: self.control.open_ns, close_ns: self.control.close_ns }
+    }
+    /// Whether a record or an event is of this phase.
+    #[must_use]
+    pub const fn is_own(&self, epoch: u32) -> bool {
+        self.control.epoch == epoch
+    }
+    /// Requests that came into the virtual machine and left it: number, and how long they stayed, ns.
+    #[must_use]
+    pub fn crossings(&self, probes: &Loaded) -> Vec<(u32, u64)> {
+        probes.crossings(&self.control)
+    }
+    /// What was counted.
+    ///
+    /// # Errors
+    /// If a table cannot be read, or the probes name what does not exist.
+    pub fn counts(&self, probes: &Loaded, labels: &Labels) -> Result<ProbeCounts> {
+        probes.counts_since(&self.before, labels, &self.control, self.until_ns)
+    }
+}
