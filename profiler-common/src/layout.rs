@@ -14,8 +14,8 @@ pub const PROXY_OUT: u8 = 3;
 /// Role of threads that are virtual processors, and of the steps between a guest's operation on its disk and its
 /// machine's own.
 pub const VCPU: u8 = 4;
-/// Role of a virtual machine's process (its main loop, and threads for its devices), and of the operations on files that
-/// it makes for its guest.
+/// Role of a virtual machine's process (its main loop, and threads for its devices), and of the operations on files
+/// that it makes for its guest.
 pub const VMM: u8 = 5;
 /// Role of the kernel's workers for a virtual machine's devices.
 pub const VHOST: u8 = 6;

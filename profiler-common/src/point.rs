@@ -1,7 +1,7 @@
 //! Points: where a request is seen.
 //!
-//! [`Point`] says what happens there, and [`PlaceId`] at which device as well: it is what travels between the kernel and
-//! user space.
+//! [`Point`] says what happens there, and [`PlaceId`] at which device as well: it is what travels between the kernel
+//! and user space.
 
 macro_rules! points {
     ($($(#[$doc:meta])* $point:ident $name:literal,)*) => {

@@ -1,13 +1,13 @@
 //! `virtax clean`: removes what dead runs left, and nothing else.
 
 use std::{
+    mem::discriminant,
     path::Path,
     time::{Duration, Instant},
 };
 
 use crate::{
-    cgroup,
-    engine::docker,
+    cgroup, engine,
     error::{Error, Result},
     ledger::{self, Item, RUNS, Remains},
     net,
@@ -69,16 +69,14 @@ const UNDER_WAY: Duration = Duration::from_secs(3);
 /// Whether the daemon may be making the run's last item yet: it is noted, and not there. What was noted before it was
 /// made.
 fn may_be_under_way(remains: &Remains) -> bool {
-    let is_there = |wanted: fn(&Item) -> bool| {
-        let labelled = docker::Client::connect().and_then(|client| client.labelled()).unwrap_or_default();
-        labelled.iter().any(|(run_id, item)| *run_id == remains.run_id && wanted(item))
-    };
-    match remains.items().next() {
-        Some(Item::Container { .. }) => !is_there(|item| matches!(item, Item::Container { .. })),
-        Some(Item::Network { .. }) => !is_there(|item| matches!(item, Item::Network { .. })),
-        Some(Item::Image { .. }) => !is_there(|item| matches!(item, Item::Image { .. })),
-        _ => false,
-    }
+    let Some(last) = remains.items().next().filter(|item| item.engine().is_some()) else { return false };
+    let is_alike = |item: &Item| discriminant(item) == discriminant(last) && item.engine() == last.engine();
+    !labelled().iter().any(|(run_id, item)| *run_id == remains.run_id && is_alike(item))
+}
+
+/// What engines have made for runs. No daemon, no containers: that is no error here.
+fn labelled() -> Vec<(String, Item)> {
+    engine::all().iter().flat_map(|engine| engine.labelled().unwrap_or_default()).collect()
 }
 
 /// Waits for what a daemon is still making for a run that was killed.
@@ -86,9 +84,7 @@ fn remove_latecomers(run_id: &str) -> Vec<Item> {
     let deadline = Instant::now() + UNDER_WAY;
     while Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(100));
-        // No daemon, no latecomers.
-        let Ok(labelled) = docker::Client::connect().and_then(|client| client.labelled()) else { break };
-        let found: Vec<Item> = labelled.into_iter().filter(|(of, _)| of == run_id).map(|(_, item)| item).collect();
+        let found: Vec<Item> = labelled().into_iter().filter(|(of, _)| of == run_id).map(|(_, item)| item).collect();
         if !found.is_empty() {
             return found;
         }
@@ -98,11 +94,7 @@ fn remove_latecomers(run_id: &str) -> Vec<Item> {
 
 /// Objects named after runs, with the runs' ids.
 fn named_after_runs() -> Vec<(String, Item)> {
-    let mut items = Vec::new();
-    // No daemon, no containers: that is no error here.
-    if let Ok(client) = docker::Client::connect() {
-        items.extend(client.labelled().unwrap_or_default());
-    }
+    let mut items = labelled();
     for name in net::links_here().unwrap_or_default() {
         if let Some(run_id) = link_of_run(&name).map(str::to_owned) {
             items.push((run_id, Item::Link { name }));

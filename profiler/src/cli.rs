@@ -15,6 +15,7 @@ use clap::{
 use clap_complete::Shell;
 use profiler::{
     error,
+    experiment::RunSpec,
     ladder::{self, Order},
     placement::Placement,
     probes::{self, KINDS, Limits, Preference},
@@ -242,9 +243,11 @@ impl RunOptions {
     /// # Errors
     /// [`error::Error::Usage`] for tables that do not exist.
     pub fn request(&self) -> error::Result<Request> {
-        let request = self.common.request(&self.workload, &self.configurations, self.baseline.as_deref())?;
-        let until_precision = self.until_precision.map(|share| (share, self.budget));
-        Ok(Request { until_precision, equivalent_within: self.equivalent_within, ..request })
+        let mut request = self.common.request(&self.workload, &self.configurations, self.baseline.as_deref())?;
+        request.spec.until_precision = self.until_precision;
+        request.spec.equivalent_within = self.equivalent_within;
+        request.budget = self.budget;
+        Ok(request)
     }
 }
 
@@ -408,18 +411,21 @@ impl CommonOptions {
             workload: workload.to_owned(),
             configurations: configurations.to_owned(),
             baseline: baseline.map(str::to_owned),
-            rounds: self.rounds,
-            duration: self.duration,
-            placement: self.placement,
+            spec: RunSpec {
+                placement: self.placement,
+                rounds: self.rounds,
+                duration_s: self.duration.as_secs_f64(),
+                seed: self.seed,
+                records_per_s: self.records,
+                sample_rate_hz: self.sample_rate,
+                samples_until: self.samples_until,
+                until_precision: None,
+                equivalent_within: None,
+            },
+            budget: Duration::ZERO,
             settings: self.settings.clone(),
             out: self.out.clone(),
             force: self.force,
-            records_per_s: self.records,
-            seed: self.seed,
-            sample_rate_hz: self.sample_rate,
-            samples_until: self.samples_until,
-            until_precision: None,
-            equivalent_within: None,
             probes: probes::Options {
                 preference: self.preference(),
                 debug: self.debug_probes,

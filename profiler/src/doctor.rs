@@ -5,7 +5,7 @@ use std::{fmt::Write, path::Path};
 use crate::{
     artifact,
     engine::{
-        docker,
+        self, Engine,
         vm::{self, QEMU, TUN, check_kvm},
     },
     environment::{Environment, hooks_of},
@@ -23,11 +23,11 @@ use crate::{
 struct Finding {
     good: bool,
     text: String,
-    remedy: Option<&'static str>,
+    remedy: Option<String>,
 }
 
-fn finding(good: bool, text: impl Into<String>, remedy: &'static str) -> Finding {
-    Finding { good, text: text.into(), remedy: (!good).then_some(remedy) }
+fn finding(good: bool, text: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding { good, text: text.into(), remedy: (!good).then(|| remedy.into()) }
 }
 
 /// The findings as text, and whether `native` runs can work here.
@@ -89,7 +89,6 @@ fn machine() -> Vec<Finding> {
     let environment = Environment::read();
     let cpus: Result<Vec<usize>> = allowed_cpus();
     let cpus = cpus.map_or(0, |cpus| cpus.len());
-    let docker = docker::Client::connect().and_then(|client| client.version());
     let hooks = hooks_of(std::process::id());
     let symbols = symbols::check_kernel_symbols(Path::new(symbols::KALLSYMS));
     let redis = pack::find_program("redis-server", "redis-server").and_then(|_| REDIS_BENCHMARK.find());
@@ -98,16 +97,9 @@ fn machine() -> Vec<Finding> {
     let (mkfs, images) = (pack::find_program("mkfs.ext4", "e2fsprogs"), pack::find_program("qemu-img", "qemu-utils"));
     let (kernel, kvm) = (Kernel::find(), check_kvm());
     let clock = environment.clocksource.clone().unwrap_or_default();
-    vec![
-        finding(cpus >= 2, format!("{cpus} CPUs"), "`--placement split` needs two"),
-        finding(
-            docker.is_ok(),
-            match &docker {
-                Ok(version) => format!("Docker {version}"),
-                Err(error) => format!("Docker: {}", error.to_string().lines().next().unwrap_or_default()),
-            },
-            "start the daemon for `docker:` configurations; others do not need it",
-        ),
+    let mut found = vec![finding(cpus >= 2, format!("{cpus} CPUs"), "`--placement split` needs two")];
+    found.extend(engine::all().iter().filter_map(|engine| driven(*engine)));
+    found.extend([
         finding(
             hooks.unknown_because.is_empty(),
             if hooks.unknown_because.is_empty() {
@@ -208,5 +200,17 @@ fn machine() -> Vec<Finding> {
             format!("{} BPF programs of others", environment.other_bpf_programs.unwrap_or(0)),
             "those on the path count as its cost",
         ),
-    ]
+    ]);
+    found
+}
+
+/// What an engine drives, if that is there.
+fn driven(engine: &dyn Engine) -> Option<Finding> {
+    let (product, version) = (engine.drives()?, engine.version());
+    let what = match &version {
+        Ok(version) => format!("{product} {}", version.as_deref().unwrap_or_default()),
+        Err(error) => format!("{product}: {}", error.to_string().lines().next().unwrap_or_default()),
+    };
+    let remedy = format!("start the daemon for `{}:` configurations; others do not need it", engine.name());
+    Some(finding(version.is_ok(), what, remedy))
 }

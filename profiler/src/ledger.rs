@@ -36,16 +36,25 @@ pub enum Item {
     },
     /// A container.
     Container {
+        /// Name of the engine whose it is.
+        #[serde(default = "first_engine")]
+        engine: String,
         /// Its name.
         name: String,
     },
     /// A container network.
     Network {
+        /// Name of the engine whose it is.
+        #[serde(default = "first_engine")]
+        engine: String,
         /// Its name.
         name: String,
     },
     /// A container image.
     Image {
+        /// Name of the engine whose it is.
+        #[serde(default = "first_engine")]
+        engine: String,
         /// Its reference.
         name: String,
     },
@@ -92,14 +101,38 @@ pub enum Item {
     },
 }
 
+/// Whose containers are of which the ledger of an earlier version does not say it.
+fn first_engine() -> String {
+    "docker".to_owned()
+}
+
+impl Item {
+    /// Name of the engine that made it, and removes it; `None`: virtax itself did.
+    #[must_use]
+    pub fn engine(&self) -> Option<&str> {
+        match self {
+            Self::Container { engine, .. } | Self::Network { engine, .. } | Self::Image { engine, .. } => Some(engine),
+            Self::Namespace { .. }
+            | Self::Link { .. }
+            | Self::Rule { .. }
+            | Self::Sysctl { .. }
+            | Self::Cgroup { .. }
+            | Self::Folder { .. }
+            | Self::Machine { .. }
+            | Self::HugePages { .. }
+            | Self::Process { .. } => None,
+        }
+    }
+}
+
 impl std::fmt::Display for Item {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Namespace { name } => write!(formatter, "network namespace {name}"),
             Self::Link { name } => write!(formatter, "link {name}"),
-            Self::Container { name } => write!(formatter, "container {name}"),
-            Self::Network { name } => write!(formatter, "container network {name}"),
-            Self::Image { name } => write!(formatter, "image {name}"),
+            Self::Container { name, .. } => write!(formatter, "container {name}"),
+            Self::Network { name, .. } => write!(formatter, "container network {name}"),
+            Self::Image { name, .. } => write!(formatter, "image {name}"),
             Self::Rule { arguments } => write!(formatter, "firewall rule {}", arguments.join(" ")),
             Self::Sysctl { path, before } => write!(formatter, "{} (back to {})", path.display(), before.trim()),
             Self::Cgroup { path } => write!(formatter, "control group {}", path.display()),

@@ -179,7 +179,7 @@ fn bench_command(options: &cli::BenchOptions) -> Result<ExitCode> {
         }
         None => None,
     };
-    let benchmark = run::benchmark(&request, &plan, request.rounds, script.as_deref())?;
+    let benchmark = run::benchmark(&request, &plan, request.spec.rounds, script.as_deref())?;
     print!("{}", terminal::benchmark(&benchmark, look()));
     Ok(ExitCode::SUCCESS)
 }

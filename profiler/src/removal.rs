@@ -3,12 +3,14 @@
 use std::{fs, path::Path};
 
 use crate::{
-    cgroup,
-    engine::docker,
+    cgroup, engine,
     error::{Error, Result},
     ledger::{Item, PROGRAMS, lies_elsewhere},
     net, process,
 };
+
+/// The remedy for what another version has made.
+const CLEAN: &str = "remove it by the version of virtax that made it: virtax clean";
 
 /// Removes an item; what is gone already is no error.
 ///
@@ -18,9 +20,11 @@ pub fn remove(item: &Item) -> Result<()> {
     match item {
         Item::Namespace { name } => net::delete_namespace(name),
         Item::Link { name } => net::delete_link(name),
-        Item::Container { name } => docker::remove_container(name),
-        Item::Network { name } => docker::remove_network(name),
-        Item::Image { name } => docker::remove_image(name),
+        Item::Container { engine, .. } | Item::Network { engine, .. } | Item::Image { engine, .. } => {
+            let unknown =
+                || Error::engine(format!("cannot remove {item}"), format!("no engine is called {engine}"), CLEAN);
+            engine::by_name(engine).ok_or_else(unknown)?.remove(item)
+        }
         Item::Rule { arguments } => net::delete_rule(arguments),
         Item::Sysctl { path, before } => fs::write(path, before).map_err(|error| Error::file("restore", path, error)),
         Item::Cgroup { path } => cgroup::delete(path),

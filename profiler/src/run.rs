@@ -12,7 +12,7 @@ use crate::{
     environment::{Environment, other_programs},
     error::{Error, Result, did_you_mean},
     experiment::{
-        Lab, Plan, bench, lab,
+        Lab, Plan, RunSpec, bench, lab,
         plan::{new_run_id, phases},
         profiles, schedule,
         store::{self, Header, SCHEMA_VERSION, Store},
@@ -44,30 +44,16 @@ pub struct Request {
     pub configurations: String,
     /// The baseline, if named.
     pub baseline: Option<String>,
-    /// How often every configuration is measured.
-    pub rounds: u32,
-    /// Measured time per configuration and round.
-    pub duration: Duration,
-    /// Where client and server run.
-    pub placement: Placement,
+    /// How it is measured.
+    pub spec: RunSpec,
+    /// How long `RunSpec::until_precision` may take.
+    pub budget: Duration,
     /// `key=value` settings of the workload.
     pub settings: Vec<String>,
     /// Where the result goes.
     pub out: Option<PathBuf>,
     /// Whether an earlier run there may be replaced.
     pub force: bool,
-    /// Records per second.
-    pub records_per_s: f64,
-    /// Seed of the order within rounds.
-    pub seed: u64,
-    /// Samples a second on each CPU; 0: none.
-    pub sample_rate_hz: u32,
-    /// Half width of the layers' shares, as a share, until which sampled phases go on.
-    pub samples_until: Option<f64>,
-    /// Half width of mean latencies, as a share, until which rounds go on, and for how long at most.
-    pub until_precision: Option<(f64, Duration)>,
-    /// Difference, as a share of the baseline's latency, that does not matter.
-    pub equivalent_within: Option<f64>,
     /// How the probes are loaded.
     pub probes: probes::Options,
     /// How virtual machines are started.
@@ -117,11 +103,11 @@ pub fn plan(request: &Request) -> Result<(Plan, Vec<String>)> {
     check_injections(workload, &parsed.configurations)?;
     check_fit(workload, &settings, &parsed.configurations)?;
     let baseline = baseline(request.baseline.as_deref(), &parsed.configurations)?;
-    phases(request.duration, request.sample_rate_hz > 0)?;
-    if request.sample_rate_hz == 0 && request.samples_until.is_some() {
+    phases(request.spec.duration(), request.spec.samples())?;
+    if !request.spec.samples() && request.spec.samples_until.is_some() {
         return Err(Error::Usage("`--samples-until` needs samples: leave out `--sample-rate 0`".to_owned()));
     }
-    if request.rounds == 0 {
+    if request.spec.rounds == 0 {
         return Err(Error::Usage("`--rounds` must be at least 1".to_owned()));
     }
     let plan = Plan {
@@ -129,13 +115,7 @@ pub fn plan(request: &Request) -> Result<(Plan, Vec<String>)> {
         settings,
         configurations: parsed.configurations,
         baseline,
-        rounds: request.rounds,
-        duration: request.duration,
-        placement: request.placement,
-        records_per_s: request.records_per_s,
-        seed: request.seed,
-        sample_rate_hz: request.sample_rate_hz,
-        samples_until: request.samples_until,
+        spec: request.spec.clone(),
         machines: request.machines.read()?,
     };
     Ok((plan, parsed.notes))
@@ -214,16 +194,9 @@ fn header(
         workload: plan.workload.name().to_owned(),
         settings: plan.settings.clone(),
         residual_limit: plan.workload.residual_limit(),
-        placement: plan.placement,
         baseline: names[plan.baseline].clone(),
         configurations: names,
-        rounds: plan.rounds,
-        duration_s: plan.duration.as_secs_f64(),
-        seed: plan.seed,
-        sample_rate_hz: plan.sample_rate_hz,
-        samples_until: plan.samples_until,
-        until_precision: request.until_precision.map(|(share, _)| share),
-        equivalent_within: request.equivalent_within,
+        spec: plan.spec.clone(),
         tables_bytes: 0,
         environment,
     })
@@ -234,17 +207,9 @@ fn command(request: &Request, plan: &Plan, names: &[String]) -> String {
     let mut words = vec![
         format!("virtax run {} --in {}", plan.workload.name(), names.join(",")),
         format!("--baseline {}", names[plan.baseline]),
-        format!("--rounds {} --duration {}", plan.rounds, plan.duration.as_secs_f64()),
-        format!("--placement {} --seed {} --records {}", plan.placement.name(), plan.seed, plan.records_per_s),
-        format!("--sample-rate {}", plan.sample_rate_hz),
     ];
-    words.extend(plan.samples_until.map(|share| format!("--samples-until {}%", 100.0 * share)));
-    words.extend(
-        request
-            .until_precision
-            .map(|(share, budget)| format!("--until-precision {}% --budget {}", 100.0 * share, budget.as_secs_f64())),
-    );
-    words.extend(request.equivalent_within.map(|share| format!("--equivalent-within {}%", 100.0 * share)));
+    words.extend(plan.spec.arguments());
+    words.extend(plan.spec.until_precision.map(|_| format!("--budget {}", request.budget.as_secs_f64())));
     words.extend(request.settings.iter().map(|pair| format!("--set {pair}")));
     words.extend(request.machines.connect.iter().map(|uri| format!("--connect {uri}")));
     words.extend(request.machines.domain.iter().map(|path| format!("--domain {}", path.display())));
@@ -257,8 +222,8 @@ fn command(request: &Request, plan: &Plan, names: &[String]) -> String {
 /// If nothing could be measured.
 pub fn run(request: &Request, plan: &Plan) -> Result<Outcome> {
     let began = Instant::now();
-    run_until(request, plan, &mut |folder| match request.until_precision {
-        Some((share, budget)) if began.elapsed() < budget => {
+    run_until(request, plan, &mut |folder| match plan.spec.until_precision {
+        Some(share) if began.elapsed() < request.budget => {
             compute(folder).map(|so_far| !precision::is_reached(&so_far, share))
         }
         _ => Ok(false),
@@ -314,8 +279,8 @@ pub fn run_until(request: &Request, plan: &Plan, goes_on: &mut dyn FnMut(&Path) 
 
 /// Says what is missing before anything is changed.
 fn check_needs(plan: &Plan) -> Result<()> {
-    privileges::check(plan.sample_rate_hz > 0, plan.placement != Placement::Free)?;
-    if plan.sample_rate_hz > 0 {
+    privileges::check(plan.spec.samples(), plan.spec.placement != Placement::Free)?;
+    if plan.spec.samples() {
         symbols::check_kernel_symbols(Path::new(symbols::KALLSYMS))?;
     }
     if let ServerProgram::System(tool) = plan.workload.server_program() {

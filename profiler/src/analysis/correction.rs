@@ -47,8 +47,8 @@ fn waiting(stages: &[(StageKey, f64)]) -> impl Iterator<Item = usize> {
         .iter()
         .enumerate()
         .filter(|(_, (key, _))| {
-            // Nobody is woken for the rest of a message; but further bios of an operation, and programs at wake-ups, run
-            // while it waits for its first.
+            // Nobody is woken for the rest of a message; but further bios of an operation, and programs at wake-ups,
+            // run while it waits for its first.
             let is_rest = key.from.point == Point::Received && key.to.point == Point::Received;
             points::row(key.to.point).is_some_and(|row| row.is_waited_for) && !is_rest
         })

@@ -25,7 +25,7 @@ use crate::{
     engine::configuration::Configuration,
     error::{Error, Result},
     injection::{Injection, Kind},
-    ledger::Ledger,
+    ledger::{Item, Ledger},
     net::Wire,
     pack::Pack,
     probes::{Boundary, Names},
@@ -230,6 +230,28 @@ pub trait Engine: Sync {
     /// [`Error::Usage`], with what would fit.
     fn suits(&self, _configuration: &Configuration, _workload: &dyn Workload, _settings: &Settings) -> Result<()> {
         Ok(())
+    }
+    /// What it drives, where that is a program of its own; `None`: the kernel alone.
+    fn drives(&self) -> Option<&'static str> {
+        None
+    }
+    /// Removes an item that carries its name; what is gone already is no error.
+    ///
+    /// # Errors
+    /// If it is still there afterwards.
+    fn remove(&self, item: &Item) -> Result<()> {
+        Err(Error::engine(
+            format!("cannot remove {item}"),
+            format!("{} makes no such thing", self.name()),
+            "report this",
+        ))
+    }
+    /// All that it has made for runs, dead or alive, with their ids.
+    ///
+    /// # Errors
+    /// If what it drives is not there.
+    fn labelled(&self) -> Result<Vec<(String, Item)>> {
+        Ok(Vec::new())
     }
     /// The version of what it drives; `None`: that has none, or is part of the kernel.
     ///

@@ -80,9 +80,9 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// If anything of it is impossible here; what was made is removed again.
     pub fn new(plan: &'a Plan, ledger: Ledger, run_id: &str, options: Options) -> Result<Self> {
-        let phases = phases(plan.duration, plan.sample_rate_hz > 0)?;
+        let phases = phases(plan.spec.duration(), plan.spec.samples())?;
         let allowed = allowed_cpus()?;
-        let cpus = plan.placement.divide(&allowed)?;
+        let cpus = plan.spec.placement.divide(&allowed)?;
         let sampling = sampling_of(plan, &cpus)?;
         // First what needs no trace to be left: a machine without probes ends here.
         let offsets = Offsets::of_running_kernel()?;
@@ -271,7 +271,7 @@ fn build_bench(plan: &Plan, ledger: Ledger, run_id: &str, server_cpus: Vec<usize
 /// If there is no wire, or on a signal.
 pub fn try_out(plan: &Plan, ledger: Ledger, run_id: &str) -> Result<Vec<Option<Error>>> {
     let allowed = allowed_cpus()?;
-    let server_cpus = plan.placement.divide(&allowed)?.of_server(&allowed).to_vec();
+    let server_cpus = plan.spec.placement.divide(&allowed)?.of_server(&allowed).to_vec();
     let (bench, _programs) = build_bench(plan, ledger, run_id, server_cpus)?;
     let try_one = |configuration: &Configuration| -> Result<()> {
         interrupt::check()?;
@@ -349,11 +349,11 @@ impl Repeater for Lab<'_> {
         let guest_costs = measurement.guest_costs()?;
         let before = Load::now(&watched);
         let (agent_before, clock_before) = (process::own_cpu_ns(), workloads::clock::now_ns());
-        let rounds = f64::from(self.plan.rounds);
+        let rounds = f64::from(self.plan.spec.rounds);
         let so_far = self.sampled.entry(configuration.to_string()).or_default();
         let quota = SampleQuota { so_far, needed: self.sampling.until.map(|until| needed(until, round, rounds)) };
         let account = &mut || server.account(parties.client);
-        let raw = run_phases(&mut measurement, &self.phases, self.plan.records_per_s, quota, account);
+        let raw = run_phases(&mut measurement, &self.phases, self.plan.spec.records_per_s, quota, account);
         let (agent_after, clock_after) = (process::own_cpu_ns(), workloads::clock::now_ns());
         let raw = match (raw, server.failure()) {
             (Ok(raw), None) => raw,
@@ -506,7 +506,7 @@ fn sampling_of(plan: &Plan, cpus: &Cpus) -> Result<Sampling> {
     if timers.is_empty() {
         timers = allowed_cpus()?;
     }
-    Ok(Sampling { rate_hz: plan.sample_rate_hz, cpus: timers, until: plan.samples_until })
+    Ok(Sampling { rate_hz: plan.spec.sample_rate_hz, cpus: timers, until: plan.spec.samples_until })
 }
 
 #[cfg(test)]

@@ -9,8 +9,10 @@ pub mod plan;
 pub mod profiles;
 mod raw;
 pub mod schedule;
+mod spec;
 pub mod store;
 
 pub(crate) use client::understand_benchmark;
 pub use lab::Lab;
 pub use plan::Plan;
+pub use spec::RunSpec;

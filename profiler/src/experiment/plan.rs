@@ -5,12 +5,12 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64;
 
+use super::spec::RunSpec;
 use crate::{
     counts::PhaseKind,
     engine::configuration::Configuration,
     engine::vm,
     error::{Error, Result},
-    placement::Placement,
     workload::{Settings, Workload},
 };
 
@@ -39,21 +39,8 @@ pub struct Plan {
     pub configurations: Vec<Configuration>,
     /// Index of the one that others are compared with.
     pub baseline: usize,
-    /// How often every configuration is measured.
-    pub rounds: u32,
-    /// Measured time per configuration and round.
-    pub duration: Duration,
-    /// Where client and server run.
-    pub placement: Placement,
-    /// Records per second that the probes aim at.
-    pub records_per_s: f64,
-    /// Seed of the order within rounds.
-    pub seed: u64,
-    /// Samples a second on each CPU; 0: no sampled phases.
-    pub sample_rate_hz: u32,
-    /// Half width of the layers' shares, as a share, until which sampled phases go on; `None`: no longer than the
-    /// others.
-    pub samples_until: Option<f64>,
+    /// How it is measured.
+    pub spec: RunSpec,
     /// How virtual machines are to be started.
     pub machines: vm::Wishes,
 }

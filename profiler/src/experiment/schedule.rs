@@ -50,13 +50,13 @@ pub fn run(
 ) -> Option<Error> {
     let count = plan.configurations.len();
     let mut last = String::new();
-    let bar = progress_bar(u64::from(plan.rounds) * count as u64);
+    let bar = progress_bar(u64::from(plan.spec.rounds) * count as u64);
     let failed = |error: Error| {
         bar.finish_and_clear();
         Some(error)
     };
-    for (round, order) in (0..MOST_ROUNDS).zip(orders(count, plan.seed)) {
-        if round >= plan.rounds {
+    for (round, order) in (0..MOST_ROUNDS).zip(orders(count, plan.spec.seed)) {
+        if round >= plan.spec.rounds {
             match goes_on(store.folder()) {
                 Ok(true) => bar.inc_length(count as u64),
                 Ok(false) => break,
@@ -65,7 +65,11 @@ pub fn run(
         }
         for (position, index) in (0u32..).zip(order) {
             let configuration = &plan.configurations[index];
-            bar.set_message(format!("round {} of {}: {configuration}{last}", round + 1, plan.rounds.max(round + 1)));
+            bar.set_message(format!(
+                "round {} of {}: {configuration}{last}",
+                round + 1,
+                plan.spec.rounds.max(round + 1)
+            ));
             let saved =
                 interrupt::check().and_then(|()| repeater.repeat(configuration, round, position)).and_then(|brought| {
                     log::debug!("step: saving");
@@ -105,14 +109,11 @@ fn progress_bar(length: u64) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{
         counts::{Costs, Hooks, Phase, PhaseKind},
         engine::configuration::parse_list,
-        experiment::store,
-        placement::Placement,
+        experiment::{RunSpec, store},
         workload,
     };
 
@@ -164,13 +165,7 @@ mod tests {
             settings: workload::parse_settings(workload, &[]).unwrap(),
             configurations: parse_list("native,docker:net=host,docker:net=nat").unwrap().configurations,
             baseline: 0,
-            rounds,
-            duration: Duration::from_secs(1),
-            placement: Placement::Same,
-            records_per_s: 0.0,
-            seed: 3,
-            sample_rate_hz: 0,
-            samples_until: None,
+            spec: RunSpec { rounds, records_per_s: 0.0, seed: 3, sample_rate_hz: 0, ..RunSpec::default() },
             machines: Default::default(),
         }
     }

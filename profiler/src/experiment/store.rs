@@ -9,14 +9,13 @@ use std::{
 use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
-use super::{profiles, schedule::Brought};
+use super::{profiles, schedule::Brought, spec::RunSpec};
 use crate::{
     counts::Repetition,
     engine::configuration,
     environment::Environment,
     error::{Error, Result},
     input::{self, Lines},
-    placement::Placement,
     records,
     run_folder::{HEADER, NEW, REPETITIONS, is_ours, records_path, stacks_path},
     workload::Settings,
@@ -44,29 +43,13 @@ pub struct Header {
     pub settings: Settings,
     /// Largest residual of a complete result, share of the client's mean.
     pub residual_limit: f64,
-    /// Where client and server ran.
-    pub placement: Placement,
     /// Configurations' names, in the order of `--in`.
     pub configurations: Vec<String>,
     /// Name of the one that others are compared with.
     pub baseline: String,
-    /// Rounds that were asked for.
-    pub rounds: u32,
-    /// Measured time per configuration and round, seconds.
-    pub duration_s: f64,
-    /// Seed of the order within rounds.
-    pub seed: u64,
-    /// Samples a second on each CPU; 0: none.
-    pub sample_rate_hz: u32,
-    /// Half width of the layers' shares until which samples were to be taken.
-    #[serde(default)]
-    pub samples_until: Option<f64>,
-    /// Half width of mean latencies, as a share, until which rounds were to go on.
-    #[serde(default)]
-    pub until_precision: Option<f64>,
-    /// Difference, as a share of the baseline's latency, that does not matter to who asked.
-    #[serde(default)]
-    pub equivalent_within: Option<f64>,
+    /// How it was to be measured.
+    #[serde(flatten)]
+    pub spec: RunSpec,
     /// Kernel memory of the probes' tables, bytes.
     #[serde(default)]
     pub tables_bytes: u64,
@@ -238,17 +221,13 @@ impl Header {
         if let Some(name) = self.configurations.iter().find(|name| !known(name)) {
             return Err(format!("`{}` is no configuration", name.escape_debug()));
         }
-        let positive = |value: f64| value > 0.0;
-        if !positive(self.residual_limit)
-            || !positive(self.duration_s)
-            || [self.samples_until, self.until_precision, self.equivalent_within]
-                .iter()
-                .flatten()
-                .any(|share| !positive(*share))
-        {
-            return Err("a limit or duration is not above 0".to_owned());
+        // Nor is what is no number.
+        let has_limit = self.residual_limit > 0.0;
+        match self.spec.impossible() {
+            Some(why) => Err(why.to_owned()),
+            None if !has_limit => Err("its limit of the residual is not above 0".to_owned()),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Whether a repetition can be one of this run.
@@ -260,7 +239,7 @@ impl Header {
             ));
         }
         // A run that goes on until something is told has more rounds than were asked for.
-        let most = self.rounds.max(super::schedule::MOST_ROUNDS);
+        let most = self.spec.rounds.max(super::schedule::MOST_ROUNDS);
         if repetition.round >= most {
             return Err(format!("round {} of {most}", u64::from(repetition.round) + 1));
         }

@@ -55,8 +55,8 @@ fn floor(before: &RunTimes, after: &RunTimes) -> (u64, f64) {
 }
 
 impl Loaded {
-    /// What the statistics themselves cost, ns per run, and the runs that say so: those of the probes of a kind of phase,
-    /// attached and told to do nothing, in as many of `most` windows as it takes.
+    /// What the statistics themselves cost, ns per run, and the runs that say so: those of the probes of a kind of
+    /// phase, attached and told to do nothing, in as many of `most` windows as it takes.
     ///
     /// # Errors
     /// [`Error::Interrupted`].

@@ -107,7 +107,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Built> {
                 continue;
             }
             let both = complete(&baseline.configuration) && complete(&candidate.configuration);
-            let compared = compare(baseline, candidate, both, header.equivalent_within);
+            let compared = compare(baseline, candidate, both, header.spec.equivalent_within);
             let of_either = Sides { waterfalls: [baseline, candidate], profiled: [of_baseline, of_candidate] };
             comparisons.push(of_either.comparison(header, repetitions, &compared)?);
         }
@@ -119,9 +119,9 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Built> {
         started_unix_s: header.started_unix_s,
         command: header.command.clone(),
         workload: WorkloadResult { name: header.workload.clone(), settings: header.settings.clone() },
-        placement: header.placement,
-        rounds: header.rounds,
-        duration_s: header.duration_s,
+        placement: header.spec.placement,
+        rounds: header.spec.rounds,
+        duration_s: header.spec.duration_s,
         tables_bytes: header.tables_bytes,
         environment: header.environment.clone(),
         warnings: warnings::of(header, &configurations, repetitions),
@@ -183,7 +183,7 @@ fn configuration(
         probe_effect_ci95_percent: effect.ci95,
         cpu_layers: super::profiled::cpu_layers(profiled),
         cpu_times: super::profiled::cpu_times(profiled),
-        samples: super::profiled::sample_counts(profiled, header.sample_rate_hz),
+        samples: super::profiled::sample_counts(profiled, header.spec.sample_rate_hz),
         syscalls: super::profiled::syscalls(repetitions),
         vcpus: super::vcpus::vcpus(repetitions),
         exits: super::vcpus::exits(repetitions),
@@ -341,7 +341,7 @@ fn record_counts(waterfall: &Waterfall, records: &[Record]) -> RecordCounts {
 /// phases that are short against the latency, the two differ.
 fn phases_too_short(header: &Header, result: &ConfigurationResult) -> String {
     let latency = Duration::from_nanos(result.traced_latency.mean_ns as u64);
-    let traced = phases(Duration::from_secs_f64(header.duration_s), header.sample_rate_hz > 0)
+    let traced = phases(header.spec.duration(), header.spec.samples())
         .ok()
         .and_then(|phases| phases.into_iter().find(|(kind, _)| *kind == PhaseKind::Traced));
     match traced {

@@ -62,10 +62,10 @@ pub fn of(header: &Header, configurations: &[ConfigurationResult], repetitions: 
     configurations.iter().for_each(|configuration| profile(configuration, &mut found));
     configurations.iter().for_each(|configuration| open_loop(configuration, &mut found));
     configurations.iter().for_each(|configuration| given_up(configuration, &mut found));
-    if let Some(until) = header.samples_until {
+    if let Some(until) = header.spec.samples_until {
         configurations.iter().for_each(|configuration| too_few_samples(configuration, until, &mut found));
     }
-    if let Some(wished) = header.until_precision {
+    if let Some(wished) = header.spec.until_precision {
         configurations.iter().for_each(|configuration| too_few_rounds(configuration, wished, &mut found));
     }
     if repetitions.iter().flat_map(|repetition| &repetition.phases).any(|phase| phase.client.whole_run) {
@@ -378,7 +378,7 @@ fn amount(
 ) {
     // A run that goes on until something is known has more than were asked for.
     let most = configurations.iter().map(|configuration| configuration.rounds).max().unwrap_or(0);
-    let rounds = most.max(header.rounds as usize);
+    let rounds = most.max(header.spec.rounds as usize);
     if rounds < ROUNDS_FOR_VERDICTS {
         let text = format!("{rounds} rounds give no intervals and no verdicts");
         found.push(warning("few-rounds", text, "--rounds 10"));

@@ -78,7 +78,7 @@ pub fn run_again(options: &Options, count: usize) -> Result<Again> {
         let (configuration, placement) = CONFIGURATIONS[number % CONFIGURATIONS.len()];
         let folder = options.out.join("again");
         let mut request = request(&format!("{configuration},{configuration}"), placement, folder, options);
-        request.seed = number as u64 + 1;
+        request.spec.seed = number as u64 + 1;
         let (plan, _) = run::plan(&request)?;
         let outcome = run::run(&request, &plan)?;
         if let Some(error) = outcome.ended_by {

@@ -23,7 +23,7 @@ use self::{
 use crate::{
     counts::Repetition,
     error::{Error, Result, did_you_mean},
-    experiment::store,
+    experiment::{RunSpec, store},
     interrupt,
     placement::Placement,
     probes,
@@ -175,18 +175,17 @@ fn request(configurations: &str, placement: Placement, folder: PathBuf, options:
         workload: "tcp-rr".to_owned(),
         configurations: configurations.to_owned(),
         baseline: None,
-        rounds: options.rounds,
-        duration: options.duration,
-        placement,
+        spec: RunSpec {
+            placement,
+            rounds: options.rounds,
+            duration_s: options.duration.as_secs_f64(),
+            sample_rate_hz: 0,
+            ..RunSpec::default()
+        },
+        budget: Duration::ZERO,
         settings: Vec::new(),
         out: Some(folder),
         force: true,
-        records_per_s: 2000.0,
-        seed: 1,
-        sample_rate_hz: 0,
-        samples_until: None,
-        until_precision: None,
-        equivalent_within: None,
         probes: probes::Options::default(),
         machines: Machines::default(),
     }
@@ -197,7 +196,7 @@ fn run_case(case: &Case, options: &Options) -> Result<Judged> {
     let mut request = request(&case.configurations().join(","), case.placement, folder.clone(), options);
     case.workload.clone_into(&mut request.workload);
     request.settings = case.settings.iter().map(|pair| (*pair).to_owned()).collect();
-    request.duration *= case.longer;
+    request.spec.duration_s *= f64::from(case.longer);
     let (plan, _) = run::plan(&request)?;
     // A case that is not told yet goes on: its interval reaches over a limit, say, on a machine whose speed swings.
     let mut goes_on = |folder: &Path| {

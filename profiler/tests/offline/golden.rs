@@ -256,7 +256,7 @@ fn layers_have_no_time_that_their_samples_have_not_seen() {
         let out = copied(name);
         let run::Report { result, .. } = run::report(&out.path()).unwrap();
         let (header, repetitions) = store::load(&out.path()).unwrap();
-        let period_ns = 1e9 / f64::from(header.sample_rate_hz);
+        let period_ns = 1e9 / f64::from(header.spec.sample_rate_hz);
         let mut compared = 0;
         for configuration in &result.configurations {
             let of_name = repetitions.iter().filter(|found| found.configuration == configuration.name);

@@ -5,6 +5,7 @@ mod bad_input;
 mod command_line;
 #[path = "../common/mod.rs"]
 mod common;
+mod docs;
 mod exports;
 mod formats;
 mod fuzz;

@@ -11,7 +11,7 @@ use bollard::{
 };
 use futures_util::future::{Either, select};
 
-use super::LABEL;
+use super::{LABEL, NAME};
 use crate::{
     error::{Error, Result},
     interrupt,
@@ -124,17 +124,17 @@ impl Client {
         let mut items = Vec::new();
         for container in self.ask(what, self.api.list_containers(Some(containers)))? {
             if let (Some(run_id), Some(name)) = (run_of(container.labels), container.id) {
-                items.push((run_id, Item::Container { name }));
+                items.push((run_id, Item::Container { engine: NAME.to_owned(), name }));
             }
         }
         for network in self.ask(what, self.api.list_networks(Some(networks)))? {
             if let (Some(run_id), Some(name)) = (run_of(network.labels), network.name) {
-                items.push((run_id, Item::Network { name }));
+                items.push((run_id, Item::Network { engine: NAME.to_owned(), name }));
             }
         }
         for image in self.ask(what, self.api.list_images(Some(images)))? {
             if let Some(run_id) = run_of(Some(image.labels)) {
-                items.push((run_id, Item::Image { name: image.id }));
+                items.push((run_id, Item::Image { engine: NAME.to_owned(), name: image.id }));
             }
         }
         Ok(items)

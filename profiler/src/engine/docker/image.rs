@@ -4,7 +4,7 @@ use bollard::query_parameters::CreateImageOptionsBuilder;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 
-use super::{Client, LABEL};
+use super::{Client, LABEL, NAME};
 use crate::{
     engine::Bench,
     error::Result,
@@ -22,7 +22,7 @@ pub(super) fn make(client: &Client, bench: &Bench) -> Result<Image> {
     let name = format!("{repository}:latest");
     let mut tar = Vec::new();
     bench.server.pack.write_tar(&mut tar)?;
-    let lease = bench.ledger.note(Item::Image { name: name.clone() })?;
+    let lease = bench.ledger.note(Item::Image { engine: NAME.to_owned(), name: name.clone() })?;
     let options = CreateImageOptionsBuilder::default()
         .from_src("-")
         .repo(&repository)

@@ -8,23 +8,42 @@ mod server;
 pub use client::Client;
 
 use super::{Bench, Engine, Host, Key, Server, Values};
-use crate::{engine::configuration::Configuration, error::Result};
+use crate::{engine::configuration::Configuration, error::Result, ledger::Item};
 
 /// Label that every object of a run carries, with the run's id as its value.
 pub const LABEL: &str = "org.virtax.run";
+
+/// The engine's name.
+const NAME: &str = "docker";
 
 /// See the module.
 pub struct Docker;
 
 impl Engine for Docker {
     fn name(&self) -> &'static str {
-        "docker"
+        NAME
     }
     fn summary(&self) -> &'static str {
         "a container of the Docker daemon that DOCKER_HOST names, or the local one"
     }
+    fn drives(&self) -> Option<&'static str> {
+        Some("Docker")
+    }
     fn version(&self) -> Result<Option<String>> {
         Client::connect()?.version().map(Some)
+    }
+    fn labelled(&self) -> Result<Vec<(String, Item)>> {
+        Client::connect()?.labelled()
+    }
+    fn remove(&self, item: &Item) -> Result<()> {
+        let client = Client::connect()?;
+        match item {
+            Item::Container { name, .. } => client.remove_container(name),
+            Item::Network { name, .. } => client.remove_network(name),
+            Item::Image { name, .. } => client.remove_image(name),
+            // Not of this engine.
+            _ => Ok(()),
+        }
     }
     fn keys(&self) -> &'static [Key] {
         &[
@@ -87,28 +106,4 @@ impl Host for Prepared {
     fn start(&mut self, bench: &Bench, configuration: &Configuration) -> Result<Box<dyn Server>> {
         server::start(&self.client, bench, &self.image, self.network.as_ref(), configuration)
     }
-}
-
-/// Removes a container; one that is gone is no error.
-///
-/// # Errors
-/// If the daemon does not answer, or refuses.
-pub fn remove_container(name: &str) -> Result<()> {
-    Client::connect()?.remove_container(name)
-}
-
-/// Removes a network; one that is gone is no error.
-///
-/// # Errors
-/// As [`remove_container`].
-pub fn remove_network(name: &str) -> Result<()> {
-    Client::connect()?.remove_network(name)
-}
-
-/// Removes an image; one that is gone is no error.
-///
-/// # Errors
-/// As [`remove_container`].
-pub fn remove_image(name: &str) -> Result<()> {
-    Client::connect()?.remove_image(name)
 }

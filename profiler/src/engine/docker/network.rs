@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
 
-use super::{Client, LABEL};
+use super::{Client, LABEL, NAME};
 use crate::{
     engine::Bench,
     error::Result,
@@ -31,7 +31,7 @@ impl Network {
     pub fn create(client: &Client, bench: &Bench, forward: bool) -> Result<Self> {
         let name = format!("virtax-{}-net", bench.run_id);
         let bridge = format!("vx{}b0", bench.run_id);
-        let lease = bench.ledger.note(Item::Network { name: name.clone() })?;
+        let lease = bench.ledger.note(Item::Network { engine: NAME.to_owned(), name: name.clone() })?;
         let subnet = format!("{}/{}", bench.wire.subnets.containers(), Subnets::PREFIX);
         let mut options = HashMap::from([("com.docker.network.bridge.name".to_owned(), bridge.clone())]);
         if forward && drops_direct(&client.version()?) {

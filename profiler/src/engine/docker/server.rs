@@ -14,7 +14,7 @@ use bollard::{
 };
 use futures_util::TryStreamExt;
 
-use super::{Client, LABEL, image, network::Network};
+use super::{Client, LABEL, NAME, image, network::Network};
 use crate::{
     child::NOBODY,
     engine::configuration::Configuration,
@@ -48,7 +48,7 @@ pub(super) fn start(
         return Err(Error::Usage(format!("`kind=first-write` cannot be in `{configuration}`: {why}")));
     }
     let name = format!("virtax-{}-server", bench.run_id);
-    let lease = bench.ledger.note(Item::Container { name: name.clone() })?;
+    let lease = bench.ledger.note(Item::Container { engine: NAME.to_owned(), name: name.clone() })?;
     let body = body(bench, image, network, configuration);
     let options = CreateContainerOptionsBuilder::default().name(&name).build();
     client.ask("cannot create the container", client.api.create_container(Some(options), body))?;
