@@ -3,22 +3,31 @@
 //! Data flows one way: a plan becomes repetitions ([`experiment`]), whose phases are raw [`counts`]; [`analysis`] turns
 //! them into waterfalls and comparisons, the [`result`]; [`render`] shows it.
 
+// Of the modules that know the model, none may let a match arm stand for values to come: what is forgotten there must
+// not compile.
+
 // What virtax and the agent in a guest share.
 pub mod agent;
 pub mod artifact;
+#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 pub mod counts;
 pub mod error;
 pub mod histogram;
 pub mod input;
 pub mod interrupt;
+#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 pub mod points;
+#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 pub mod probes;
 pub mod process;
+#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 pub mod profile;
+#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 pub mod sampling;
 pub mod symbols;
 
 #[cfg(feature = "host")]
+#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 pub mod analysis;
 #[cfg(feature = "host")]
 pub mod cgroup;
@@ -33,8 +42,10 @@ pub mod engine;
 #[cfg(feature = "host")]
 pub mod environment;
 #[cfg(feature = "host")]
+#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 pub mod experiment;
 #[cfg(feature = "host")]
+#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 pub mod export;
 #[cfg(feature = "host")]
 pub mod guest;
@@ -56,12 +67,15 @@ pub mod placement;
 #[cfg(feature = "host")]
 pub mod privileges;
 #[cfg(feature = "host")]
+#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 pub mod records;
 #[cfg(feature = "host")]
 pub mod removal;
 #[cfg(feature = "host")]
+#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 pub mod render;
 #[cfg(feature = "host")]
+#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 pub mod result;
 #[cfg(feature = "host")]
 pub mod run;

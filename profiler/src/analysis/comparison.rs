@@ -76,9 +76,9 @@ pub struct Comparison {
 pub fn stage_id(key: &StageKey) -> String {
     // A message is received and sent by the proxy as by whom it is for; a guest's operation is one of QEMU's, too.
     let at = match key.role {
-        role if role.is_proxy() => "proxy/",
+        Role::ProxyIn | Role::ProxyOut => "proxy/",
         Role::Vmm => "vmm/",
-        _ => "",
+        Role::Client | Role::Server | Role::Vcpu | Role::Vhost => "",
     };
     format!("{}/{at}{}→{}", direction(key.role, key.from.point), key.from, key.to)
 }

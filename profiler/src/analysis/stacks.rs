@@ -81,10 +81,10 @@ fn scene(row: &Row) -> String {
 /// Whose a stage of a file operation is: nobody's but the program's, unless that runs in a virtual machine.
 fn place_of_files(row: &Row) -> &'static str {
     let is_guests = row.side == Side::Guest || row.key.from.is_in_guest() || row.key.to.is_in_guest();
-    match row.key.role {
-        Role::Vmm => "QEMU",
-        _ if is_guests => Side::GUEST,
-        _ => "program",
+    match (row.key.role, is_guests) {
+        (Role::Vmm, _) => "QEMU",
+        (_, true) => Side::GUEST,
+        (_, false) => "program",
     }
 }
 

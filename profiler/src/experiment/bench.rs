@@ -167,7 +167,7 @@ impl Drop for Script {
 fn mean_ns(measurement: &mut Measurement<'_>, kind: PhaseKind, length: Duration) -> Result<f64> {
     let client = match kind {
         PhaseKind::Detached => measurement.detached(length)?.client,
-        probed => measurement.probed(probed, length)?.client(),
+        PhaseKind::Traced | PhaseKind::Detailed | PhaseKind::Sampled => measurement.probed(kind, length)?.client(),
     };
     Ok(client.latency_sum_ns as f64 / client.operations.max(1) as f64)
 }
@@ -223,7 +223,9 @@ pub fn run(lab: &mut Lab<'_>, rounds: u32, script: Option<&str>) -> Result<Bench
                     Variant::Run => mean_of_run_ns(measurement, &phases)?,
                     Variant::Detailed => mean_ns(measurement, PhaseKind::Detailed, LENGTH)?,
                     Variant::Sampled => mean_ns(measurement, PhaseKind::Sampled, LENGTH)?,
-                    _ => mean_ns(measurement, PhaseKind::Traced, LENGTH)?,
+                    Variant::Traced | Variant::TracedNoRecords | Variant::Script => {
+                        mean_ns(measurement, PhaseKind::Traced, LENGTH)?
+                    }
                 };
                 round.variants.push((variant, mean));
             }

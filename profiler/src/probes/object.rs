@@ -427,6 +427,7 @@ impl Loaded {
 
     /// Runs and time, by probe, of every program that is attached in phases of a kind, while the kernel keeps
     /// run-time statistics.
+    #[allow(clippy::wildcard_enum_match_arm, reason = "an enum of another crate's")]
     pub fn run_times(&self, kind: PhaseKind) -> BTreeMap<&'static str, (u64, Duration)> {
         self.chosen
             .iter()

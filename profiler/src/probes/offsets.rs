@@ -147,6 +147,7 @@ fn offset_in_module(btf: &Btf, path: &str, structure: &str, field: &str) -> Opti
 
 /// How far behind the beginning of a request a field of its driver's own part lies, which follows it
 /// (`blk_mq_rq_to_pdu`).
+#[allow(clippy::wildcard_enum_match_arm, reason = "an enum of another crate's")]
 fn behind_request(btf: &Btf, offset: u32) -> Option<u32> {
     let requests = btf.resolve_types_by_name("request").ok()?;
     let size = requests.iter().find_map(|found| match found {
@@ -189,6 +190,7 @@ fn member(btf: &Btf, structure: &Type, field: &str) -> Option<(u32, Option<Type>
 }
 
 /// The member's type behind typedefs and qualifiers.
+#[allow(clippy::wildcard_enum_match_arm, reason = "an enum of another crate's")]
 fn resolved(btf: &Btf, member: &dyn btf_rs::BtfType) -> Option<Type> {
     let mut found = btf.resolve_chained_type(member).ok()?;
     for _ in 0..8 {

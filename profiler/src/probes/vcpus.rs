@@ -106,7 +106,12 @@ pub(super) fn totals(
             let reason = match state {
                 VcpuState::Guest => String::new(),
                 VcpuState::Access => places.get(usize::from(number)).map_or_else(String::new, |found| place(*found)),
-                _ => reasons.name(number),
+                VcpuState::Kernel
+                | VcpuState::User
+                | VcpuState::ScheduledOut
+                | VcpuState::Blocked
+                | VcpuState::Polled
+                | VcpuState::Exit => reasons.name(number),
             };
             let (holding, inside) = (key & HOLDING != 0, key & INSIDE != 0);
             Some(VcpuTotal { vcpu: (key >> 16 & 63) as u8, state, reason, holding, inside, count, total_ns, buckets })

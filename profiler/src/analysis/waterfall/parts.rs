@@ -185,11 +185,14 @@ fn rank(place: &Place, stage: &StageKey) -> usize {
     let rank = usize::from(points::row(place.point).map_or(0, |row| row.rank));
     match place {
         // The notification by which a guest asks for something of its disk is the first step; elsewhere it is the last.
-        place if is_disk_of_guest(stage) => match place.point {
-            Point::Notified => 0,
-            _ if place == &stage.to => usize::MAX,
-            _ => rank,
-        },
+        place if is_disk_of_guest(stage) && place.point == Point::Notified => 0,
+        place if is_disk_of_guest(stage) => {
+            if place == &stage.to {
+                usize::MAX
+            } else {
+                rank
+            }
+        }
         place if *place == stage.from => 0,
         place if *place == stage.to => usize::MAX,
         _ => rank,

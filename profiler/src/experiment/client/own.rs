@@ -64,7 +64,7 @@ impl Own {
     pub fn wait_ready(&mut self, patience: Duration, mut alive: impl FnMut() -> Result<()>) -> Result<u32> {
         match self.wait(patience, &mut alive)? {
             Reply::Ready { connections } => Ok(connections),
-            other => Err(unexpected(&other)),
+            other @ (Reply::Phase(_) | Reply::Failed { .. }) => Err(unexpected(&other)),
         }
     }
 
@@ -125,7 +125,7 @@ impl Client for Own {
         match self.wait(Duration::from_secs(10), &mut || Ok(()))? {
             // It is told its phases.
             Reply::Phase(report) => Ok(PhaseReport { whole_run: false, ..report }),
-            other => Err(unexpected(&other)),
+            other @ (Reply::Ready { .. } | Reply::Failed { .. }) => Err(unexpected(&other)),
         }
     }
 }
