@@ -49,53 +49,33 @@ pub use self::{
 };
 
 /// The table.
-pub const PROBES: &[Probe] = &[
-    network::SEND,
-    network::XMIT,
-    network::RECEIVE,
-    network::DELIVERED,
-    network::READY,
-    network::RECEIVED,
-    threads::WAKING,
-    threads::WAKEUP,
-    threads::SWITCH,
-    network::DROPPED,
-    network::FREED,
-    network::STATE,
-    threads::FORK,
-    threads::EXIT,
-    threads::CALL,
-    threads::RETURN,
-    threads::SOFTIRQ,
-    threads::SOFTIRQ_END,
-    network::QUEUE,
-    machine::VM_ENTRY,
-    machine::VM_INTERRUPT,
-    machine::VM_EXIT,
-    machine::VM_USER_EXIT,
-    machine::VM_HALT,
-    machine::VM_PORT,
-    machine::VM_MEMORY,
-    network::SENT,
-    files::FILE_CALL,
-    files::SUBMIT,
-    files::RING_SUBMIT,
-    files::RING_WAIT,
-    files::RING_WORKER,
-    files::RING_COMPLETE,
-    files::BIO,
-    files::REMAP,
-    files::SPLIT,
-    files::INSERT,
-    files::ISSUE,
-    files::REQUEUE,
-    files::COMPLETE,
-    files::DIRTY,
-    files::WRITE_BACK,
-    files::WRITE_BACK_END,
-    files::BIO_COMPLETE,
-    files::FILE_RETURN,
-];
+pub const PROBES: &[Probe] = &TABLE;
+
+const SUBJECTS: [&[Probe]; 4] = [network::PROBES, threads::PROBES, machine::PROBES, files::PROBES];
+
+const TABLE: [Probe; count()] = {
+    let mut table = [SUBJECTS[0][0]; count()];
+    let (mut index, mut subject) = (0, 0);
+    while subject < SUBJECTS.len() {
+        let mut row = 0;
+        while row < SUBJECTS[subject].len() {
+            table[index] = SUBJECTS[subject][row];
+            index += 1;
+            row += 1;
+        }
+        subject += 1;
+    }
+    table
+};
+
+const fn count() -> usize {
+    let (mut count, mut subject) = (0, 0);
+    while subject < SUBJECTS.len() {
+        count += SUBJECTS[subject].len();
+        subject += 1;
+    }
+    count
+}
 
 #[cfg(test)]
 mod tests;

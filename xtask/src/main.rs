@@ -1,5 +1,7 @@
 //! `cargo xtask`: sets up, builds, demonstrates, tests and benchmarks virtax.
 
+#[cfg(test)]
+mod additions;
 mod bench;
 mod build;
 mod daemon;

@@ -5,7 +5,29 @@ use super::{
     words::{Wait, driver_and_device, passing_on, to},
 };
 
-pub(super) const FILE_CALL: Probe = Probe {
+/// The probes, in the order in which they are attached and shown.
+pub(super) const PROBES: &[Probe] = &[
+    FILE_CALL,
+    SUBMIT,
+    RING_SUBMIT,
+    RING_WAIT,
+    RING_WORKER,
+    RING_COMPLETE,
+    BIO,
+    REMAP,
+    SPLIT,
+    INSERT,
+    ISSUE,
+    REQUEUE,
+    COMPLETE,
+    DIRTY,
+    WRITE_BACK,
+    WRITE_BACK_END,
+    BIO_COMPLETE,
+    FILE_RETURN,
+];
+
+const FILE_CALL: Probe = Probe {
     name: "file-call",
     set: Set::File,
     without: None,
@@ -32,7 +54,7 @@ pub(super) const FILE_CALL: Probe = Probe {
     }],
 };
 
-pub(super) const SUBMIT: Probe = Probe {
+const SUBMIT: Probe = Probe {
     name: "submit",
     set: Set::FileAsynchronous,
     without: Some("bios of several operations that one `io_submit` makes are taken for the first's"),
@@ -41,7 +63,7 @@ pub(super) const SUBMIT: Probe = Probe {
     points: &[],
 };
 
-pub(super) const RING_SUBMIT: Probe = Probe {
+const RING_SUBMIT: Probe = Probe {
     name: "ring-submit",
     set: Set::FileAsynchronous,
     without: Some("operations by io_uring are not followed"),
@@ -58,7 +80,7 @@ pub(super) const RING_SUBMIT: Probe = Probe {
     points: &[],
 };
 
-pub(super) const RING_WAIT: Probe = Probe {
+const RING_WAIT: Probe = Probe {
     name: "ring-wait",
     set: Set::FileAsynchronous,
     without: Some("bios of io_uring's second tries are taken for the last operation's"),
@@ -66,7 +88,7 @@ pub(super) const RING_WAIT: Probe = Probe {
     points: &[],
 };
 
-pub(super) const RING_WORKER: Probe = Probe {
+const RING_WORKER: Probe = Probe {
     name: "ring-worker",
     set: Set::FileAsynchronous,
     without: Some("operations that io_uring's workers make are not counted"),
@@ -83,7 +105,7 @@ pub(super) const RING_WORKER: Probe = Probe {
     points: &[],
 };
 
-pub(super) const RING_COMPLETE: Probe = Probe {
+const RING_COMPLETE: Probe = Probe {
     name: "ring-complete",
     set: Set::FileAsynchronous,
     without: Some("operations by io_uring are not followed"),
@@ -94,7 +116,7 @@ pub(super) const RING_COMPLETE: Probe = Probe {
     points: &[],
 };
 
-pub(super) const BIO: Probe = Probe {
+const BIO: Probe = Probe {
     name: "bio",
     set: Set::File,
     without: None,
@@ -135,7 +157,7 @@ pub(super) const BIO: Probe = Probe {
     ],
 };
 
-pub(super) const REMAP: Probe = Probe {
+const REMAP: Probe = Probe {
     name: "remap",
     set: Set::File,
     without: Some(
@@ -145,7 +167,7 @@ pub(super) const REMAP: Probe = Probe {
     points: &[],
 };
 
-pub(super) const SPLIT: Probe = Probe {
+const SPLIT: Probe = Probe {
     name: "split",
     set: Set::File,
     without: Some("an operation whose bio is too large for its disk is followed by the rest of it alone"),
@@ -153,7 +175,7 @@ pub(super) const SPLIT: Probe = Probe {
     points: &[],
 };
 
-pub(super) const INSERT: Probe = Probe {
+const INSERT: Probe = Probe {
     name: "insert",
     set: Set::FileDetail,
     without: Some("waiting in the scheduler is not told from what is done before"),
@@ -171,7 +193,7 @@ pub(super) const INSERT: Probe = Probe {
     }],
 };
 
-pub(super) const ISSUE: Probe = Probe {
+const ISSUE: Probe = Probe {
     name: "issue",
     set: Set::File,
     without: None,
@@ -192,7 +214,7 @@ pub(super) const ISSUE: Probe = Probe {
     }],
 };
 
-pub(super) const REQUEUE: Probe = Probe {
+const REQUEUE: Probe = Probe {
     name: "requeue",
     set: Set::File,
     without: Some("what a driver gives back is not counted"),
@@ -200,7 +222,7 @@ pub(super) const REQUEUE: Probe = Probe {
     points: &[],
 };
 
-pub(super) const COMPLETE: Probe = Probe {
+const COMPLETE: Probe = Probe {
     name: "complete",
     set: Set::File,
     without: None,
@@ -227,7 +249,7 @@ pub(super) const COMPLETE: Probe = Probe {
     }],
 };
 
-pub(super) const DIRTY: Probe = Probe {
+const DIRTY: Probe = Probe {
     name: "dirty",
     set: Set::File,
     without: Some("write-back of what operations left in the page cache is not charged to them"),
@@ -235,7 +257,7 @@ pub(super) const DIRTY: Probe = Probe {
     points: &[],
 };
 
-pub(super) const WRITE_BACK: Probe = Probe {
+const WRITE_BACK: Probe = Probe {
     name: "write-back",
     set: Set::File,
     without: Some("write-back of what operations left in the page cache is not charged to them"),
@@ -243,7 +265,7 @@ pub(super) const WRITE_BACK: Probe = Probe {
     points: &[],
 };
 
-pub(super) const WRITE_BACK_END: Probe = Probe {
+const WRITE_BACK_END: Probe = Probe {
     name: "write-back-end",
     set: Set::File,
     without: Some("write-back of what operations left in the page cache is not charged to them"),
@@ -251,7 +273,7 @@ pub(super) const WRITE_BACK_END: Probe = Probe {
     points: &[],
 };
 
-pub(super) const BIO_COMPLETE: Probe = Probe {
+const BIO_COMPLETE: Probe = Probe {
     name: "bio-complete",
     set: Set::File,
     without: Some(
@@ -261,7 +283,7 @@ pub(super) const BIO_COMPLETE: Probe = Probe {
     points: &[],
 };
 
-pub(super) const FILE_RETURN: Probe = Probe {
+const FILE_RETURN: Probe = Probe {
     name: "file-return",
     set: Set::File,
     without: None,

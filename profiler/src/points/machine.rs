@@ -5,7 +5,10 @@ use super::{
     words::to,
 };
 
-pub(super) const VM_ENTRY: Probe = Probe {
+/// The probes, in the order in which they are attached and shown.
+pub(super) const PROBES: &[Probe] = &[VM_ENTRY, VM_INTERRUPT, VM_EXIT, VM_USER_EXIT, VM_HALT, VM_PORT, VM_MEMORY];
+
+const VM_ENTRY: Probe = Probe {
     name: "vm-entry",
     set: Set::Machine,
     without: Some("exits of virtual machines are not seen"),
@@ -27,7 +30,7 @@ pub(super) const VM_ENTRY: Probe = Probe {
     }],
 };
 
-pub(super) const VM_INTERRUPT: Probe = Probe {
+const VM_INTERRUPT: Probe = Probe {
     name: "vm-interrupt",
     set: Set::Machine,
     without: Some("the way of a request from its machine to the guest and back is not divided"),
@@ -70,7 +73,7 @@ pub(super) const VM_INTERRUPT: Probe = Probe {
     ],
 };
 
-pub(super) const VM_EXIT: Probe = Probe {
+const VM_EXIT: Probe = Probe {
     name: "vm-exit",
     set: Set::Machine,
     without: Some("exits of virtual machines are not seen"),
@@ -93,7 +96,7 @@ pub(super) const VM_EXIT: Probe = Probe {
     }],
 };
 
-pub(super) const VM_USER_EXIT: Probe = Probe {
+const VM_USER_EXIT: Probe = Probe {
     name: "vm-user-exit",
     set: Set::Machine,
     without: Some("what QEMU does for an exit is not told from what the kernel does"),
@@ -101,7 +104,7 @@ pub(super) const VM_USER_EXIT: Probe = Probe {
     points: &[],
 };
 
-pub(super) const VM_HALT: Probe = Probe {
+const VM_HALT: Probe = Probe {
     name: "vm-halt",
     set: Set::Machine,
     without: Some("polling before an idle processor sleeps is not told from the kernel's work"),
@@ -112,7 +115,7 @@ pub(super) const VM_HALT: Probe = Probe {
     points: &[],
 };
 
-pub(super) const VM_PORT: Probe = Probe {
+const VM_PORT: Probe = Probe {
     name: "vm-port",
     set: Set::Machine,
     without: Some("exits to QEMU are not divided by port"),
@@ -120,7 +123,7 @@ pub(super) const VM_PORT: Probe = Probe {
     points: &[],
 };
 
-pub(super) const VM_MEMORY: Probe = Probe {
+const VM_MEMORY: Probe = Probe {
     name: "vm-memory",
     set: Set::Machine,
     without: Some("exits to QEMU are not divided by address"),

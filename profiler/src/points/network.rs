@@ -5,7 +5,11 @@ use super::{
     words::{across, through_bridge, to, to_bridge},
 };
 
-pub(super) const SEND: Probe = Probe {
+/// The probes, in the order in which they are attached and shown.
+pub(super) const PROBES: &[Probe] =
+    &[SEND, XMIT, RECEIVE, DELIVERED, READY, RECEIVED, DROPPED, FREED, STATE, QUEUE, SENT];
+
+const SEND: Probe = Probe {
     name: "send",
     set: Set::Core,
     without: None,
@@ -33,7 +37,7 @@ pub(super) const SEND: Probe = Probe {
     }],
 };
 
-pub(super) const XMIT: Probe = Probe {
+const XMIT: Probe = Probe {
     name: "xmit",
     set: Set::Core,
     without: None,
@@ -118,7 +122,7 @@ pub(super) const XMIT: Probe = Probe {
     ],
 };
 
-pub(super) const RECEIVE: Probe = Probe {
+const RECEIVE: Probe = Probe {
     name: "receive",
     set: Set::Core,
     without: None,
@@ -146,7 +150,7 @@ pub(super) const RECEIVE: Probe = Probe {
     }],
 };
 
-pub(super) const DELIVERED: Probe = Probe {
+const DELIVERED: Probe = Probe {
     name: "delivered",
     set: Set::Core,
     without: None,
@@ -183,7 +187,7 @@ pub(super) const DELIVERED: Probe = Probe {
     ],
 };
 
-pub(super) const READY: Probe = Probe {
+const READY: Probe = Probe {
     name: "ready",
     set: Set::Core,
     without: None,
@@ -211,7 +215,7 @@ pub(super) const READY: Probe = Probe {
     }],
 };
 
-pub(super) const RECEIVED: Probe = Probe {
+const RECEIVED: Probe = Probe {
     name: "received",
     set: Set::Core,
     without: None,
@@ -238,7 +242,7 @@ pub(super) const RECEIVED: Probe = Probe {
     }],
 };
 
-pub(super) const DROPPED: Probe = Probe {
+const DROPPED: Probe = Probe {
     name: "dropped",
     set: Set::Core,
     without: Some("a dropped segment's request is lost"),
@@ -288,7 +292,7 @@ pub(super) const DROPPED: Probe = Probe {
     ],
 };
 
-pub(super) const FREED: Probe = Probe {
+const FREED: Probe = Probe {
     name: "freed",
     set: Set::Core,
     without: Some("an skb freed without delivery is noticed late"),
@@ -311,7 +315,7 @@ pub(super) const FREED: Probe = Probe {
     }],
 };
 
-pub(super) const STATE: Probe = Probe {
+const STATE: Probe = Probe {
     name: "state",
     set: Set::Core,
     without: Some("a closed socket is noticed late"),
@@ -320,7 +324,7 @@ pub(super) const STATE: Probe = Probe {
     points: &[],
 };
 
-pub(super) const QUEUE: Probe = Probe {
+const QUEUE: Probe = Probe {
     name: "queue",
     set: Set::NetworkDetail,
     without: Some("time in a queueing discipline is not told from the stack above it"),
@@ -339,7 +343,7 @@ pub(super) const QUEUE: Probe = Probe {
     }],
 };
 
-pub(super) const SENT: Probe = Probe {
+const SENT: Probe = Probe {
     name: "sent",
     set: Set::NetworkDetail,
     without: Some("the number of sends is not checked by a second count"),

@@ -5,6 +5,9 @@ use super::{
     words::{Next, to},
 };
 
+/// The probes, in the order in which they are attached and shown.
+pub(super) const PROBES: &[Probe] = &[WAKING, WAKEUP, SWITCH, FORK, EXIT, CALL, RETURN, SOFTIRQ, SOFTIRQ_END];
+
 /// What may follow while a thread is woken and reads.
 const GROUP: &[Next] = &[
     to(Point::Waking),
@@ -17,7 +20,7 @@ const GROUP: &[Next] = &[
     to(Point::Exit),
 ];
 
-pub(super) const WAKING: Probe = Probe {
+const WAKING: Probe = Probe {
     name: "waking",
     set: Set::Schedule,
     without: Some("the group ready → received is not split"),
@@ -66,7 +69,7 @@ pub(super) const WAKING: Probe = Probe {
     ],
 };
 
-pub(super) const WAKEUP: Probe = Probe {
+const WAKEUP: Probe = Probe {
     name: "wakeup",
     set: Set::Schedule,
     without: Some("the group ready → received is not split"),
@@ -94,7 +97,7 @@ pub(super) const WAKEUP: Probe = Probe {
     }],
 };
 
-pub(super) const SWITCH: Probe = Probe {
+const SWITCH: Probe = Probe {
     name: "switch",
     set: Set::Schedule,
     without: Some("run-queue latency is not told from the rest of the group ready → received"),
@@ -154,7 +157,7 @@ pub(super) const SWITCH: Probe = Probe {
     ],
 };
 
-pub(super) const FORK: Probe = Probe {
+const FORK: Probe = Probe {
     name: "fork",
     set: Set::Processes,
     without: Some("processes that the server starts later are not followed"),
@@ -162,7 +165,7 @@ pub(super) const FORK: Probe = Probe {
     points: &[],
 };
 
-pub(super) const EXIT: Probe = Probe {
+const EXIT: Probe = Probe {
     name: "exit",
     set: Set::Processes,
     without: Some("a process id that is used again may be taken for the server's"),
@@ -170,7 +173,7 @@ pub(super) const EXIT: Probe = Probe {
     points: &[],
 };
 
-pub(super) const CALL: Probe = Probe {
+const CALL: Probe = Probe {
     name: "call",
     set: Set::Detail,
     without: Some("the rows call → send and received → return cannot be told apart"),
@@ -202,7 +205,7 @@ pub(super) const CALL: Probe = Probe {
     ],
 };
 
-pub(super) const RETURN: Probe = Probe {
+const RETURN: Probe = Probe {
     name: "return",
     set: Set::Detail,
     without: Some("the rows call → send and received → return cannot be told apart"),
@@ -234,7 +237,7 @@ pub(super) const RETURN: Probe = Probe {
     ],
 };
 
-pub(super) const SOFTIRQ: Probe = Probe {
+const SOFTIRQ: Probe = Probe {
     name: "softirq",
     set: Set::Schedule,
     without: Some("waiting for the softirq is not told from its work"),
@@ -253,7 +256,7 @@ pub(super) const SOFTIRQ: Probe = Probe {
     }],
 };
 
-pub(super) const SOFTIRQ_END: Probe = Probe {
+const SOFTIRQ_END: Probe = Probe {
     name: "softirq-end",
     set: Set::Schedule,
     without: Some("waiting for the softirq is not told from its work"),

@@ -9,7 +9,7 @@ use std::{
 
 use nix::mount::{MsFlags, mount, umount};
 use profiler::{
-    counts::{Phase, PhaseKind, Place, Repetition},
+    counts::{Phase, PhaseKind, Place, Point, Repetition},
     result::{ConfigurationResult, RunResult},
 };
 

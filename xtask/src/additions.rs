@@ -1,0 +1,265 @@
+//! What an addition takes, made real: an engine, a workload and a point are added to a copy of the tree, in no more
+//! files than CONTRIBUTING says, and compile there. And what must not compile does not: a point's row without one of
+//! its fields, a value of the model that a match has forgotten.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Folders and files that the library is made of.
+const TREE: [&str; 7] =
+    ["Cargo.toml", "Cargo.lock", "profiler", "profiler-common", "profiler-libvirt", "workloads", "xtask"];
+
+/// A copy of the tree, in which everything is built again and again.
+struct Copied(PathBuf);
+
+/// A change of a file: text that is replaced by other text, or a file that is new.
+enum Change {
+    Replace(&'static str, &'static str, &'static str),
+    New(&'static str, &'static str),
+}
+
+fn copy(from: &Path, to: &Path) {
+    if from.is_file() {
+        // What has not changed keeps its time, so that it need not be built again.
+        if fs::read(from).ok() != fs::read(to).ok() {
+            fs::copy(from, to).unwrap();
+        }
+        return;
+    }
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten().filter(|entry| entry.file_name() != "target") {
+        copy(&entry.path(), &to.join(entry.file_name()));
+    }
+}
+
+impl Copied {
+    fn new() -> Self {
+        let folder = Path::new("../target/additions/tree").to_owned();
+        for name in TREE {
+            fs::create_dir_all(&folder).unwrap();
+            copy(&Path::new("..").join(name), &folder.join(name));
+        }
+        Self(folder)
+    }
+
+    /// Whether the library compiles; if not, why. `host`: all of it, not only what an agent in a guest needs.
+    fn check(&self, host: bool) -> Result<(), String> {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["check", "--quiet", "--locked", "--offline", "--lib", "--package", "profiler"]);
+        cargo.args((!host).then_some("--no-default-features"));
+        cargo.current_dir(&self.0).env("CARGO_TARGET_DIR", "../target").env_remove("RUSTFLAGS");
+        let output = cargo.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() { Ok(()) } else { Err(said) }
+    }
+
+    /// Makes changes, looks at the tree, and takes them back.
+    fn with<T>(&self, changes: &[Change], look: impl FnOnce(&Self) -> T) -> T {
+        let mut before: Vec<(PathBuf, Option<String>)> = Vec::new();
+        for change in changes {
+            let (path, text) = match change {
+                Change::New(path, text) => (self.0.join(path), (*text).to_owned()),
+                Change::Replace(path, from, to) => {
+                    let path = self.0.join(path);
+                    let text = fs::read_to_string(&path).unwrap();
+                    assert!(text.contains(from), "{} has no `{from}`", path.display());
+                    (path, text.replacen(from, to, 1))
+                }
+            };
+            before.push((path.clone(), fs::read_to_string(&path).ok()));
+            fs::write(path, text).unwrap();
+        }
+        let found = look(self);
+        for (path, text) in before.into_iter().rev() {
+            match text {
+                Some(text) => fs::write(path, text).unwrap(),
+                None => fs::remove_file(path).unwrap(),
+            }
+        }
+        found
+    }
+
+    /// Adds something in so many files at most.
+    fn add(&self, what: &str, most: usize, host: bool, changes: &[Change]) {
+        let mut files: Vec<&str> = changes
+            .iter()
+            .map(|change| match change {
+                Change::New(path, _) | Change::Replace(path, ..) => *path,
+            })
+            .collect();
+        files.sort_unstable();
+        files.dedup();
+        assert!(files.len() <= most, "{what} takes {} files: {files:?}", files.len());
+        if let Err(said) = self.with(changes, |tree| tree.check(host)) {
+            panic!("{what} does not compile:\n{said}");
+        }
+    }
+
+    /// This change must not compile, for this reason.
+    fn refuse(&self, what: &str, reason: &str, change: Change) {
+        match self.with(&[change], |tree| tree.check(false)) {
+            Ok(()) => panic!("{what} compiles"),
+            Err(said) => assert!(said.contains(reason), "{what} does not compile, but why?\n{said}"),
+        }
+    }
+}
+
+const ENGINE: &str = r#"//! An engine on paper.
+
+use super::{Bench, Engine, Host, Key};
+use crate::{engine::configuration::Configuration, error::{Error, Result}};
+
+/// See the module.
+pub struct Paper;
+
+impl Engine for Paper {
+    fn name(&self) -> &'static str {
+        "paper"
+    }
+    fn summary(&self) -> &'static str {
+        "an engine on paper"
+    }
+    fn keys(&self) -> &'static [Key] {
+        &[]
+    }
+    fn phrase(&self, _configuration: &Configuration) -> String {
+        "the server on paper".to_owned()
+    }
+    fn version(&self) -> Result<Option<String>> {
+        Ok(Some("1".to_owned()))
+    }
+    fn prepare(&self, _bench: &Bench, _configurations: &[Configuration]) -> Result<Box<dyn Host>> {
+        Err(Error::engine("cannot start", "it is on paper", "none"))
+    }
+}
+"#;
+
+const WORKLOAD: &str = r#"//! A workload on paper.
+
+use std::net::SocketAddrV4;
+
+use super::{ClientProgram, Setting, Settings, Start, Workload};
+
+/// See the module.
+pub struct Paper;
+
+impl Workload for Paper {
+    fn name(&self) -> &'static str {
+        "paper"
+    }
+    fn summary(&self) -> &'static str {
+        "a workload on paper"
+    }
+    fn settings(&self) -> &'static [Setting] {
+        &[]
+    }
+    fn connections(&self, _settings: &Settings) -> u32 {
+        1
+    }
+    fn server_arguments(&self, _settings: &Settings, _start: Start<'_>) -> Vec<String> {
+        Vec::new()
+    }
+    fn client(&self, _settings: &Settings, _server: SocketAddrV4, _has_cpu: bool) -> ClientProgram {
+        ClientProgram::Own(Vec::new())
+    }
+    fn residual_limit(&self) -> f64 {
+        0.05
+    }
+}
+"#;
+
+const PROBE: &str = r#"const PAPER: Probe = Probe {
+    name: "paper",
+    set: Set::Schedule,
+    without: Some("nothing"),
+    alternatives: hooks!("paper", "sched_paper"),
+    points: &[Row {
+        point: Point::Paper,
+        at: At::NoDevice,
+        passes: Passes(Holder::Socket, Holder::Socket),
+        next: GROUP,
+        splits: Splits::Waiting,
+        rank: 3,
+        leg: Leg::Sends,
+        edge: Edge::Within,
+        is_waited_for: false,
+    }],
+};
+
+const WAKEUP: Probe = "#;
+
+const COMMON: &str = "profiler-common/src/point.rs";
+const THREADS: &str = "profiler/src/points/threads.rs";
+const VALUE: (&str, &str) = (
+    "    /// The thread is on a run queue",
+    "    /// On paper.\n    Paper \"paper\",\n    /// The thread is on a run queue",
+);
+
+/// Beside these, a point has a handler and a line in `profiler-ebpf`, which is compiled for another machine.
+const OF_KERNEL: usize = 2;
+
+#[test]
+fn additions_are_small_and_omissions_do_not_compile() {
+    let tree = Copied::new();
+    tree.check(true).unwrap();
+    tree.add(
+        "an engine",
+        1 + 3,
+        true,
+        &[
+            Change::New("profiler/src/engine/paper.rs", ENGINE),
+            Change::Replace("profiler/src/engine/mod.rs", "mod native;", "mod native;\nmod paper;"),
+            Change::Replace(
+                "profiler/src/engine/mod.rs",
+                "[&dyn Engine; 5] = [",
+                "[&dyn Engine; 6] = [&paper::Paper, ",
+            ),
+        ],
+    );
+    tree.add(
+        "a workload",
+        1 + 4,
+        true,
+        &[
+            Change::New("profiler/src/workload/paper.rs", WORKLOAD),
+            Change::Replace("profiler/src/workload/mod.rs", "mod tcp_rr;", "mod paper;\nmod tcp_rr;"),
+            Change::Replace(
+                "profiler/src/workload/mod.rs",
+                "        &tcp_rr::TcpRr,",
+                "        &paper::Paper,\n        &tcp_rr::TcpRr,",
+            ),
+        ],
+    );
+    tree.add(
+        "a point",
+        4 - OF_KERNEL,
+        false,
+        &[
+            Change::Replace(COMMON, VALUE.0, VALUE.1),
+            Change::Replace(THREADS, "const WAKEUP: Probe = ", PROBE),
+            Change::Replace(THREADS, "[WAKING, WAKEUP,", "[WAKING, PAPER, WAKEUP,"),
+            Change::Replace(THREADS, "to(Point::Wakeup),", "to(Point::Wakeup),\n    to(Point::Paper),"),
+        ],
+    );
+    tree.refuse("a point without a row", "a point has no row", Change::Replace(COMMON, VALUE.0, VALUE.1));
+    let row = "profiler/src/points/network.rs";
+    for field in [
+        "point: Point::Send,",
+        "at: At::NoDevice,",
+        "passes: Passes(Holder::Socket, Holder::Socket),",
+        "splits: Splits::Nothing,",
+        "rank: 1,",
+        "leg: Leg::Sends,",
+        "edge: Edge::Begins,",
+        "is_waited_for: false,",
+    ] {
+        tree.refuse(field, "missing field", Change::Replace(row, field, ""));
+    }
+    let counts = "profiler/src/counts.rs";
+    for arm in ["            Self::Vhost => \"vhost\",\n", "            Self::Throttled => state::THROTTLED,\n"] {
+        tree.refuse(arm, "non-exhaustive patterns", Change::Replace(counts, arm, ""));
+    }
+}
