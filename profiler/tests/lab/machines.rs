@@ -16,8 +16,11 @@ use crate::{
     record::{Exits, Perf, Trace, parse_notifications},
 };
 
-/// Beginning and end of the detailed phases of a run, and exits by reason in each: count, ns.
-fn detailed(out: &Out) -> Vec<(u64, u64, BTreeMap<String, (u64, u64)>)> {
+/// Exits by reason: count, ns.
+type Reasons = BTreeMap<String, (u64, u64)>;
+
+/// Beginning and end of the detailed phases of a run, and exits in each.
+fn detailed(out: &Out) -> Vec<(u64, u64, Reasons)> {
     let text = fs::read_to_string(out.path().join("repetitions.jsonl")).unwrap();
     let repetitions = text.lines().map(|line| serde_json::from_str::<Repetition>(line).unwrap());
     let mut found = Vec::new();
@@ -25,7 +28,7 @@ fn detailed(out: &Out) -> Vec<(u64, u64, BTreeMap<String, (u64, u64)>)> {
         if phase.kind != PhaseKind::Detailed {
             continue;
         }
-        let mut reasons = BTreeMap::<String, (u64, u64)>::new();
+        let mut reasons = Reasons::new();
         for total in phase.probes.iter().flat_map(|probes| &probes.vcpus) {
             if total.state == VcpuState::Exit && !total.holding {
                 reasons.insert(total.reason.clone(), (total.count, total.total_ns));
