@@ -6,29 +6,21 @@
 // Of the modules that know the model, none may let a match arm stand for values to come: what is forgotten there must
 // not compile.
 
+#[cfg(feature = "host")]
+pub use virtax_analysis as analysis;
+pub use virtax_model::{counts, error, histogram, input, points, profile, records, run_folder};
+
 // What virtax and the agent in a guest share.
 pub mod agent;
 pub mod artifact;
-#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
-pub mod counts;
-pub mod error;
-pub mod histogram;
-pub mod input;
 pub mod interrupt;
-#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
-pub mod points;
 #[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 pub mod probes;
 pub mod process;
 #[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
-pub mod profile;
-#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 pub mod sampling;
 pub mod symbols;
 
-#[cfg(feature = "host")]
-#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
-pub mod analysis;
 #[cfg(feature = "host")]
 pub mod cgroup;
 #[cfg(feature = "host")]
@@ -67,8 +59,6 @@ pub mod placement;
 #[cfg(feature = "host")]
 pub mod privileges;
 #[cfg(feature = "host")]
-#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
-pub mod records;
 #[cfg(feature = "host")]
 pub mod removal;
 #[cfg(feature = "host")]
@@ -80,7 +70,6 @@ pub mod result;
 #[cfg(feature = "host")]
 pub mod run;
 #[cfg(feature = "host")]
-pub mod run_folder;
 #[cfg(feature = "host")]
 pub mod signals;
 #[cfg(feature = "host")]

@@ -13,8 +13,8 @@ use super::{
     correction::probe_time,
     path::{self, StageKey},
 };
-use crate::{
-    analysis::statistics::mean,
+use crate::statistics::mean;
+use virtax_model::{
     counts::{Costs, Phase, PhaseKind, Place, ProbeCost, ProbeCounts, Repetition, Role, Side, StageTotal},
     histogram::Histogram,
     points,

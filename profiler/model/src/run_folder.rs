@@ -22,7 +22,7 @@ const SINGLE: [&str; 6] = [HEADER, REPETITIONS, RESULT, PAGE, LADDER, LADDER_CHA
 /// What the names of a configuration's records and stacks begin with.
 const RECORDS: &str = "records.";
 const STACKS: &str = "stacks.";
-/// What the names of flame graphs begin with (see [`crate::render::flame`]), and end with.
+/// What the names of flame graphs begin with , and end with.
 const FLAME_GRAPHS: [&str; 3] = ["latency.", "cpu.", "off-cpu."];
 const PICTURE: &str = ".svg";
 const FOLDED: &str = ".folded";

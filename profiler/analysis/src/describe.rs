@@ -1,7 +1,7 @@
 //! Words for stages: what a stage between two points holds, as the table of points says.
 
 use super::path::{StageKey, is_disk_of_guest};
-use crate::{
+use virtax_model::{
     counts::{Direction, Place, Point, Role},
     points::{self, Leg},
 };

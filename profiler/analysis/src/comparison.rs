@@ -11,7 +11,7 @@ use super::{
     statistics::{Estimate, estimate, mean},
     waterfall::{Round, Row, Waterfall},
 };
-use crate::counts::Role;
+use virtax_model::counts::Role;
 
 /// What can be said about a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

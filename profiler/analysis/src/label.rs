@@ -9,7 +9,7 @@ use super::{
     profile::{LayerShare, is_named},
     waterfall::Row,
 };
-use crate::counts::{Point, Role, Side};
+use virtax_model::counts::{Point, Role, Side};
 
 /// Share of a stage that a layer must surely have to be named.
 const NAMED: f64 = 0.1;

@@ -6,8 +6,8 @@
 //! divide it.
 
 use super::{Row, Sums, histogram_of, per};
-use crate::{
-    analysis::path::StageKey,
+use crate::path::StageKey;
+use virtax_model::{
     counts::{PhaseKind, Place, Point, Repetition, Role},
     histogram::Histogram,
 };

@@ -41,7 +41,7 @@ impl PhaseKind {
 
 /// Which side holds a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// The workload's client.
@@ -140,7 +140,7 @@ impl Accelerator {
 
 /// Direction of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
     /// From the client to the server.
@@ -395,7 +395,7 @@ pub struct Phase {
 
 /// What one probe costs, by the kernel's run-time statistics less their own floor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ProbeCost {
     /// Name in the table of points.
     pub probe: String,
@@ -407,7 +407,7 @@ pub struct ProbeCost {
 
 /// Costs of all probes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Costs {
     /// One entry a probe that is attached in the kind of phase that they are of.
     pub probes: Vec<ProbeCost>,
@@ -419,7 +419,7 @@ pub struct Costs {
 
 /// A device seen on a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DeviceInfo {
     /// The label used everywhere else.
     pub label: String,
@@ -478,7 +478,7 @@ pub struct AccountTotal {
 
 /// What hangs on the IPv4 hooks of one namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Hooks {
     /// `hook priority function`: what the kernel lists, or, where it cannot, the base chains of the rule set.
     pub functions: Vec<String>,

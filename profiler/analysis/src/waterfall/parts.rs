@@ -9,10 +9,10 @@ use super::{
     key_of,
 };
 use crate::{
-    analysis::{
-        path::{StageKey, is_boundary, is_disk_of_guest},
-        statistics::{Estimate, estimate_one},
-    },
+    path::{StageKey, is_boundary, is_disk_of_guest},
+    statistics::{Estimate, estimate_one},
+};
+use virtax_model::{
     counts::{Phase, Place, Point, Role},
     points::{self, Splits},
 };
@@ -225,7 +225,7 @@ fn collect(rows: &[Row], sums: &[Sums]) -> BTreeMap<usize, Vec<(StageKey, f64, f
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counts::{PhaseKind, ProbeCounts, Role, StageTotal};
+    use virtax_model::counts::{PhaseKind, ProbeCounts, Role, StageTotal};
 
     fn total(part: bool, from: Point, to: Place, total_ns: u64) -> StageTotal {
         let from = Place::fixed(from);
@@ -240,8 +240,8 @@ mod tests {
             sampled_ns: Vec::new(),
             rounds_count: vec![count_per_op],
             count_per_op,
-            histogram: crate::histogram::Histogram::default(),
-            side: crate::counts::Side::Host,
+            histogram: virtax_model::histogram::Histogram::default(),
+            side: virtax_model::counts::Side::Host,
             is_limited: false,
             parts: Vec::new(),
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::OnceLock};
 
-use crate::profile::{Frame, Space};
+use virtax_model::profile::{Frame, Space};
 
 /// The layer of code in a process.
 pub const USER: &str = "user";

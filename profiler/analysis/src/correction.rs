@@ -6,7 +6,7 @@
 //! reader: they are shared out among the groups that end with `received`, or with the completion of bios.
 
 use super::path::StageKey;
-use crate::{
+use virtax_model::{
     counts::{Costs, Point},
     points,
 };
@@ -58,7 +58,7 @@ fn waiting(stages: &[(StageKey, f64)]) -> impl Iterator<Item = usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counts::{Place, ProbeCost, Role};
+    use virtax_model::counts::{Place, ProbeCost, Role};
 
     #[test]
     fn all_hits_are_charged_once() {

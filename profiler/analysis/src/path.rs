@@ -1,6 +1,6 @@
 //! Putting stages into the order of the path.
 
-use crate::{
+use virtax_model::{
     counts::{Place, Point, Role},
     points::{self, Leg},
 };

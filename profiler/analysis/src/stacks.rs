@@ -10,7 +10,7 @@ use super::{
     profile::{LayerShare, Work, cpu_role, row_of, scales, sharing},
     waterfall::{Row, Waterfall},
 };
-use crate::{
+use virtax_model::{
     counts::{Place, Role, Side, ThreadState},
     points,
     profile::{Frame, Profile, Stack},
@@ -195,7 +195,7 @@ fn divide(base: &[Named], below: &Below, ns: f64, into: &mut Vec<Weighted>) {
 
 /// A row's time, divided as its layers are; without any, all of it is the row's own.
 fn latency_of(row: &Row, inside_known: bool, layers: &[LayerShare], own: &Below, wakers: &Below) -> Vec<Weighted> {
-    let ns = crate::analysis::statistics::mean(&row.rounds_ns);
+    let ns = crate::statistics::mean(&row.rounds_ns);
     let base = stage_frames(row, inside_known);
     let mut stacks = Vec::new();
     let is_work = |share: &&LayerShare| share.samples > 0;

@@ -10,10 +10,8 @@ use std::collections::BTreeSet;
 use profiler_common::Counter;
 
 use super::{key_of, of_kind};
-use crate::{
-    analysis::path::{StageKey, is_boundary, is_disk_of_guest},
-    counts::{Matched, Phase, PhaseKind, Place, Point, Repetition, Role, Side, StageTotal, View, Views},
-};
+use crate::path::{StageKey, is_boundary, is_disk_of_guest};
+use virtax_model::counts::{Matched, Phase, PhaseKind, Place, Point, Repetition, Role, Side, StageTotal, View, Views};
 
 /// What a guest saw of a phase, for as many requests as the host saw go into the machine and come out.
 #[derive(Default)]
@@ -185,7 +183,7 @@ pub(super) fn keys(repetitions: &[&Repetition]) -> BTreeSet<StageKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counts::{GuestCounts, ProbeCounts};
+    use virtax_model::counts::{GuestCounts, ProbeCounts};
 
     fn stage(role: Role, from: Place, to: Place, count: u64, total_ns: u64) -> StageTotal {
         StageTotal { part: false, role, from, to, count, total_ns, buckets: Vec::new() }

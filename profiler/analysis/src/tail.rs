@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::path::{self, StageKey};
-use crate::{
+use virtax_model::{
     counts::PhaseKind,
     points,
     records::{Pass, Record},
@@ -91,7 +91,7 @@ fn between(records: &[Record], low: f64, high: f64) -> Option<Tail> {
 }
 
 /// The probes note with a point the role that held the request until it.
-fn holder(pair: &[&Pass]) -> crate::counts::Role {
+fn holder(pair: &[&Pass]) -> virtax_model::counts::Role {
     pair[1].role
 }
 
@@ -113,7 +113,7 @@ pub fn illegal_transitions(records: &[Record]) -> BTreeMap<String, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counts::{Place, Point, Role};
+    use virtax_model::counts::{Place, Point, Role};
 
     fn record(latency: u64) -> Record {
         let pass = |point: Point, role, at_ns| Pass { place: Place::fixed(point), role, at_ns, cpu: 0, tid: 1 };

@@ -99,15 +99,15 @@ impl<'de> Deserialize<'de> for Device {
 
 /// A point, and the device that a request is seen at.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "host", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Place {
     /// Name of the point in the table of points.
     #[serde(with = "as_text")]
-    #[cfg_attr(feature = "host", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub point: Point,
     /// Label of the device, `name@namespace`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "host", schemars(with = "Option<String>"))]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub device: Option<Device>,
 }
 

@@ -9,7 +9,7 @@ use super::{
     statistics::{count_interval, mean, share_interval},
     waterfall::{Part, Row, Waterfall},
 };
-use crate::{
+use virtax_model::{
     counts::{Place, Point, Role, Side, ThreadState},
     points::{self, Wait},
     profile::{Frame, Profile, Sample, Space},
