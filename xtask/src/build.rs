@@ -69,7 +69,7 @@ pub fn all() -> Result<()> {
         probes()?;
         workloads.join().map_err(|_| anyhow!("the workloads were not compiled"))?
     })?;
-    static_binary("profiler", "virtax-agent")?;
+    static_binary("virtax-agent", "virtax-agent")?;
     way_to_libvirt()?;
     let mut virtax = command("cargo");
     virtax.args(["build", "--release", "--package", "profiler", "--locked"]);
@@ -156,8 +156,6 @@ fn static_binary(package: &str, name: &str) -> Result<()> {
     cargo
         .args(["build", "--release", "--package", package, "--bin", name, "--target", &host])
         .args(["--target-dir", "target/static", "--locked"])
-        // The agent is the library without what only a host needs.
-        .arg("--no-default-features")
         .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
         // Function names stay: sampled stacks show them.
         .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo");

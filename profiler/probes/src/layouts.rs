@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Tracefs;
-use crate::points::{Field, Hook, PROBES};
+use virtax_model::points::{Field, Hook, PROBES};
 
 /// Records of tracepoints, as this kernel lays them out.
 pub(super) struct Records {

@@ -5,12 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
 
 use profiler_common::{Counter, event, point::PlaceId};
 
-use crate::{
+use crate::{Labels, RawEvent, role, symbols::Symbols};
+use virtax_model::{
     counts::{Place, ProbeCounts, Role, StateTotal, ThreadState},
     error::Result,
-    probes::{Labels, RawEvent, role},
     profile::{CpuSamples, Frame, Profile, RoleCpu, Sample, Space, Stack, WaitSample},
-    symbols::Symbols,
 };
 
 /// How stacks are sampled.

@@ -10,7 +10,7 @@ use aya::{
 use profiler_common::{Event, EventHead, FRAMES};
 
 use super::object::{Attached, Loaded};
-use crate::error::{Error, Result};
+use virtax_model::error::{Error, Result};
 
 const PROGRAM: &str = "sample";
 

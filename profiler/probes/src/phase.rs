@@ -9,10 +9,10 @@ use profiler_common::{Control, ON, PARTS, STACKS, TOTALS};
 use workloads::clock::now_ns;
 
 use super::{Attached, Labels, Loaded, Totals, drain::Drain};
-use crate::{
+use crate::interrupt;
+use virtax_model::{
     counts::{PhaseKind, ProbeCounts, Role},
     error::Result,
-    interrupt,
 };
 
 /// Requests are followed at least this long before anything is recorded, and until every token that is waited for was
@@ -182,7 +182,7 @@ impl Following {
     /// Waits until the expected tokens have been seen, or are missing for good.
     ///
     /// # Errors
-    /// [`crate::error::Error::Interrupted`].
+    /// [`virtax_model::error::Error::Interrupted`].
     pub fn lead_in(&self, probes: &Loaded, expected: Expected) -> Result<()> {
         let start = Instant::now();
         loop {
@@ -233,7 +233,7 @@ impl Open {
     /// After the window: goes on until all that began in it has ended, or has waited for `longest`.
     ///
     /// # Errors
-    /// If a table cannot be read, or [`crate::error::Error::Interrupted`].
+    /// If a table cannot be read, or [`virtax_model::error::Error::Interrupted`].
     pub fn drain(&self, probes: &mut Loaded, longest: Duration, mut meanwhile: impl FnMut(&mut Loaded)) -> Result<()> {
         let (since, mut drain) = (Instant::now(), Drain::default());
         loop {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::error::{Error, Result};
+use virtax_model::error::{Error, Result};
 
 /// Longest time until a signal is noticed while waiting.
 const SLICE: Duration = Duration::from_millis(20);

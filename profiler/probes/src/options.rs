@@ -1,7 +1,7 @@
 //! How the probes are loaded.
 
 use super::Limits;
-use crate::points::{Alternative, Set};
+use virtax_model::points::{Alternative, Set};
 
 /// Which alternatives may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -14,7 +14,7 @@ pub enum Preference {
     Kind(&'static str),
 }
 
-/// Kinds of programs that may be asked for, see [`crate::points::Hook::kind`].
+/// Kinds of programs that may be asked for, see [`virtax_model::points::Hook::kind`].
 pub const KINDS: [&str; 7] = ["tp_btf", "raw_tp", "tracepoint", "fentry", "fexit", "kprobe", "kretprobe"];
 
 impl Preference {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use btf_rs::{Btf, Type};
 
-use crate::error::{Error, Result};
+use virtax_model::error::{Error, Result};
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 /// Of the module, where loop devices are one, and it is loaded.

@@ -13,7 +13,7 @@ use nix::{
 };
 use procfs::process::Process;
 
-use crate::error::{Error, Result};
+use virtax_model::error::{Error, Result};
 
 /// CPUs that this process may use, in order.
 ///

@@ -16,7 +16,7 @@ use blazesym::{
     },
 };
 
-use crate::error::{Error, Result};
+use virtax_model::error::{Error, Result};
 
 /// The kernel's symbols.
 pub const KALLSYMS: &str = "/proc/kallsyms";

@@ -9,7 +9,7 @@ fn main() -> ExitCode {
         eprintln!("virtax-agent: SERVER-PID PORT [--files]");
         return ExitCode::from(2);
     };
-    match profiler::agent::serve(server, port as u16, of_files) {
+    match virtax_agent::serve(server, port as u16, of_files) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("virtax-agent: {error}");

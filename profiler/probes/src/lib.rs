@@ -1,9 +1,14 @@
 //! The probes in the kernel: loading, attaching, and reading what they counted.
 
+// What of the model is forgotten must not compile: no arm stands for values to come.
+#![deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
+
+pub mod artifact;
 mod cost;
 mod drain;
 mod events;
 pub mod format;
+pub mod interrupt;
 mod layouts;
 mod limits;
 mod mapped;
@@ -11,8 +16,11 @@ mod object;
 mod offsets;
 mod options;
 mod phase;
+pub mod process;
 mod records;
+pub mod sampling;
 mod stacked;
+pub mod symbols;
 mod tables;
 mod tracefs;
 mod vcpus;

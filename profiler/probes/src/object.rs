@@ -21,8 +21,8 @@ use profiler_common::{
 use super::{
     Limits, Offsets, Options, layouts::Records, mapped::MappedArray, stacked, tables::Tables, tracefs, vcpus::Reasons,
 };
-use crate::{
-    artifact,
+use crate::artifact;
+use virtax_model::{
     counts::{PhaseKind, Role},
     error::{Error, Result},
     points::{Alternative, Hook, PROBES, Probe},

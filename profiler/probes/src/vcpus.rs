@@ -8,7 +8,7 @@ use profiler_common::{
 };
 
 use super::tracefs::Tracefs;
-use crate::counts::{VcpuState, VcpuTotal};
+use virtax_model::counts::{VcpuState, VcpuTotal};
 
 const EXIT_EVENT: &str = "kvm/kvm_exit";
 /// What the processor can: `vmx` is Intel's virtualization.

@@ -12,16 +12,16 @@ use profiler_common::Counter;
 use workloads::clock::now_ns;
 
 use super::wire::{self, PORT, Reply, Request, VERSION};
-use crate::{
+use virtax_model::{
     counts::{Costs, GuestCounts, PhaseKind, Role, Side},
     error::{Error, Result},
-    interrupt,
     points::PROBES,
-    probes::{
-        Borders, Boundary, Expected, Following, Loaded, Names, Notes, Offsets, Open, Options, Ready, Sampler, Window,
-    },
-    process::{self, allowed_cpus},
     profile::Profile,
+};
+use virtax_probes::{
+    Borders, Boundary, Expected, Following, Loaded, Names, Notes, Offsets, Open, Options, Ready, Sampler, Window,
+    interrupt,
+    process::{self, allowed_cpus},
     sampling::{self, RawSampled, Sampling},
 };
 

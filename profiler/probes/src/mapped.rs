@@ -4,7 +4,7 @@ use std::{marker::PhantomData, os::fd::AsRawFd, ptr::NonNull};
 
 use aya::maps::{Map, MapData};
 
-use crate::error::{Error, Result};
+use virtax_model::error::{Error, Result};
 
 /// A `BPF_F_MMAPABLE` array. Programs write while user space reads, so values are copied out whole and may be mixed of
 /// two writes: read them when the programs are detached, or tolerate it.

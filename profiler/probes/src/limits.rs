@@ -3,7 +3,7 @@
 
 use profiler_common::{CONNECTION_SLOTS, PACKET_SLOTS, RECORD_POINTS, SLOTS, STAGES, point::DEVICES};
 
-use crate::error::{Error, Result, did_you_mean};
+use virtax_model::error::{Error, Result, did_you_mean};
 
 /// Bytes of the ring buffer of records.
 const RECORD_RING: u32 = 4 << 20;

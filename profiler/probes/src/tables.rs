@@ -16,7 +16,7 @@ use super::{
     object::{Loaded, map, table, typed},
     vcpus,
 };
-use crate::{
+use virtax_model::{
     counts::{CallTotal, DeviceInfo, Place, ProbeCounts, Role, StageTotal, StateTotal, ThreadState},
     error::{Error, Result},
     input::LARGEST_NUMBER,

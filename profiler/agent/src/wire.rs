@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Write};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{
+use virtax_model::{
     counts::{Costs, GuestCounts, PhaseKind},
     input,
     profile::Profile,

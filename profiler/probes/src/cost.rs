@@ -8,10 +8,10 @@ use std::{
 };
 
 use super::object::Loaded;
-use crate::{
+use crate::interrupt;
+use virtax_model::{
     counts::{PhaseKind, ProbeCost},
     error::{Error, Result},
-    interrupt,
 };
 
 /// Runs and time of each probe.
