@@ -1,5 +1,5 @@
-//! Embeds the probes, which `cargo xtask build` compiled before. Without them the crate still builds (for editors, lints
-//! and tests that do not need them); what wants to load them then says what it lacks.
+//! Embeds the probes, which `cargo xtask build` compiled before. Without them the crate still builds (for editors,
+//! lints and tests that do not need them); what wants to load them then says what it lacks.
 
 use std::{env, fs, path::PathBuf};
 

@@ -1,5 +1,5 @@
-//! What the binary carries inside beside the probes: the workloads' static binary, the agent for guests, and what speaks
-//! to libvirt.
+//! What the binary carries inside beside the probes: the workloads' static binary, the agent for guests, and what
+//! speaks to libvirt.
 
 use virtax_probes::artifact::present;
 

@@ -13,6 +13,35 @@ use serde_json::Value;
 const UNNAMED: [(&str, &str); 1] =
     [("serde_core", "it asks for features, so that tests are of the virtax that was built")];
 
+/// What the crates within virtax may depend on, and nothing else: where the borders are.
+const BORDERS: [(&str, &[&str]); 4] = [
+    (
+        "virtax-model",
+        &["flate2", "profiler-common", "schemars", "serde", "serde_json", "strsim", "thiserror", "workloads"],
+    ),
+    // Pure functions: nothing that reaches the kernel, the network or a file.
+    ("virtax-analysis", &["profiler-common", "rand", "rand_pcg", "schemars", "serde", "virtax-model"]),
+    (
+        "virtax-probes",
+        &[
+            "aya",
+            "aya-log",
+            "blazesym",
+            "btf-rs",
+            "bytes",
+            "libc",
+            "log",
+            "nix",
+            "procfs",
+            "profiler-common",
+            "syscalls",
+            "virtax-model",
+            "workloads",
+        ],
+    ),
+    ("virtax-agent", &["profiler-common", "serde", "serde_json", "virtax-model", "virtax-probes", "workloads"]),
+];
+
 /// All packages of this platform, as cargo knows them.
 fn packages() -> Vec<Value> {
     let mut cargo = Command::new(env!("CARGO"));
@@ -73,6 +102,18 @@ fn no_dependency_has_two_versions_but_those_that_are_listed() {
     let double: BTreeSet<String> =
         versions.into_iter().filter(|(_, versions)| versions.len() > 1).map(|(name, _)| name).collect();
     assert_eq!(double, listed);
+}
+
+#[test]
+fn crates_keep_to_their_borders() {
+    let packages = packages();
+    for (name, allowed) in BORDERS {
+        let package = packages.iter().find(|package| text(package, "name") == name).unwrap();
+        let dependencies = package["dependencies"].as_array().unwrap().iter();
+        let normal = dependencies.filter(|dependency| dependency["kind"].is_null());
+        let found: BTreeSet<&str> = normal.map(|dependency| text(dependency, "name")).collect();
+        assert_eq!(found, allowed.iter().copied().collect(), "{name}");
+    }
 }
 
 /// All Rust code of a package.

@@ -1,6 +1,6 @@
 //! The end of a phase, after which the requests that began in it go on.
 
-use super::{object::Loaded, tables::Totals};
+use super::{object::Loaded, totals::Totals};
 use virtax_model::error::Result;
 
 /// Looks at all holders in a row that find no request of the phase. One look may miss a token that goes from one holder

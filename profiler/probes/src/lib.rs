@@ -9,9 +9,11 @@ mod drain;
 mod events;
 pub mod format;
 pub mod interrupt;
+mod labels;
 mod layouts;
 mod limits;
 mod mapped;
+mod maps;
 mod object;
 mod offsets;
 mod options;
@@ -22,11 +24,13 @@ pub mod sampling;
 mod stacked;
 pub mod symbols;
 mod tables;
+mod totals;
 mod tracefs;
 mod vcpus;
 
 pub use cost::{Dispatch, RunTimes};
 pub use events::RawEvent;
+pub use labels::{Labels, Names, role};
 pub use limits::Limits;
 pub use object::{Attached, Loaded, Support, support};
 pub use offsets::Offsets;
@@ -35,5 +39,5 @@ pub use phase::{
     Borders, Boundary, Closed, Expected, Following, LEAD_IN, LEAD_OUT, Notes, Open, Ready, Sampler, Window,
 };
 pub use records::{RawRecord, RawSeen};
-pub use tables::{Labels, Names, Totals, role};
+pub use totals::Totals;
 pub use tracefs::{Tracefs, count_tracepoint};

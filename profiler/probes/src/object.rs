@@ -19,7 +19,14 @@ use profiler_common::{
 };
 
 use super::{
-    Limits, Offsets, Options, layouts::Records, mapped::MappedArray, stacked, tables::Tables, tracefs, vcpus::Reasons,
+    Limits, Offsets, Options,
+    layouts::Records,
+    mapped::MappedArray,
+    maps::{map, table, typed},
+    stacked,
+    tables::Tables,
+    tracefs,
+    vcpus::Reasons,
 };
 use crate::artifact;
 use virtax_model::{
@@ -445,21 +452,6 @@ impl Loaded {
             })
             .collect()
     }
-}
-
-pub(super) fn map<'a>(bpf: &'a Ebpf, name: &str) -> Result<&'a aya::maps::Map> {
-    bpf.map(name).ok_or_else(|| table(format!("the object has no map {name}")))
-}
-pub(super) fn typed<M, T>(map: Option<M>) -> Result<T>
-where
-    T: TryFrom<M>,
-    T::Error: std::fmt::Display,
-{
-    let map = map.ok_or_else(|| table("the object lacks a map"))?;
-    T::try_from(map).map_err(table)
-}
-pub(super) fn table(why: impl std::fmt::Display) -> Error {
-    Error::unsupported("cannot use the probes' tables", why, "report this")
 }
 
 /// What one alternative of a probe did when it was tried.

@@ -57,7 +57,7 @@ fn words(words: Words) -> String {
 
 fn points() -> String {
     let mut text =
-        "# Points\n\nMade of the table of points (`profiler/src/points`) by the test `docs`; do not edit it.\n\n\
+        "# Points\n\nMade of the table of points (`profiler/model/src/points`) by the test `docs`; do not edit it.\n\n\
                     ## Where a request is seen\n\n\
                     | point | by the kernel's | what holds the request: before → after | |\n|---|---|---|---|\n"
             .to_owned();
