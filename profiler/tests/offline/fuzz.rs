@@ -205,7 +205,7 @@ fn targets() -> Vec<Target> {
         target("injections", texts(&["spin-us=20", "read-iops=4000"]), |bytes| {
             Injection::parse(&String::from_utf8_lossy(bytes)).is_ok()
         }),
-        target("layers", vec![fs::read(here("src/analysis/layers/rules.txt")).unwrap()], |bytes| {
+        target("layers", vec![fs::read(here("analysis/src/layers/rules.txt")).unwrap()], |bytes| {
             let rules = Rules::parse(&String::from_utf8_lossy(bytes));
             rules.is_ok_and(|rules| rules.layer_of(&["do_syscall_64", "tcp_sendmsg"]).is_some())
         }),
