@@ -8,7 +8,7 @@ use crate::{
         self, Engine,
         vm::{self, QEMU, TUN, check_kvm},
     },
-    environment::{Environment, hooks_of},
+    environment::{self, hooks_of},
     error::Result,
     guest::Kernel,
     pack,
@@ -86,7 +86,7 @@ fn describe(support: &Support, text: &mut String) -> bool {
 }
 
 fn machine() -> Vec<Finding> {
-    let environment = Environment::read();
+    let environment = environment::read();
     let cpus: Result<Vec<usize>> = allowed_cpus();
     let cpus = cpus.map_or(0, |cpus| cpus.len());
     let hooks = hooks_of(std::process::id());

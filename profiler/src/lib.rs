@@ -8,8 +8,9 @@
 
 pub use virtax_agent as agent;
 pub use virtax_analysis as analysis;
-pub use virtax_model::{counts, error, histogram, input, points, profile, records, run_folder};
+pub use virtax_model::{counts, error, histogram, input, placement, points, profile, records, run_folder};
 pub use virtax_probes::{self as probes, interrupt, process, sampling, symbols};
+pub use virtax_report::{export, render, result};
 
 pub mod artifact;
 pub mod cgroup;
@@ -20,8 +21,6 @@ pub mod engine;
 pub mod environment;
 #[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 pub mod experiment;
-#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
-pub mod export;
 pub mod guest;
 pub mod injection;
 pub mod ladder;
@@ -30,13 +29,8 @@ pub mod net;
 #[doc(hidden)]
 pub mod outside;
 pub mod pack;
-pub mod placement;
 pub mod privileges;
 pub mod removal;
-#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
-pub mod render;
-#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
-pub mod result;
 pub mod run;
 pub mod signals;
 pub mod truth;

@@ -6,16 +6,22 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use virtax_model::{
+    header::{Header, SCHEMA_VERSION},
+    phases::phases,
+    whole,
+};
+
 use crate::{
     engine::configuration::{self, Configuration},
     engine::{self, vm},
-    environment::{Environment, other_programs},
+    environment::{self, Environment, other_programs},
     error::{Error, Result, did_you_mean},
     experiment::{
         Lab, Plan, RunSpec, bench, lab,
-        plan::{new_run_id, phases},
+        plan::new_run_id,
         profiles, schedule,
-        store::{self, Header, SCHEMA_VERSION, Store},
+        store::{self, Store},
     },
     export,
     injection::{Injection, Kind},
@@ -28,7 +34,9 @@ use crate::{
     removal::remove,
     render::{flame, html},
     result::{
-        Built, Inputs, RunResult, build, precision,
+        Built, Inputs, RunResult, Told,
+        bench::Benchmark,
+        build, precision,
         runs::{self, RunsDiff},
     },
     run_folder, symbols,
@@ -175,7 +183,7 @@ fn header(
     cpus: &Cpus,
     other_bpf_programs: Option<usize>,
 ) -> Result<Header> {
-    let mut environment = Environment { other_bpf_programs, ..Environment::read_beside_programs() };
+    let mut environment = Environment { other_bpf_programs, ..environment::read_beside_programs() };
     environment.cpus_client.clone_from(&cpus.client);
     environment.cpus_server.clone_from(&cpus.server);
     environment.cpus_agent.clone_from(&cpus.agent);
@@ -309,7 +317,7 @@ fn check_needs(plan: &Plan) -> Result<()> {
 ///
 /// # Errors
 /// If client, server, probes or script fail.
-pub fn benchmark(request: &Request, plan: &Plan, rounds: u32, script: Option<&str>) -> Result<bench::Benchmark> {
+pub fn benchmark(request: &Request, plan: &Plan, rounds: u32, script: Option<&str>) -> Result<Benchmark> {
     check_needs(plan)?;
     let run_id = new_run_id();
     let ledger = Ledger::create(Path::new(RUNS), &run_id, remove)?;
@@ -340,8 +348,15 @@ fn built_since(folder: &Path, before: usize) -> Result<Built> {
     if repetitions.is_empty() {
         return Err(Error::file("report", folder, "no repetition of it was finished"));
     }
+    let workload = workload::by_name(&header.workload).ok();
+    let told = Told {
+        phrase: &engine::phrase,
+        rate_per_s: workload.and_then(|known| known.rate_per_s(&header.settings)),
+        scaled: workload.and_then(|known| known.scaling(&header.settings)),
+    };
     build(&Inputs {
         header: &header,
+        told: &told,
         repetitions: &repetitions,
         records: &|name| records::read(&run_folder::records_path(folder, name)),
         profiles: &|name| profiles::read(&run_folder::stacks_path(folder, name)),
@@ -361,7 +376,7 @@ pub fn report(folder: &Path) -> Result<Report> {
     // The result is saved: a signal now costs the pictures.
     let pictures = flame::write_all(&built, folder, &|| interrupt::check_since(before))?;
     let page = folder.join(run_folder::PAGE);
-    store::write_whole(&page, html::page(&built)?.as_bytes())?;
+    whole::write_whole(&page, html::page(&built)?.as_bytes())?;
     Ok(Report { result: built.result, pictures, page })
 }
 

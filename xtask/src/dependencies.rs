@@ -14,10 +14,10 @@ const UNNAMED: [(&str, &str); 1] =
     [("serde_core", "it asks for features, so that tests are of the virtax that was built")];
 
 /// What the crates within virtax may depend on, and nothing else: where the borders are.
-const BORDERS: [(&str, &[&str]); 4] = [
+const BORDERS: [(&str, &[&str]); 5] = [
     (
         "virtax-model",
-        &["flate2", "profiler-common", "schemars", "serde", "serde_json", "strsim", "thiserror", "workloads"],
+        &["clap", "flate2", "profiler-common", "schemars", "serde", "serde_json", "strsim", "thiserror", "workloads"],
     ),
     // Pure functions: nothing that reaches the kernel, the network or a file.
     ("virtax-analysis", &["profiler-common", "rand", "rand_pcg", "schemars", "serde", "virtax-model"]),
@@ -35,6 +35,26 @@ const BORDERS: [(&str, &[&str]); 4] = [
             "procfs",
             "profiler-common",
             "syscalls",
+            "virtax-model",
+            "workloads",
+        ],
+    ),
+    // Reads a run's folder and shows it: neither an engine nor the kernel.
+    (
+        "virtax-report",
+        &[
+            "clap",
+            "comfy-table",
+            "flate2",
+            "fxprof-processed-profile",
+            "hdrhistogram",
+            "inferno",
+            "profiler-common",
+            "prost",
+            "schemars",
+            "serde",
+            "serde_json",
+            "virtax-analysis",
             "virtax-model",
             "workloads",
         ],

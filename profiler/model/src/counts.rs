@@ -122,6 +122,15 @@ impl Accelerator {
     /// Name of the setting of a configuration that says it.
     pub const SETTING: &'static str = "accelerator";
 
+    /// What stands beside every result of it: what it is no evidence of.
+    #[must_use]
+    pub const fn caveat(self) -> Option<&'static str> {
+        match self {
+            Self::Kvm => None,
+            Self::Tcg => Some("emulated: no evidence of KVM's cost"),
+        }
+    }
+
     /// QEMU's name for it, which is the engine's.
     #[must_use]
     pub const fn name(self) -> &'static str {

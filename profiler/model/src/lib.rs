@@ -5,11 +5,17 @@
 #![deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 
 pub mod counts;
+pub mod environment;
 pub mod error;
+pub mod header;
 pub mod histogram;
 #[allow(clippy::wildcard_enum_match_arm, reason = "JSON's kinds are another crate's")]
 pub mod input;
+pub mod phases;
+pub mod placement;
 pub mod points;
 pub mod profile;
 pub mod records;
 pub mod run_folder;
+pub mod spec;
+pub mod whole;

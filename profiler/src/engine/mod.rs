@@ -285,6 +285,16 @@ pub trait Engine: Sync {
     fn prepare(&self, bench: &Bench, configurations: &[Configuration]) -> Result<Box<dyn Host>>;
 }
 
+/// What a person calls a configuration, by its name; of an unknown one, its name.
+#[must_use]
+pub fn phrase(name: &str) -> String {
+    let of = |found: Configuration| {
+        let phrase = by_name(&found.engine)?.phrase(&found);
+        Some(found.injection.map_or(phrase.clone(), |injection| format!("{phrase} ({injection})")))
+    };
+    configuration::parse(name).ok().and_then(|(found, _)| of(found)).unwrap_or_else(|| name.to_owned())
+}
+
 /// An engine, prepared for a run.
 pub trait Host {
     /// Starts a fresh server.

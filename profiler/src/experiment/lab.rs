@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeMap, path::Path, rc::Rc, time::Duration};
 
+use virtax_model::phases::phases;
+
 use super::{
     client::{self, Client},
     measure::Measurement,
     parties::Parties,
-    plan::{Plan, phases},
+    plan::Plan,
     raw::RawPhase,
     schedule::{Brought, Repeater},
 };

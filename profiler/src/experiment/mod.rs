@@ -9,10 +9,9 @@ pub mod plan;
 pub mod profiles;
 mod raw;
 pub mod schedule;
-mod spec;
 pub mod store;
 
 pub(crate) use client::understand_benchmark;
 pub use lab::Lab;
 pub use plan::Plan;
-pub use spec::RunSpec;
+pub use virtax_model::spec::RunSpec;

@@ -7,55 +7,21 @@ use std::{
 };
 
 use nix::unistd::{AccessFlags, access};
-use serde::{Deserialize, Serialize};
 
-use super::{profiles, schedule::Brought, spec::RunSpec};
+use virtax_model::{
+    header::{Header, SCHEMA_VERSION},
+    whole::write_json,
+};
+
+use super::{profiles, schedule::Brought};
 use crate::{
     counts::Repetition,
     engine::configuration,
-    environment::Environment,
     error::{Error, Result},
     input::{self, Lines},
     records,
-    run_folder::{HEADER, NEW, REPETITIONS, is_ours, records_path, stacks_path},
-    workload::Settings,
+    run_folder::{HEADER, REPETITIONS, is_ours, records_path, stacks_path},
 };
-
-/// Version of the files in a directory. Within a version, fields are added, and none changes its meaning.
-pub const SCHEMA_VERSION: u32 = 2;
-
-/// What is known before the first repetition: `run.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Header {
-    /// See [`SCHEMA_VERSION`].
-    pub schema_version: u32,
-    /// Five hexadecimal digits.
-    pub run_id: String,
-    /// Version of virtax.
-    pub virtax_version: String,
-    /// Start, seconds since 1970.
-    pub started_unix_s: u64,
-    /// The command that repeats the run.
-    pub command: String,
-    /// The workload's name.
-    pub workload: String,
-    /// Its settings.
-    pub settings: Settings,
-    /// Largest residual of a complete result, share of the client's mean.
-    pub residual_limit: f64,
-    /// Configurations' names, in the order of `--in`.
-    pub configurations: Vec<String>,
-    /// Name of the one that others are compared with.
-    pub baseline: String,
-    /// How it was to be measured.
-    #[serde(flatten)]
-    pub spec: RunSpec,
-    /// Kernel memory of the probes' tables, bytes.
-    #[serde(default)]
-    pub tables_bytes: u64,
-    /// The machine.
-    pub environment: Environment,
-}
 
 /// A directory that a run writes.
 pub struct Store {
@@ -149,37 +115,6 @@ fn check_parent(folder: &Path) -> Result<()> {
     created.map_err(|error| Error::file("create", folder, error))
 }
 
-/// Writes a file whole or not at all.
-///
-/// # Errors
-/// If it cannot be written.
-pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_vec_pretty(value).map_err(|error| Error::file("write", path, error))?;
-    text.push(b'\n');
-    write_whole(path, &text)
-}
-
-/// Writes a file whole or not at all, and never through a link that stands in its place: folders may come from
-/// strangers.
-///
-/// # Errors
-/// If it cannot be written.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(NEW);
-    let temporary = path.with_file_name(name);
-    let write = || {
-        // What an earlier end left; a link is removed itself.
-        let _ = fs::remove_file(&temporary);
-        File::create_new(&temporary)?.write_all(bytes)?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(|error| {
-        let _ = fs::remove_file(&temporary);
-        Error::file("write", path, error)
-    })
-}
-
 /// Reads what a run wrote.
 ///
 /// # Errors
@@ -188,13 +123,13 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn load(folder: &Path) -> Result<(Header, Vec<Repetition>)> {
     let path = folder.join(HEADER);
     let header: Header = input::document(&path, SCHEMA_VERSION)?;
-    header.check().map_err(|why| Error::file("understand", &path, why))?;
+    check(&header).map_err(|why| Error::file("understand", &path, why))?;
     let path = folder.join(REPETITIONS);
     let file = File::open(&path).map_err(|error| Error::file("read", &path, error))?;
     let mut lines = Lines::new(&path, file);
     let mut repetitions: Vec<Repetition> = Vec::new();
     while let Some((number, line, ended)) = lines.next_line()? {
-        let repetition = input::parse(line).and_then(|found: Repetition| header.takes(&found).map(|()| found));
+        let repetition = input::parse(line).and_then(|found: Repetition| takes(&header, &found).map(|()| found));
         match repetition {
             Ok(repetition) => repetitions.push(repetition),
             Err(_) if !ended => {}
@@ -204,48 +139,37 @@ pub fn load(folder: &Path) -> Result<(Header, Vec<Repetition>)> {
     Ok((header, repetitions))
 }
 
-impl Header {
-    /// Operations per second that were asked for; `None`: none were.
-    #[must_use]
-    pub fn rate_per_s(&self) -> Option<f64> {
-        crate::workload::by_name(&self.workload).ok()?.rate_per_s(&self.settings)
+/// Whether a header's values can be a run's.
+fn check(header: &Header) -> std::result::Result<(), String> {
+    if !header.configurations.contains(&header.baseline) {
+        return Err(format!("its baseline `{}` is not among its configurations", header.baseline));
     }
-
-    /// Whether its values can be a run's.
-    fn check(&self) -> std::result::Result<(), String> {
-        if !self.configurations.contains(&self.baseline) {
-            return Err(format!("its baseline `{}` is not among its configurations", self.baseline));
-        }
-        // A name of an earlier version may say what goes without saying by now.
-        let known = |name: &String| configuration::parse(name).is_ok();
-        if let Some(name) = self.configurations.iter().find(|name| !known(name)) {
-            return Err(format!("`{}` is no configuration", name.escape_debug()));
-        }
-        // Nor is what is no number.
-        let has_limit = self.residual_limit > 0.0;
-        match self.spec.impossible() {
-            Some(why) => Err(why.to_owned()),
-            None if !has_limit => Err("its limit of the residual is not above 0".to_owned()),
-            None => Ok(()),
-        }
+    // A name of an earlier version may say what goes without saying by now.
+    let known = |name: &String| configuration::parse(name).is_ok();
+    if let Some(name) = header.configurations.iter().find(|name| !known(name)) {
+        return Err(format!("`{}` is no configuration", name.escape_debug()));
     }
+    // Nor is what is no number.
+    let has_limit = header.residual_limit > 0.0;
+    match header.spec.impossible() {
+        Some(why) => Err(why.to_owned()),
+        None if !has_limit => Err("its limit of the residual is not above 0".to_owned()),
+        None => Ok(()),
+    }
+}
 
-    /// Whether a repetition can be one of this run.
-    fn takes(&self, repetition: &Repetition) -> std::result::Result<(), String> {
-        if !self.configurations.contains(&repetition.configuration) {
-            return Err(format!(
-                "configuration `{}` is not one of this run's",
-                repetition.configuration.escape_debug()
-            ));
-        }
-        // A run that goes on until something is told has more rounds than were asked for.
-        let most = self.spec.rounds.max(super::schedule::MOST_ROUNDS);
-        if repetition.round >= most {
-            return Err(format!("round {} of {most}", u64::from(repetition.round) + 1));
-        }
-        match repetition.phases.iter().find(|phase| phase.length_ns == 0) {
-            Some(phase) => Err(format!("a {} phase of no length", phase.kind.name())),
-            None => Ok(()),
-        }
+/// Whether a repetition can be one of a run.
+fn takes(header: &Header, repetition: &Repetition) -> std::result::Result<(), String> {
+    if !header.configurations.contains(&repetition.configuration) {
+        return Err(format!("configuration `{}` is not one of this run's", repetition.configuration.escape_debug()));
+    }
+    // A run that goes on until something is told has more rounds than were asked for.
+    let most = header.spec.rounds.max(super::schedule::MOST_ROUNDS);
+    if repetition.round >= most {
+        return Err(format!("round {} of {most}", u64::from(repetition.round) + 1));
+    }
+    match repetition.phases.iter().find(|phase| phase.length_ns == 0) {
+        Some(phase) => Err(format!("a {} phase of no length", phase.kind.name())),
+        None => Ok(()),
     }
 }

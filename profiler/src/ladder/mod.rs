@@ -12,10 +12,11 @@ use std::{
 pub use judge::{Ladder, RungResult, Says};
 pub use rungs::Order;
 
+use virtax_model::whole;
+
 use self::{judge::canonical, rungs::rungs};
 use crate::{
     error::{Error, Result},
-    experiment::store,
     input,
     result::RunResult,
     run::{self, Outcome, Request},
@@ -97,9 +98,9 @@ pub fn again(folder: &Path, result: &RunResult) -> Result<Option<(Ladder, PathBu
 
 /// Writes a ladder and its chart; the chart's path.
 fn save(folder: &Path, ladder: &Ladder) -> Result<PathBuf> {
-    store::write_json(&folder.join(LADDER), ladder)?;
+    whole::write_json(&folder.join(LADDER), ladder)?;
     let chart = folder.join(LADDER_CHART);
-    store::write_whole(&chart, show::chart(ladder).as_bytes())?;
+    whole::write_whole(&chart, show::chart(ladder).as_bytes())?;
     Ok(chart)
 }
 

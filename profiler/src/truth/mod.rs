@@ -13,6 +13,7 @@ use std::{
 
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
+use virtax_model::whole;
 
 pub use again::{Again, AgainResult, run_again};
 
@@ -119,7 +120,7 @@ impl Truth {
     /// # Errors
     /// If it cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        store::write_json(&folder.join("truth.json"), self)
+        whole::write_json(&folder.join("truth.json"), self)
     }
 }
 

@@ -6,7 +6,6 @@ mod redis;
 mod tcp_rr;
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddrV4,
     path::{Path, PathBuf},
     time::Duration,
@@ -60,8 +59,7 @@ pub enum Range {
     Words(&'static [&'static str]),
 }
 
-/// The values of all settings of a workload.
-pub type Settings = BTreeMap<String, String>;
+pub use virtax_model::header::Settings;
 
 /// The program that serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -95,9 +95,6 @@ pub static KVM: Vm = Vm { summary: "a virtual machine of QEMU's, by the kernel's
 /// QEMU, and Debian's package of it.
 pub const QEMU: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
 
-/// What stands beside every result of an emulated processor.
-pub const EMULATED: &str = "emulated: no evidence of KVM's cost";
-
 impl Engine for Vm {
     fn name(&self) -> &'static str {
         self.accelerator.name()
@@ -154,10 +151,12 @@ impl Engine for Vm {
             "nat" => "a tap and NAT",
             _ => "a tap",
         };
-        match self.accelerator {
-            Accelerator::Tcg => format!("a virtual machine behind {net} ({EMULATED})"),
-            Accelerator::Kvm => format!("a KVM machine behind {net}"),
-        }
+        let machine = match self.accelerator {
+            Accelerator::Tcg => "virtual",
+            Accelerator::Kvm => "KVM",
+        };
+        let caveat = self.accelerator.caveat().map_or(String::new(), |caveat| format!(" ({caveat})"));
+        format!("a {machine} machine behind {net}{caveat}")
     }
     fn prepare(&self, bench: &Bench, configurations: &[Configuration]) -> Result<Box<dyn Host>> {
         let qemu = pack::find_program(QEMU.0, QEMU.1)?;

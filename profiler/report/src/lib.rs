@@ -1,0 +1,9 @@
+//! What a run says: the [`result`], computed from what was saved, and its forms: on the terminal, as a page and as
+//! flame graphs ([`render`]), and for other tools ([`export`]).
+
+// Of what is shown, no match arm stands for values to come: what is forgotten must not compile.
+#![deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
+
+pub mod export;
+pub mod render;
+pub mod result;

@@ -1,0 +1,643 @@
+//! From raw counts to the result.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use hdrhistogram::Histogram as Hdr;
+use profiler_common::Counter;
+use workloads::protocol::decode_histogram;
+
+use super::{
+    ComparisonResult, ConfigurationResult, Details, Latency, LayerDelta, Losses, OpenLoop, PartResult, QuantileDelta,
+    RecordCounts, RunResult, SaturatedResult, StageDelta, StageResult, TailStage, WorkloadResult,
+    sentence::{Finding, NamedRow, Quantiles, Saturated},
+    warnings,
+};
+use virtax_analysis::{
+    comparison::{Comparison, compare, stage_id},
+    describe::{direction, what, what_part},
+    label::Label,
+    layers::Rules,
+    path::StageKey,
+    profile::{self, LayerShare, Profiled},
+    stacks::{self, Stacks},
+    statistics::{Estimate, detectable, estimate, estimate_one, mean},
+    tail::{self, Tail},
+    waterfall::{self, Waterfall},
+};
+use virtax_model::{
+    counts::{Accelerator, PhaseKind, Repetition, counter_of_vmm},
+    error::{Error, Result},
+    header::{Header, SCHEMA_VERSION},
+    phases::phases,
+    points,
+    profile::Profile,
+    records::Record,
+};
+
+/// Largest share of lost tokens of a complete result.
+const LOSS_LIMIT: f64 = 0.001;
+/// Largest residual of a complete result of a virtual machine, share of the latency, where the workload's own is
+/// smaller.
+const RESIDUAL_OF_MACHINES: f64 = 0.07;
+/// Largest deviation from conservation of a complete result, %.
+const CONSERVATION_LIMIT_PERCENT: f64 = 0.5;
+
+/// What a run saved.
+pub struct Inputs<'a> {
+    /// What was known before.
+    pub header: &'a Header,
+    /// What engine and workload say of it.
+    pub told: &'a Told<'a>,
+    /// Its counts.
+    pub repetitions: &'a [Repetition],
+    /// Records of a configuration.
+    pub records: &'a dyn Fn(&str) -> Result<Vec<Record>>,
+    /// Stacks of a configuration.
+    pub profiles: &'a dyn Fn(&str) -> Result<Vec<Profile>>,
+}
+
+/// What engines and the workload say of a run. They are asked by whoever knows them; the result passes it on.
+pub struct Told<'a> {
+    /// What a person calls a configuration.
+    pub phrase: &'a dyn Fn(&str) -> String,
+    /// Operations per second that were asked for; `None`: each connection sends as soon as it has its answer.
+    pub rate_per_s: Option<f64>,
+    /// How the workload was made smaller than what it stands for; `None`: it was not.
+    pub scaled: Option<String>,
+}
+
+/// A result, and the stacks that its flame graphs are drawn from, by configuration.
+pub struct Built {
+    /// The result.
+    pub result: RunResult,
+    /// In the order of its configurations.
+    pub stacks: Vec<Stacks>,
+    /// In the same order.
+    pub details: Vec<Details>,
+}
+
+/// Computes a result. Configurations of which nothing was measured are left out.
+///
+/// # Errors
+/// If a stored histogram, or a file of records or stacks, cannot be read.
+pub fn build(inputs: &Inputs<'_>) -> Result<Built> {
+    let Inputs { header, told, repetitions, .. } = *inputs;
+    let rules = Rules::own();
+    let (mut waterfalls, mut profiled, mut stacks, mut details) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut configurations = Vec::new();
+    for name in &header.configurations {
+        let mut of_name: Vec<&Repetition> =
+            repetitions.iter().filter(|repetition| repetition.configuration == *name).collect();
+        if of_name.is_empty() {
+            continue;
+        }
+        of_name.sort_by_key(|repetition| repetition.round);
+        let waterfall = waterfall::build(name, &of_name);
+        // Records are written first: without its repetition, which a killed run never wrote, a record counts nothing.
+        let mut of_requests = (inputs.records)(name)?;
+        of_requests.retain(|record| of_name.iter().any(|repetition| repetition.round == record.round));
+        let mut profiles = (inputs.profiles)(name)?;
+        profiles.retain(|profile| waterfall.rounds.iter().any(|round| round.round == profile.round));
+        let of_stacks = profile::build(rules, &profiles, &waterfall);
+        stacks.push(stacks::build(rules, &profiles, &waterfall, &of_stacks.stages));
+        details.push(Details::of(&waterfall, &of_name, &of_requests, &labels(&waterfall, &of_stacks))?);
+        configurations.push(configuration(inputs, &waterfall, &of_name, &of_requests, &of_stacks)?);
+        waterfalls.push(waterfall);
+        profiled.push(of_stacks);
+    }
+    let complete = |name: &str| {
+        configurations.iter().any(|configuration: &ConfigurationResult| {
+            configuration.name == name && configuration.incomplete.is_empty()
+        })
+    };
+    let mut comparisons = Vec::new();
+    for (baseline, of_baseline) in waterfalls.iter().zip(&profiled) {
+        for (candidate, of_candidate) in waterfalls.iter().zip(&profiled) {
+            if candidate.configuration == baseline.configuration {
+                continue;
+            }
+            let both = complete(&baseline.configuration) && complete(&candidate.configuration);
+            let compared = compare(baseline, candidate, both, header.spec.equivalent_within);
+            let of_either = Sides { waterfalls: [baseline, candidate], profiled: [of_baseline, of_candidate] };
+            comparisons.push(of_either.comparison(told, repetitions, &compared)?);
+        }
+    }
+    let result = RunResult {
+        schema_version: SCHEMA_VERSION,
+        virtax_version: header.virtax_version.clone(),
+        run_id: header.run_id.clone(),
+        started_unix_s: header.started_unix_s,
+        command: header.command.clone(),
+        workload: WorkloadResult { name: header.workload.clone(), settings: header.settings.clone() },
+        placement: header.spec.placement,
+        rounds: header.spec.rounds,
+        duration_s: header.spec.duration_s,
+        tables_bytes: header.tables_bytes,
+        environment: header.environment.clone(),
+        warnings: warnings::of(inputs, &configurations),
+        baseline: header.baseline.clone(),
+        configurations,
+        comparisons,
+    };
+    Ok(Built { result, stacks, details })
+}
+
+fn configuration(
+    inputs: &Inputs<'_>,
+    waterfall: &Waterfall,
+    repetitions: &[&Repetition],
+    records: &[Record],
+    profiled: &Profiled,
+) -> Result<ConfigurationResult> {
+    let detached = client_sums(repetitions, PhaseKind::Detached)?;
+    let traced = client_sums(repetitions, PhaseKind::Traced)?;
+    let effect = estimate_one(
+        waterfall.rounds.iter().map(|round| 100.0 * (round.traced_ns / round.detached_ns - 1.0)).collect(),
+    );
+    let last = repetitions[repetitions.len() - 1];
+    let losses = Losses {
+        followed: waterfall.tokens.followed,
+        completed: waterfall.tokens.completed,
+        unfinished: waterfall.tokens.unfinished,
+        lost: waterfall.lost(),
+    };
+    let labels = labels(waterfall, profiled);
+    let own = [Counter::Followed, Counter::Completed, Counter::Unfinished, Counter::Operations];
+    let mut result = ConfigurationResult {
+        name: waterfall.configuration.clone(),
+        settings: last.settings.clone(),
+        rounds: waterfall.rounds.len(),
+        operations: detached.operations,
+        throughput_per_s: detached.operations as f64 / (detached.length_ns as f64 / 1e9).max(1e-9),
+        latency: detached
+            .latency(waterfall.rounds.iter().map(|round| round.detached_ns + round.detached_queued_ns).collect()),
+        traced_latency: traced
+            .latency(waterfall.rounds.iter().map(|round| round.traced_ns + round.traced_queued_ns).collect()),
+        stages: stages(waterfall, profiled, &labels),
+        turnaround_ns_per_op: waterfall.mean_of(|round| round.turnaround_ns),
+        lateness_ns_per_op: waterfall.mean_of(|round| round.traced_lateness_ns),
+        queued_ns_per_op: waterfall.mean_of(|round| round.traced_queued_ns),
+        open_loop: inputs.told.rate_per_s.map(|asked_per_s| OpenLoop {
+            asked_per_s,
+            queued_ns_per_op: waterfall.mean_of(|round| round.detached_queued_ns),
+            lateness_ns_per_op: waterfall.mean_of(|round| round.detached_lateness_ns),
+        }),
+        busiest_cpu_share: profiled.busiest,
+        off_path_ns_per_op: mean(&profiled.off_path.values().copied().collect::<Vec<_>>()),
+        tail_stages: tail::slowest(records).map_or_else(Vec::new, |tail| tail_stages(&tail, &labels)),
+        records: record_counts(waterfall, records),
+        unfinished_ns_per_op: waterfall.unfinished_ns_per_op,
+        residual_ns_per_op: waterfall.mean_of(|round| round.residual_ns),
+        conservation_percent: waterfall.conservation_percent,
+        probe_effect_percent: effect.mean,
+        probe_effect_ci95_percent: effect.ci95,
+        cpu_layers: super::profiled::cpu_layers(profiled),
+        cpu_times: super::profiled::cpu_times(profiled),
+        samples: super::profiled::sample_counts(profiled, inputs.header.spec.sample_rate_hz),
+        syscalls: super::profiled::syscalls(repetitions),
+        vcpus: super::vcpus::vcpus(repetitions),
+        exits: super::vcpus::exits(repetitions),
+        accesses: super::vcpus::accesses(repetitions),
+        losses,
+        counters: waterfall
+            .counters
+            .iter()
+            .filter(|(name, _)| Counter::losses().chain(own).all(|counter| counter.name() != name.as_str()))
+            .map(|(name, count)| (name.clone(), *count))
+            .collect(),
+        write_back: super::writeback::write_back(repetitions),
+        costs: waterfall.costs.clone(),
+        devices: last.devices.clone(),
+        server_hooks: last.server_hooks.clone(),
+        client_hooks: last.client_hooks.clone(),
+        agent_cpu_share: repetitions.iter().map(|repetition| repetition.agent_cpu_ns).sum::<u64>() as f64
+            / (repetitions.iter().map(|repetition| repetition.agent_wall_ns).sum::<u64>() as f64).max(1.0),
+        incomplete: Vec::new(),
+    };
+    result.incomplete = incomplete(inputs.header, waterfall, &result);
+    Ok(result)
+}
+
+/// What a client saw in all phases of a kind.
+pub(super) struct ClientSums {
+    operations: u64,
+    length_ns: u64,
+    pub histogram: Hdr<u64>,
+}
+
+pub(super) fn client_sums(repetitions: &[&Repetition], kind: PhaseKind) -> Result<ClientSums> {
+    let mut sums = ClientSums { operations: 0, length_ns: 0, histogram: workloads::protocol::new_histogram() };
+    for phase in repetitions.iter().flat_map(|repetition| waterfall::of_kind(repetition, kind)) {
+        let broken = |why: String| Error::Files { what: "cannot read a stored latency histogram".to_owned(), why };
+        let histogram = decode_histogram(&phase.client.histogram).map_err(broken)?;
+        sums.histogram.add(&histogram).map_err(|error| broken(error.to_string()))?;
+        sums.operations += phase.client.operations;
+        sums.length_ns += phase.length_ns;
+    }
+    Ok(sums)
+}
+
+impl ClientSums {
+    fn latency(&self, means: Vec<f64>) -> Latency {
+        let mean = estimate_one(means);
+        let at = |quantile| self.histogram.value_at_quantile(quantile) as f64;
+        Latency {
+            mean_ns: mean.mean,
+            ci95_ns: mean.ci95,
+            p50_ns: at(0.5),
+            p90_ns: at(0.9),
+            p99_ns: at(0.99),
+            p999_ns: at(0.999),
+            max_ns: self.histogram.max() as f64,
+        }
+    }
+}
+
+/// Labels of a configuration's rows, in their order.
+fn labels(waterfall: &Waterfall, profiled: &Profiled) -> Vec<(StageKey, Label)> {
+    let inside_known = waterfall.has_inside();
+    let rows = waterfall.rows.iter().zip(&profiled.stages);
+    rows.map(|(row, layers)| (row.key.clone(), Label::of(row, inside_known, layers))).collect()
+}
+
+/// The label of a stage, of whichever configuration has it; of one that is no row, what is certain.
+fn label_of(labels: &[&[(StageKey, Label)]], key: &StageKey) -> Label {
+    let mut found =
+        labels.iter().flat_map(|labels| labels.iter()).filter(|(known, _)| known == key).map(|(_, label)| label);
+    let certain = || Label { structure: what(key.role, &key.from, &key.to), code: Vec::new() };
+    found.next().map_or_else(certain, |first| found.fold(first.clone(), Label::with))
+}
+
+/// CPU time of a row, by its index, ns per operation; `None` where nothing was sampled.
+fn service(profiled: &Profiled, index: usize) -> Option<f64> {
+    let of_rounds: Vec<f64> = profiled.services.values().filter_map(|rows| rows.get(index).copied()).collect();
+    (!of_rounds.is_empty()).then(|| mean(&of_rounds))
+}
+
+fn stages(waterfall: &Waterfall, profiled: &Profiled, labels: &[(StageKey, Label)]) -> Vec<StageResult> {
+    let rows: Vec<Vec<f64>> = waterfall.rows.iter().map(|row| row.rounds_ns.clone()).collect();
+    waterfall
+        .rows
+        .iter()
+        .zip(estimate(&rows))
+        .zip(&profiled.stages)
+        .zip(labels)
+        .enumerate()
+        .map(|(index, (((row, estimate), layers), (_, label)))| StageResult {
+            id: stage_id(&row.key),
+            label: label.to_string(),
+            direction: direction(row.key.role, row.key.from.point),
+            from: row.key.from.clone(),
+            to: row.key.to.clone(),
+            role: row.key.role,
+            ns_per_op: estimate.mean,
+            ci95_ns: estimate.ci95,
+            corrected_ns_per_op: estimate.mean - row.probes_mean_ns(),
+            service_ns_per_op: service(profiled, index),
+            queueing_ns_per_op: share_of(layers, |layer| profile::is_queueing(&layer.layer))
+                .map(|share| share * estimate.mean),
+            count_per_op: row.count_per_op,
+            p50_ns: row.histogram.quantile_ns(0.5),
+            p99_ns: row.histogram.quantile_ns(0.99),
+            parts: row
+                .parts
+                .iter()
+                .map(|part| PartResult {
+                    from: part.from.clone(),
+                    to: part.to.clone(),
+                    label: what_part(&row.key, &part.from, &part.to),
+                    share: part.share,
+                    ci95: part.ci95,
+                    ns_per_op: part.share * estimate.mean,
+                    count_per_op: part.count_per_op,
+                })
+                .collect(),
+            layers: super::profiled::layers(layers),
+        })
+        .collect()
+}
+
+/// The share of the layers that are meant; `None` without samples.
+fn share_of(layers: &[LayerShare], is_meant: impl Fn(&LayerShare) -> bool) -> Option<f64> {
+    let meant = layers.iter().filter(|layer| is_meant(layer));
+    (!layers.is_empty()).then(|| meant.map(|layer| layer.share).sum())
+}
+
+pub(super) fn tail_stages(tail: &Tail, labels: &[(StageKey, Label)]) -> Vec<TailStage> {
+    tail.stages
+        .iter()
+        .map(|(key, ns)| TailStage {
+            id: stage_id(key),
+            label: label_of(&[labels], key).to_string(),
+            direction: direction(key.role, key.from.point),
+            ns_per_op: *ns,
+            n: tail.records,
+        })
+        .collect()
+}
+
+fn record_counts(waterfall: &Waterfall, records: &[Record]) -> RecordCounts {
+    let lost = [Counter::RecordsRingFull, Counter::RecordsTooLong, Counter::RecordsAbandoned];
+    RecordCounts {
+        started: waterfall.counter(Counter::RecordsStarted),
+        committed: waterfall.counter(Counter::RecordsCommitted),
+        lost: lost.iter().map(|cause| waterfall.counter(*cause)).sum(),
+        unfinished: waterfall.records_unfinished,
+        illegal_transitions: tail::illegal_transitions(records).values().sum(),
+    }
+}
+
+/// Requests that cross the ends of a phase are in the client's mean whole, in the stages by the part inside: with
+/// phases that are short against the latency, the two differ.
+fn phases_too_short(header: &Header, result: &ConfigurationResult) -> String {
+    let latency = Duration::from_nanos(result.traced_latency.mean_ns as u64);
+    let traced = phases(header.spec.duration(), header.spec.samples())
+        .ok()
+        .and_then(|phases| phases.into_iter().find(|(kind, _)| *kind == PhaseKind::Traced));
+    match traced {
+        Some((_, length)) if latency * 10 > length => format!(
+            ": its phases of {} ms are short against a latency of {} ms, give a longer `--duration`",
+            length.as_millis(),
+            latency.as_millis()
+        ),
+        _ => String::new(),
+    }
+}
+
+/// Share of the requests whose further segments make a result incomplete.
+const SEGMENTS_LIMIT: f64 = 0.001;
+
+/// Everything that keeps a result from being complete, by name.
+fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResult) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let lost = result.losses.lost_share();
+    if lost > LOSS_LIMIT {
+        reasons.push(format!(
+            "{:.2} % of the followed requests were lost (limit {} %)",
+            100.0 * lost,
+            100.0 * LOSS_LIMIT
+        ));
+    }
+    let residual = result.residual_share().abs();
+    // Of few and long requests, one that crosses the end of a phase weighs much.
+    let in_machine = Accelerator::of_settings(&result.settings).is_some();
+    let residual_limit =
+        if in_machine { header.residual_limit.max(RESIDUAL_OF_MACHINES) } else { header.residual_limit };
+    if residual > residual_limit && !waterfall.whole_runs {
+        reasons.push(format!(
+            "the residual is {:.1} % of the latency (limit {:.0} %){}",
+            100.0 * residual,
+            100.0 * residual_limit,
+            phases_too_short(header, result)
+        ));
+    }
+    if result.conservation_percent.abs() > CONSERVATION_LIMIT_PERCENT {
+        reasons.push(format!(
+            "stages deviate by {:.2} % from tokens × time (limit {CONSERVATION_LIMIT_PERCENT} %)",
+            result.conservation_percent
+        ));
+    }
+    for (counter, what) in [
+        (Counter::SocketTable, "sockets, or threads that make file operations, found no place in the probes' table"),
+        (Counter::BioTable, "bios found no place in the probes' table"),
+        (Counter::AtOnceMany, "calls began or ended more operations than are followed"),
+    ] {
+        let of_host = waterfall.counters.get(&counter_of_vmm(counter)).copied().unwrap_or(0);
+        let times = waterfall.counter(counter) + of_host;
+        if times > 0 {
+            reasons.push(format!("{what} ({}, {times} times)", counter.name()));
+        }
+    }
+    if waterfall.counter(Counter::UnknownSocket) > 0 {
+        reasons.push(
+            "requests were delivered to a socket of no process of the run: a relay (docker-proxy?) stands on the path"
+                .to_owned(),
+        );
+    }
+    if waterfall.counter(Counter::Pipelined) > 0 {
+        reasons.push(
+            "requests were sent while others were under way on the same connection (pipelining): not built yet"
+                .to_owned(),
+        );
+    }
+    if waterfall.counter(Counter::Unreceived) > 0 {
+        reasons.push(
+            "the server answered what no call had received (splice, sendfile, zero-copy or io_uring): not built yet"
+                .to_owned(),
+        );
+    }
+    let segments = waterfall.counter(Counter::Segments) as f64 / result.losses.followed.max(1) as f64;
+    if segments > SEGMENTS_LIMIT {
+        reasons.push(format!(
+            "messages had {:.2} further segments per request, and stages are those of the first: give messages that one segment holds \
+             (smaller `request` and `response`, or the usual MTU and offloads)",
+            segments
+        ));
+    }
+    let details = waterfall.counter(Counter::DetailsTable);
+    if details > 0 {
+        reasons.push(format!("{details} times of parts and system calls found no place in the probes' table"));
+    }
+    let samples = &result.samples;
+    let stacks_lost = samples.lost as f64 / (samples.events + samples.lost).max(1) as f64;
+    if stacks_lost > LOSS_LIMIT {
+        reasons.push(format!("{:.2} % of the stacks were lost (limit {} %)", 100.0 * stacks_lost, 100.0 * LOSS_LIMIT));
+    }
+    if let Some(first) = waterfall.contradictions.first() {
+        let more = match waterfall.contradictions.len() {
+            1 => String::new(),
+            count => format!("; and {} more phases", count - 1),
+        };
+        reasons.push(format!("the counts of a phase contradict each other: {first}{more}"));
+    }
+    if waterfall.empty_rounds > 0 {
+        reasons.push(format!(
+            "{} rounds had no operation in their detached or traced phases and were left out: longer --duration",
+            waterfall.empty_rounds
+        ));
+    }
+    if waterfall.operations == 0 {
+        reasons.push("the probes saw no operation".to_owned());
+    }
+    reasons
+}
+
+/// A baseline and a candidate.
+struct Sides<'a> {
+    waterfalls: [&'a Waterfall; 2],
+    profiled: [&'a Profiled; 2],
+}
+
+/// Busy share of a CPU from which on it counts as having no time left.
+const SATURATED: f64 = 0.95;
+
+impl Sides<'_> {
+    /// What each row's work adds, ns of CPU time per operation, in the order of a comparison's rows; and what is
+    /// beside the rows.
+    fn services(&self, keys: &[&StageKey]) -> Option<(Vec<f64>, f64)> {
+        let [baseline, candidate] = self.profiled;
+        let rounds: Vec<u32> =
+            candidate.services.keys().copied().filter(|round| baseline.services.contains_key(round)).collect();
+        if rounds.is_empty() {
+            return None;
+        }
+        let of = |side: usize, key: &StageKey| {
+            let row = self.waterfalls[side].rows.iter().position(|row| row.key == *key);
+            let values = rounds.iter().map(|round| row.map_or(0.0, |row| self.profiled[side].services[round][row]));
+            mean(&values.collect::<Vec<_>>())
+        };
+        let off =
+            |side: usize| mean(&rounds.iter().map(|round| self.profiled[side].off_path[round]).collect::<Vec<_>>());
+        Some((keys.iter().map(|key| of(1, key) - of(0, key)).collect(), off(1) - off(0)))
+    }
+
+    /// Whether a CPU of either has no time left while several requests are under way in a closed loop; with how many.
+    fn in_flight(&self, told: &Told<'_>, repetitions: &[Repetition]) -> Option<u32> {
+        let connections = repetitions.iter().map(|repetition| repetition.connections).max()?;
+        let of_files =
+            self.waterfalls.iter().flat_map(|found| &found.rows).any(|row| points::is_of_files(row.key.from.point));
+        let busy = self.profiled.iter().all(|profiled| profiled.busiest >= SATURATED);
+        (busy && connections > 1 && !of_files && told.rate_per_s.is_none()).then_some(connections)
+    }
+
+    /// The 99 % quantiles, paired by round.
+    fn p99(&self, repetitions: &[Repetition]) -> Result<Option<Quantiles>> {
+        let of_side = |side: usize| -> Result<(f64, BTreeMap<u32, f64>)> {
+            let waterfall = self.waterfalls[side];
+            let of_name: Vec<&Repetition> =
+                repetitions.iter().filter(|found| found.configuration == waterfall.configuration).collect();
+            let quantile = |repetitions: &[&Repetition]| {
+                client_sums(repetitions, PhaseKind::Detached).map(|sums| sums.histogram.value_at_quantile(0.99) as f64)
+            };
+            let rounds = of_name.iter().map(|found| Ok((found.round, quantile(&[*found])?))).collect::<Result<_>>()?;
+            Ok((quantile(&of_name)?, rounds))
+        };
+        let ((baseline_ns, of_baseline), (candidate_ns, of_candidate)) = (of_side(0)?, of_side(1)?);
+        let deltas: Vec<f64> = self.waterfalls[1]
+            .rounds
+            .iter()
+            .filter_map(|round| Some(of_candidate.get(&round.round)? - of_baseline.get(&round.round)?))
+            .collect();
+        let of = [baseline_ns, candidate_ns];
+        Ok((baseline_ns > 0.0 && candidate_ns > 0.0).then(|| Quantiles { of, delta: estimate_one(deltas) }))
+    }
+
+    fn comparison(
+        &self,
+        told: &Told<'_>,
+        repetitions: &[Repetition],
+        compared: &Comparison,
+    ) -> Result<ComparisonResult> {
+        let [baseline, candidate] = self.waterfalls;
+        let layers = super::profiled::layer_deltas(self.profiled[0], self.profiled[1]);
+        let keys: Vec<&StageKey> = compared.rows.iter().map(|row| &row.key).collect();
+        let services = self.services(&keys);
+        let all_labels = [labels(candidate, self.profiled[1]), labels(baseline, self.profiled[0])];
+        let named: Vec<NamedRow> = compared
+            .rows
+            .iter()
+            .enumerate()
+            .map(|(index, row)| NamedRow {
+                label: label_of(&[&all_labels[0], &all_labels[1]], &row.key),
+                corrected_ns: row.corrected_ns,
+                service_ns: services.as_ref().map_or(0.0, |(services, _)| services[index]),
+                significant: row.delta.differs_from_zero(),
+            })
+            .collect();
+        let p99 = self.p99(repetitions)?;
+        let interval = |found: &Waterfall| found.mean_of(|round| round.detached_interval_ns);
+        let saturated =
+            self.in_flight(told, repetitions).zip(services.as_ref()).map(|(in_flight, (_, off_path_ns))| Saturated {
+                in_flight,
+                cpu_ns: [interval(baseline), interval(candidate)],
+                off_path_ns: *off_path_ns,
+            });
+        let mut stages: Vec<StageDelta> = compared
+            .rows
+            .iter()
+            .zip(&named)
+            .map(|(row, named)| StageDelta {
+                id: stage_id(&row.key),
+                label: named.label.to_string(),
+                delta_ns: row.delta.mean,
+                ci95_ns: row.delta.simultaneous,
+                detectable_ns: detectable(row.delta.ci95),
+                corrected_delta_ns: row.corrected_ns,
+                service_delta_ns: services.as_ref().map(|_| named.service_ns),
+                significant: row.delta.differs_from_zero(),
+            })
+            .collect();
+        stages.sort_by(|a, b| b.delta_ns.abs().total_cmp(&a.delta_ns.abs()));
+        let finding = Finding {
+            names: [&baseline.configuration, &candidate.configuration].map(|name| (told.phrase)(name)),
+            compared,
+            base_ns: baseline.mean_of(|round| round.detached_ns),
+            rows: &named,
+            layers: &layers,
+            p99,
+            saturated,
+        };
+        let sentence = finding.sentence();
+        let saturated = saturated.map(|found| SaturatedResult {
+            in_flight: found.in_flight,
+            baseline_cpu_ns_per_op: found.cpu_ns[0],
+            candidate_cpu_ns_per_op: found.cpu_ns[1],
+            cpu_delta_ns: compared.interval.mean,
+            cpu_ci95_ns: compared.interval.ci95,
+            service_delta_ns: named.iter().map(|row| row.service_ns).sum(),
+            off_path_delta_ns: found.off_path_ns,
+        });
+        let p99 = p99.map(|found| QuantileDelta {
+            baseline_ns: found.of[0],
+            candidate_ns: found.of[1],
+            delta_ns: found.delta.mean,
+            ci95_ns: found.delta.ci95,
+        });
+        Ok(comparison(self.waterfalls, compared, sentence, Tables { stages, layers, p99, saturated }))
+    }
+}
+
+/// What a comparison's result has beside its heads.
+struct Tables {
+    stages: Vec<StageDelta>,
+    layers: Vec<LayerDelta>,
+    p99: Option<QuantileDelta>,
+    saturated: Option<SaturatedResult>,
+}
+
+fn comparison(
+    [baseline, candidate]: [&Waterfall; 2],
+    compared: &Comparison,
+    sentence: String,
+    Tables { stages, layers, p99, saturated }: Tables,
+) -> ComparisonResult {
+    let pair = |estimate: &Estimate| (estimate.mean, estimate.ci95);
+    let (latency_delta_ns, ci95_ns) = pair(&compared.latency);
+    let (traced_delta_ns, traced_ci95_ns) = pair(&compared.traced);
+    let (probe_effect_difference_ns, probe_effect_difference_ci95_ns) = pair(&compared.probe_effect);
+    let (corrected_sum_ns, corrected_sum_ci95_ns) = pair(&compared.corrected_sum);
+    ComparisonResult {
+        baseline: baseline.configuration.clone(),
+        candidate: candidate.configuration.clone(),
+        sentence,
+        rounds: compared.rounds,
+        latency_delta_ns,
+        ci95_ns,
+        equal_within_percent: compared.equal_within_percent,
+        detectable_ns: detectable(ci95_ns),
+        verdict: compared.verdict,
+        traced_delta_ns,
+        traced_ci95_ns,
+        probe_effect_difference_ns,
+        probe_effect_difference_ci95_ns,
+        residual_delta_ns: compared.residual.mean,
+        corrected_sum_ns,
+        corrected_sum_ci95_ns,
+        gap_ns: compared.gap.mean,
+        gap_ci95_ns: compared.gap.ci95,
+        p99,
+        saturated,
+        stages,
+        layers,
+    }
+}
