@@ -8,30 +8,20 @@
 
 pub use virtax_agent as agent;
 pub use virtax_analysis as analysis;
+pub use virtax_engines::{
+    artifact, cgroup, child, clean, engine, environment, guest, injection, ledger, net, pack, removal, workload,
+};
 pub use virtax_model::{counts, error, histogram, input, placement, points, profile, records, run_folder};
 pub use virtax_probes::{self as probes, interrupt, process, sampling, symbols};
 pub use virtax_report::{export, render, result};
 
-pub mod artifact;
-pub mod cgroup;
-pub mod child;
-pub mod clean;
 pub mod doctor;
-pub mod engine;
-pub mod environment;
 #[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 pub mod experiment;
-pub mod guest;
-pub mod injection;
 pub mod ladder;
-pub mod ledger;
-pub mod net;
 #[doc(hidden)]
 pub mod outside;
-pub mod pack;
 pub mod privileges;
-pub mod removal;
 pub mod run;
 pub mod signals;
 pub mod truth;
-pub mod workload;

@@ -109,7 +109,9 @@ impl Copied {
 const ENGINE: &str = r#"//! An engine on paper.
 
 use super::{Bench, Engine, Host, Key};
-use crate::{engine::configuration::Configuration, error::{Error, Result}};
+use virtax_model::error::{Error, Result};
+
+use crate::engine::configuration::Configuration;
 
 /// See the module.
 pub struct Paper;
@@ -209,10 +211,10 @@ fn additions_are_small_and_omissions_do_not_compile() {
         1 + 3,
         "profiler",
         &[
-            Change::New("profiler/src/engine/paper.rs", ENGINE),
-            Change::Replace("profiler/src/engine/mod.rs", "mod native;", "mod native;\nmod paper;"),
+            Change::New("profiler/engines/src/engine/paper.rs", ENGINE),
+            Change::Replace("profiler/engines/src/engine/mod.rs", "mod native;", "mod native;\nmod paper;"),
             Change::Replace(
-                "profiler/src/engine/mod.rs",
+                "profiler/engines/src/engine/mod.rs",
                 "[&dyn Engine; 5] = [",
                 "[&dyn Engine; 6] = [&paper::Paper, ",
             ),
@@ -223,10 +225,10 @@ fn additions_are_small_and_omissions_do_not_compile() {
         1 + 4,
         "profiler",
         &[
-            Change::New("profiler/src/workload/paper.rs", WORKLOAD),
-            Change::Replace("profiler/src/workload/mod.rs", "mod tcp_rr;", "mod paper;\nmod tcp_rr;"),
+            Change::New("profiler/engines/src/workload/paper.rs", WORKLOAD),
+            Change::Replace("profiler/engines/src/workload/mod.rs", "mod tcp_rr;", "mod paper;\nmod tcp_rr;"),
             Change::Replace(
-                "profiler/src/workload/mod.rs",
+                "profiler/engines/src/workload/mod.rs",
                 "        &tcp_rr::TcpRr,",
                 "        &paper::Paper,\n        &tcp_rr::TcpRr,",
             ),

@@ -14,7 +14,7 @@ const UNNAMED: [(&str, &str); 1] =
     [("serde_core", "it asks for features, so that tests are of the virtax that was built")];
 
 /// What the crates within virtax may depend on, and nothing else: where the borders are.
-const BORDERS: [(&str, &[&str]); 5] = [
+const BORDERS: [(&str, &[&str]); 6] = [
     (
         "virtax-model",
         &["clap", "flate2", "profiler-common", "schemars", "serde", "serde_json", "strsim", "thiserror", "workloads"],
@@ -37,6 +37,37 @@ const BORDERS: [(&str, &[&str]); 5] = [
             "syscalls",
             "virtax-model",
             "workloads",
+        ],
+    ),
+    // Knows neither how a run is measured nor what is made of it.
+    (
+        "virtax-engines",
+        &[
+            "aya",
+            "bollard",
+            "bytes",
+            "flate2",
+            "futures-util",
+            "lddtree",
+            "libc",
+            "log",
+            "lzma-rust2",
+            "nix",
+            "object",
+            "procfs",
+            "rtnetlink",
+            "ruzstd",
+            "seccompiler",
+            "serde",
+            "serde_json",
+            "syscalls",
+            "tar",
+            "tokio",
+            "virtax-agent",
+            "virtax-model",
+            "virtax-probes",
+            "workloads",
+            "xmltree",
         ],
     ),
     // Reads a run's folder and shows it: neither an engine nor the kernel.

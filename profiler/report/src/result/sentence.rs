@@ -304,7 +304,7 @@ mod tests {
             [layer("conntrack", 1_900.0, true, 300), layer("NAT", 900.0, true, 4), layer("tcp", 500.0, false, 90)];
         let p99 = Some(Quantiles { of: [21_600.0, 37_700.0], delta: sure(16_100.0) });
         let finding = Finding {
-            names: ["Docker with host networking", "Docker behind NAT"].map(str::to_owned),
+            names: ["host networking", "NAT"].map(str::to_owned),
             compared: &compared(mean, verdict),
             base_ns: 16_000.0,
             rows: &rows,

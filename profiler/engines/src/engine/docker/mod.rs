@@ -1,0 +1,110 @@
+//! Docker: host network, bridge, and a published port.
+
+mod client;
+mod image;
+mod network;
+mod server;
+
+pub use client::Client;
+
+use super::{Bench, Engine, Host, Key, Server, Values};
+use crate::{engine::configuration::Configuration, ledger::Item};
+use virtax_model::error::Result;
+
+/// Label that every object of a run carries, with the run's id as its value.
+pub const LABEL: &str = "org.virtax.run";
+
+/// The engine's name.
+const NAME: &str = "docker";
+
+/// See the module.
+pub struct Docker;
+
+impl Engine for Docker {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+    fn summary(&self) -> &'static str {
+        "a container of the Docker daemon that DOCKER_HOST names, or the local one"
+    }
+    fn drives(&self) -> Option<&'static str> {
+        Some("Docker")
+    }
+    fn version(&self) -> Result<Option<String>> {
+        Client::connect()?.version().map(Some)
+    }
+    fn labelled(&self) -> Result<Vec<(String, Item)>> {
+        Client::connect()?.labelled()
+    }
+    fn remove(&self, item: &Item) -> Result<()> {
+        let client = Client::connect()?;
+        match item {
+            Item::Container { name, .. } => client.remove_container(name),
+            Item::Network { name, .. } => client.remove_network(name),
+            Item::Image { name, .. } => client.remove_image(name),
+            // Not of this engine.
+            _ => Ok(()),
+        }
+    }
+    fn keys(&self) -> &'static [Key] {
+        &[
+            Key {
+                name: "net",
+                values: Values::Words(&["host", "bridge", "nat"]),
+                default: "nat",
+                help: "host: the host's network; bridge: the container's own address, no NAT; nat: a published port",
+            },
+            Key {
+                name: "fs",
+                values: Values::Words(&["overlay", "volume", "tmpfs"]),
+                default: "overlay",
+                help: "where the server's files are. overlay: the container's own layer; volume: a volume of the daemon's; tmpfs: memory",
+            },
+        ]
+    }
+    fn file_system(&self, configuration: &Configuration) -> Option<&'static str> {
+        match configuration.key("fs") {
+            "overlay" => Some("overlay"),
+            "tmpfs" => Some("tmpfs"),
+            _ => None,
+        }
+    }
+    fn is_forwarded(&self, configuration: &Configuration) -> bool {
+        configuration.key("net") != "host"
+    }
+    fn phrase(&self, configuration: &Configuration) -> String {
+        let net = match configuration.key("net") {
+            "host" => "host networking",
+            "bridge" => "the bridge without NAT",
+            _ => "NAT",
+        };
+        match configuration.key("fs") {
+            "volume" => format!("{net} with a volume"),
+            "tmpfs" => format!("{net} with files in memory"),
+            _ => net.to_owned(),
+        }
+    }
+    fn prepare(&self, bench: &Bench, configurations: &[Configuration]) -> Result<Box<dyn Host>> {
+        let client = Client::connect()?;
+        let image = image::make(&client, bench)?;
+        let mode = |wanted: &str| configurations.iter().any(|configuration| configuration.key("net") == wanted);
+        let network = if mode("nat") || mode("bridge") {
+            Some(network::Network::create(&client, bench, mode("bridge"))?)
+        } else {
+            None
+        };
+        Ok(Box::new(Prepared { client, image, network }))
+    }
+}
+
+struct Prepared {
+    client: Client,
+    image: image::Image,
+    network: Option<network::Network>,
+}
+
+impl Host for Prepared {
+    fn start(&mut self, bench: &Bench, configuration: &Configuration) -> Result<Box<dyn Server>> {
+        server::start(&self.client, bench, &self.image, self.network.as_ref(), configuration)
+    }
+}

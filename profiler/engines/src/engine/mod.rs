@@ -1,0 +1,452 @@
+//! Engines: how a server is run. A new one is a file here and a line in [`all`].
+
+pub mod configuration;
+pub mod docker;
+pub mod files;
+mod image;
+mod key;
+mod native;
+pub mod ns;
+pub mod vm;
+
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    net::SocketAddrV4,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+pub use key::{Key, Values};
+
+use crate::{
+    cgroup::Cgroup,
+    engine::configuration::Configuration,
+    injection::{Injection, Kind},
+    ledger::{Item, Ledger},
+    net::Wire,
+    pack::Pack,
+    workload::{ServerProgram, Settings, Start, Workload},
+};
+use virtax_model::{
+    counts::Accelerator,
+    error::{Error, Result},
+};
+use virtax_probes::{Boundary, Names, process};
+
+/// What every configuration of a run shares.
+pub struct Bench {
+    /// Five hexadecimal digits, part of every name.
+    pub run_id: String,
+    /// What the run creates.
+    pub ledger: Ledger,
+    /// Where the client sits.
+    pub wire: Wire,
+    /// The static binary of virtax's own clients and servers, as a file.
+    pub binary: PathBuf,
+    /// What every server is started from.
+    pub server: ServerFiles,
+    /// How many of the run's small networks ([`crate::net::Subnets::segment`]) have been given away.
+    pub segments_taken: Cell<u8>,
+    /// How virtual machines are to be started.
+    pub machines: vm::Wishes,
+    /// Where servers run.
+    pub server_cpus: Vec<usize>,
+    /// The control group of clients, as servers have theirs; `None`: this machine has no hierarchies of them.
+    pub client_group: Option<Rc<Cgroup>>,
+}
+
+impl Bench {
+    /// The number of a small network that nobody has.
+    fn next_segment(&self) -> u8 {
+        let next = self.segments_taken.get();
+        self.segments_taken.set(next.saturating_add(1));
+        next
+    }
+}
+
+/// What to do where a server's or an engine's words say that the port is taken; nothing otherwise.
+#[must_use]
+pub(crate) fn port_remedy(words: &str, port: u16) -> String {
+    let taken = ["already in use", "already allocated"].iter().any(|sign| words.contains(sign));
+    if taken { format!("; another program listens on port {port}: stop it") } else { String::new() }
+}
+
+/// The file in which our own server notes what it did before its answers.
+const ACCOUNT: &str = "account";
+
+/// Where a server's files lie in a container.
+const INSIDE: &str = "/virtax";
+
+/// The folder in a container for files that its server reads and writes.
+pub(crate) const DATA: &str = "/data";
+
+/// What every server of a run is started from: the same files natively and packed.
+pub struct ServerFiles {
+    /// Port to listen on.
+    pub port: u16,
+    /// Its program and files, for containers.
+    pub pack: Pack,
+    /// The program natively.
+    program: PathBuf,
+    /// The program that it executes: natively and in a pack at the same place; empty: none.
+    tool: PathBuf,
+    /// The folder of its files natively.
+    folder: PathBuf,
+    workload: &'static dyn Workload,
+    settings: Settings,
+}
+
+impl ServerFiles {
+    /// Finds the program, and writes the files into `folder`; `binary` is the static one.
+    ///
+    /// # Errors
+    /// If the program is missing or cannot be packed, or a file cannot be written.
+    pub fn new(
+        workload: &'static dyn Workload,
+        settings: &Settings,
+        port: u16,
+        folder: &Path,
+        binary: &Path,
+    ) -> Result<Self> {
+        let program = match workload.server_program() {
+            ServerProgram::Own => binary.to_owned(),
+            ServerProgram::System(tool) => tool.find()?,
+        };
+        let mut pack = Pack::of(&program)?;
+        let tool = workload.server_executes().map(|tool| tool.find()).transpose()?;
+        if let Some(tool) = &tool {
+            pack.add(tool)?;
+        }
+        for note in &pack.notes {
+            log::warn!("{note}");
+        }
+        if workload.server_program() == ServerProgram::Own {
+            let path = folder.join(ACCOUNT);
+            workloads::account::create(&path).map_err(|error| Error::file("write", &path, error))?;
+        }
+        if workload.is_of_files() {
+            pack.add_open_folder(Path::new(DATA));
+        }
+        for (name, content) in workload.server_files(settings) {
+            pack.add_file(&Path::new(INSIDE).join(name), content.as_bytes(), 0o644);
+            let path = folder.join(name);
+            std::fs::write(&path, content)
+                .and_then(|()| std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)))
+                .map_err(|error| Error::file("write", &path, error))?;
+        }
+        let tool = tool.unwrap_or_default();
+        Ok(Self { port, pack, program, tool, folder: folder.to_owned(), workload, settings: settings.clone() })
+    }
+
+    /// Program and arguments natively.
+    #[must_use]
+    pub fn native(&self, listen: SocketAddrV4, injection: Option<Injection>) -> (PathBuf, Vec<String>) {
+        let data = self.data_folder().unwrap_or(&self.folder);
+        let start = Start { listen, folder: &self.folder, data, tool: &self.tool };
+        let mut arguments = self.workload.server_arguments(&self.settings, start);
+        if let Some(injection) = injection.filter(|injection| injection.kind.is_servers()) {
+            arguments.extend(injection.server_arguments());
+            arguments.extend(["--account".to_owned(), self.folder.join(ACCOUNT).display().to_string()]);
+        }
+        (self.program.clone(), arguments)
+    }
+
+    /// Program and arguments in a container made of the pack.
+    #[must_use]
+    pub fn packed(&self, listen: SocketAddrV4, injection: Option<Injection>) -> (PathBuf, Vec<String>) {
+        let start = Start { listen, folder: Path::new(INSIDE), data: Path::new(DATA), tool: &self.tool };
+        let mut arguments = self.workload.server_arguments(&self.settings, start);
+        arguments.extend(injection.into_iter().flat_map(Injection::server_arguments));
+        (self.pack.program.clone(), arguments)
+    }
+
+    /// Where files are that a server reads and writes, and MiB of them; `None`: it has none.
+    #[must_use]
+    pub fn files(&self) -> Option<(&Path, u64)> {
+        Some((self.data_folder()?, self.settings.get("size")?.parse().ok()?))
+    }
+
+    /// See [`Workload::first_writes`].
+    #[must_use]
+    pub fn first_writes(&self) -> Option<u64> {
+        self.workload.first_writes(&self.settings)
+    }
+
+    /// How long a server may take until it answers: it may have files to write first.
+    #[must_use]
+    pub fn patience(&self) -> std::time::Duration {
+        self.workload.patience(&self.settings)
+    }
+
+    /// The folder of the host for files that a server reads and writes; `None`: it has none.
+    #[must_use]
+    pub fn data_folder(&self) -> Option<&Path> {
+        self.workload.data_folder(&self.settings)
+    }
+
+    /// The file in which our own server notes what it did before its answers; `None`: it is not our own.
+    #[must_use]
+    pub fn account_file(&self) -> Option<PathBuf> {
+        (self.workload.server_program() == ServerProgram::Own).then(|| self.folder.join(ACCOUNT))
+    }
+
+    /// Bytes of a request and of a response, where the workload says so; else 0.
+    #[must_use]
+    pub fn message_bytes(&self) -> [u64; 2] {
+        ["request", "response"].map(|name| self.settings.get(name).and_then(|text| text.parse().ok()).unwrap_or(0))
+    }
+}
+
+/// A way to run servers.
+pub trait Engine: Sync {
+    /// Its name in configurations.
+    fn name(&self) -> &'static str;
+    /// One line for `virtax list`.
+    fn summary(&self) -> &'static str;
+    /// The keys it understands.
+    fn keys(&self) -> &'static [Key];
+    /// Names for several keys at once: `engine:NAME`, and the keys that it stands for.
+    fn presets(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+    /// The value of a key that is not given: of those that are, it may follow.
+    fn default_of(&self, key: &Key, _given: &BTreeMap<String, String>) -> &'static str {
+        key.default
+    }
+    /// Refuses keys that do not go together.
+    ///
+    /// # Errors
+    /// [`Error::Usage`], by their names.
+    fn check(&self, _configuration: &Configuration) -> Result<()> {
+        Ok(())
+    }
+    /// What executes the guests in which its servers run; `None`: they run in no virtual machines.
+    fn accelerator(&self) -> Option<Accelerator> {
+        None
+    }
+    /// Refuses a configuration that does not fit a workload.
+    ///
+    /// # Errors
+    /// [`Error::Usage`], with what would fit.
+    fn suits(&self, _configuration: &Configuration, _workload: &dyn Workload, _settings: &Settings) -> Result<()> {
+        Ok(())
+    }
+    /// What it drives, where that is a program of its own; `None`: the kernel alone.
+    fn drives(&self) -> Option<&'static str> {
+        None
+    }
+    /// Removes an item that carries its name; what is gone already is no error.
+    ///
+    /// # Errors
+    /// If it is still there afterwards.
+    fn remove(&self, item: &Item) -> Result<()> {
+        Err(Error::engine(
+            format!("cannot remove {item}"),
+            format!("{} makes no such thing", self.name()),
+            "report this",
+        ))
+    }
+    /// All that it has made for runs, dead or alive, with their ids.
+    ///
+    /// # Errors
+    /// If what it drives is not there.
+    fn labelled(&self) -> Result<Vec<(String, Item)>> {
+        Ok(Vec::new())
+    }
+    /// The version of what it drives; `None`: that has none, or is part of the kernel.
+    ///
+    /// # Errors
+    /// If it is not there.
+    fn version(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
+    /// Whether it can put a known cost of this kind in.
+    fn accepts(&self, kind: Kind) -> bool {
+        kind.is_everywhere()
+    }
+    /// The file system that a configuration puts a server's files on; `None`: whatever the folder is on.
+    fn file_system(&self, _configuration: &Configuration) -> Option<&'static str> {
+        None
+    }
+    /// Whether requests to its servers cross the host's forwarding, where others' rules may refuse them.
+    fn is_forwarded(&self, _configuration: &Configuration) -> bool {
+        false
+    }
+    /// Whether the first of its keys is always part of a configuration's name.
+    fn tells_first_key(&self) -> bool {
+        true
+    }
+    /// What a person would call a configuration, within a sentence.
+    fn phrase(&self, configuration: &Configuration) -> String;
+    /// Makes what all its configurations in this run share: images, networks.
+    ///
+    /// # Errors
+    /// If the engine is not there, or refuses.
+    fn prepare(&self, bench: &Bench, configurations: &[Configuration]) -> Result<Box<dyn Host>>;
+}
+
+/// What a person calls a configuration, by its name; of an unknown one, its name.
+#[must_use]
+pub fn phrase(name: &str) -> String {
+    let of = |found: Configuration| {
+        let phrase = by_name(&found.engine)?.phrase(&found);
+        Some(found.injection.map_or(phrase.clone(), |injection| format!("{phrase} ({injection})")))
+    };
+    configuration::parse(name).ok().and_then(|(found, _)| of(found)).unwrap_or_else(|| name.to_owned())
+}
+
+/// An engine, prepared for a run.
+pub trait Host {
+    /// Starts a fresh server.
+    ///
+    /// # Errors
+    /// If it does not start.
+    fn start(&mut self, bench: &Bench, configuration: &Configuration) -> Result<Box<dyn Server>>;
+}
+
+/// A known cost, by the kernel's or the server's own account: not by virtax's probes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Account {
+    /// How often.
+    pub events: u64,
+    /// Together, ns.
+    pub ns: u64,
+}
+
+/// What our own server has noted of what it did before its answers, natively or in namespaces that see the file.
+///
+/// # Errors
+/// If the file cannot be read.
+pub(crate) fn servers_account(file: Option<&Path>) -> Result<Option<Account>> {
+    let Some(path) = file else { return Ok(None) };
+    let account = workloads::account::read(path).map_err(|error| Error::file("read", path, error))?;
+    Ok(Some(Account { events: account.0, ns: account.1 }))
+}
+
+/// Lines of a server's log that a message shows.
+const LAST_LINES: usize = 3;
+
+/// The end of a server's log.
+pub(crate) fn last_lines(log: &Path) -> String {
+    last_lines_of(log, LAST_LINES)
+}
+
+/// The end of a log: so many lines at most.
+fn last_lines_of(log: &Path, most: usize) -> String {
+    let words = std::fs::read(log).unwrap_or_default();
+    let words = String::from_utf8_lossy(&words);
+    // What a terminal would take for commands is not for an error message.
+    let plain = |line: &str| line.chars().filter(|letter| !letter.is_control()).collect::<String>().trim().to_owned();
+    let lines: Vec<String> = words.lines().map(plain).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(most)..].join("; ")
+}
+
+/// A running server; dropping it ends it and removes what was made for it.
+pub trait Server {
+    /// Where the client reaches it.
+    fn address(&self) -> SocketAddrV4;
+    /// Its first process, by the host's numbers.
+    fn pid(&self) -> u32;
+    /// The proxy between it and the client, if there is one.
+    fn relay(&self) -> Option<u32> {
+        None
+    }
+    /// The device behind which it answers from a virtual machine, if it does.
+    fn boundary(&self) -> Option<Boundary> {
+        None
+    }
+    /// Whether its process is a virtual machine's.
+    fn is_machine(&self) -> bool {
+        false
+    }
+    /// What follows requests inside of its machine, if something does.
+    fn take_agent(&mut self) -> Option<vm::Agent> {
+        None
+    }
+    /// Processes that belong beside it, on its CPUs.
+    fn companions(&self) -> Vec<u32> {
+        Vec::new()
+    }
+    /// Places it and what belongs to it on these CPUs.
+    ///
+    /// # Errors
+    /// If the kernel refuses one.
+    fn pin(&self, cpus: &[usize]) -> Result<()> {
+        process::family(self.pid()).into_iter().chain(self.companions()).try_for_each(|pid| process::pin(pid, cpus))
+    }
+    /// These are the CPUs of the run, and nobody is to be placed on one of them. Its threads may have places of their
+    /// own.
+    ///
+    /// # Errors
+    /// If the kernel refuses one.
+    fn place_freely(&self, _cpus: &[usize]) -> Result<()> {
+        Ok(())
+    }
+    /// What else is known of what it runs in: names and values.
+    fn facts(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+    /// What its known cost amounted to so far; `None` where nobody but the client can tell. `client`: the client's
+    /// process, whose waits on a shared CPU count too.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn account(&mut self, _client: u32) -> Result<Option<Account>> {
+        Ok(None)
+    }
+    /// Labels for the namespaces and devices that it brought.
+    ///
+    /// # Errors
+    /// If it is gone.
+    fn label(&self, names: &mut Names) -> Result<()>;
+    /// Its last words, if it has ended.
+    fn failure(&mut self) -> Option<String>;
+}
+
+/// All engines.
+#[must_use]
+pub fn all() -> &'static [&'static dyn Engine] {
+    static ALL: [&dyn Engine; 5] = [&native::Native, &docker::Docker, &ns::Ns, &vm::KVM, &vm::TCG];
+    &ALL
+}
+
+/// The engine with this name.
+#[must_use]
+pub fn by_name(name: &str) -> Option<&'static dyn Engine> {
+    all().iter().copied().find(|engine| engine.name() == name)
+}
+
+/// What a server really runs in, read from its process.
+///
+/// # Errors
+/// If it is gone.
+pub fn verified_settings(pid: u32) -> Result<BTreeMap<String, String>> {
+    let own = process::network_namespace(std::process::id())?;
+    let namespace = if process::network_namespace(pid)? == own { "host" } else { "own" };
+    let seccomp = match process::status_field(pid, "Seccomp").as_deref() {
+        Some("2") => "filter",
+        Some("1") => "strict",
+        _ => "off",
+    };
+    let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
+        .unwrap_or_default()
+        .lines()
+        .find_map(|line| Some(line.strip_prefix("0::")?.to_owned()))
+        .unwrap_or_default();
+    let cpus = process::status_field(pid, "Cpus_allowed_list").unwrap_or_default();
+    let filters = process::status_field(pid, "Seccomp_filters").unwrap_or_default();
+    let namespaces = process::own_namespaces(pid);
+    Ok([
+        ("network_namespace", namespace.to_owned()),
+        ("namespaces", namespaces.join(",")),
+        ("root", process::root_file_system(pid).unwrap_or_default()),
+        ("seccomp", seccomp.to_owned()),
+        ("seccomp_filters", filters),
+        ("cgroup", cgroup),
+        ("cpus_allowed", cpus),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect())
+}
