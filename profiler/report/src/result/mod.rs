@@ -40,7 +40,7 @@ use virtax_model::{
 /// A run's result: everything shown anywhere is computed from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunResult {
-    /// See [`header::SCHEMA_VERSION`].
+    /// Version of this shape: within one, fields are added, and none changes its meaning.
     pub schema_version: u32,
     /// Version of virtax that computed it.
     pub virtax_version: String,
