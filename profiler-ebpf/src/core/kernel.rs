@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 
-use crate::settings;
+use crate::core::settings;
 
 /// How a field of a kernel structure is read at an offset that is a constant to the verifier.
 pub trait Kernel {

@@ -7,16 +7,17 @@ use profiler_common::{
 };
 
 use crate::{
-    kernel::{Kernel, read},
-    loss::drop_entry,
-    maps::{comes_in, count_inside, device, goes_out, is_boundary, now},
-    path::{Fault, pass_device, tag_of_packet},
-    phase::Phase,
-    settings,
-    slots::{Carried, connection_in, find_connection, packet, place_of_connection, put_packet, release, socket},
-    thread::work_on,
-    token::{begins, ends, lose, pass},
-    vcpu,
+    core::kernel::{Kernel, read},
+    core::maps::{comes_in, count_inside, device, goes_out, is_boundary, now},
+    core::phase::Phase,
+    core::settings,
+    core::slot::Slot,
+    core::slots::{Carried, connection_in, find_connection, packet, place_of_connection, put_packet, release, socket},
+    core::thread::work_on,
+    core::token::{begins, ends, holder_passes, lose},
+    net::loss::drop_entry,
+    net::path::{Fault, pass_device, tag_of_packet},
+    vm::vcpu,
 };
 
 const IPPROTO_TCP: u8 = 6;
@@ -50,7 +51,7 @@ fn connection_key(header: u64, outwards: u32, number: &mut u32) -> u64 {
 /// The token of an skb that has just been handed to the device with this index goes over to its connection, if that
 /// is the machine's.
 #[inline(always)]
-pub fn leaves<K: Kernel, const D: bool>(control: Phase<D>, packet: &mut Packet, skb: u64, index: u8) -> Fault {
+pub fn leaves<K: Kernel, const D: bool>(control: Phase<D>, mut packet: Slot<Packet>, skb: u64, index: u8) -> Fault {
     if control.boundary_ifindex == 0 || !is_boundary(&control, index) {
         return None;
     }
@@ -63,7 +64,7 @@ pub fn leaves<K: Kernel, const D: bool>(control: Phase<D>, packet: &mut Packet, 
         return None;
     }
     let index = place_of_connection(key, control.epoch);
-    let Some(connection) = (if index == 0 { None } else { connection_in(index - 1) }) else {
+    let Some(mut connection) = (if index == 0 { None } else { connection_in(index - 1) }) else {
         return drop_entry(packet, Counter::LostConnectionTable);
     };
     if connection.state != EMPTY && connection.token.epoch == control.epoch {
@@ -103,7 +104,7 @@ pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     if index == 0 {
         return None;
     }
-    let connection = connection_in(index - 1)?;
+    let mut connection = connection_in(index - 1)?;
     if connection.state == EMPTY || connection.token.epoch != control.epoch {
         count_inside(&control, now(), Counter::Segments);
         return None;
@@ -131,7 +132,7 @@ pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     }
     if control.tags() {
         if let Some(packet) = packet(skb) {
-            work_on(tag_of_packet(packet), false);
+            work_on(tag_of_packet(&packet), false);
         }
     }
     None
@@ -158,7 +159,7 @@ fn arrives<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, place: u8) -> 
 /// In the machine: whether the response that a socket has just handed to the device with this index leaves by its
 /// card. Then its token ends here.
 #[inline(always)]
-pub fn departs<const D: bool>(control: Phase<D>, socket: &mut Socket, index: u8) -> bool {
+pub fn departs<const D: bool>(control: Phase<D>, mut socket: Slot<Socket>, index: u8) -> bool {
     if control.inside_port == 0 || !is_boundary(&control, index) {
         return false;
     }
@@ -171,31 +172,33 @@ pub fn departs<const D: bool>(control: Phase<D>, socket: &mut Socket, index: u8)
 }
 
 /// An skb is dropped whose token the machine seems to hold: before it was taken from the device's queue. The token
-/// goes back to its sender, as [`crate::loss::dropped`] does.
+/// goes back to its sender, as [`crate::net::loss::dropped`] does.
 #[inline(always)]
 pub fn dropped_before(control: Phase<true>, skb: u64) -> Fault {
     if control.boundary_ifindex == 0 {
         return None;
     }
-    let packet = packet(skb).filter(|packet| packet.connection != 0 && packet.token.epoch == control.epoch)?;
-    let connection = connection_in(packet.connection - 1)?;
+    let mut packet = packet(skb).filter(|packet| packet.connection != 0 && packet.token.epoch == control.epoch)?;
+    let mut connection = connection_in(packet.connection - 1)?;
     packet.connection = 0;
-    let token = &mut connection.token;
-    if connection.state == EMPTY || token.epoch != control.epoch || token.at_ns != packet.token.at_ns {
+    if connection.state == EMPTY
+        || connection.token.epoch != control.epoch
+        || connection.token.at_ns != packet.token.at_ns
+    {
         return None;
     }
     let at_ns = now();
     count_inside(&control, at_ns, Counter::Drops);
     connection.state = EMPTY;
-    if let Err(cause) = pass(token, connection.counted, DROPPED, at_ns) {
-        return Some(lose(token, connection.counted, cause));
+    if let Err(cause) = holder_passes(connection, DROPPED, at_ns) {
+        return Some(lose(&connection.token, connection.counted, cause));
     }
     let sender =
         socket(connection.socket).filter(|sender| sender.state == EMPTY && sender.token.epoch == control.epoch);
-    let Some(sender) = sender else {
-        return Some(lose(token, connection.counted, Counter::LostDropped));
+    let Some(mut sender) = sender else {
+        return Some(lose(&connection.token, connection.counted, Counter::LostDropped));
     };
-    sender.token = *token;
+    sender.token = connection.token;
     sender.counted = connection.counted;
     sender.state = READ;
     Some(Counter::Drops)
@@ -208,19 +211,21 @@ pub fn taken(control: Phase<true>, skb: u64) -> Fault {
     if control.boundary_ifindex == 0 {
         return None;
     }
-    let packet = packet(skb).filter(|packet| packet.connection != 0)?;
-    let connection = connection_in(core::mem::take(&mut packet.connection) - 1)?;
-    let token = &mut connection.token;
-    if connection.state == EMPTY || token.epoch != control.epoch || token.at_ns != packet.token.at_ns {
+    let mut packet = packet(skb).filter(|packet| packet.connection != 0)?;
+    let mut connection = connection_in(core::mem::take(&mut packet.connection) - 1)?;
+    if connection.state == EMPTY
+        || connection.token.epoch != control.epoch
+        || connection.token.at_ns != packet.token.at_ns
+    {
         return None;
     }
-    if let Err(cause) = pass(token, connection.counted, TAKEN, now()) {
+    if let Err(cause) = holder_passes(connection, TAKEN, now()) {
         connection.state = EMPTY;
-        return Some(lose(token, connection.counted, cause));
+        return Some(lose(&connection.token, connection.counted, cause));
     }
-    comes_in(&control, connection.counted, connection.crossing, token.at_ns);
+    comes_in(&control, connection.counted, connection.crossing, connection.token.at_ns);
     if control.splits() {
-        vcpu::takes(&control, connection.counted, token.at_ns);
+        vcpu::takes(&control, connection.counted, connection.token.at_ns);
     }
     None
 }

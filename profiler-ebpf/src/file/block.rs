@@ -4,7 +4,7 @@
 //! completed: what lies between is the time until that one was issued, and the device's. Only its own thread moves an
 //! operation; who completes its last bio, on whatever CPU, leaves the times for it.
 //!
-//! What disks below have done for a bio is left with it (`crate::below`).
+//! What disks below have done for a bio is left with it (`crate::file::below`).
 
 use aya_ebpf::{macros::map, maps::Array};
 use profiler_common::{
@@ -14,20 +14,21 @@ use profiler_common::{
 };
 
 use crate::{
-    below::{self, Below, WRITE_BACK},
-    bios::{self, Bio},
-    file::{fail, is_asynchronous, is_under_way, of_current},
-    kernel::{Kernel, read},
-    machine::machine_ends,
-    maps::{count, count_inside, disk, fetch_add, now, thread},
-    path::{Fault, tag_of},
-    phase::{Phase, following},
-    settings,
-    slots::socket_in,
-    thread::work_on,
-    token::{Parts, ends, pass},
-    worker::{self, worker_makes_bio},
-    writeback,
+    core::kernel::{Kernel, read},
+    core::maps::{count, count_inside, disk, fetch_add, now, thread},
+    core::phase::{Phase, following},
+    core::settings,
+    core::slot::{Indexed, Slot},
+    core::slots::socket_in,
+    core::thread::work_on,
+    core::token::{Parts, ends, holder_passes},
+    file::below::{self, Below, WRITE_BACK},
+    file::bios::{self, Bio},
+    file::calls::{fail, is_asynchronous, is_under_way, of_current},
+    file::worker::{self, worker_makes_bio},
+    file::writeback,
+    net::path::{Fault, tag_of},
+    vm::qemu::machine_ends,
 };
 
 /// bios of one request that are looked at; a longer one is counted.
@@ -58,18 +59,17 @@ static DONE: Array<Done> = Array::with_max_entries(SLOTS, 0);
 
 /// Notes that all bios so far are done, where the one who completed the last has left that.
 #[inline(always)]
-pub fn settle<const D: bool>(control: Phase<D>, operation: &mut Socket) -> Result<(), Counter> {
-    let Some(done) = DONE.get_ptr_mut(operation.slot & settings::slots_mask()) else { return Ok(()) };
-    let done = unsafe { &mut *done };
+pub fn settle<const D: bool>(control: Phase<D>, operation: Slot<Socket>) -> Result<(), Counter> {
+    let Some(mut done) = DONE.slot(operation.slot & settings::slots_mask()) else { return Ok(()) };
     let at_ns = core::mem::take(&mut done.at_ns);
     if done.number != operation.crossing || at_ns <= operation.token.at_ns {
         return Ok(());
     }
     let disk = done.disk as u8;
-    if done.queued_ns > operation.token.at_ns && done.queued_ns <= at_ns && waits_for_bio(operation) {
+    if done.queued_ns > operation.token.at_ns && done.queued_ns <= at_ns && waits_for_bio(&operation) {
         let since_ns = operation.token.at_ns;
-        pass(&mut operation.token, operation.counted, HELD_BACK, since_ns)?;
-        pass(&mut operation.token, operation.counted, PlaceId::at(Point::Bio, disk), done.queued_ns)?;
+        holder_passes(operation, HELD_BACK, since_ns)?;
+        holder_passes(operation, PlaceId::at(Point::Bio, disk), done.queued_ns)?;
     }
     if done.issued_ns > operation.token.at_ns && done.issued_ns <= at_ns {
         if control.splits() {
@@ -77,18 +77,15 @@ pub fn settle<const D: bool>(control: Phase<D>, operation: &mut Socket) -> Resul
             parts.via(PlaceId::at(Point::Insert, disk), done.inserted_ns);
             parts.end(PlaceId::at(Point::Issue, disk), done.issued_ns);
         }
-        pass(&mut operation.token, operation.counted, PlaceId::at(Point::Issue, disk), done.issued_ns)?;
+        holder_passes(operation, PlaceId::at(Point::Issue, disk), done.issued_ns)?;
     }
     if done.below.is_within(operation.token.at_ns, at_ns) {
         if operation_was_below(operation.slot) != 0 {
             return Err(Counter::LostStageTable);
         }
-        // That function found the operation by itself, and moved it on.
-        let mut moved = core::ptr::from_mut(operation);
-        unsafe { core::arch::asm!("{0} = {0}", inout(reg) moved) };
-        return pass(unsafe { &mut (*moved).token }, operation.counted, PlaceId::at(Point::Complete, disk), at_ns);
+        // That function has moved the operation on.
     }
-    pass(&mut operation.token, operation.counted, PlaceId::at(Point::Complete, disk), at_ns)
+    holder_passes(operation, PlaceId::at(Point::Complete, disk), at_ns)
 }
 
 /// The operation went through disks below. Looked at by the verifier once, as its bios are settled in many places; 0:
@@ -98,8 +95,8 @@ pub fn settle<const D: bool>(control: Phase<D>, operation: &mut Socket) -> Resul
 #[unsafe(no_mangle)]
 pub extern "C" fn operation_was_below(slot: u32) -> u32 {
     let (Some(control), Some(operation)) = (following::<true>(), socket_in(slot)) else { return 0 };
-    let Some(done) = DONE.get_ptr_mut(slot & settings::slots_mask()) else { return 0 };
-    u32::from(unsafe { &(*done).below }.pass(&control, operation).is_err())
+    let Some(done) = DONE.slot(slot & settings::slots_mask()) else { return 0 };
+    u32::from(done.below.pass(&control, operation).is_err())
 }
 
 /// What a thread works on, when its operation is further on than its token.
@@ -114,10 +111,11 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
     if below::is_expected(control, bio) {
         return None;
     }
-    let Some(operation) = of_current().filter(|operation| !is_asynchronous(operation) || worker::made::<K>(bio)) else {
+    let Some(mut operation) = of_current().filter(|operation| !is_asynchronous(operation) || worker::made::<K>(bio))
+    else {
         return below::queued::<K, D>(control, bio);
     };
-    if !is_under_way(control, operation) {
+    if !is_under_way(control, &operation) {
         return None;
     }
     let disk = disk_under::<K>(bio)?;
@@ -143,15 +141,15 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
     // After those of its last bio.
     let at_ns = now();
     count_inside(&control, at_ns, Counter::Bios);
-    if is_first && waits_for_bio(operation) {
-        if control.splits() && is_asynchronous(operation) {
+    if is_first && waits_for_bio(&operation) {
+        if control.splits() && is_asynchronous(&operation) {
             worker_makes_bio(operation.slot, disk, at_ns);
         }
-        if let Err(cause) = pass(&mut operation.token, operation.counted, PlaceId::at(Point::Bio, disk as u8), at_ns) {
+        if let Err(cause) = holder_passes(operation, PlaceId::at(Point::Bio, disk as u8), at_ns) {
             return fail(control, operation, cause);
         }
         if control.tags() {
-            work_on(tag_of(operation), false);
+            work_on(tag_of(&operation), false);
         }
     }
     None
@@ -174,13 +172,14 @@ pub fn disk_under<K: Kernel>(bio: u64) -> Option<u32> {
 #[inline(always)]
 pub fn split<const D: bool>(control: Phase<D>, front: u64) -> Fault {
     let rest: u64 = read(front, settings::bio_private());
-    let Some(known) = bios::find(rest) else {
+    let Some(mut known) = bios::find(rest) else {
         // The device mapper has passed on the front of it, and what is left is still to be.
-        below::may_be_passed_on(bios::find(front)?);
+        let mut front = bios::find(front)?;
+        below::may_be_passed_on(&mut front);
         return None;
     };
     // Both now begin elsewhere, or are others.
-    below::may_be_passed_on(known);
+    below::may_be_passed_on(&mut known);
     let mut entry = Bio { address: front, ..*known };
     below::may_be_passed_on(&mut entry);
     if entry.above != 0 {
@@ -188,8 +187,8 @@ pub fn split<const D: bool>(control: Phase<D>, front: u64) -> Fault {
         bios::put(&Bio { number: if entry.above == WRITE_BACK { 0 } else { entry.number }, ..entry });
         return None;
     }
-    let operation = socket_in(entry.slot)?;
-    if entry.epoch != control.epoch || entry.number != operation.crossing || !is_under_way(control, operation) {
+    let mut operation = socket_in(entry.slot)?;
+    if entry.epoch != control.epoch || entry.number != operation.crossing || !is_under_way(control, &operation) {
         return None;
     }
     if !bios::put(&entry) {
@@ -210,7 +209,7 @@ fn note<K: Kernel>(request: u64, is_issue: bool) -> Fault {
         if bio == 0 {
             break;
         }
-        if let Some(entry) = bios::find(bio) {
+        if let Some(mut entry) = bios::find(bio) {
             if is_issue {
                 entry.issued_ns = at_ns;
             } else {
@@ -227,7 +226,7 @@ fn note<K: Kernel>(request: u64, is_issue: bool) -> Fault {
 fn driver_works(entry: &Bio) {
     let Some(operation) = of_current() else { return };
     if operation.slot == entry.slot && operation.crossing == entry.number && operation.bios == 1 {
-        work_on(tag_at(operation, PlaceId::at(Point::Issue, entry.disk as u8)), false);
+        work_on(tag_at(&operation, PlaceId::at(Point::Issue, entry.disk as u8)), false);
     }
 }
 
@@ -243,7 +242,7 @@ pub fn issued<K: Kernel, const D: bool>(control: Phase<D>, request: u64) -> Faul
     if control.tags() {
         let first: u64 = K::load(request, settings::request_bio());
         if let Some(entry) = bios::find(first) {
-            driver_works(entry);
+            driver_works(&entry);
         }
     }
     note::<K>(request, true)
@@ -276,11 +275,11 @@ pub fn request_done<K: Kernel, const D: bool>(control: Phase<D>, request: u64, s
             return None;
         }
         left -= size;
-        if let Some(known) = bios::find(bio) {
+        if let Some(mut known) = bios::find(bio) {
             if index == 0 {
                 first = known.number_of_address();
             }
-            complete(control, known, status, at_ns, first);
+            complete(control, &mut known, status, at_ns, first);
         }
         bio = K::load(bio, settings::bio_next());
     }
@@ -293,9 +292,9 @@ pub fn request_done<K: Kernel, const D: bool>(control: Phase<D>, request: u64, s
 /// `block:block_bio_complete`: of disks that take bios as they are. Where requests are made of them, it is silent.
 #[inline(always)]
 pub fn bio_done<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
-    let known = bios::find(bio)?;
+    let mut known = bios::find(bio)?;
     let address = known.number_of_address();
-    complete(control, known, K::load(bio, settings::bio_status()), now(), address);
+    complete(control, &mut known, K::load(bio, settings::bio_status()), now(), address);
     None
 }
 
@@ -304,7 +303,7 @@ pub fn bio_done<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault 
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn operation_is_done(slot: u32, at_ns: u64) -> u32 {
-    let (Some(control), Some(operation)) = (following::<true>(), socket_in(slot)) else { return 0 };
+    let (Some(control), Some(mut operation)) = (following::<true>(), socket_in(slot)) else { return 0 };
     // Its submission may have returned at the same moment.
     if operation.token.point == EXIT {
         return 0;
@@ -317,7 +316,8 @@ pub extern "C" fn operation_is_done(slot: u32, at_ns: u64) -> u32 {
         return fail(control, operation, cause).map_or(0, |fault| fault as u32);
     }
     operation.token.point = EXIT;
-    ends(&mut operation.counted, operation.token.at_ns);
+    let ended_ns = operation.token.at_ns;
+    ends(&mut operation.counted, ended_ns);
     if control.splits() {
         machine_ends(0, at_ns);
     }
@@ -330,10 +330,9 @@ pub extern "C" fn operation_is_done(slot: u32, at_ns: u64) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn submission_returns(slot: u32) -> u32 {
-    let (Some(operation), Some(done)) = (socket_in(slot), DONE.get_ptr(slot & settings::slots_mask())) else {
+    let (Some(operation), Some(done)) = (socket_in(slot), DONE.slot(slot & settings::slots_mask())) else {
         return 0;
     };
-    let done = unsafe { &*done };
     let is_done = done.number == operation.crossing && done.at_ns != 0 && operation.bios == 0;
     if operation.unseen != 0 && is_done { operation_is_done(slot, done.at_ns) } else { 0 }
 }
@@ -355,8 +354,8 @@ fn complete<const D: bool>(control: Phase<D>, known: &mut Bio, status: u8, at_ns
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn bio_is_done(address: u64, status: u32, at_ns: u64, first: u64) -> u32 {
-    let (Some(control), Some(known)) = (following::<true>(), bios::find(address)) else { return 0 };
-    let bio = bios::take(known);
+    let (Some(control), Some(mut known)) = (following::<true>(), bios::find(address)) else { return 0 };
+    let bio = bios::take(&mut known);
     if bio.above == WRITE_BACK {
         if bio.epoch == control.epoch {
             writeback::done(control, bio.number, bio.issued_ns, at_ns);
@@ -371,7 +370,7 @@ pub extern "C" fn bio_is_done(address: u64, status: u32, at_ns: u64, first: u64)
 
 #[inline(always)]
 fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64, first: Option<u64>) -> Fault {
-    let operation = socket_in(entry.slot)?;
+    let mut operation = socket_in(entry.slot)?;
     if entry.epoch != control.epoch || operation.token.epoch != control.epoch {
         return None;
     }
@@ -385,7 +384,7 @@ fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64, 
     if fetch_add(&mut operation.bios, -1) != 1 {
         return None;
     }
-    let done = unsafe { &mut *DONE.get_ptr_mut(entry.slot & settings::slots_mask())? };
+    let mut done = DONE.slot(entry.slot & settings::slots_mask())?;
     done.number = entry.number;
     done.disk = entry.disk;
     done.inserted_ns = entry.inserted_ns;
@@ -404,10 +403,10 @@ fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64, 
     if control.tags() {
         // What is done from now on, by whoever wakes the thread and by itself, is done after the disk's part. A
         // thread that works for another operation meanwhile goes on with that.
-        if let Some(thread) =
-            thread(operation.reader).filter(|thread| !is_asynchronous(operation) || thread.state != RUNNING)
+        if let Some(mut thread) =
+            thread(operation.reader).filter(|thread| !is_asynchronous(&operation) || thread.state != RUNNING)
         {
-            thread.tag = tag_at(operation, PlaceId::at(Point::Complete, entry.disk as u8));
+            thread.tag = tag_at(&operation, PlaceId::at(Point::Complete, entry.disk as u8));
         }
     }
     None

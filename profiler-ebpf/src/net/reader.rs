@@ -12,32 +12,33 @@ use profiler_common::{
 };
 
 use crate::{
-    maps::{count, current, thread, wait},
-    phase::Phase,
-    thread::{runs, spent_until},
-    token::{Parts, append, is_inside, spend_part},
+    core::maps::{count, current, thread, wait},
+    core::phase::Phase,
+    core::slot::Slot,
+    core::thread::{runs, spent_until},
+    core::token::{Parts, append, is_inside, spend_part},
 };
 
 /// A message became ready: notes where the socket's reader stands.
 #[inline(always)]
 pub fn begins(control: &Control, socket: &Socket, at_ns: u64) {
-    let Some(wait) = wait(socket.slot) else { return };
+    let Some(mut wait) = wait(socket.slot) else { return };
     wait.tid = 0;
     if let Some(reader) = thread(socket.reader) {
         // What it was seen to do in an earlier phase says nothing.
         if reader.epoch == control.epoch {
-            note(wait, reader.tid, spent_until(reader, at_ns), at_ns);
+            note(&mut wait, reader.tid, spent_until(&reader, at_ns), at_ns);
         }
     }
 }
 
 /// The rest of a message was received: what its answer takes is counted from here.
 #[inline(always)]
-pub fn goes_on(control: &Control, socket: &Socket, reader: &mut Thread, at_ns: u64) {
+pub fn goes_on(control: &Control, socket: &Socket, mut reader: Slot<Thread>, at_ns: u64) {
     runs(control, reader, at_ns);
-    let spent_ns = spent_until(reader, at_ns);
-    if let Some(wait) = wait(socket.slot) {
-        note(wait, reader.tid, spent_ns, at_ns);
+    let spent_ns = spent_until(&reader, at_ns);
+    if let Some(mut wait) = wait(socket.slot) {
+        note(&mut wait, reader.tid, spent_ns, at_ns);
     }
     reader.worked_ns = spent_ns[RUNNING as usize];
     reader.worked_slot = socket.slot + 1;
@@ -54,20 +55,20 @@ fn note(wait: &mut Wait, tid: u32, spent_ns: [u64; STATES], at_ns: u64) {
 /// The reader receives from the socket, or answers: divides up its time since the token's last point, and notes where
 /// it stands. `call_ns`: entry of the call that it does so by.
 #[inline(always)]
-pub fn hands_over(control: &Control, socket: &Socket, reader: &mut Thread, call_ns: u64, at_ns: u64) {
+pub fn hands_over(control: &Control, socket: &Socket, mut reader: Slot<Thread>, call_ns: u64, at_ns: u64) {
     runs(control, reader, at_ns);
-    let spent_ns = spent_until(reader, at_ns);
+    let spent_ns = spent_until(&reader, at_ns);
     let running_ns = spent_ns[RUNNING as usize];
-    leave_last(socket.slot, reader, running_ns);
-    if let Some(wait) = wait(socket.slot) {
+    leave_last(socket.slot, &reader, running_ns);
+    if let Some(mut wait) = wait(socket.slot) {
         if socket.counted != 0 {
             if wait.tid == reader.tid && wait.at_ns == socket.token.at_ns {
-                divide(socket, reader, wait, &spent_ns, call_ns, at_ns);
+                divide(socket, &reader, &wait, &spent_ns, call_ns, at_ns);
             } else {
                 count(Counter::ReaderChanged);
             }
         }
-        note(wait, reader.tid, spent_ns, at_ns);
+        note(&mut wait, reader.tid, spent_ns, at_ns);
     }
     reader.worked_ns = running_ns;
     reader.worked_slot = socket.slot + 1;
@@ -80,7 +81,7 @@ fn leave_last(slot: u32, reader: &Thread, running_ns: u64) {
     if last == 0 || last == slot + 1 {
         return;
     }
-    if let Some(wait) = wait(last - 1) {
+    if let Some(mut wait) = wait(last - 1) {
         if wait.tid == reader.tid && wait.left == 0 {
             wait.left = 1;
             wait.processed_ns = running_ns;
@@ -136,12 +137,12 @@ fn divide(socket: &Socket, reader: &Thread, wait: &Wait, spent_ns: &[u64; STATES
 /// server's by what its thread did meanwhile. Returns the entry of the sending call.
 #[inline(always)]
 pub fn split_turnaround<const D: bool>(control: Phase<D>, socket: &Socket, at_ns: u64) -> u64 {
-    let Some(thread) = current() else { return 0 };
+    let Some(mut thread) = current() else { return 0 };
     let called_ns = if thread.call == CALL_SEND { thread.call_ns } else { 0 };
     if socket.role == CLIENT {
         // It worked for this request: a message of another one waits for that.
         runs(&control, thread, at_ns);
-        thread.worked_ns = spent_until(thread, at_ns)[RUNNING as usize];
+        thread.worked_ns = spent_until(&thread, at_ns)[RUNNING as usize];
         if called_ns != 0 {
             let mut parts = Parts::of(&socket.token, is_inside(&control, at_ns));
             parts.via(RETURN, thread.return_ns);

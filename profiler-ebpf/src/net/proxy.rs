@@ -6,15 +6,16 @@ use profiler_common::{
 };
 
 use crate::{
-    kernel::read,
-    loss::{forget, give_up},
-    maps::{current, now},
-    path::{Fault, follow_socket, tag_of},
-    phase::Phase,
-    settings,
-    slots::{socket, socket_in},
-    thread::{answered, work_on},
-    token::{lose, pass},
+    core::kernel::read,
+    core::maps::{current, now},
+    core::phase::Phase,
+    core::settings,
+    core::slot::Slot,
+    core::slots::{socket, socket_in},
+    core::thread::{answered, work_on},
+    core::token::{holder_passes, lose},
+    net::loss::{forget, give_up},
+    net::path::{Fault, follow_socket, tag_of},
 };
 
 /// The direction of which a proxy's socket receives the messages: those to its own port are requests.
@@ -28,18 +29,18 @@ pub fn proxy_role<const D: bool>(control: Phase<D>, address: u64) -> u8 {
 /// the thread, which handles a message at a time.
 #[cold]
 #[inline(always)]
-pub fn proxy_send<const D: bool>(control: Phase<D>, address: u64, known: Option<&'static mut Socket>) -> Fault {
-    let thread = current()?;
+pub fn proxy_send<const D: bool>(control: Phase<D>, address: u64, known: Option<Slot<Socket>>) -> Fault {
+    let mut thread = current()?;
     if !is_proxy(thread.role) || thread.proxied_slot == 0 {
         return None;
     }
-    let from = socket_in(thread.proxied_slot - 1)?;
+    let mut from = socket_in(thread.proxied_slot - 1)?;
     let token = from.token;
     let held = from.state == READ && token.epoch == control.epoch && token.point == RECEIVED;
     if !held || from.key == address {
         return None;
     }
-    let to = match known {
+    let mut to = match known {
         Some(to) => to,
         None => {
             let role = proxy_role(control, address);
@@ -48,7 +49,7 @@ pub fn proxy_send<const D: bool>(control: Phase<D>, address: u64, known: Option<
         }
     };
     if to.token.epoch == control.epoch && to.state != EMPTY {
-        forget(&control, to);
+        forget(&control, &to);
         lose(&to.token, to.counted, Counter::LostResynchronised);
     }
     to.token = token;
@@ -57,11 +58,11 @@ pub fn proxy_send<const D: bool>(control: Phase<D>, address: u64, known: Option<
     from.state = EMPTY;
     from.counted = 0;
     thread.proxied_slot = 0;
-    if let Err(cause) = pass(&mut to.token, to.counted, SEND, now()) {
+    if let Err(cause) = holder_passes(to, SEND, now()) {
         return give_up(&control, to, cause);
     }
     if control.tags() {
-        work_on(tag_of(to), false);
+        work_on(tag_of(&to), false);
         answered(&control, thread);
     }
     None

@@ -6,10 +6,11 @@
 use profiler_common::{Connection, Counter, EMPTY, Packet, SPREAD, Socket, Token};
 
 use crate::{
-    kernel::low,
-    maps::{CONNECTIONS, PACKETS, SOCKETS},
-    settings,
-    token::lose,
+    core::kernel::low,
+    core::maps::{CONNECTIONS, PACKETS, SOCKETS},
+    core::settings,
+    core::slot::{Indexed, Slot},
+    core::token::lose,
 };
 
 #[inline(always)]
@@ -25,9 +26,9 @@ const PACKET_WAYS: u32 = 4;
 
 /// The followed socket at this address.
 #[inline(always)]
-pub fn socket(address: u64) -> Option<&'static mut Socket> {
+pub fn socket(address: u64) -> Option<Slot<Socket>> {
     let first = mix(address);
-    let slot = unsafe { &mut *SOCKETS.get_ptr_mut(first & settings::slots_mask())? };
+    let slot = SOCKETS.slot(first & settings::slots_mask())?;
     if slot.key == address {
         return Some(slot);
     }
@@ -35,13 +36,13 @@ pub fn socket(address: u64) -> Option<&'static mut Socket> {
     if index == 0 {
         return None;
     }
-    SOCKETS.get_ptr_mut((index - 1) & settings::slots_mask()).map(|slot| unsafe { &mut *slot })
+    SOCKETS.slot((index - 1) & settings::slots_mask())
 }
 
 /// The socket in this place.
 #[inline(always)]
-pub fn socket_in(slot: u32) -> Option<&'static mut Socket> {
-    SOCKETS.get_ptr_mut(slot & settings::slots_mask()).map(|slot| unsafe { &mut *slot })
+pub fn socket_in(slot: u32) -> Option<Slot<Socket>> {
+    SOCKETS.slot(slot & settings::slots_mask())
 }
 
 /// 1 + the place of a socket that is not at its first; 0: it is at none.
@@ -50,7 +51,7 @@ pub fn socket_in(slot: u32) -> Option<&'static mut Socket> {
 fn find_socket(address: u64, first: u32) -> u32 {
     for way in 1..SOCKET_WAYS {
         let index = (first + way) & settings::slots_mask();
-        if SOCKETS.get_ptr(index).is_some_and(|slot| unsafe { (*slot).key } == address) {
+        if SOCKETS.slot(index).is_some_and(|slot| slot.key == address) {
             return index + 1;
         }
     }
@@ -106,10 +107,9 @@ pub fn put_socket(value: &Socket) -> bool {
 /// The slot takes the socket, if it is free, of the same address, or (with `stale`) of an earlier phase.
 #[inline(always)]
 fn take_socket(index: u32, value: &Socket, stale: bool) -> bool {
-    let Some(slot) = SOCKETS.get_ptr_mut(index) else {
+    let Some(mut slot) = SOCKETS.slot(index) else {
         return false;
     };
-    let slot = unsafe { &mut *slot };
     if !try_lock(&mut slot.lock) {
         return false;
     }
@@ -124,9 +124,9 @@ fn take_socket(index: u32, value: &Socket, stale: bool) -> bool {
 
 /// What is known of the skb at this address.
 #[inline(always)]
-pub fn packet(address: u64) -> Option<&'static mut Packet> {
+pub fn packet(address: u64) -> Option<Slot<Packet>> {
     let first = mix(address);
-    let slot = unsafe { &mut *PACKETS.get_ptr_mut(first & settings::packets_mask())? };
+    let slot = PACKETS.slot(first & settings::packets_mask())?;
     if slot.key == address {
         return Some(slot);
     }
@@ -134,7 +134,7 @@ pub fn packet(address: u64) -> Option<&'static mut Packet> {
     if index == 0 {
         return None;
     }
-    PACKETS.get_ptr_mut((index - 1) & settings::packets_mask()).map(|slot| unsafe { &mut *slot })
+    PACKETS.slot((index - 1) & settings::packets_mask())
 }
 
 /// As [`find_socket`].
@@ -143,7 +143,7 @@ pub fn packet(address: u64) -> Option<&'static mut Packet> {
 fn find_packet(address: u64, first: u32) -> u32 {
     for way in 1..PACKET_WAYS {
         let index = (first + way) & settings::packets_mask();
-        if PACKETS.get_ptr(index).is_some_and(|slot| unsafe { (*slot).key } == address) {
+        if PACKETS.slot(index).is_some_and(|slot| slot.key == address) {
             return index + 1;
         }
     }
@@ -155,8 +155,7 @@ fn find_packet(address: u64, first: u32) -> u32 {
 pub fn put_packet(value: &Carried) -> bool {
     let first = mix(value.key);
     // Nearly always its first place is its own of before; one of it further on would be a second.
-    if let Some(slot) = PACKETS.get_ptr_mut(first & settings::packets_mask()) {
-        let slot = unsafe { &mut *slot };
+    if let Some(slot) = PACKETS.slot(first & settings::packets_mask()) {
         if slot.key == value.key && take_packet(slot, value) {
             return true;
         }
@@ -167,7 +166,7 @@ pub fn put_packet(value: &Carried) -> bool {
 /// The packet's token has gone on: its slot is free. Last, once all of it has been read: from then on, another CPU may
 /// fill it for another skb.
 #[inline(always)]
-pub fn release(packet: &mut Packet) {
+pub fn release(mut packet: Slot<Packet>) {
     // SAFETY: nothing is executed; the compiler may not move reads beyond it.
     unsafe { core::arch::asm!("") };
     // SAFETY: the packet lies in its table.
@@ -187,7 +186,7 @@ pub struct Carried<'a> {
 
 /// The slot takes the packet, if it is free or of the same address.
 #[inline(always)]
-fn take_packet(slot: &mut Packet, value: &Carried) -> bool {
+fn take_packet(mut slot: Slot<Packet>, value: &Carried) -> bool {
     if !try_lock(&mut slot.lock) {
         return false;
     }
@@ -222,10 +221,10 @@ fn put_packet_further(value: &Carried, first: u32) -> bool {
         }
     }
     for way in 0..PACKET_WAYS {
-        let Some(slot) = PACKETS.get_ptr_mut((first + way) & settings::packets_mask()) else {
+        let Some(slot) = PACKETS.slot((first + way) & settings::packets_mask()) else {
             return false;
         };
-        if take_packet(unsafe { &mut *slot }, value) {
+        if take_packet(slot, value) {
             return true;
         }
     }
@@ -242,8 +241,8 @@ fn first_of_connection(key: u64) -> u32 {
 
 /// The connection in this place.
 #[inline(always)]
-pub fn connection_in(slot: u32) -> Option<&'static mut Connection> {
-    CONNECTIONS.get_ptr_mut(slot & settings::connections_mask()).map(|slot| unsafe { &mut *slot })
+pub fn connection_in(slot: u32) -> Option<Slot<Connection>> {
+    CONNECTIONS.slot(slot & settings::connections_mask())
 }
 
 /// 1 + the place of a connection; 0: it has none.
@@ -271,7 +270,7 @@ pub fn place_of_connection(key: u64, epoch: u32) -> u32 {
     let first = first_of_connection(key);
     for way in 0..CONNECTION_WAYS {
         let index = (first + way) & settings::connections_mask();
-        let Some(slot) = connection_in(index) else { continue };
+        let Some(mut slot) = connection_in(index) else { continue };
         if (slot.key != 0 && slot.token.epoch == epoch) || !try_lock(&mut slot.lock) {
             continue;
         }

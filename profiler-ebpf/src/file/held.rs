@@ -5,16 +5,18 @@ use aya_ebpf::{macros::map, maps::Array};
 use profiler_common::{Counter, Socket, Thread};
 
 use crate::{
-    below,
-    bios::{self, Bio},
-    block::disk_under,
-    file::{in_ring, is_under_way, key_in, key_of_thread},
-    kernel::{Kernel, read},
-    maps::{count, count_inside, fetch_add, now},
-    path::Fault,
-    phase::Phase,
-    settings::{self, NO_FIELD},
-    slots::socket,
+    core::kernel::{Kernel, read},
+    core::maps::{count, count_inside, fetch_add, now},
+    core::phase::Phase,
+    core::settings::{self, NO_FIELD},
+    core::slot::Indexed,
+    core::slot::Slot,
+    core::slots::socket,
+    file::below,
+    file::bios::{self, Bio},
+    file::block::disk_under,
+    file::calls::{in_ring, is_under_way, key_in, key_of_thread},
+    net::path::Fault,
 };
 
 /// The process that made an operation last: of asynchronous ones, the kernel's objects do not name theirs.
@@ -24,14 +26,14 @@ static MAKER: Array<u64> = Array::with_max_entries(1, 0);
 /// A thread makes an operation.
 #[inline(always)]
 pub fn note_maker(_thread: &Thread) {
-    if let Some(maker) = MAKER.get_ptr_mut(0) {
-        unsafe { *maker = aya_ebpf::helpers::bpf_get_current_pid_tgid() >> 32 };
+    if let Some(mut maker) = MAKER.slot(0) {
+        *maker = aya_ebpf::helpers::bpf_get_current_pid_tgid() >> 32;
     }
 }
 
 /// The operation of a bio that a thread of the kernel's queues, if it is direct I/O of one that is under way.
 #[inline(always)]
-fn owner<K: Kernel>(bio: u64) -> Option<&'static mut Socket> {
+fn owner<K: Kernel>(bio: u64) -> Option<Slot<Socket>> {
     let direct: u64 = K::load(bio, settings::bio_private());
     if direct == 0 || settings::dio_iocb() == NO_FIELD || settings::dio_waiter() == NO_FIELD {
         return None;
@@ -45,7 +47,7 @@ fn owner<K: Kernel>(bio: u64) -> Option<&'static mut Socket> {
             return Some(operation);
         }
     }
-    let process = MAKER.get_ptr(0).map_or(0, |maker| unsafe { *maker });
+    let process = MAKER.slot(0).map_or(0, |maker| *maker);
     if settings::kiocb_iocb() != NO_FIELD {
         if let Some(operation) = socket(key_in(process, read(iocb, settings::kiocb_iocb()))) {
             return Some(operation);
@@ -62,7 +64,7 @@ fn owner<K: Kernel>(bio: u64) -> Option<&'static mut Socket> {
 /// when it is done, as only its own thread moves it.
 #[inline(always)]
 pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Option<Fault> {
-    let operation = owner::<K>(bio).filter(|operation| is_under_way(control, operation))?;
+    let mut operation = owner::<K>(bio).filter(|operation| is_under_way(control, operation))?;
     let at_ns = now();
     let mut entry = Bio {
         address: bio,

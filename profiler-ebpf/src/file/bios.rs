@@ -1,10 +1,15 @@
-//! The bios under way, by their addresses: as [`crate::slots`] has its tables, because a hash table of the kernel's
+//! The bios under way, by their addresses: as [`crate::core::slots`] has its tables, because a hash table of the kernel's
 //! costs several times as much, and an operation of some microseconds puts, looks up and takes.
 
 use aya_ebpf::{macros::map, maps::Array};
 use profiler_common::SPREAD;
 
-use crate::{kernel::low, maps::MMAPABLE, slots::swap_if};
+use crate::{
+    core::kernel::low,
+    core::maps::MMAPABLE,
+    core::slot::{Indexed, Slot},
+    core::slots::swap_if,
+};
 
 /// bios under way that can be told apart: a power of two.
 const BIOS_MOST: u32 = 16384;
@@ -25,7 +30,7 @@ pub struct Bio {
     /// When its request was given to the scheduler, and to the driver, ns; 0: not.
     pub inserted_ns: u64,
     pub issued_ns: u64,
-    /// Index of its disk, with what `crate::below` knows of it in the highest bits.
+    /// Index of its disk, with what `crate::file::below` knows of it in the highest bits.
     pub disk: u32,
     /// Phase in which it was queued.
     pub epoch: u32,
@@ -55,13 +60,13 @@ fn first_place(address: u64) -> u32 {
 }
 
 #[inline(always)]
-fn place(index: u32) -> Option<&'static mut Bio> {
-    BIOS.get_ptr_mut(index & (BIOS_MOST - 1)).map(|place| unsafe { &mut *place })
+fn place(index: u32) -> Option<Slot<Bio>> {
+    BIOS.slot(index & (BIOS_MOST - 1))
 }
 
 /// What is known of the bio at this address.
 #[inline(always)]
-pub fn find(address: u64) -> Option<&'static mut Bio> {
+pub fn find(address: u64) -> Option<Slot<Bio>> {
     let found = place(first_place(address))?;
     if found.address == address && address != 0 {
         return Some(found);
@@ -90,9 +95,9 @@ fn find_further(address: u64) -> u32 {
 /// Puts a bio into the table, in the place of what was known by its address. False: there was no room.
 #[inline(always)]
 pub fn put(bio: &Bio) -> bool {
-    let Some(first) = place(first_place(bio.address)) else { return false };
-    if first.address == bio.address || (first.address == 0 && claim(first, 0)) {
-        fill(first, bio);
+    let Some(mut first) = place(first_place(bio.address)) else { return false };
+    if first.address == bio.address || (first.address == 0 && claim(&mut first, 0)) {
+        fill(&mut first, bio);
         return true;
     }
     put_further(bio)
@@ -102,17 +107,17 @@ pub fn put(bio: &Bio) -> bool {
 #[cold]
 #[inline(never)]
 fn put_further(bio: &Bio) -> bool {
-    if let Some(known) = find(bio.address) {
-        fill(known, bio);
+    if let Some(mut known) = find(bio.address) {
+        fill(&mut known, bio);
         return true;
     }
     let first = first_place(bio.address);
     for way in 0..WAYS {
-        let Some(found) = place(first + way) else { return false };
+        let Some(mut found) = place(first + way) else { return false };
         let before = found.address;
         let is_free = before == 0 || (before != BEING_FILLED && found.epoch != bio.epoch);
-        if is_free && claim(found, before) {
-            fill(found, bio);
+        if is_free && claim(&mut found, before) {
+            fill(&mut found, bio);
             return true;
         }
     }

@@ -6,15 +6,16 @@ use profiler_common::{
 };
 
 use crate::{
-    boundary::{dropped_before, taken},
-    kernel::{Kernel, has_payload},
-    maps::{count_inside, now, thread},
-    path::{Fault, is_lost, travelling},
-    phase::Phase,
-    settings,
-    slots::{release, socket},
-    thread::{add_ready, answered},
-    token::{lose, pass},
+    core::kernel::{Kernel, has_payload},
+    core::maps::{count_inside, now, thread},
+    core::phase::Phase,
+    core::settings,
+    core::slot::Slot,
+    core::slots::{release, socket},
+    core::thread::{add_ready, answered},
+    core::token::{holder_passes, lose},
+    net::boundary::{dropped_before, taken},
+    net::path::{Fault, is_lost, travelling},
 };
 
 const TCP_CLOSE: i32 = 7;
@@ -36,8 +37,8 @@ pub fn forget(control: &Control, socket: &Socket) {
 
 /// A fault in the socket's own books.
 #[inline(always)]
-pub fn give_up(control: &Control, socket: &mut Socket, cause: Counter) -> Fault {
-    forget(control, socket);
+pub fn give_up(control: &Control, mut socket: Slot<Socket>, cause: Counter) -> Fault {
+    forget(control, &socket);
     let fault = lose(&socket.token, socket.counted, cause);
     socket.state = EMPTY;
     socket.counted = 0;
@@ -46,7 +47,7 @@ pub fn give_up(control: &Control, socket: &mut Socket, cause: Counter) -> Fault 
 
 /// A travelling token is lost.
 #[inline(always)]
-pub fn drop_entry(packet: &mut Packet, cause: Counter) -> Fault {
+pub fn drop_entry(packet: Slot<Packet>, cause: Counter) -> Fault {
     let fault = lose(&packet.token, packet.counted, cause);
     release(packet);
     Some(fault)
@@ -60,11 +61,11 @@ pub fn dropped<K: Kernel>(control: Phase<true>, skb: u64) -> Fault {
     };
     let at_ns = now();
     count_inside(&control, at_ns, Counter::Drops);
-    if let Err(cause) = pass(&mut packet.token, packet.counted, DROPPED, at_ns) {
+    if let Err(cause) = holder_passes(packet, DROPPED, at_ns) {
         return drop_entry(packet, cause);
     }
     let sender = socket(packet.socket).filter(|sender| sender.state == EMPTY && sender.token.epoch == control.epoch);
-    let Some(sender) = sender else {
+    let Some(mut sender) = sender else {
         return drop_entry(packet, Counter::LostDropped);
     };
     sender.token = packet.token;
@@ -89,7 +90,7 @@ fn refused<K: Kernel>(control: Phase<true>, skb: u64) -> Fault {
     }
     let at_ns = now();
     count_inside(&control, at_ns, Counter::Drops);
-    if let Err(cause) = pass(&mut socket.token, socket.counted, REFUSED, at_ns) {
+    if let Err(cause) = holder_passes(socket, REFUSED, at_ns) {
         return give_up(&control, socket, cause);
     }
     Some(Counter::Drops)
@@ -108,11 +109,11 @@ pub fn state_changed(control: Phase<true>, address: u64, new: i32) -> Fault {
     if new != TCP_CLOSE {
         return None;
     }
-    let socket = socket(address)?;
+    let mut socket = socket(address)?;
     let closed = if socket.state == EMPTY || socket.token.epoch != control.epoch {
         None
     } else {
-        forget(&control, socket);
+        forget(&control, &socket);
         Some(lose(&socket.token, socket.counted, Counter::LostClosed))
     };
     socket.state = EMPTY;

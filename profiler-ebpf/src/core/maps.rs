@@ -14,9 +14,10 @@ use profiler_common::{
 };
 
 use crate::{
-    kernel::{low, read},
-    settings::{self, NO_FIELD},
-    slots::{swap_if, try_lock},
+    core::kernel::{low, read},
+    core::settings::{self, NO_FIELD},
+    core::slot::{Indexed, Slot},
+    core::slots::{swap_if, try_lock},
 };
 
 /// `BPF_F_MMAPABLE`: user space reads the array as memory, without a system call per entry.
@@ -86,8 +87,8 @@ pub fn now() -> u64 {
 
 /// What user space tells the probes.
 #[inline(always)]
-pub fn control() -> Option<&'static Control> {
-    CONTROL.get_ptr(0).map(|control| unsafe { &*control })
+pub fn control() -> Option<Slot<Control>> {
+    CONTROL.slot(0)
 }
 
 #[inline(always)]
@@ -97,16 +98,16 @@ pub fn count(counter: Counter) {
 
 #[inline(always)]
 pub fn count_number(counter: u32) {
-    if let Some(counts) = COUNTS.get_ptr_mut(0) {
-        unsafe { (*counts)[counter as usize & (COUNTERS - 1)] += 1 }
+    if let Some(mut counts) = COUNTS.slot(0) {
+        counts[counter as usize & (COUNTERS - 1)] += 1;
     }
 }
 
 /// Adds to a counter, modulo 2^64: what is taken off on one CPU may be added on another.
 #[inline(always)]
 pub fn add(counter: Counter, value: u64) {
-    if let Some(counts) = COUNTS.get_ptr_mut(0) {
-        let place = unsafe { &mut (*counts)[counter as usize & (COUNTERS - 1)] };
+    if let Some(mut counts) = COUNTS.slot(0) {
+        let place = &mut counts[counter as usize & (COUNTERS - 1)];
         *place = place.wrapping_add(value);
     }
 }
@@ -133,25 +134,25 @@ pub fn may_log() -> bool {
     if settings::debug_probes() == 0 {
         return false;
     }
-    let Some(last) = LAST_LOGGED.get_ptr_mut(0) else {
+    let Some(mut last) = LAST_LOGGED.slot(0) else {
         return false;
     };
     let at = now();
-    let due = at.wrapping_sub(unsafe { *last }) > 100_000_000;
+    let due = at.wrapping_sub(*last) > 100_000_000;
     if due {
-        unsafe { *last = at }
+        *last = at;
     }
     due
 }
 
 /// The thread with this id, if it is one of the run's and was seen in a call.
 #[inline(always)]
-pub fn thread(tid: u32) -> Option<&'static mut Thread> {
+pub fn thread(tid: u32) -> Option<Slot<Thread>> {
     // The idle threads' number, and that of a free slot.
     if tid == 0 {
         return None;
     }
-    let slot = unsafe { &mut *THREADS.get_ptr_mut(tid & settings::threads_mask())? };
+    let slot = THREADS.slot(tid & settings::threads_mask())?;
     (slot.tid == tid).then_some(slot)
 }
 
@@ -161,7 +162,7 @@ pub fn comes_in(control: &Control, counted: u8, number: u32, at_ns: u64) {
     if counted == 0 {
         return;
     }
-    if let Some(crossing) = crossing(number) {
+    if let Some(mut crossing) = crossing(number) {
         *crossing = Crossing { epoch: control.epoch, number, since_ns: at_ns, until_ns: 0 };
     }
 }
@@ -169,7 +170,7 @@ pub fn comes_in(control: &Control, counted: u8, number: u32, at_ns: u64) {
 /// Its answer goes out.
 #[inline(always)]
 pub fn goes_out(control: &Control, number: u32, at_ns: u64) {
-    if let Some(crossing) = crossing(number) {
+    if let Some(mut crossing) = crossing(number) {
         if crossing.number == number && crossing.epoch == control.epoch {
             crossing.until_ns = at_ns;
         }
@@ -177,30 +178,30 @@ pub fn goes_out(control: &Control, number: u32, at_ns: u64) {
 }
 
 #[inline(always)]
-fn crossing(number: u32) -> Option<&'static mut Crossing> {
+fn crossing(number: u32) -> Option<Slot<Crossing>> {
     if number == 0 {
         return None;
     }
     let place = profiler_common::crossing_place(number) & (profiler_common::CROSSINGS - 1);
-    CROSSINGS.get_ptr_mut(place).map(|crossing| unsafe { &mut *crossing })
+    CROSSINGS.slot(place)
 }
 
 /// How long the virtual machine has held requests.
 #[inline(always)]
-pub fn held() -> Option<&'static mut vcpu::Held> {
-    HELD.get_ptr_mut(0).map(|held| unsafe { &mut *held })
+pub fn held() -> Option<Slot<vcpu::Held>> {
+    HELD.slot(0)
 }
 
 /// The current thread, if its process is of the run.
 #[inline(always)]
-pub fn current() -> Option<&'static mut Thread> {
+pub fn current() -> Option<Slot<Thread>> {
     let ids = bpf_get_current_pid_tgid();
     let tid = ids as u32;
     // An idle thread is nobody's; its number is that of a free slot.
     if tid == 0 {
         return None;
     }
-    let slot = unsafe { &mut *THREADS.get_ptr_mut(tid & settings::threads_mask())? };
+    let mut slot = THREADS.slot(tid & settings::threads_mask())?;
     if slot.tid == tid {
         return Some(slot);
     }
@@ -230,19 +231,19 @@ pub fn forget_role(tgid: u32) {
 /// What kind of call (`CALL_…`) a system call is, 0: one that does not matter.
 #[inline(always)]
 pub fn call_kind(number: u64) -> u32 {
-    CALL_KINDS.get_ptr(number as u32).map_or(0, |kind| unsafe { *kind })
+    CALL_KINDS.slot(number as u32).map_or(0, |kind| *kind)
 }
 
 /// What runs on this CPU.
 #[inline(always)]
-pub fn cpu() -> Option<&'static mut Cpu> {
-    CPUS.get_ptr_mut(0).map(|cpu| unsafe { &mut *cpu })
+pub fn cpu() -> Option<Slot<Cpu>> {
+    CPUS.slot(0)
 }
 
 /// What the reader of the socket in this slot has done.
 #[inline(always)]
-pub fn wait(slot: u32) -> Option<&'static mut Wait> {
-    WAITS.get_ptr_mut(slot & settings::slots_mask()).map(|wait| unsafe { &mut *wait })
+pub fn wait(slot: u32) -> Option<Slot<Wait>> {
+    WAITS.slot(slot & settings::slots_mask())
 }
 
 const _: () = assert!(ROLE_COUNT * STATES == 64);
@@ -250,7 +251,7 @@ const _: () = assert!(ROLE_COUNT * STATES == 64);
 /// Adds the time that a thread of a role was in a state.
 #[inline(always)]
 pub fn add_state(role: u32, state: u32, ns: u64) {
-    if let Some(totals) = STATE_TOTALS.get_ptr_mut(0) {
+    if let Some(mut totals) = STATE_TOTALS.slot(0) {
         let mut index = u64::from(role) * STATES as u64 + u64::from(state);
         unsafe {
             core::arch::asm!("{index} &= 63", index = inout(reg) index);
@@ -270,15 +271,15 @@ pub fn add_shared(number: &mut u64, value: i64) {
 }
 
 #[inline(always)]
-pub fn record(slot: u32) -> Option<&'static mut Record> {
-    RECORDS.get_ptr_mut(slot & (RECORD_SLOTS - 1)).map(|record| unsafe { &mut *record })
+pub fn record(slot: u32) -> Option<Slot<Record>> {
+    RECORDS.slot(slot & (RECORD_SLOTS - 1))
 }
 
 /// Index of a device.
 #[inline(always)]
 pub fn device(address: u64) -> Option<u8> {
     let index = (low(address) >> 12) & (DEVICES - 1);
-    if DEVICE_TABLE.get_ptr(index).is_some_and(|slot| unsafe { (*slot).key } == address) {
+    if DEVICE_TABLE.slot(index).is_some_and(|slot| slot.key == address) {
         return Some(index as u8);
     }
     device_further(address, index)
@@ -293,10 +294,9 @@ pub fn disk(address: u64) -> Option<u8> {
     let first = low(address) >> 10;
     for way in 0..DISK_WAYS {
         let index = (first + way) & (DISKS - 1);
-        let Some(slot) = DISK_TABLE.get_ptr_mut(index) else {
+        let Some(mut slot) = DISK_TABLE.slot(index) else {
             continue;
         };
-        let slot = unsafe { &mut *slot };
         if slot.key == address {
             return Some(index as u8);
         }
@@ -321,7 +321,7 @@ pub fn disk(address: u64) -> Option<u8> {
 /// The first device number of the disk of this index, as `MAJOR << 20 | MINOR`.
 #[inline(always)]
 pub fn disk_number(index: u32) -> u32 {
-    DISK_TABLE.get_ptr(index & (DISKS - 1)).map_or(0, |disk| unsafe { (*disk).ifindex })
+    DISK_TABLE.slot(index & (DISKS - 1)).map_or(0, |disk| disk.ifindex)
 }
 
 /// Whether the disk of this index is a loop device, which has a disk below.
@@ -335,7 +335,7 @@ pub fn is_loop(index: u32) -> bool {
 /// Whether the disk of this index takes bios as they are, and may pass them on to disks below.
 #[inline(always)]
 pub fn passes_on(index: u32) -> bool {
-    DISK_TABLE.get_ptr(index & (DISKS - 1)).is_some_and(|disk| unsafe { (*disk).takes_bios } != 0)
+    DISK_TABLE.slot(index & (DISKS - 1)).is_some_and(|disk| disk.takes_bios != 0)
 }
 
 /// 1 + index of a port or page (`vcpu::PORT`); 0: there is no room for it.
@@ -345,9 +345,8 @@ pub fn place_of_guest(place: u64) -> u32 {
     let first = ((place >> 32) as u32 ^ place as u32).wrapping_mul(SPREAD) >> 24;
     for way in 0..8 {
         let index = (first + way) & (vcpu::PLACES - 1);
-        let Some(slot) = VM_PLACES.get_ptr_mut(index) else { continue };
-        let slot = unsafe { &mut *slot };
-        let known = swap_if(slot, 0, place);
+        let Some(mut slot) = VM_PLACES.slot(index) else { continue };
+        let known = swap_if(&mut slot, 0, place);
         if known == 0 || known == place {
             return index + 1;
         }
@@ -358,8 +357,7 @@ pub fn place_of_guest(place: u64) -> u32 {
 /// Whether a virtual machine answers behind the device with this index.
 #[inline(always)]
 pub fn is_boundary(control: &Control, index: u8) -> bool {
-    DEVICE_TABLE.get_ptr(u32::from(index) & (DEVICES - 1)).is_some_and(|device| {
-        let device = unsafe { &*device };
+    DEVICE_TABLE.slot(u32::from(index) & (DEVICES - 1)).is_some_and(|device| {
         device.ifindex == control.boundary_ifindex && device.namespace == control.boundary_namespace
     })
 }
@@ -369,10 +367,9 @@ pub fn is_boundary(control: &Control, index: u8) -> bool {
 fn device_further(address: u64, first: u32) -> Option<u8> {
     for way in 0..8 {
         let index = (first + way) & (DEVICES - 1);
-        let Some(slot) = DEVICE_TABLE.get_ptr_mut(index) else {
+        let Some(mut slot) = DEVICE_TABLE.slot(index) else {
             continue;
         };
-        let slot = unsafe { &mut *slot };
         if slot.key == address {
             return Some(index as u8);
         }
@@ -392,12 +389,12 @@ fn device_further(address: u64, first: u32) -> Option<u8> {
 
 /// The totals of a stage on this CPU.
 #[inline(always)]
-pub fn stage(key: u64) -> Option<&'static mut Stage> {
+pub fn stage(key: u64) -> Option<Slot<Stage>> {
     let mut index = (key.wrapping_mul(SPREAD_WIDE) >> (64 - DIRECT_STAGES.ilog2())) as u32;
-    if STAGE_KEYS.get_ptr(index).is_none_or(|known| unsafe { *known } != key) {
+    if STAGE_KEYS.slot(index).is_none_or(|known| *known != key) {
         index = find_stage(key, index).checked_sub(1)?;
     }
-    STAGE_TOTALS.get_ptr_mut(index).map(|stage| unsafe { &mut *stage })
+    STAGE_TOTALS.slot(index)
 }
 
 /// 1 + the place of a stage that is not at its first; a new one takes that, the next, or one of those behind. 0:
@@ -408,14 +405,13 @@ fn find_stage(key: u64, first: u32) -> u32 {
     // Not more of them: the verifier goes through every one, from each place in a program where time is spent.
     for way in 0..2 {
         let index = (first + way) & (DIRECT_STAGES - 1);
-        let Some(place) = STAGE_KEYS.get_ptr_mut(index) else {
+        let Some(mut place) = STAGE_KEYS.slot(index) else {
             continue;
         };
-        let place = unsafe { &mut *place };
-        let mut known = unsafe { core::ptr::read_volatile(place) };
+        let mut known = unsafe { core::ptr::read_volatile(&raw const *place) };
         if known == 0 {
             // Another CPU may take the place first, for the same stage even.
-            known = swap_if(place, 0, key);
+            known = swap_if(&mut place, 0, key);
         }
         if known == 0 || known == key {
             return index + 1;
@@ -429,17 +425,17 @@ fn further_stage(key: u64) -> u32 {
     if let Some(index) = unsafe { FURTHER_STAGES.get(&key) } {
         return *index + 1;
     }
-    let Some(taken) = FURTHER_TAKEN.get_ptr_mut(0) else { return 0 };
-    let index = DIRECT_STAGES + fetch_add(unsafe { &mut *taken }, 1) as u32;
+    let Some(mut taken) = FURTHER_TAKEN.slot(0) else { return 0 };
+    let index = DIRECT_STAGES + fetch_add(&mut taken, 1) as u32;
     if index >= STAGES {
         return 0;
     }
-    let Some(place) = STAGE_KEYS.get_ptr_mut(index) else { return 0 };
+    let Some(mut place) = STAGE_KEYS.slot(index) else { return 0 };
     if FURTHER_STAGES.insert(&key, &index, BPF_NOEXIST).is_err() {
         // Another CPU was first; the number stays unused.
         return unsafe { FURTHER_STAGES.get(&key) }.map_or(0, |index| *index + 1);
     }
-    unsafe { *place = key }
+    *place = key;
     index + 1
 }
 

@@ -11,14 +11,15 @@ use profiler_common::{
 };
 
 use crate::{
-    file::{in_ring, key_of, maker, turn_to},
-    kernel::{Kernel, read},
-    maps::{count_inside, current, now},
-    path::Fault,
-    phase::{Phase, following},
-    settings::{self, NO_FIELD},
-    slots::socket_in,
-    token::Parts,
+    core::kernel::{Kernel, read},
+    core::maps::{count_inside, current, now},
+    core::phase::{Phase, following},
+    core::settings::{self, NO_FIELD},
+    core::slot::Slot,
+    core::slots::socket_in,
+    core::token::Parts,
+    file::calls::{in_ring, key_of, maker, turn_to},
+    net::path::Fault,
 };
 
 /// Requests that workers have been given, of which the oldest go.
@@ -58,7 +59,7 @@ pub fn counted(control: Phase<true>) -> Fault {
 /// `iomap:iomap_dio_rw_begin` in a thread that is in no call: a worker begins with the operation of this `kiocb`, or
 /// of the one that the `kiocb` of a file system below another (overlayfs) was made for.
 #[inline(always)]
-pub fn begins<const D: bool>(control: Phase<D>, thread: &mut Thread, kernels: u64) -> Fault {
+pub fn begins<const D: bool>(control: Phase<D>, mut thread: Slot<Thread>, kernels: u64) -> Fault {
     let of = |request: u64| {
         let given = unsafe { GIVEN.get(&request) }.filter(|given| given.epoch == u64::from(control.epoch));
         given.map_or(0, |given| given.key)

@@ -11,18 +11,20 @@ use profiler_common::{
 };
 
 use crate::{
-    bios::{self, Bio},
-    block::{disk_under, tag_at},
-    file::of_current,
-    held,
-    kernel::{Kernel, read},
-    maps::{count, current, disk_number, is_loop, now, passes_on},
-    path::Fault,
-    phase::Phase,
-    settings::{self, NO_FIELD},
-    thread::work_on,
-    token::{Parts, pass},
-    writeback,
+    core::kernel::{Kernel, read},
+    core::maps::{count, current, disk_number, is_loop, now, passes_on},
+    core::phase::Phase,
+    core::settings::{self, NO_FIELD},
+    core::slot::Keyed,
+    core::slot::Slot,
+    core::thread::work_on,
+    core::token::{Parts, holder_passes},
+    file::bios::{self, Bio},
+    file::block::{disk_under, tag_at},
+    file::calls::of_current,
+    file::held,
+    file::writeback,
+    net::path::Fault,
 };
 
 /// In place of the bio above: it is write-back.
@@ -108,17 +110,17 @@ pub fn is_expected<const D: bool>(control: Phase<D>, bio: u64) -> bool {
     if settings::stacked() == 0 {
         return false;
     }
-    if let Some(known) = bios::find(bio) {
+    if let Some(mut known) = bios::find(bio) {
         let is_expected = known.disk & EXPECTED != 0 && known.epoch == control.epoch;
         known.disk &= !EXPECTED;
         if is_expected {
             // On a partition, it begins elsewhere by now.
-            may_be_passed_on(known);
+            may_be_passed_on(&mut known);
             return true;
         }
     }
     // Whatever its thread passed on is over.
-    if let Some(thread) = current() {
+    if let Some(mut thread) = current() {
         thread.passing = 0;
     }
     false
@@ -140,7 +142,7 @@ pub fn may_be_passed_on(entry: &mut Bio) {
     }
     let sector: u64 = read(entry.address, settings::bio_sector());
     let place = Place { device: u64::from(disk_number(entry.disk)), sector };
-    if let Some(thread) = current() {
+    if let Some(mut thread) = current() {
         thread.passing = entry.address;
         thread.passing_ns = entry.inserted_ns;
     }
@@ -149,7 +151,7 @@ pub fn may_be_passed_on(entry: &mut Bio) {
 
 /// The bio that is to be passed on from there.
 #[inline(always)]
-fn at(device: u32, sector: u64) -> Option<&'static mut Bio> {
+fn at(device: u32, sector: u64) -> Option<Slot<Bio>> {
     let place = Place { device: u64::from(device), sector };
     let passed = unsafe { PASSED.get(&place) }?;
     bios::find(passed.bio).filter(|bio| bio.inserted_ns == passed.queued_ns)
@@ -158,7 +160,7 @@ fn at(device: u32, sector: u64) -> Option<&'static mut Bio> {
 /// What is passed on in several pieces, the further ones begin elsewhere: while nobody else has come between, it is
 /// still the current thread's.
 #[inline(always)]
-fn passed_by_current(device: u32) -> Option<&'static mut Bio> {
+fn passed_by_current(device: u32) -> Option<Slot<Bio>> {
     let thread = current()?;
     bios::find(thread.passing).filter(|bio| bio.inserted_ns == thread.passing_ns && disk_number(bio.disk) == device)
 }
@@ -170,7 +172,7 @@ pub fn remapped<K: Kernel, const D: bool>(control: Phase<D>, bio: u64, device: u
     if settings::stacked() == 0 {
         return None;
     }
-    let above = at(device, sector).or_else(|| passed_by_current(device))?;
+    let mut above = at(device, sector).or_else(|| passed_by_current(device))?;
     if above.epoch != control.epoch {
         return None;
     }
@@ -179,7 +181,7 @@ pub fn remapped<K: Kernel, const D: bool>(control: Phase<D>, bio: u64, device: u
         above.disk = disk;
         above.inserted_ns = 0;
         // As it is: from now on, it is with the disk below.
-        may_be_passed_on(above);
+        may_be_passed_on(&mut above);
         return None;
     }
     if above.above == WRITE_BACK {
@@ -188,7 +190,7 @@ pub fn remapped<K: Kernel, const D: bool>(control: Phase<D>, bio: u64, device: u
     let of = Bio { address: bio, disk, above: above.address, inserted_ns: 0, ..*above };
     if control.tags() {
         if let Some(operation) = of_current().filter(|operation| operation.slot == of.slot) {
-            work_on(tag_at(operation, PlaceId::at(Point::Bio, disk as u8)), false);
+            work_on(tag_at(&operation, PlaceId::at(Point::Bio, disk as u8)), false);
         }
     }
     goes_below(of, above.inserted_ns, EXPECTED)
@@ -196,9 +198,9 @@ pub fn remapped<K: Kernel, const D: bool>(control: Phase<D>, bio: u64, device: u
 
 /// The bio by which a request is known, if that is under way.
 #[inline(always)]
-fn first_of<const D: bool>(control: Phase<D>, request: u64) -> Option<&'static Bio> {
+fn first_of<const D: bool>(control: Phase<D>, request: u64) -> Option<Slot<Bio>> {
     let first: u64 = read(request, settings::request_bio());
-    bios::find(first).map(|bio| &*bio).filter(|bio| bio.epoch == control.epoch && bio.issued_ns != 0)
+    bios::find(first).filter(|bio| bio.epoch == control.epoch && bio.issued_ns != 0)
 }
 
 /// A bio of a thread that makes no operations: it may be a loop device's worker, or who lets its bios go where a
@@ -263,18 +265,17 @@ fn goes_below(mut bio: Bio, for_ns: u64, expected: u32) -> Fault {
 
 /// What disks below have done for a bio that is done, and for the others of its request, whose `first` they know.
 #[inline(always)]
-fn below(bio: &Bio, first: u64) -> Option<&'static Below> {
+fn below(bio: &Bio, first: u64) -> Option<Slot<Below>> {
     if !is_by_others(bio) {
         return None;
     }
-    BELOW.get_ptr(&first).map(|below| unsafe { &*below }).filter(|below| below.for_ns == given_ns(bio))
+    BELOW.slot(&first).filter(|below| below.for_ns == given_ns(bio))
 }
 
 /// A bio of a disk below is done.
 #[inline(always)]
 pub fn done(bio: &Bio, first: u64, at_ns: u64) {
-    let Some(above) = BELOW.get_ptr_mut(&bio.above) else { return };
-    let above = unsafe { &mut *above };
+    let Some(mut above) = BELOW.slot(&bio.above) else { return };
     if above.for_ns != bio.above_ns {
         return;
     }
@@ -305,9 +306,9 @@ impl Level {
     }
 
     #[inline(always)]
-    fn begins(&self, control: &Phase<true>, operation: &mut Socket) -> Result<(), Counter> {
+    fn begins(&self, control: &Phase<true>, operation: Slot<Socket>) -> Result<(), Counter> {
         let disk = self.disk as u8;
-        pass(&mut operation.token, operation.counted, PlaceId::at(Point::Bio, disk), self.queued_ns)?;
+        holder_passes(operation, PlaceId::at(Point::Bio, disk), self.queued_ns)?;
         if self.issued_ns < self.queued_ns || self.issued_ns > self.done_ns {
             return Ok(());
         }
@@ -316,12 +317,12 @@ impl Level {
             parts.via(PlaceId::at(Point::Insert, disk), self.inserted_ns);
             parts.end(PlaceId::at(Point::Issue, disk), self.issued_ns);
         }
-        pass(&mut operation.token, operation.counted, PlaceId::at(Point::Issue, disk), self.issued_ns)
+        holder_passes(operation, PlaceId::at(Point::Issue, disk), self.issued_ns)
     }
 
     #[inline(always)]
-    fn ends(&self, operation: &mut Socket) -> Result<(), Counter> {
-        pass(&mut operation.token, operation.counted, PlaceId::at(Point::Complete, self.disk as u8), self.done_ns)
+    fn ends(&self, operation: Slot<Socket>) -> Result<(), Counter> {
+        holder_passes(operation, PlaceId::at(Point::Complete, self.disk as u8), self.done_ns)
     }
 }
 
@@ -340,7 +341,7 @@ impl Below {
 
     /// The operation goes through all disks below.
     #[inline(always)]
-    pub fn pass(&self, control: &Phase<true>, operation: &mut Socket) -> Result<(), Counter> {
+    pub fn pass(&self, control: &Phase<true>, operation: Slot<Socket>) -> Result<(), Counter> {
         let [upper, lower] = &self.levels;
         upper.begins(control, operation)?;
         if lower.is_within(operation.token.at_ns, upper.done_ns) {

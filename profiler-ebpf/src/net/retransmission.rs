@@ -7,9 +7,9 @@ use profiler_common::{
 };
 
 use crate::{
-    kernel::{Kernel, read},
-    settings::{self, NO_FIELD},
-    token::spend_part,
+    core::kernel::{Kernel, read},
+    core::settings::{self, NO_FIELD},
+    core::token::spend_part,
 };
 
 /// `ICSK_TIME_LOSS_PROBE` (`include/net/inet_connection_sock.h`): the timer that is set. It stays so where

@@ -1,4 +1,4 @@
-//! Threads never hold a request: they leave times behind, which [`crate::path`] binds to sockets, and it is known what
+//! Threads never hold a request: they leave times behind, which [`crate::net::path`] binds to sockets, and it is known what
 //! they do at any moment, so that the wait for one can be divided up.
 
 use core::ffi::c_void;
@@ -11,13 +11,16 @@ use profiler_common::{
 };
 
 use crate::{
-    kernel::{Kernel, read},
-    machine,
-    maps::{add_shared, add_state, call_kind, count_inside, cpu, current, forget_role, now, role, set_role, thread},
-    settings::{self, NO_FIELD},
-    stacks,
-    token::spend_clipped,
-    vcpu,
+    core::kernel::{Kernel, read},
+    core::maps::{
+        add_shared, add_state, call_kind, count_inside, cpu, current, forget_role, now, role, set_role, thread,
+    },
+    core::settings::{self, NO_FIELD},
+    core::slot::Slot,
+    core::stacks,
+    core::token::spend_clipped,
+    vm::qemu,
+    vm::vcpu,
 };
 
 type Fault = Option<Counter>;
@@ -27,7 +30,7 @@ const NET_RX: u32 = 3;
 
 /// What the thread was found to do in an earlier phase is forgotten.
 #[inline(always)]
-fn renew(control: &Control, thread: &mut Thread, state: u32, at_ns: u64) -> bool {
+fn renew(control: &Control, mut thread: Slot<Thread>, state: u32, at_ns: u64) -> bool {
     if thread.epoch == control.epoch {
         return false;
     }
@@ -54,7 +57,7 @@ const _: () = assert!(STATES == 8);
 
 /// The thread does something else from now on.
 #[inline(always)]
-fn turn_to(control: &Control, thread: &mut Thread, state: u32, at_ns: u64) {
+fn turn_to(control: &Control, mut thread: Slot<Thread>, state: u32, at_ns: u64) {
     if renew(control, thread, state, at_ns) {
         return;
     }
@@ -87,14 +90,14 @@ pub fn spent_until(thread: &Thread, at_ns: u64) -> [u64; STATES] {
 
 /// A message of its sockets became ready (1), or was received (−1).
 #[inline(always)]
-pub fn add_ready(control: &Control, thread: &mut Thread, value: i64) {
+pub fn add_ready(control: &Control, mut thread: Slot<Thread>, value: i64) {
     renew(control, thread, UNKNOWN, now());
     add_shared(&mut thread.ready, value);
 }
 
 /// It is the current thread: whatever was known of it, it runs.
 #[inline(always)]
-pub fn runs(control: &Control, thread: &mut Thread, at_ns: u64) {
+pub fn runs(control: &Control, thread: Slot<Thread>, at_ns: u64) {
     if thread.epoch != control.epoch || thread.state != RUNNING {
         turn_to(control, thread, RUNNING, at_ns);
     }
@@ -102,14 +105,14 @@ pub fn runs(control: &Control, thread: &mut Thread, at_ns: u64) {
 
 /// It has received a message.
 #[inline(always)]
-pub fn has_read(control: &Control, thread: &mut Thread) {
+pub fn has_read(control: &Control, mut thread: Slot<Thread>) {
     runs(control, thread, now());
     thread.read += 1;
 }
 
 /// It has answered a message that it had received, or that message was lost.
 #[inline(always)]
-pub fn answered(control: &Control, thread: &mut Thread) {
+pub fn answered(control: &Control, mut thread: Slot<Thread>) {
     renew(control, thread, UNKNOWN, now());
     // What was received before it was followed is not counted.
     if thread.read > 0 {
@@ -120,13 +123,13 @@ pub fn answered(control: &Control, thread: &mut Thread) {
 /// What this context of execution works on from now on.
 #[inline(always)]
 pub fn work_on(tag: Tag, sent: bool) {
-    let Some(cpu) = cpu() else { return };
+    let Some(mut cpu) = cpu() else { return };
     if sent {
         cpu.sent = tag;
     }
     if cpu.softirq != 0 {
         cpu.tag = tag;
-    } else if let Some(thread) = current() {
+    } else if let Some(mut thread) = current() {
         thread.tag = tag;
     }
 }
@@ -134,11 +137,11 @@ pub fn work_on(tag: Tag, sent: bool) {
 /// `sched:sched_waking`
 #[inline(always)]
 pub fn waking(control: &Control, context: *mut c_void, tid: u32) -> Fault {
-    let thread = thread(tid)?;
+    let mut thread = thread(tid)?;
     let at_ns = now();
     thread.waking_ns = at_ns;
-    vcpu::notifies(control, thread);
-    machine::wakes(control, thread, at_ns);
+    vcpu::notifies(control, &thread);
+    qemu::wakes(control, thread, at_ns);
     // A thread on its way to sleep, woken before it is there, never leaves its run queue.
     if thread.epoch == control.epoch && thread.state == BLOCKED {
         turn_to(control, thread, WAKING, at_ns);
@@ -152,7 +155,7 @@ pub fn waking(control: &Control, context: *mut c_void, tid: u32) -> Fault {
 /// `sched:sched_wakeup`
 #[inline(always)]
 pub fn wakeup(control: &Control, tid: u32) -> Fault {
-    let thread = thread(tid)?;
+    let mut thread = thread(tid)?;
     let at_ns = now();
     thread.wakeup_ns = at_ns;
     if thread.epoch == control.epoch && (thread.state == WAKING || thread.state == BLOCKED) {
@@ -171,7 +174,7 @@ pub fn switched<K: Kernel>(control: &Control, context: *mut c_void, preempted: u
         leaves::<K>(control, context, thread, preempted, before, at_ns);
     }
     let tid: u32 = K::load(next, settings::task_pid());
-    let thread = thread(tid)?;
+    let mut thread = thread(tid)?;
     thread.switch_in_ns = at_ns;
     thread.from_idle = u32::from(before_tid == 0 && thread.state == RUNNABLE);
     if thread.from_idle != 0 {
@@ -179,10 +182,10 @@ pub fn switched<K: Kernel>(control: &Control, context: *mut c_void, preempted: u
     }
     turn_to(control, thread, RUNNING, at_ns);
     vcpu::gets_cpu(control, thread, at_ns);
-    machine::runs(control, thread, at_ns);
+    qemu::runs(control, &thread, at_ns);
     if thread.watched != 0 && control.mode == STACKS {
         thread.watched = 0;
-        stacks::emit_head(&wait_event(control, thread, event::WAIT_END, at_ns));
+        stacks::emit_head(&wait_event(control, &thread, event::WAIT_END, at_ns));
     }
     None
 }
@@ -209,7 +212,7 @@ fn wait_event(control: &Control, thread: &Thread, kind: u8, at_ns: u64) -> Event
 fn leaves<K: Kernel>(
     control: &Control,
     context: *mut c_void,
-    thread: &mut Thread,
+    mut thread: Slot<Thread>,
     preempted: u64,
     task: u64,
     at_ns: u64,
@@ -229,7 +232,7 @@ fn leaves<K: Kernel>(
     }
     if unsafe { bpf_get_prandom_u32() } % control.wait_every == 0 {
         thread.watched = 1;
-        stacks::emit(context, &wait_event(control, thread, event::WAIT, at_ns), true);
+        stacks::emit(context, &wait_event(control, &thread, event::WAIT, at_ns), true);
     }
 }
 
@@ -249,7 +252,7 @@ fn is_throttled<K: Kernel>(task: u64) -> bool {
 /// `raw_syscalls:sys_enter`
 #[inline(always)]
 pub fn called(control: &Control, number: u64) -> Fault {
-    let thread = current()?;
+    let mut thread = current()?;
     let at_ns = now();
     thread.number = number as u32 + 1;
     thread.entered_ns = at_ns;
@@ -265,7 +268,7 @@ pub fn called(control: &Control, number: u64) -> Fault {
 /// `raw_syscalls:sys_exit`
 #[inline(always)]
 pub fn returned(control: &Control) -> Fault {
-    let thread = current()?;
+    let mut thread = current()?;
     let at_ns = now();
     vcpu::returned(control, thread, at_ns);
     let number = thread.number.wrapping_sub(1);
@@ -286,7 +289,7 @@ pub fn returned(control: &Control) -> Fault {
 /// `irq:softirq_entry`
 #[inline(always)]
 pub fn softirq_began(control: &Control, vector: u32) -> Fault {
-    let cpu = cpu()?;
+    let mut cpu = cpu()?;
     cpu.softirq = vector + 1;
     if vector == NET_RX {
         let at_ns = now();
@@ -301,7 +304,7 @@ pub fn softirq_began(control: &Control, vector: u32) -> Fault {
 /// `irq:softirq_exit`
 #[inline(always)]
 pub fn softirq_ended(vector: u32) -> Fault {
-    let cpu = cpu()?;
+    let mut cpu = cpu()?;
     cpu.softirq = 0;
     if vector == NET_RX {
         cpu.softirq_since_ns = 0;
@@ -324,7 +327,7 @@ pub fn forked<K: Kernel>(parent: u64, child: u64) -> Fault {
 pub fn exited<K: Kernel>(task: u64) -> Fault {
     let tid: u32 = K::load(task, settings::task_pid());
     let tgid: u32 = K::load(task, settings::task_tgid());
-    if let Some(thread) = thread(tid) {
+    if let Some(mut thread) = thread(tid) {
         *thread = Thread::default();
     }
     if tid == tgid {

@@ -2,14 +2,15 @@
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_prandom_u32, bpf_get_smp_processor_id};
 use profiler_common::{
-    BUCKETS, BUCKETS_PER_OCTAVE, COUNTED, Control, Counter, ENDED, FIRST_OCTAVE, RECORD_HEADER, RECORD_POINTS,
-    RECORD_SLOTS, Record, Seen, Socket, Token, point::PlaceId, stage_key,
+    BUCKETS, BUCKETS_PER_OCTAVE, COUNTED, Connection, Control, Counter, ENDED, FIRST_OCTAVE, Packet, RECORD_HEADER,
+    RECORD_POINTS, RECORD_SLOTS, Record, Seen, Socket, Token, point::PlaceId, stage_key,
 };
 
 use crate::{
-    maps::{RECORD_RING, add, count, count_number, record, stage},
-    settings,
-    slots::swap_if,
+    core::maps::{RECORD_RING, add, count, count_number, record, stage},
+    core::settings,
+    core::slot::Slot,
+    core::slots::swap_if,
 };
 
 /// User space polls: a wake-up would be work of ours on the CPU that is measured.
@@ -18,7 +19,7 @@ pub const BPF_RB_NO_WAKEUP: u64 = 1;
 /// Adds a time to the totals of a key. False: there was no room.
 #[inline(always)]
 fn spend(key: u64, time_ns: u64) -> bool {
-    let Some(stage) = stage(key) else {
+    let Some(mut stage) = stage(key) else {
         return false;
     };
     stage.total_ns += time_ns;
@@ -47,7 +48,7 @@ pub fn spend_clipped(control: &Control, key: u64, start_ns: u64, end_ns: u64) {
     }
     let inside = end_ns < control.close_ns;
     let time_ns = end_ns.min(control.close_ns) - start_ns.max(control.open_ns);
-    let Some(stage) = stage(key) else {
+    let Some(mut stage) = stage(key) else {
         count(Counter::DetailsTable);
         return;
     };
@@ -113,6 +114,31 @@ pub fn pass(token: &mut Token, counted: u8, to: PlaceId, at_ns: u64) -> Result<(
         append(token.record(), token.role(), to, at_ns);
     }
     Ok(())
+}
+
+/// What can hold a token.
+pub trait Holder {
+    /// The token, and whether its request counts.
+    fn held(&mut self) -> (&mut Token, u8);
+}
+/// Kinds of holders.
+macro_rules! holders {
+    ($($kind:ty),*) => { $(
+        impl Holder for $kind {
+            #[inline(always)]
+            fn held(&mut self) -> (&mut Token, u8) {
+                (&mut self.token, self.counted)
+            }
+        }
+    )* };
+}
+holders!(Socket, Packet, Connection);
+
+/// As [`pass`], of the token that a holder has.
+#[inline(always)]
+pub fn holder_passes<H: Holder>(mut holder: Slot<H>, to: PlaceId, at_ns: u64) -> Result<(), Counter> {
+    let (token, counted) = holder.held();
+    pass(token, counted, to, at_ns)
 }
 
 /// Splits the stage that is about to end into parts, by times that were left behind on the way. Each is used only
@@ -199,7 +225,7 @@ pub fn goes_on(counted: u8, ns: u64) {
 
 /// Begins a record for one request in `record_every`. Returns 1 + its slot, or 0.
 #[inline(always)]
-pub fn begin_record(control: &Control, socket: &mut Socket) -> u16 {
+pub fn begin_record(control: &Control, mut socket: Slot<Socket>) -> u16 {
     if control.record_every == 0 || socket.counted != COUNTED {
         return 0;
     }
@@ -222,7 +248,7 @@ pub fn begin_record(control: &Control, socket: &mut Socket) -> u16 {
 #[inline(never)]
 fn take_record(of_socket: u32, epoch: u32) -> u32 {
     let slot = of_socket & (RECORD_SLOTS - 1);
-    let Some(record) = record(slot) else { return 0 };
+    let Some(mut record) = record(slot) else { return 0 };
     let taken = record.taken;
     if taken != 0 && record.epoch == epoch {
         return 0;
@@ -240,7 +266,7 @@ fn take_record(of_socket: u32, epoch: u32) -> u32 {
 #[cold]
 #[inline(never)]
 pub fn append(slot: u16, role: u8, point: PlaceId, at_ns: u64) {
-    let Some(record) = record(u32::from(slot) - 1) else {
+    let Some(mut record) = record(u32::from(slot) - 1) else {
         return;
     };
     let index = record.len as usize;
@@ -259,7 +285,7 @@ pub fn append(slot: u16, role: u8, point: PlaceId, at_ns: u64) {
 #[cold]
 #[inline(never)]
 pub fn commit_record(slot: u16) {
-    let Some(record) = record(u32::from(slot) - 1) else {
+    let Some(mut record) = record(u32::from(slot) - 1) else {
         return;
     };
     let len = record.len as usize;
@@ -293,7 +319,7 @@ fn note_loss(record_slot: u16, counted: u8, cause: u32, at_ns: u64) {
         add(Counter::LifeNs, at_ns);
     }
     if record_slot != 0 {
-        if let Some(record) = record(u32::from(record_slot) - 1) {
+        if let Some(mut record) = record(u32::from(record_slot) - 1) {
             record.taken = 0;
         }
         count(Counter::RecordsAbandoned);

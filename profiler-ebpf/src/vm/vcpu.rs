@@ -13,10 +13,11 @@ use profiler_common::{
 };
 
 use crate::{
-    machine,
-    maps::{current, held, now, place_of_guest},
-    slots::swap_if,
-    token::{Parts, spend_clipped},
+    core::maps::{current, held, now, place_of_guest},
+    core::slot::Slot,
+    core::slots::swap_if,
+    core::token::{Parts, spend_clipped},
+    vm::qemu,
 };
 
 type Fault = Option<Counter>;
@@ -25,7 +26,7 @@ type Fault = Option<Counter>;
 /// CPU writes here at the same time.
 #[inline(always)]
 pub fn takes(control: &Control, counted: u8, at_ns: u64) {
-    let Some(held) = held() else { return };
+    let Some(mut held) = held() else { return };
     if held.epoch != control.epoch {
         *held = Held { epoch: control.epoch, ..Held::default() };
     }
@@ -42,7 +43,7 @@ pub fn takes(control: &Control, counted: u8, at_ns: u64) {
 #[cold]
 #[inline(never)]
 fn split(control: &Control) {
-    let Some(held) = held() else { return };
+    let Some(mut held) = held() else { return };
     let done = held.done;
     // Several processors may leave their guest at once.
     let is_there = done.taken_ns != 0 && swap_if(&mut held.done.taken_ns, done.taken_ns, 0) == done.taken_ns;
@@ -68,8 +69,8 @@ pub fn interrupted(control: &Control, number: u32) -> Fault {
     if thread.role != u32::from(VMM) && thread.role != u32::from(VHOST) {
         return None;
     }
-    machine::interrupts(control, place_of(number));
-    let held = held()?;
+    qemu::interrupts(control, place_of(number));
+    let mut held = held()?;
     if held.epoch == control.epoch && held.count > 0 && held.steps.injected_ns == 0 {
         held.vcpu = place_of(number);
         held.steps.injected_ns = now();
@@ -84,7 +85,7 @@ pub fn notifies(control: &Control, woken: &Thread) {
     if woken.role != u32::from(VMM) && woken.role != u32::from(VHOST) {
         return;
     }
-    let (Some(thread), Some(held)) = (current(), held()) else { return };
+    let (Some(thread), Some(mut held)) = (current(), held()) else { return };
     if thread.vcpu.number != 0 && held.epoch == control.epoch && held.count > 0 {
         held.steps.notified_ns = notified(&held.steps, thread.vcpu.exit_ns);
     }
@@ -121,7 +122,7 @@ fn place_of(number: u32) -> u8 {
 /// Its answer comes out at a point, or will not come: none.
 #[inline(always)]
 pub fn gives_back(control: &Control, answered_at: PlaceId, at_ns: u64) {
-    let Some(held) = held() else { return };
+    let Some(mut held) = held() else { return };
     if held.epoch == control.epoch && held.count > 0 {
         // Where several are held at once, nothing tells whose interrupt and whose notification it was.
         if held.count == 1 && held.alone != 0 && answered_at != PlaceId::NONE {
@@ -155,7 +156,7 @@ fn held_until(control: &Control, at_ns: u64) -> u64 {
 
 /// Ends the time in the present state at `at_ns`.
 #[inline(always)]
-fn turn_to(control: &Control, thread: &mut Thread, state: u8, at_ns: u64) {
+fn turn_to(control: &Control, mut thread: Slot<Thread>, state: u8, at_ns: u64) {
     let vcpu = &mut thread.vcpu;
     let held_ns = held_until(control, at_ns);
     if vcpu.epoch != control.epoch {
@@ -188,11 +189,11 @@ fn turn_to(control: &Control, thread: &mut Thread, state: u8, at_ns: u64) {
 /// `kvm:kvm_entry`
 #[inline(always)]
 pub fn entered(control: &Control, number: u32) -> Fault {
-    let thread = current()?;
+    let mut thread = current()?;
     let at_ns = now();
     thread.vcpu.number = place_of(number);
     turn_to(control, thread, GUEST, at_ns);
-    machine::enters(control, thread, at_ns);
+    qemu::enters(control, &thread, at_ns);
     let vcpu = &mut thread.vcpu;
     if vcpu.exit_ns != 0 {
         let key = exit_key(EXIT, vcpu.number - 1, vcpu.reason);
@@ -202,7 +203,7 @@ pub fn entered(control: &Control, number: u32) -> Fault {
         }
         vcpu.exit_ns = 0;
     }
-    if let Some(held) = held() {
+    if let Some(mut held) = held() {
         let waits = held.steps.injected_ns != 0 && held.steps.entered_ns == 0 && held.steps.notified_ns == 0;
         if waits && held.epoch == control.epoch && held.vcpu == vcpu.number {
             held.steps.entered_ns = at_ns;
@@ -221,13 +222,13 @@ pub fn entered(control: &Control, number: u32) -> Fault {
 /// an error.
 #[inline(always)]
 pub fn left(control: &Control, reason: u32) -> Fault {
-    let thread = current()?;
+    let mut thread = current()?;
     if thread.vcpu.number == 0 {
         return None;
     }
     let at_ns = now();
     turn_to(control, thread, KERNEL, at_ns);
-    machine::leaves(control, thread, reason & 0xffff);
+    qemu::leaves(control, &thread, reason & 0xffff);
     thread.vcpu.reason = reason as u16;
     thread.vcpu.place = 0;
     thread.vcpu.user_ns = 0;
@@ -250,7 +251,7 @@ pub fn handed_to_user(control: &Control) -> Fault {
 /// The machine's process asks KVM for something: to enter the guest, as a rule. Other calls are part of its handling,
 /// sleeping in them included.
 #[inline(always)]
-pub fn asks_kernel(control: &Control, thread: &mut Thread, at_ns: u64) {
+pub fn asks_kernel(control: &Control, thread: Slot<Thread>, at_ns: u64) {
     if thread.vcpu.number != 0 && thread.vcpu.epoch == control.epoch && thread.vcpu.state == USER {
         turn_to(control, thread, KERNEL, at_ns);
     }
@@ -258,7 +259,7 @@ pub fn asks_kernel(control: &Control, thread: &mut Thread, at_ns: u64) {
 
 /// It is back.
 #[inline(always)]
-pub fn returned(control: &Control, thread: &mut Thread, at_ns: u64) {
+pub fn returned(control: &Control, thread: Slot<Thread>, at_ns: u64) {
     if thread.vcpu.number != 0 && thread.vcpu.epoch == control.epoch && thread.vcpu.state == KERNEL {
         turn_to(control, thread, USER, at_ns);
     }
@@ -269,7 +270,7 @@ pub fn returned(control: &Control, thread: &mut Thread, at_ns: u64) {
 /// the one from the other.)
 #[inline(always)]
 pub fn halted(control: &Control, ns: u64, waited: u8) -> Fault {
-    let thread = current()?;
+    let mut thread = current()?;
     let vcpu = &mut thread.vcpu;
     if waited != 0 || vcpu.number == 0 || vcpu.epoch != control.epoch || vcpu.state != KERNEL {
         return None;
@@ -295,7 +296,7 @@ pub fn accessed_memory(address: u64) -> Fault {
 
 #[inline(always)]
 fn accessed(place: u64) -> Fault {
-    let thread = current()?;
+    let mut thread = current()?;
     if thread.vcpu.number != 0 {
         thread.vcpu.place = place_of_guest(place) as u16;
     }
@@ -304,7 +305,7 @@ fn accessed(place: u64) -> Fault {
 
 /// The thread leaves its CPU. Asleep in the machine's process, it still handles the exit.
 #[inline(always)]
-pub fn leaves_cpu(control: &Control, thread: &mut Thread, sleeps: bool, at_ns: u64) {
+pub fn leaves_cpu(control: &Control, mut thread: Slot<Thread>, sleeps: bool, at_ns: u64) {
     let vcpu = &mut thread.vcpu;
     if vcpu.number == 0 || vcpu.epoch != control.epoch || (sleeps && vcpu.state == USER) {
         return;
@@ -323,7 +324,7 @@ pub fn leaves_cpu(control: &Control, thread: &mut Thread, sleeps: bool, at_ns: u
 
 /// It may run again.
 #[inline(always)]
-pub fn wakes(control: &Control, thread: &mut Thread, at_ns: u64) {
+pub fn wakes(control: &Control, thread: Slot<Thread>, at_ns: u64) {
     if thread.vcpu.number != 0 && thread.vcpu.epoch == control.epoch && thread.vcpu.state == BLOCKED {
         turn_to(control, thread, OUT, at_ns);
     }
@@ -331,7 +332,7 @@ pub fn wakes(control: &Control, thread: &mut Thread, at_ns: u64) {
 
 /// It runs again.
 #[inline(always)]
-pub fn gets_cpu(control: &Control, thread: &mut Thread, at_ns: u64) {
+pub fn gets_cpu(control: &Control, mut thread: Slot<Thread>, at_ns: u64) {
     let vcpu = &mut thread.vcpu;
     if vcpu.number == 0 {
         return;
@@ -349,7 +350,7 @@ pub fn gets_cpu(control: &Control, thread: &mut Thread, at_ns: u64) {
     if vcpu.state == OUT || vcpu.state == BLOCKED {
         let before = vcpu.before;
         turn_to(control, thread, before, at_ns);
-        if let Some(held) = held() {
+        if let Some(mut held) = held() {
             let waits = held.steps.injected_ns != 0 && held.steps.entered_ns == 0 && held.steps.running_ns == 0;
             if waits && held.epoch == control.epoch && held.vcpu == thread.vcpu.number {
                 held.steps.running_ns = at_ns;

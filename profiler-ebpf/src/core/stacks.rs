@@ -12,9 +12,9 @@ use profiler_common::{
 };
 
 use crate::{
-    maps::{EVENT_RING, count, cpu, current, now},
-    slots::{packet, socket, socket_in},
-    token::BPF_RB_NO_WAKEUP,
+    core::maps::{EVENT_RING, count, cpu, current, now},
+    core::slots::{packet, socket, socket_in},
+    core::token::BPF_RB_NO_WAKEUP,
 };
 
 /// Sends an event without stacks.

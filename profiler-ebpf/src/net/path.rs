@@ -11,17 +11,21 @@ use profiler_common::{
 };
 
 use crate::{
-    boundary,
-    kernel::{Kernel, has_payload, read},
-    loss::{drop_entry, forget, give_up},
-    maps::{count, count_inside, cpu, current, device, now, thread},
-    phase::Phase,
-    proxy::{proxy_role, proxy_send},
-    reader::{self, note_times},
-    retransmission, settings,
-    slots::{Carried, packet, put_packet, put_socket, release, socket},
-    thread::{add_ready, answered, has_read, work_on},
-    token::{Parts, append, begin_record, begins, commit_record, ends, goes_on, is_inside, lose, pass},
+    core::kernel::{Kernel, has_payload, read},
+    core::maps::{count, count_inside, cpu, current, device, now, thread},
+    core::phase::Phase,
+    core::settings,
+    core::slot::Slot,
+    core::slots::{Carried, packet, put_packet, put_socket, release, socket},
+    core::thread::{add_ready, answered, has_read, work_on},
+    core::token::{
+        Parts, append, begin_record, begins, commit_record, ends, goes_on, holder_passes, is_inside, lose, pass,
+    },
+    net::boundary,
+    net::loss::{drop_entry, forget, give_up},
+    net::proxy::{proxy_role, proxy_send},
+    net::reader::{self, note_times},
+    net::retransmission,
 };
 
 pub type Fault = Option<Counter>;
@@ -42,7 +46,7 @@ pub fn send<const D: bool>(control: Phase<D>, address: u64) -> Fault {
     if control.proxy_port != 0 && known.as_ref().is_none_or(|socket| socket.role >= PROXY_IN) {
         return proxy_send(control, address, known);
     }
-    let socket = known?;
+    let mut socket = known?;
     let at_ns = now();
     if socket.token.epoch != control.epoch {
         // The client's first send in this phase: what came before it was not followed.
@@ -70,7 +74,7 @@ pub fn send<const D: bool>(control: Phase<D>, address: u64) -> Fault {
     }
     let mut called_ns = 0;
     if control.splits() {
-        called_ns = reader::split_turnaround(control, socket, at_ns);
+        called_ns = reader::split_turnaround(control, &socket, at_ns);
     }
     let answered_ns = socket.token.at_ns;
     if socket.role == CLIENT && socket.token.record() != 0 {
@@ -87,7 +91,7 @@ pub fn send<const D: bool>(control: Phase<D>, address: u64) -> Fault {
         begin_request(control, socket, called_ns, answered_ns);
     }
     if control.tags() {
-        work_on(tag_of(socket), false);
+        work_on(tag_of(&socket), false);
         // Whoever received the message was credited with it.
         if let Some(thread) = thread(socket.reader) {
             answered(&control, thread);
@@ -114,7 +118,7 @@ pub fn tag_of(socket: &Socket) -> Tag {
 }
 
 #[inline(always)]
-fn begin_request<const D: bool>(control: Phase<D>, socket: &mut Socket, called_ns: u64, answered_ns: u64) {
+fn begin_request<const D: bool>(control: Phase<D>, mut socket: Slot<Socket>, called_ns: u64, answered_ns: u64) {
     let at_ns = socket.token.at_ns;
     socket.counted = begins(&control, at_ns);
     let slot = begin_record(&control, socket);
@@ -131,7 +135,7 @@ fn begin_request<const D: bool>(control: Phase<D>, socket: &mut Socket, called_n
 #[inline(always)]
 pub fn queue<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     let at_ns = now();
-    if let Some(packet) = packet(skb) {
+    if let Some(mut packet) = packet(skb) {
         if packet.live != 0 && packet.token.epoch == control.epoch {
             packet.queued_ns = at_ns;
             return None;
@@ -203,7 +207,7 @@ fn left_in_queue<const D: bool>(control: Phase<D>, socket: &Socket, skb: u64) ->
 
 /// The token leaves its socket. Pure ACKs, window updates and FINs carry none.
 #[inline(always)]
-fn first_hop<K: Kernel, const D: bool>(control: Phase<D>, socket: &mut Socket, skb: u64, dev: u64) -> Fault {
+fn first_hop<K: Kernel, const D: bool>(control: Phase<D>, mut socket: Slot<Socket>, skb: u64, dev: u64) -> Fault {
     if !has_payload::<K>(skb) {
         return None;
     }
@@ -213,11 +217,11 @@ fn first_hop<K: Kernel, const D: bool>(control: Phase<D>, socket: &mut Socket, s
             count_inside(&control, now(), Counter::Segments);
             return None;
         }
-        retransmission::waited(socket, now());
+        retransmission::waited(&socket, now());
     }
-    let queued_ns = if control.splits() { left_in_queue(control, socket, skb) } else { 0 };
-    let holder = (socket.key, false);
-    match pass_device(control, &mut socket.token, socket.counted, holder, Point::Xmit, dev, queued_ns, Point::Queue) {
+    let queued_ns = if control.splits() { left_in_queue(control, &socket, skb) } else { 0 };
+    let (holder, counted) = ((socket.key, false), socket.counted);
+    match pass_device(control, &mut socket.token, counted, holder, Point::Xmit, dev, queued_ns, Point::Queue) {
         Err(cause) => return give_up(&control, socket, cause),
         Ok(index) if boundary::departs(control, socket, index) => return None,
         Ok(_) => {}
@@ -238,7 +242,7 @@ fn first_hop<K: Kernel, const D: bool>(control: Phase<D>, socket: &mut Socket, s
     socket.counted = 0;
     if control.tags() {
         if let Some(packet) = packet(skb) {
-            work_on(tag_of_packet(packet), true);
+            work_on(tag_of_packet(&packet), true);
         }
     }
     None
@@ -282,16 +286,17 @@ pub fn pass_device<const D: bool>(
 #[inline(always)]
 fn hop<const D: bool>(
     control: Phase<D>,
-    packet: &mut Packet,
+    mut packet: Slot<Packet>,
     what: Point,
     dev: u64,
     part_ns: u64,
     part: Point,
 ) -> Result<u8, Fault> {
-    let index = pass_device(control, &mut packet.token, packet.counted, (packet.key, true), what, dev, part_ns, part)
+    let (holder, counted) = ((packet.key, true), packet.counted);
+    let index = pass_device(control, &mut packet.token, counted, holder, what, dev, part_ns, part)
         .map_err(|cause| drop_entry(packet, cause))?;
     if control.tags() {
-        work_on(tag_of_packet(packet), what == Point::Xmit);
+        work_on(tag_of_packet(&packet), what == Point::Xmit);
     }
     Ok(index)
 }
@@ -306,7 +311,7 @@ pub fn receive<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
 }
 
 #[inline(always)]
-pub fn travelling<const D: bool>(control: Phase<D>, skb: u64) -> Option<&'static mut Packet> {
+pub fn travelling<const D: bool>(control: Phase<D>, skb: u64) -> Option<Slot<Packet>> {
     packet(skb).filter(|packet| packet.live != 0 && packet.token.epoch == control.epoch)
 }
 
@@ -319,26 +324,27 @@ pub fn delivered<K: Kernel, const D: bool>(control: Phase<D>, address: u64, skb:
     let to = if owned == 0 { DELIVERED } else { BACKLOG };
     let at_ns = now();
     turns_to(control, packet.key, true, packet.token.role(), to, at_ns);
-    if let Err(cause) = pass(&mut packet.token, packet.counted, to, at_ns) {
+    if let Err(cause) = holder_passes(packet, to, at_ns) {
         return drop_entry(packet, cause);
     }
-    let Some(socket) = socket(address) else {
+    let Some(mut socket) = socket(address) else {
         // A connection made during the lead-in begins with one; a relay never stops.
         count_inside(&control, at_ns, Counter::UnknownSocket);
         return drop_entry(packet, Counter::LostUnknownSocket);
     };
     if socket.token.epoch == control.epoch && socket.state != EMPTY {
-        forget(&control, socket);
+        forget(&control, &socket);
         lose(&socket.token, socket.counted, Counter::LostResynchronised);
     }
+    let role = socket.role;
     socket.token = packet.token;
-    socket.token.set_role(socket.role);
+    socket.token.set_role(role);
     socket.counted = packet.counted;
     socket.crossing = packet.crossing;
     socket.state = UNREAD;
     release(packet);
     if control.tags() {
-        work_on(tag_of(socket), false);
+        work_on(tag_of(&socket), false);
     }
     None
 }
@@ -347,19 +353,19 @@ pub fn delivered<K: Kernel, const D: bool>(control: Phase<D>, address: u64, skb:
 #[inline(always)]
 pub fn ready<const D: bool>(control: Phase<D>, address: u64) -> Fault {
     let socket = socket(address)?;
-    let token = &mut socket.token;
+    let token = &socket.token;
     if socket.state != UNREAD || token.epoch != control.epoch || (token.point != DELIVERED && token.point != BACKLOG) {
         return None;
     }
     let at_ns = now();
     turns_to(control, socket.key, false, token.role(), READY, at_ns);
-    if let Err(cause) = pass(token, socket.counted, READY, at_ns) {
+    if let Err(cause) = holder_passes(socket, READY, at_ns) {
         return give_up(&control, socket, cause);
     }
     if control.splits() {
-        reader::begins(&control, socket, at_ns);
+        reader::begins(&control, &socket, at_ns);
     } else if control.tags() {
-        work_on(tag_of(socket), false);
+        work_on(tag_of(&socket), false);
         if let Some(thread) = thread(socket.reader) {
             add_ready(&control, thread, 1);
         }
@@ -379,7 +385,7 @@ pub fn received<const D: bool>(control: Phase<D>, address: u64, result: i32, fla
     let role = match &known {
         Some(socket) if control.is_plain() && socket.role < PROXY_IN => socket.role,
         _ => {
-            let thread = current()?;
+            let mut thread = current()?;
             thread.return_ns = 0;
             if is_proxy(thread.role) {
                 thread.proxied_slot = known.as_ref().map_or(0, |socket| socket.slot + 1);
@@ -391,7 +397,7 @@ pub fn received<const D: bool>(control: Phase<D>, address: u64, result: i32, fla
     };
     let fresh = Token::new(at_ns, control.epoch, RECEIVED, role);
     let reader = if control.is_plain() { 0 } else { bpf_get_current_pid_tgid() as u32 };
-    let Some(socket) = known else {
+    let Some(mut socket) = known else {
         // Sockets of other protocols are received from as well, and never get a token.
         let protocol: u16 = read(address, settings::sock_protocol());
         return if protocol == IPPROTO_TCP { follow_socket(address, fresh, reader) } else { None };
@@ -420,12 +426,12 @@ pub fn received<const D: bool>(control: Phase<D>, address: u64, result: i32, fla
         count_inside(&control, at_ns, Counter::Parts);
         if control.splits() {
             if let Some(thread) = current() {
-                reader::goes_on(&control, socket, thread, at_ns);
+                reader::goes_on(&control, &socket, thread, at_ns);
             }
         }
     } else {
         if control.splits() {
-            split_wait(control, socket, at_ns);
+            split_wait(control, &socket, at_ns);
         } else if control.tags() && socket.token.point == READY {
             if let Some(thread) = thread(expected) {
                 add_ready(&control, thread, -1);
@@ -434,14 +440,14 @@ pub fn received<const D: bool>(control: Phase<D>, address: u64, result: i32, fla
     }
     socket.state = READ;
     turns_to(control, socket.key, false, role, RECEIVED, at_ns);
-    if let Err(cause) = pass(&mut socket.token, socket.counted, RECEIVED, at_ns) {
+    if let Err(cause) = holder_passes(socket, RECEIVED, at_ns) {
         return give_up(&control, socket, cause);
     }
     if !again && socket.role == CLIENT {
         ends(&mut socket.counted, at_ns);
     }
     if control.tags() {
-        work_on(tag_of(socket), false);
+        work_on(tag_of(&socket), false);
         if let (Some(thread), false) = (current(), again) {
             has_read(&control, thread);
         }

@@ -2,12 +2,12 @@
 
 use profiler_common::{Control, OFF, PARTS, STACKS, TOTALS};
 
-use crate::maps;
+use crate::core::{maps, slot::Slot};
 
 /// The phase, while requests are followed. Programs come twice: for all kinds of phases, and (`D` is false) for those
 /// that keep nothing but totals and records, where every instruction that is not there counts.
 #[derive(Clone, Copy)]
-pub struct Phase<const D: bool>(&'static Control);
+pub struct Phase<const D: bool>(Slot<Control>);
 
 impl<const D: bool> Phase<D> {
     /// Nothing but totals and records.
@@ -30,7 +30,7 @@ impl<const D: bool> core::ops::Deref for Phase<D> {
     type Target = Control;
     #[inline(always)]
     fn deref(&self) -> &Control {
-        self.0
+        &self.0
     }
 }
 

@@ -12,19 +12,20 @@ use profiler_common::{
 };
 
 use crate::{
-    block::{settle, submission_returns},
-    held,
-    kernel::read,
-    loss::give_up,
-    machine::{machine_begins, machine_ends},
-    maps::{call_kind, count_inside, current, now, thread},
-    path::{Fault, follow_socket, tag_of},
-    phase::{Phase, following},
-    settings::{self, NO_FIELD},
-    slots::{socket, socket_in},
-    thread::work_on,
-    token::{Parts, append, begin_record, begins, commit_record, ends, is_inside, lose, pass},
-    worker,
+    core::kernel::read,
+    core::maps::{call_kind, count_inside, current, now, thread},
+    core::phase::{Phase, following},
+    core::settings::{self, NO_FIELD},
+    core::slot::Slot,
+    core::slots::{socket, socket_in},
+    core::thread::work_on,
+    core::token::{Parts, append, begin_record, begins, commit_record, ends, holder_passes, is_inside, lose, pass},
+    file::block::{settle, submission_returns},
+    file::held,
+    file::worker,
+    net::loss::give_up,
+    net::path::{Fault, follow_socket, tag_of},
+    vm::qemu::{machine_begins, machine_ends},
 };
 
 /// Keys of operations lie where the kernel has no addresses: those of threads,
@@ -40,7 +41,7 @@ const EVENT_IOCB: u64 = 8;
 
 /// The token is lost; the next operation in its place has a new one.
 #[inline(always)]
-pub fn fail<const D: bool>(control: Phase<D>, operation: &mut Socket, cause: Counter) -> Fault {
+pub fn fail<const D: bool>(control: Phase<D>, mut operation: Slot<Socket>, cause: Counter) -> Fault {
     if control.splits() && operation.token.role() == VMM {
         machine_ends(0, 0);
     }
@@ -57,7 +58,7 @@ pub fn is_asynchronous(operation: &Socket) -> bool {
 
 /// The current thread, if it makes operations: a server's, or a virtual machine's process for its guest.
 #[inline(always)]
-pub fn maker() -> Option<&'static mut Thread> {
+pub fn maker() -> Option<Slot<Thread>> {
     current().filter(|thread| thread.role == u32::from(SERVER) || is_machines(thread))
 }
 
@@ -73,14 +74,14 @@ pub fn is_machines(thread: &Thread) -> bool {
 #[inline(always)]
 fn role_of(tid: u32) -> u8 {
     match thread(tid) {
-        Some(thread) if is_machines(thread) => VMM,
+        Some(thread) if is_machines(&thread) => VMM,
         _ => CLIENT,
     }
 }
 
 /// The operation that the current thread is in, was in last, or submits.
 #[inline(always)]
-pub fn of_current() -> Option<&'static mut Socket> {
+pub fn of_current() -> Option<Slot<Socket>> {
     let thread = maker()?;
     socket(if thread.submitting == 0 { THREADS | u64::from(thread.tid) } else { thread.submitting })
 }
@@ -116,9 +117,9 @@ pub fn entered<const D: bool>(control: Phase<D>, registers: u64, number: u64) ->
     if kind < CALL_FILE {
         return None;
     }
-    let thread = maker()?;
+    let mut thread = maker()?;
     let at_ns = now();
-    held::note_maker(thread);
+    held::note_maker(&thread);
     thread.file_call = kind;
     thread.file_call_ns = at_ns;
     match kind {
@@ -144,7 +145,7 @@ fn word(address: u64) -> u64 {
 
 /// `io_submit`: all of its operations begin, and the thread works for the first.
 #[inline(always)]
-fn submit_all<const D: bool>(control: Phase<D>, thread: &mut Thread, registers: u64, at_ns: u64) {
+fn submit_all<const D: bool>(control: Phase<D>, mut thread: Slot<Thread>, registers: u64, at_ns: u64) {
     let number = argument(registers, settings::registers_second());
     let mut at = argument(registers, settings::registers_third());
     thread.memory = at;
@@ -168,7 +169,7 @@ fn submit_all<const D: bool>(control: Phase<D>, thread: &mut Thread, registers: 
 /// its own in its place: then this is the next of the call's, in their order.
 #[inline(always)]
 pub fn direct<const D: bool>(control: Phase<D>, kernels: u64) -> Fault {
-    let thread = maker()?;
+    let mut thread = maker()?;
     if thread.file_call == 0 {
         return worker::begins(control, thread, kernels);
     }
@@ -208,11 +209,11 @@ pub fn in_ring(ring: u64, name: u64) -> u64 {
 
 /// The thread works for an operation from now on.
 #[inline(always)]
-pub fn turn_to<const D: bool>(control: Phase<D>, thread: &mut Thread, key: u64) {
+pub fn turn_to<const D: bool>(control: Phase<D>, mut thread: Slot<Thread>, key: u64) {
     thread.submitting = key;
     if control.tags() {
         if let Some(operation) = socket(key) {
-            work_on(tag_of(operation), false);
+            work_on(tag_of(&operation), false);
         }
     }
 }
@@ -220,7 +221,7 @@ pub fn turn_to<const D: bool>(control: Phase<D>, thread: &mut Thread, key: u64) 
 /// `io_uring:io_uring_submit_req`: as [`submits`]. With several in one call, all began with it.
 #[inline(always)]
 pub fn ring_submits(control: Phase<true>, ring: u64, name: u64) -> Fault {
-    let thread = maker()?;
+    let mut thread = maker()?;
     if thread.file_call != CALL_RING {
         return None;
     }
@@ -249,7 +250,7 @@ pub extern "C" fn operation_ends(slot: u32, at_ns: u64) -> u32 {
 #[inline(always)]
 fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64, is_libaio: bool) -> Fault {
     let first = Token::new(at_ns, control.epoch, ENTER, role_of(tid));
-    let Some(operation) = socket(key) else {
+    let Some(mut operation) = socket(key) else {
         let fault = follow_socket(key, first, tid);
         if control.splits() && first.role() == VMM && fault.is_none() {
             machine_begins(tid, at_ns);
@@ -267,7 +268,8 @@ fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64, is_li
             operation.state = EMPTY;
         } else if operation.token.point != ENTER {
             operation.token.point = EXIT;
-            ends(&mut operation.counted, operation.token.at_ns);
+            let ended_ns = operation.token.at_ns;
+            ends(&mut operation.counted, ended_ns);
         }
         if control.splits() {
             machine_ends(0, 0);
@@ -299,7 +301,7 @@ fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64, is_li
         operation.token.set_record(slot);
     }
     if control.tags() {
-        work_on(tag_of(operation), false);
+        work_on(tag_of(&operation), false);
     }
     fault
 }
@@ -307,7 +309,7 @@ fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64, is_li
 /// `raw_syscalls:sys_exit`
 #[inline(always)]
 pub fn left<const D: bool>(control: Phase<D>, result: i64) -> Fault {
-    let thread = maker()?;
+    let mut thread = maker()?;
     let at_ns = now();
     let submitted = core::mem::take(&mut thread.submitting);
     let mut fault = None;
@@ -354,7 +356,7 @@ fn reap<const D: bool>(control: Phase<D>, events: u64, result: i64, at_ns: u64) 
 /// `io_uring:io_uring_cqring_wait`: what is done from now on, in its waits, is for none that it submitted.
 #[inline(always)]
 pub fn ring_waits(control: Phase<true>) -> Fault {
-    let thread = maker()?;
+    let mut thread = maker()?;
     thread.submitting = 0;
     if control.tags() {
         work_on(Tag::default(), false);
@@ -366,8 +368,8 @@ pub fn ring_waits(control: Phase<true>) -> Fault {
 /// returns; else it has it now.
 #[inline(always)]
 pub fn ring_completed(control: Phase<true>, ring: u64, name: u64) -> Fault {
-    let thread = maker()?;
-    let operation = socket(key_of(in_ring(ring, name)))?;
+    let mut thread = maker()?;
+    let mut operation = socket(key_of(in_ring(ring, name)))?;
     if thread.file_call == 0 {
         // A worker has done it, and its next may be seen less well.
         thread.submitting = 0;
@@ -383,10 +385,10 @@ pub fn ring_completed(control: Phase<true>, ring: u64, name: u64) -> Fault {
 
 /// `io_uring_enter` returns: its caller finds what was completed meanwhile.
 #[inline(always)]
-fn reap_ring<const D: bool>(control: Phase<D>, thread: &mut Thread, at_ns: u64) {
+fn reap_ring<const D: bool>(control: Phase<D>, mut thread: Slot<Thread>, at_ns: u64) {
     for _ in 0..AT_ONCE_MOST {
         let Some(slot) = thread.reaped.checked_sub(1) else { return };
-        let Some(operation) = socket_in(slot) else { return };
+        let Some(mut operation) = socket_in(slot) else { return };
         thread.reaped = core::mem::take(&mut operation.next);
         operation_ends(slot, at_ns);
     }
@@ -396,8 +398,8 @@ fn reap_ring<const D: bool>(control: Phase<D>, thread: &mut Thread, at_ns: u64) 
 }
 
 #[inline(always)]
-fn end<const D: bool>(control: Phase<D>, operation: &mut Socket, at_ns: u64) -> Fault {
-    if !is_under_way(control, operation) {
+fn end<const D: bool>(control: Phase<D>, mut operation: Slot<Socket>, at_ns: u64) -> Fault {
+    if !is_under_way(control, &operation) {
         return None;
     }
     if let Err(cause) = settle(control, operation) {
@@ -412,7 +414,7 @@ fn end<const D: bool>(control: Phase<D>, operation: &mut Socket, at_ns: u64) -> 
             parts.end(EXIT, at_ns);
         }
     }
-    if let Err(cause) = pass(&mut operation.token, operation.counted, EXIT, at_ns) {
+    if let Err(cause) = holder_passes(operation, EXIT, at_ns) {
         return fail(control, operation, cause);
     }
     ends(&mut operation.counted, at_ns);
@@ -424,7 +426,7 @@ fn end<const D: bool>(control: Phase<D>, operation: &mut Socket, at_ns: u64) -> 
         operation.token.set_record(0);
     }
     if control.tags() {
-        work_on(tag_of(operation), false);
+        work_on(tag_of(&operation), false);
     }
     None
 }

@@ -9,12 +9,12 @@ use aya_ebpf::{
 use profiler_common::Counter;
 
 use crate::{
-    file::maker,
-    kernel::read,
-    maps::add_inside,
-    path::Fault,
-    phase::Phase,
-    settings::{self, NO_FIELD},
+    core::kernel::read,
+    core::maps::add_inside,
+    core::phase::Phase,
+    core::settings::{self, NO_FIELD},
+    file::calls::maker,
+    net::path::Fault,
 };
 
 /// Files with pages of the operations' that can be told apart.

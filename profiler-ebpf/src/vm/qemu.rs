@@ -14,10 +14,11 @@ use profiler_common::{
 };
 
 use crate::{
-    file::is_machines,
-    maps::{current, fetch_add, now, thread},
-    phase::following,
-    token::Parts,
+    core::maps::{current, fetch_add, now, thread},
+    core::phase::following,
+    core::slot::{Indexed, Slot},
+    core::token::Parts,
+    file::calls::is_machines,
 };
 
 /// What the machine does at present.
@@ -47,8 +48,8 @@ static STEPS: Array<Steps> = Array::with_max_entries(1, 0);
 
 /// The machine's steps in this phase.
 #[inline(always)]
-fn steps(control: &Control) -> Option<&'static mut Steps> {
-    let steps = STEPS.get_ptr_mut(0).map(|steps| unsafe { &mut *steps })?;
+fn steps(control: &Control) -> Option<Slot<Steps>> {
+    let mut steps = STEPS.slot(0)?;
     if steps.token.epoch != control.epoch {
         *steps = Steps {
             token: Token::new(0, control.epoch, PlaceId::NONE, VCPU),
@@ -89,8 +90,8 @@ impl Steps {
 
 /// `sched:sched_waking` of one of the machine's threads.
 #[inline(always)]
-pub fn wakes(control: &Control, woken: &mut Thread, at_ns: u64) {
-    if control.boundary_ifindex == 0 && is_machines(woken) {
+pub fn wakes(control: &Control, woken: Slot<Thread>, at_ns: u64) {
+    if control.boundary_ifindex == 0 && is_machines(&woken) {
         machine_wakes(woken.tid, at_ns);
     }
 }
@@ -100,10 +101,10 @@ pub fn wakes(control: &Control, woken: &mut Thread, at_ns: u64) {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn machine_wakes(tid: u32, at_ns: u64) -> u32 {
-    let (Some(control), Some(woken)) = (following::<true>(), thread(tid)) else { return 0 };
+    let (Some(control), Some(mut woken)) = (following::<true>(), thread(tid)) else { return 0 };
     woken.woken_by = 0;
     woken.left_ns = 0;
-    let Some(steps) = steps(&control) else { return 0 };
+    let Some(mut steps) = steps(&control) else { return 0 };
     if steps.completed != 0 && woken.role == u32::from(VMM) {
         steps.completed = 0;
         return 0;
@@ -125,7 +126,7 @@ pub extern "C" fn machine_wakes(tid: u32, at_ns: u64) -> u32 {
         // An emulated processor that sleeps is woken to be told, by QEMU's main loop, or by another that had the
         // operation.
         let is_its = waker.role == u32::from(VMM) || waker.tid == steps.ended_by;
-        if is_its && tell(&control, steps, waker, at_ns) {
+        if is_its && tell(&control, steps, &waker, at_ns) {
             steps.tid = tid;
             steps.number = 0;
         }
@@ -151,8 +152,8 @@ pub extern "C" fn machine_interrupts(place: u32) -> u32 {
     if thread.role != u32::from(VMM) {
         return 0;
     }
-    if let Some(steps) = steps(&control) {
-        if tell(&control, steps, thread, now()) {
+    if let Some(mut steps) = steps(&control) {
+        if tell(&control, steps, &thread, now()) {
             steps.number = place;
         }
     }
@@ -161,7 +162,7 @@ pub extern "C" fn machine_interrupts(place: u32) -> u32 {
 
 /// A thread of the machine's tells the guest that an operation is done. False: none is.
 #[inline(always)]
-fn tell(control: &Control, steps: &mut Steps, thread: &Thread, at_ns: u64) -> bool {
+fn tell(control: &Control, mut steps: Slot<Steps>, thread: &Thread, at_ns: u64) -> bool {
     if steps.token.point != EXIT {
         return false;
     }
@@ -239,8 +240,8 @@ pub fn runs(control: &Control, thread: &Thread, at_ns: u64) {
 #[unsafe(no_mangle)]
 pub extern "C" fn machine_runs(tid: u32, at_ns: u64) -> u32 {
     let (Some(control), Some(thread)) = (following::<true>(), thread(tid)) else { return 0 };
-    let Some(steps) = steps(&control) else { return 0 };
-    if steps.token.point == INJECTED && steps.are_on(thread) {
+    let Some(mut steps) = steps(&control) else { return 0 };
+    if steps.token.point == INJECTED && steps.are_on(&thread) {
         steps.go_on(&control, VCPU_RUNNING, at_ns);
         // An emulated guest is not entered.
         if steps.number == 0 {
@@ -254,7 +255,7 @@ pub extern "C" fn machine_runs(tid: u32, at_ns: u64) -> u32 {
 #[inline(always)]
 pub fn enters(control: &Control, thread: &Thread, at_ns: u64) {
     if control.boundary_ifindex == 0 {
-        if let Some(steps) = steps(control).filter(|steps| steps.are_on(thread)) {
+        if let Some(mut steps) = steps(control).filter(|steps| steps.are_on(thread)) {
             steps.go_on(control, ENTERED, at_ns);
             steps.token.point = PlaceId::NONE;
         }
@@ -268,7 +269,7 @@ pub fn leaves(control: &Control, thread: &Thread, reason: u32) {
     /// `EXIT_REASON_EXTERNAL_INTERRUPT` and `SVM_EXIT_INTR` (`arch/x86/include/uapi/asm/{vmx,svm}.h`).
     const INTERRUPTS: [u32; 2] = [1, 0x60];
     if control.boundary_ifindex == 0 && reason != INTERRUPTS[0] && reason != INTERRUPTS[1] {
-        if let Some(steps) = steps(control).filter(|steps| steps.are_on(thread)) {
+        if let Some(mut steps) = steps(control).filter(|steps| steps.are_on(thread)) {
             steps.token.point = PlaceId::NONE;
         }
     }
@@ -280,7 +281,7 @@ pub fn leaves(control: &Control, thread: &Thread, reason: u32) {
 #[unsafe(no_mangle)]
 pub extern "C" fn machine_begins(tid: u32, at_ns: u64) -> u32 {
     let (Some(control), Some(thread)) = (following::<true>(), thread(tid)) else { return 0 };
-    let Some(steps) = steps(&control) else { return 0 };
+    let Some(mut steps) = steps(&control) else { return 0 };
     let is_alone = fetch_add(&mut steps.under_way, 1) == 0;
     steps.alone = is_alone.into();
     steps.completed = 0;
@@ -291,8 +292,8 @@ pub extern "C" fn machine_begins(tid: u32, at_ns: u64) -> u32 {
     }
     // The I/O thread, and its worker. (Not one more: older kernels bound what all functions have on their stacks, and
     // this is called deep.)
-    let woken = Woken::<2>::of(thread, steps.ended_ns);
-    let since = notified(steps, thread, &woken);
+    let woken = Woken::<2>::of(&thread, steps.ended_ns);
+    let since = notified(&steps, &thread, &woken);
     if since.at_ns != 0 {
         let mut parts = Parts::within(&control, &since);
         woken.pass(&mut parts, IO_WAKING, IO_RUNNING);
@@ -331,7 +332,7 @@ fn notified(steps: &Steps, own: &Thread, woken: &Woken<2>) -> Token {
 #[unsafe(no_mangle)]
 pub extern "C" fn machine_ends(tid: u32, at_ns: u64) -> u32 {
     let Some(control) = following::<true>() else { return 0 };
-    let Some(steps) = steps(&control).filter(|steps| steps.under_way != 0) else { return 0 };
+    let Some(mut steps) = steps(&control).filter(|steps| steps.under_way != 0) else { return 0 };
     let was_only = fetch_add(&mut steps.under_way, -1) == 1;
     steps.token.point = PlaceId::NONE;
     if at_ns != 0 {
