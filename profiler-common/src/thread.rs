@@ -73,6 +73,15 @@ pub struct Cpu {
     pub sent: Tag,
 }
 
+impl Thread {
+    /// A thread of which nothing else is known.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(tid: u32, followed: crate::Followed) -> Self {
+        Self { tid, role: followed.role.into(), port: followed.port.into(), ..Self::default() }
+    }
+}
+
 /// A thread: times that it leaves behind, bound to a socket when it receives or sends.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
@@ -142,8 +151,8 @@ pub struct Thread {
     pub left_ns: u64,
     /// 1: it was switched in last on a CPU that had nothing else to do.
     pub from_idle: u32,
-    /// Stops the compiler from inventing padding.
-    pub reserved: u32,
+    /// Of a proxy's thread: the port on which that listens.
+    pub port: u32,
     /// What it works on.
     pub tag: Tag,
     /// What virtual processor it is.

@@ -1,7 +1,7 @@
 //! virtax's probes: they hand over, count, and record. Names, sums and statistics are user space's.
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod core;
 mod file;

@@ -1,6 +1,6 @@
 //! Reading the kernel's memory.
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_probe_read_kernel};
 
 use crate::core::settings;
 
@@ -15,6 +15,7 @@ pub struct Typed;
 impl Kernel for Typed {
     #[inline(always)]
     fn load<T: Copy>(address: u64, offset: u32) -> T {
+        // SAFETY: the verifier knows the pointer's type, and refuses what lies beyond; a fault reads zeroes.
         unsafe { *((address + u64::from(offset)) as *const T) }
     }
 }
@@ -31,20 +32,22 @@ impl Kernel for Untyped {
 /// The field at `address + offset` through the helper; zeroes where it cannot be read.
 #[inline(always)]
 pub fn read<T: Copy>(address: u64, offset: u32) -> T {
+    // SAFETY: the helper checks the address, and all zeroes are a value of what is read: numbers, and arrays of them.
     unsafe { bpf_probe_read_kernel((address + u64::from(offset)) as *const T).unwrap_or_else(|_| core::mem::zeroed()) }
 }
 
-/// The low half of an address as a number.
-///
-/// With `tp_btf` the address is a typed pointer, on which the verifier allows only + and −; a 32-bit move turns it
-/// into a plain number. The move is written out, or LLVM leaves it away where nobody needs the pointer any more. Only
-/// 32-bit operations may follow, or it merges the move into 64-bit arithmetic on the pointer: hence the build's
-/// `-Ctarget-cpu=v3`.
+/// A random number.
 #[inline(always)]
-pub fn low(address: u64) -> u32 {
-    let number: u32;
-    unsafe { core::arch::asm!("{number} = {low}", number = lateout(wreg) number, low = in(wreg) address as u32) }
-    number
+pub fn random() -> u32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_prandom_u32() }
+}
+
+/// The number of this CPU.
+#[inline(always)]
+pub fn this_cpu() -> u32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_smp_processor_id() }
 }
 
 /// Whether an skb that is about to leave its socket carries TCP payload, headers in place.

@@ -3,85 +3,58 @@
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use profiler_common::{
-    CONNECTION_SLOTS, COUNTERS, Connection, Control, Counter, Cpu, Crossing, DIRECT_STAGES, Device, PACKET_SLOTS,
-    Packet, RECORD_SLOTS, ROLES as ROLE_COUNT, Record, SLOTS, SPREAD, SPREAD_WIDE, STAGES, Socket, Stage, Thread, Wait,
+    Border, COUNTERS, Control, Counter, Cpu, Crossing, Followed, RECORD_SLOTS, ROLES as ROLE_COUNT, Record, SPREAD,
+    SPREAD_WIDE, Stage, Thread, Wait, border_key,
     point::{DEVICES, DISKS},
     state::{RUNNING, STATES},
     vcpu,
 };
 
-use crate::{
-    core::kernel::{low, read},
-    core::settings::{self, NO_FIELD},
-    core::slot::{Indexed, Slot},
-    core::slots::{swap_if, try_lock},
+use crate::core::{
+    instructions::{below_64, fetch_add, low, read_once, swap_if},
+    kernel::read,
+    settings::{self, NO_FIELD},
+    slot::{Indexed, Keyed, Slot},
+    slots::try_lock,
 };
 
 /// `BPF_F_MMAPABLE`: user space reads the array as memory, without a system call per entry.
-pub const MMAPABLE: u32 = 1 << 10;
+const MMAPABLE: u32 = 1 << 10;
 /// An entry is made, and none changed.
 const BPF_NOEXIST: u64 = 1;
 
-#[map]
-static CONTROL: Array<Control> = Array::with_max_entries(1, MMAPABLE);
-#[map]
-static ROLES: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0);
-#[map]
-static CALL_KINDS: Array<u32> = Array::with_max_entries(profiler_common::SYSTEM_CALLS, 0);
-#[map]
-pub static SOCKETS: Array<Socket> = Array::with_max_entries(SLOTS, MMAPABLE);
-#[map]
-pub static PACKETS: Array<Packet> = Array::with_max_entries(PACKET_SLOTS, MMAPABLE);
-#[map]
-pub static CONNECTIONS: Array<Connection> = Array::with_max_entries(CONNECTION_SLOTS, MMAPABLE);
-#[map]
-static THREADS: Array<Thread> = Array::with_max_entries(SLOTS, MMAPABLE);
-#[map]
-static WAITS: Array<Wait> = Array::with_max_entries(SLOTS, 0);
-#[map]
-static DEVICE_TABLE: Array<Device> = Array::with_max_entries(DEVICES, MMAPABLE);
-#[map]
-static DISK_TABLE: Array<Device> = Array::with_max_entries(DISKS, MMAPABLE);
-/// The stage whose totals stand at the same index of [`STAGE_TOTALS`]; 0: free. All of it is two pages: keys spread
-/// over a table of their own size would be a page, and a miss in its cache, each.
-#[map]
-static STAGE_KEYS: Array<u64> = Array::with_max_entries(STAGES, MMAPABLE);
-#[map]
-static STAGE_TOTALS: PerCpuArray<Stage> = PerCpuArray::with_max_entries(STAGES, 0);
-/// Places of the stages that found theirs taken, and how many of these places are.
-#[map]
-static FURTHER_STAGES: HashMap<u64, u32> = HashMap::with_max_entries(STAGES - DIRECT_STAGES, 0);
-#[map]
-static FURTHER_TAKEN: Array<u64> = Array::with_max_entries(1, MMAPABLE);
-#[map]
-static COUNTS: PerCpuArray<[u64; COUNTERS]> = PerCpuArray::with_max_entries(1, 0);
-#[map]
-static CPUS: PerCpuArray<Cpu> = PerCpuArray::with_max_entries(1, 0);
-/// Occurrences and ns of each state of the threads of each role.
-#[map]
-static STATE_TOTALS: PerCpuArray<[[[u64; 2]; STATES]; ROLE_COUNT]> = PerCpuArray::with_max_entries(1, 0);
-/// Ports and pages that guests have accessed; 0: free.
-#[map]
-static VM_PLACES: Array<u64> = Array::with_max_entries(vcpu::PLACES, MMAPABLE);
-#[map]
-static CROSSINGS: Array<Crossing> = Array::with_max_entries(profiler_common::CROSSINGS, MMAPABLE);
-#[map]
-static HELD: Array<vcpu::Held> = Array::with_max_entries(1, MMAPABLE);
-#[map]
-static RECORDS: Array<Record> = Array::with_max_entries(RECORD_SLOTS, MMAPABLE);
-#[map]
-pub static RECORD_RING: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
-#[map]
-pub static EVENT_RING: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
-#[map]
-static LAST_LOGGED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+macro_rules! flags {
+    (mapped) => {
+        MMAPABLE
+    };
+    (plain) => {
+        0
+    };
+}
+macro_rules! declare {
+    (
+        rings { $($ring:ident = $bytes:expr;)* }
+        $($name:ident: $kind:ident<$($type:ty),+> = $entries:expr, $access:ident, $emptied:ident;)*
+    ) => {
+        $(
+            #[map]
+            pub static $ring: RingBuf = RingBuf::with_byte_size($bytes, 0);
+        )*
+        $(
+            #[map]
+            pub static $name: $kind<$($type),+> = $kind::with_max_entries($entries, flags!($access));
+        )*
+    };
+}
+profiler_common::tables!(declare);
 
 /// `CLOCK_MONOTONIC`, ns: the clock of the client's and the agent's times, too.
 #[inline(always)]
 pub fn now() -> u64 {
+    // SAFETY: a helper without arguments.
     unsafe { bpf_ktime_get_ns() }
 }
 
@@ -163,17 +136,18 @@ pub fn comes_in(control: &Control, counted: u8, number: u32, at_ns: u64) {
         return;
     }
     if let Some(mut crossing) = crossing(number) {
-        *crossing = Crossing { epoch: control.epoch, number, since_ns: at_ns, until_ns: 0 };
+        *crossing = Crossing { epoch: control.epoch(), number, since_ns: at_ns, until_ns: 0 };
     }
 }
 
 /// Its answer goes out.
 #[inline(always)]
 pub fn goes_out(control: &Control, number: u32, at_ns: u64) {
-    if let Some(mut crossing) = crossing(number) {
-        if crossing.number == number && crossing.epoch == control.epoch {
-            crossing.until_ns = at_ns;
-        }
+    if let Some(mut crossing) = crossing(number)
+        && crossing.number == number
+        && crossing.epoch == control.epoch()
+    {
+        crossing.until_ns = at_ns;
     }
 }
 
@@ -206,26 +180,28 @@ pub fn current() -> Option<Slot<Thread>> {
         return Some(slot);
     }
     // A virtual processor is a thread among others of its process.
-    let role = role(tid).or_else(|| role((ids >> 32) as u32))?;
+    let followed = followed(tid).or_else(|| followed((ids >> 32) as u32))?;
     if slot.tid != 0 {
         count(Counter::ThreadClash);
     }
-    *slot = Thread { tid, role, state: RUNNING, ..Thread::default() };
+    *slot = Thread { state: RUNNING, ..Thread::new(tid, followed) };
     Some(slot)
 }
 
+/// What is known of a process or thread that is followed.
 #[inline(always)]
-pub fn role(tgid: u32) -> Option<u32> {
-    unsafe { ROLES.get(&tgid) }.copied()
+pub fn followed(tgid: u32) -> Option<Followed> {
+    ROLES.value(&tgid)
 }
+/// A process is followed from now on.
 #[inline(always)]
-pub fn set_role(tgid: u32, role: u32) {
+pub fn follow(tgid: u32, followed: Followed) {
     // A full table shows as sockets that are not followed.
-    let _ = ROLES.insert(&tgid, &role, 0);
+    let _ = ROLES.insert(tgid, followed, 0);
 }
 #[inline(always)]
 pub fn forget_role(tgid: u32) {
-    let _ = ROLES.remove(&tgid);
+    let _ = ROLES.remove(tgid);
 }
 
 /// What kind of call (`CALL_…`) a system call is, 0: one that does not matter.
@@ -252,21 +228,11 @@ const _: () = assert!(ROLE_COUNT * STATES == 64);
 #[inline(always)]
 pub fn add_state(role: u32, state: u32, ns: u64) {
     if let Some(mut totals) = STATE_TOTALS.slot(0) {
-        let mut index = u64::from(role) * STATES as u64 + u64::from(state);
-        unsafe {
-            core::arch::asm!("{index} &= 63", index = inout(reg) index);
-            let total = (*totals).as_flattened_mut().get_unchecked_mut(index as usize);
-            total[0] += 1;
-            total[1] += ns;
-        }
-    }
-}
-
-/// Adds to a number that other CPUs add to as well: Rust's own atomics do not exist for BPF.
-#[inline(always)]
-pub fn add_shared(number: &mut u64, value: i64) {
-    unsafe {
-        core::arch::asm!("lock *(u64 *)({number} + 0) += {value}", number = in(reg) number, value = in(reg) value);
+        let index = below_64(u64::from(role) * STATES as u64 + u64::from(state));
+        // SAFETY: `below_64`, and so many there are.
+        let total = unsafe { totals.as_flattened_mut().get_unchecked_mut(index) };
+        total[0] += 1;
+        total[1] += ns;
     }
 }
 
@@ -304,11 +270,11 @@ pub fn disk(address: u64) -> Option<u8> {
             slot.name = read(address, settings::disk_name());
             let major: u32 = read(address, settings::disk_major());
             let minor: u32 = read(address, settings::disk_minor());
-            slot.ifindex = major << 20 | minor;
+            slot.number = major << 20 | minor;
             if settings::disk_operations() != NO_FIELD && settings::operations_submit() != NO_FIELD {
                 let operations: u64 = read(address, settings::disk_operations());
                 let submit: u64 = read(operations, settings::operations_submit());
-                slot.takes_bios = u64::from(submit != 0);
+                slot.takes_bios = u32::from(submit != 0);
             }
             slot.key = address;
             return Some(index as u8);
@@ -321,7 +287,7 @@ pub fn disk(address: u64) -> Option<u8> {
 /// The first device number of the disk of this index, as `MAJOR << 20 | MINOR`.
 #[inline(always)]
 pub fn disk_number(index: u32) -> u32 {
-    DISK_TABLE.slot(index & (DISKS - 1)).map_or(0, |disk| disk.ifindex)
+    DISK_TABLE.slot(index & (DISKS - 1)).map_or(0, |disk| disk.number)
 }
 
 /// Whether the disk of this index is a loop device, which has a disk below.
@@ -354,12 +320,10 @@ pub fn place_of_guest(place: u64) -> u32 {
     0
 }
 
-/// Whether a virtual machine answers behind the device with this index.
+/// Whether requests leave or come in at the device with this index, and how.
 #[inline(always)]
-pub fn is_boundary(control: &Control, index: u8) -> bool {
-    DEVICE_TABLE.slot(u32::from(index) & (DEVICES - 1)).is_some_and(|device| {
-        device.ifindex == control.boundary_ifindex && device.namespace == control.boundary_namespace
-    })
+pub fn border(index: u8) -> Border {
+    DEVICE_TABLE.slot(u32::from(index) & (DEVICES - 1)).map_or(Border::default(), |device| device.border)
 }
 
 /// The device's place further on; a new one takes the next free place, where its name is noted.
@@ -379,6 +343,8 @@ fn device_further(address: u64, first: u32) -> Option<u8> {
             slot.ifindex = read(address, settings::dev_ifindex());
             let net: u64 = read(address, settings::dev_net());
             slot.namespace = read(net, settings::net_inum());
+            let border = BORDERS.value(&border_key(slot.namespace, slot.ifindex));
+            slot.border = border.unwrap_or_default();
             slot.key = address;
             return Some(index as u8);
         }
@@ -390,7 +356,7 @@ fn device_further(address: u64, first: u32) -> Option<u8> {
 /// The totals of a stage on this CPU.
 #[inline(always)]
 pub fn stage(key: u64) -> Option<Slot<Stage>> {
-    let mut index = (key.wrapping_mul(SPREAD_WIDE) >> (64 - DIRECT_STAGES.ilog2())) as u32;
+    let mut index = (key.wrapping_mul(SPREAD_WIDE) >> settings::stages_shift()) as u32;
     if STAGE_KEYS.slot(index).is_none_or(|known| *known != key) {
         index = find_stage(key, index).checked_sub(1)?;
     }
@@ -404,11 +370,11 @@ pub fn stage(key: u64) -> Option<Slot<Stage>> {
 fn find_stage(key: u64, first: u32) -> u32 {
     // Not more of them: the verifier goes through every one, from each place in a program where time is spent.
     for way in 0..2 {
-        let index = (first + way) & (DIRECT_STAGES - 1);
+        let index = (first + way) & settings::stages_mask();
         let Some(mut place) = STAGE_KEYS.slot(index) else {
             continue;
         };
-        let mut known = unsafe { core::ptr::read_volatile(&raw const *place) };
+        let mut known = read_once(&*place);
         if known == 0 {
             // Another CPU may take the place first, for the same stage even.
             known = swap_if(&mut place, 0, key);
@@ -422,33 +388,19 @@ fn find_stage(key: u64, first: u32) -> u32 {
 
 #[inline(always)]
 fn further_stage(key: u64) -> u32 {
-    if let Some(index) = unsafe { FURTHER_STAGES.get(&key) } {
-        return *index + 1;
+    if let Some(index) = FURTHER_STAGES.value(&key) {
+        return index + 1;
     }
     let Some(mut taken) = FURTHER_TAKEN.slot(0) else { return 0 };
-    let index = DIRECT_STAGES + fetch_add(&mut taken, 1) as u32;
-    if index >= STAGES {
+    let index = settings::stages_mask() + 1 + fetch_add(&mut taken, 1) as u32;
+    if index >= settings::stages_most() {
         return 0;
     }
     let Some(mut place) = STAGE_KEYS.slot(index) else { return 0 };
-    if FURTHER_STAGES.insert(&key, &index, BPF_NOEXIST).is_err() {
+    if FURTHER_STAGES.insert(key, index, BPF_NOEXIST).is_err() {
         // Another CPU was first; the number stays unused.
-        return unsafe { FURTHER_STAGES.get(&key) }.map_or(0, |index| *index + 1);
+        return FURTHER_STAGES.value(&key).map_or(0, |index| index + 1);
     }
     *place = key;
     index + 1
-}
-
-/// Adds to a number that other CPUs add to as well; what it was before.
-#[inline(always)]
-pub fn fetch_add(number: &mut u64, value: i64) -> u64 {
-    let mut before = value as u64;
-    unsafe {
-        core::arch::asm!(
-            "{before} = atomic_fetch_add((u64 *)({number} + 0), {before})",
-            number = in(reg) number,
-            before = inout(reg) before,
-        );
-    }
-    before
 }

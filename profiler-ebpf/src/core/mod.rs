@@ -1,5 +1,6 @@
 //! What every probe uses: the kernel's memory, tables, slots, tokens, threads, stacks.
 
+pub mod instructions;
 pub mod kernel;
 pub mod maps;
 pub mod phase;

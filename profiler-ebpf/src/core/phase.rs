@@ -2,7 +2,7 @@
 
 use profiler_common::{Control, OFF, PARTS, STACKS, TOTALS};
 
-use crate::core::{maps, slot::Slot};
+use crate::core::{instructions::read_once, maps, slot::Slot};
 
 /// The phase, while requests are followed. Programs come twice: for all kinds of phases, and (`D` is false) for those
 /// that keep nothing but totals and records, where every instruction that is not there counts.
@@ -38,5 +38,5 @@ impl<const D: bool> core::ops::Deref for Phase<D> {
 #[inline(always)]
 pub fn following<const D: bool>() -> Option<Phase<D>> {
     let control = maps::control()?;
-    (unsafe { core::ptr::read_volatile(&control.state) } != OFF).then_some(Phase(control))
+    (read_once(&control.state) != OFF).then_some(Phase(control))
 }

@@ -13,11 +13,18 @@ macro_rules! settings {
         #[inline(always)]
         pub fn $getter() -> u32 {
             // Volatile, or the compiler would fold the 0 above before user space has set the value.
+            // SAFETY: a static.
             unsafe { read_volatile(addr_of!($symbol)) }
         }
     )* };
 }
 settings! {
+    /// 64 less the binary logarithm of the places that stages have by their keys.
+    STAGES_SHIFT => stages_shift;
+    /// Those places less one: a power of two less one.
+    STAGES_MASK => stages_mask;
+    /// All places for stages, those included for such as find theirs taken.
+    STAGES_MOST => stages_most;
     /// Offset of `sk_buff.sk`.
     SKB_SK => skb_sk;
     /// Offset of `sk_buff.dev`.

@@ -5,7 +5,8 @@ use core::{
     ptr::NonNull,
 };
 
-use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use profiler_common::{Headed, Holder, Operation, Socket};
 
 /// An entry of a table. Other CPUs reach it at the same time, and so does whoever looks it up again further down: a
 /// reference that lived as long as the program would claim that nobody else does. So this is an address, and every
@@ -45,6 +46,23 @@ impl<T> Slot<T> {
     }
 }
 
+impl<T: Headed> Slot<T> {
+    /// Its head.
+    #[inline(always)]
+    pub fn head(self) -> Slot<Holder> {
+        // What `Headed` promises: the head lies at the beginning.
+        Slot(self.0.cast())
+    }
+}
+
+impl Slot<Socket> {
+    /// The same entry: of one table, those whose keys are no addresses are operations.
+    #[inline(always)]
+    pub fn as_operation(self) -> Slot<Operation> {
+        Slot(self.0.cast())
+    }
+}
+
 /// Tables whose entries are found by an index.
 pub trait Indexed<T> {
     /// The entry of this index; `None`: there are not so many.
@@ -67,6 +85,20 @@ impl<T> Indexed<T> for PerCpuArray<T> {
 pub trait Keyed<K, T> {
     /// The entry of this key; `None`: there is none.
     fn slot(&self, key: &K) -> Option<Slot<T>>;
+    /// A copy of it.
+    #[inline(always)]
+    fn value(&self, key: &K) -> Option<T>
+    where
+        T: Copy,
+    {
+        self.slot(key).map(|entry| *entry)
+    }
+}
+impl<K, T> Keyed<K, T> for HashMap<K, T> {
+    #[inline(always)]
+    fn slot(&self, key: &K) -> Option<Slot<T>> {
+        Slot::found(self.get_ptr_mut(key))
+    }
 }
 impl<K, T> Keyed<K, T> for LruHashMap<K, T> {
     #[inline(always)]

@@ -3,14 +3,14 @@
 //! Functions that are not inlined are `#[cold]`, all of the probes' crate: that puts them into one section. With two,
 //! aya links a call to the function at the same offset of the other one, silently.
 
-use profiler_common::{Connection, Counter, EMPTY, Packet, SPREAD, Socket, Token};
+use profiler_common::{Connection, Counter, EMPTY, Holder, Operation, Packet, SPREAD, Socket, Token, Turn};
 
-use crate::{
-    core::kernel::low,
-    core::maps::{CONNECTIONS, PACKETS, SOCKETS},
-    core::settings,
-    core::slot::{Indexed, Slot},
-    core::token::lose,
+use crate::core::{
+    instructions::{low, reads_end_here, swap_if, write_once},
+    maps::{CONNECTIONS, PACKETS, SOCKETS},
+    settings,
+    slot::{Indexed, Slot},
+    token::lose,
 };
 
 #[inline(always)]
@@ -45,6 +45,18 @@ pub fn socket_in(slot: u32) -> Option<Slot<Socket>> {
     SOCKETS.slot(slot & settings::slots_mask())
 }
 
+/// The operation that is called so: keys of operations are no addresses of the kernel's.
+#[inline(always)]
+pub fn operation(key: u64) -> Option<Slot<Operation>> {
+    socket(key).map(Slot::as_operation)
+}
+
+/// The operation in this place.
+#[inline(always)]
+pub fn operation_in(slot: u32) -> Option<Slot<Operation>> {
+    socket_in(slot).map(Slot::as_operation)
+}
+
 /// 1 + the place of a socket that is not at its first; 0: it is at none.
 #[cold]
 #[inline(never)]
@@ -58,21 +70,6 @@ fn find_socket(address: u64, first: u32) -> u32 {
     0
 }
 
-/// Compare-and-swap, which Rust does not have for BPF: writes `value` where `expected` stands; what stood there.
-#[inline(always)]
-pub fn swap_if(place: &mut u64, expected: u64, value: u64) -> u64 {
-    let mut before = expected;
-    unsafe {
-        core::arch::asm!(
-            "r0 = cmpxchg_64({place} + 0, r0, {value})",
-            place = in(reg) place,
-            value = in(reg) value,
-            inout("r0") before,
-        );
-    }
-    before
-}
-
 /// Takes a slot's lock; false: another CPU has it. Without it, two CPUs that find the same slot free would both write
 /// it, and one's token would vanish uncounted.
 #[inline(always)]
@@ -83,13 +80,13 @@ pub fn try_lock(lock: &mut u64) -> bool {
 /// Gives it back.
 #[inline(always)]
 fn unlock(lock: &mut u64) {
-    unsafe { core::ptr::write_volatile(lock, 0) }
+    write_once(lock, 0);
 }
 
-/// Starts to follow a socket: in a free slot or its own of before, else in one that no phase has used since `epoch`
+/// Starts to follow a socket, or an operation: in a free slot or its own of before, else in one that no phase has used since `epoch`
 /// began.
 #[inline(always)]
-pub fn put_socket(value: &Socket) -> bool {
+pub fn put_holder(value: &Holder) -> bool {
     let first = mix(value.key);
     for way in 0..SOCKET_WAYS {
         if take_socket((first + way) & settings::slots_mask(), value, false) {
@@ -106,17 +103,16 @@ pub fn put_socket(value: &Socket) -> bool {
 
 /// The slot takes the socket, if it is free, of the same address, or (with `stale`) of an earlier phase.
 #[inline(always)]
-fn take_socket(index: u32, value: &Socket, stale: bool) -> bool {
+fn take_socket(index: u32, value: &Holder, stale: bool) -> bool {
     let Some(mut slot) = SOCKETS.slot(index) else {
         return false;
     };
     if !try_lock(&mut slot.lock) {
         return false;
     }
-    let free = slot.key == 0 || slot.key == value.key || (stale && slot.token.epoch != value.token.epoch);
+    let free = slot.key == 0 || slot.key == value.key || (stale && slot.token.epoch() != value.token.epoch());
     if free {
-        *slot = *value;
-        slot.slot = index;
+        *slot = Socket::new(Holder { slot: index, ..*value });
     }
     unlock(&mut slot.lock);
     free
@@ -155,10 +151,11 @@ fn find_packet(address: u64, first: u32) -> u32 {
 pub fn put_packet(value: &Carried) -> bool {
     let first = mix(value.key);
     // Nearly always its first place is its own of before; one of it further on would be a second.
-    if let Some(slot) = PACKETS.slot(first & settings::packets_mask()) {
-        if slot.key == value.key && take_packet(slot, value) {
-            return true;
-        }
+    if let Some(slot) = PACKETS.slot(first & settings::packets_mask())
+        && slot.key == value.key
+        && take_packet(slot, value)
+    {
+        return true;
     }
     put_packet_further(value, first)
 }
@@ -167,10 +164,8 @@ pub fn put_packet(value: &Carried) -> bool {
 /// fill it for another skb.
 #[inline(always)]
 pub fn release(mut packet: Slot<Packet>) {
-    // SAFETY: nothing is executed; the compiler may not move reads beyond it.
-    unsafe { core::arch::asm!("") };
-    // SAFETY: the packet lies in its table.
-    unsafe { core::ptr::write_volatile(&raw mut packet.live, 0) }
+    reads_end_here();
+    write_once(&mut packet.live, 0);
 }
 
 /// What an skb that is put into the table carries, if it is live already.
@@ -190,7 +185,7 @@ fn take_packet(mut slot: Slot<Packet>, value: &Carried) -> bool {
     if !try_lock(&mut slot.lock) {
         return false;
     }
-    let stands = slot.live != 0 && slot.token.epoch == value.token.epoch;
+    let stands = slot.live != 0 && slot.token.epoch() == value.token.epoch();
     // A slot of this address may have been taken for another one meanwhile.
     let ours = slot.key == value.key;
     if stands && ours {
@@ -215,10 +210,10 @@ fn take_packet(mut slot: Slot<Packet>, value: &Carried) -> bool {
 #[cold]
 #[inline(never)]
 fn put_packet_further(value: &Carried, first: u32) -> bool {
-    if let Some(slot) = packet(value.key) {
-        if take_packet(slot, value) {
-            return true;
-        }
+    if let Some(slot) = packet(value.key)
+        && take_packet(slot, value)
+    {
+        return true;
     }
     for way in 0..PACKET_WAYS {
         let Some(slot) = PACKETS.slot((first + way) & settings::packets_mask()) else {
@@ -262,7 +257,7 @@ pub fn find_connection(key: u64) -> u32 {
 /// The same, and if it has none, a free one, or one that no phase has used since `epoch` began.
 #[cold]
 #[inline(never)]
-pub fn place_of_connection(key: u64, epoch: u32) -> u32 {
+pub fn place_of_connection(key: u64, turn: Turn) -> u32 {
     let found = find_connection(key);
     if found != 0 {
         return found;
@@ -271,13 +266,13 @@ pub fn place_of_connection(key: u64, epoch: u32) -> u32 {
     for way in 0..CONNECTION_WAYS {
         let index = (first + way) & settings::connections_mask();
         let Some(mut slot) = connection_in(index) else { continue };
-        if (slot.key != 0 && slot.token.epoch == epoch) || !try_lock(&mut slot.lock) {
+        if (slot.key != 0 && slot.token.epoch() == turn.epoch()) || !try_lock(&mut slot.lock) {
             continue;
         }
-        let free = slot.key == 0 || slot.token.epoch != epoch;
+        let free = slot.key == 0 || slot.token.epoch() != turn.epoch();
         if free {
             slot.state = EMPTY;
-            slot.token.epoch = epoch;
+            slot.token.turn = turn;
             slot.key = key;
         }
         unlock(&mut slot.lock);

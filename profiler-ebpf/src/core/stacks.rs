@@ -4,17 +4,18 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::BPF_F_USER_STACK,
-    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_get_stack},
+    helpers::{bpf_get_current_pid_tgid, bpf_get_stack},
 };
 use profiler_common::{
     Control, Counter, EMPTY, Event, EventHead, FRAMES, STACKS, Tag, Thread, event, path_role,
     point::{READY, RECEIVED},
 };
 
-use crate::{
-    core::maps::{EVENT_RING, count, cpu, current, now},
-    core::slots::{packet, socket, socket_in},
-    core::token::BPF_RB_NO_WAKEUP,
+use crate::core::{
+    kernel::this_cpu,
+    maps::{EVENT_RING, count, cpu, current, now},
+    slots::{packet, socket, socket_in},
+    token::BPF_RB_NO_WAKEUP,
 };
 
 /// Sends an event without stacks.
@@ -32,10 +33,11 @@ pub fn emit(context: *mut c_void, head: &EventHead, with_user: bool) {
         return;
     };
     let size = (FRAMES * size_of::<u64>()) as u32;
+    // SAFETY: a reserved entry, all of which is written: its head here, its stacks by the helper, as far as it says.
     unsafe {
         let event = entry.as_mut_ptr();
         (*event).head = *head;
-        (*event).head.cpu = bpf_get_smp_processor_id() as u16;
+        (*event).head.cpu = this_cpu() as u16;
         (*event).head.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
         (*event).head.softirq = cpu().map_or(0, |cpu| cpu.softirq as u8);
         (*event).head.kernel_bytes = bpf_get_stack(context, (&raw mut (*event).kernel).cast(), size, 0) as i32;
@@ -60,10 +62,10 @@ pub fn sample(control: &Control, context: *mut c_void) {
     let ids = bpf_get_current_pid_tgid();
     let mut head = EventHead {
         at_ns,
-        epoch: control.epoch,
+        epoch: control.epoch(),
         tid: ids as u32,
         tgid: (ids >> 32) as u32,
-        cpu: unsafe { bpf_get_smp_processor_id() } as u16,
+        cpu: this_cpu() as u16,
         softirq: cpu.softirq as u8,
         ..EventHead::default()
     };
@@ -95,11 +97,11 @@ fn set_work(control: &Control, head: &mut EventHead, tag: &Tag) {
     }
     let still_there = if tag.packet != 0 {
         packet(tag.holder).is_some_and(|packet| {
-            packet.live != 0 && packet.token.epoch == control.epoch && packet.token.at_ns == tag.at_ns
+            packet.live != 0 && packet.token.epoch() == control.epoch() && packet.token.at_ns == tag.at_ns
         })
     } else {
         socket(tag.holder).is_some_and(|socket| {
-            socket.state != EMPTY && socket.token.epoch == control.epoch && socket.token.at_ns == tag.at_ns
+            socket.state != EMPTY && socket.token.epoch() == control.epoch() && socket.token.at_ns == tag.at_ns
         })
     };
     if still_there {
@@ -114,16 +116,16 @@ fn set_work(control: &Control, head: &mut EventHead, tag: &Tag) {
 fn set_next_work(control: &Control, head: &mut EventHead, thread: &Thread) {
     // Another CPU may have counted one off that it had not counted on yet.
     let ready = thread.ready as i64 > 0;
-    if thread.epoch != control.epoch || (thread.read == 0 && !ready) {
+    if thread.epoch != control.epoch() || (thread.read == 0 && !ready) {
         return;
     }
     head.on_path = 1;
     head.point = if thread.read != 0 { RECEIVED } else { READY };
     head.role = path_role(thread.role);
     // A proxy's thread has messages of both directions: the last that it read says which.
-    if thread.proxied_slot != 0 {
-        if let Some(socket) = socket_in(thread.proxied_slot - 1) {
-            head.role = socket.role;
-        }
+    if thread.proxied_slot != 0
+        && let Some(socket) = socket_in(thread.proxied_slot - 1)
+    {
+        head.role = socket.role;
     }
 }

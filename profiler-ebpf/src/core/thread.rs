@@ -3,7 +3,6 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::bpf_get_prandom_u32;
 use profiler_common::{
     CALL_CONTROL, CALL_POLL, CALL_RECEIVE, Control, Counter, EventHead, STACKS, SYSTEM_CALLS, Tag, Thread, call_key,
     event,
@@ -11,16 +10,16 @@ use profiler_common::{
 };
 
 use crate::{
-    core::kernel::{Kernel, read},
-    core::maps::{
-        add_shared, add_state, call_kind, count_inside, cpu, current, forget_role, now, role, set_role, thread,
+    core::{
+        instructions::{add_shared, below_8},
+        kernel::{Kernel, random, read},
+        maps::{add_state, call_kind, count_inside, cpu, current, follow, followed, forget_role, now, thread},
+        settings::{self, NO_FIELD},
+        slot::Slot,
+        stacks,
+        token::spend_clipped,
     },
-    core::settings::{self, NO_FIELD},
-    core::slot::Slot,
-    core::stacks,
-    core::token::spend_clipped,
-    vm::qemu,
-    vm::vcpu,
+    vm::{qemu, vcpu},
 };
 
 type Fault = Option<Counter>;
@@ -31,10 +30,10 @@ const NET_RX: u32 = 3;
 /// What the thread was found to do in an earlier phase is forgotten.
 #[inline(always)]
 fn renew(control: &Control, mut thread: Slot<Thread>, state: u32, at_ns: u64) -> bool {
-    if thread.epoch == control.epoch {
+    if thread.epoch == control.epoch() {
         return false;
     }
-    thread.epoch = control.epoch;
+    thread.epoch = control.epoch();
     thread.state = state;
     thread.since_ns = at_ns;
     thread.ready = 0;
@@ -46,12 +45,8 @@ fn renew(control: &Control, mut thread: Slot<Thread>, state: u32, at_ns: u64) ->
 /// The time in a state.
 #[inline(always)]
 fn time_in(spent_ns: &mut [u64; STATES], state: u32) -> &mut u64 {
-    let mut index = u64::from(state);
-    // In sight of the verifier: where LLVM knows the state's possible values, it drops a mask written in Rust.
-    unsafe {
-        core::arch::asm!("{index} &= 7", index = inout(reg) index);
-        spent_ns.get_unchecked_mut(index as usize)
-    }
+    // SAFETY: `below_8`, and so many there are.
+    unsafe { spent_ns.get_unchecked_mut(below_8(state.into())) }
 }
 const _: () = assert!(STATES == 8);
 
@@ -98,7 +93,7 @@ pub fn add_ready(control: &Control, mut thread: Slot<Thread>, value: i64) {
 /// It is the current thread: whatever was known of it, it runs.
 #[inline(always)]
 pub fn runs(control: &Control, thread: Slot<Thread>, at_ns: u64) {
-    if thread.epoch != control.epoch || thread.state != RUNNING {
+    if thread.epoch != control.epoch() || thread.state != RUNNING {
         turn_to(control, thread, RUNNING, at_ns);
     }
 }
@@ -143,10 +138,10 @@ pub fn waking(control: &Control, context: *mut c_void, tid: u32) -> Fault {
     vcpu::notifies(control, &thread);
     qemu::wakes(control, thread, at_ns);
     // A thread on its way to sleep, woken before it is there, never leaves its run queue.
-    if thread.epoch == control.epoch && thread.state == BLOCKED {
+    if thread.epoch == control.epoch() && thread.state == BLOCKED {
         turn_to(control, thread, WAKING, at_ns);
         if thread.watched != 0 && control.mode == STACKS {
-            let head = EventHead { at_ns, epoch: control.epoch, tid, kind: event::WAKER, ..EventHead::default() };
+            let head = EventHead { at_ns, epoch: control.epoch(), tid, kind: event::WAKER, ..EventHead::default() };
             stacks::emit(context, &head, current().is_some());
         }
     }
@@ -158,7 +153,7 @@ pub fn wakeup(control: &Control, tid: u32) -> Fault {
     let mut thread = thread(tid)?;
     let at_ns = now();
     thread.wakeup_ns = at_ns;
-    if thread.epoch == control.epoch && (thread.state == WAKING || thread.state == BLOCKED) {
+    if thread.epoch == control.epoch() && (thread.state == WAKING || thread.state == BLOCKED) {
         turn_to(control, thread, RUNNABLE, at_ns);
     }
     vcpu::wakes(control, thread, at_ns);
@@ -194,7 +189,7 @@ pub fn switched<K: Kernel>(control: &Control, context: *mut c_void, preempted: u
 fn wait_event(control: &Control, thread: &Thread, kind: u8, at_ns: u64) -> EventHead {
     EventHead {
         at_ns,
-        epoch: control.epoch,
+        epoch: control.epoch(),
         tid: thread.tid,
         kind,
         thread_role: thread.role as u8 + 1,
@@ -230,7 +225,7 @@ fn leaves<K: Kernel>(
     if control.mode != STACKS || control.wait_every == 0 || at_ns < control.open_ns || at_ns >= control.close_ns {
         return;
     }
-    if unsafe { bpf_get_prandom_u32() } % control.wait_every == 0 {
+    if random().is_multiple_of(control.wait_every) {
         thread.watched = 1;
         stacks::emit(context, &wait_event(control, &thread, event::WAIT, at_ns), true);
     }
@@ -318,7 +313,7 @@ pub fn forked<K: Kernel>(parent: u64, child: u64) -> Fault {
     let parent: u32 = K::load(parent, settings::task_tgid());
     let child: u32 = K::load(child, settings::task_tgid());
     if parent != child {
-        set_role(child, role(parent)?);
+        follow(child, followed(parent)?);
     }
     None
 }

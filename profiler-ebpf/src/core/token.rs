@@ -1,16 +1,17 @@
 //! The one operation: a token passes a point, and the time since its last point goes to a stage.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_prandom_u32, bpf_get_smp_processor_id};
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use profiler_common::{
-    BUCKETS, BUCKETS_PER_OCTAVE, COUNTED, Connection, Control, Counter, ENDED, FIRST_OCTAVE, Packet, RECORD_HEADER,
-    RECORD_POINTS, RECORD_SLOTS, Record, Seen, Socket, Token, point::PlaceId, stage_key,
+    BUCKETS, BUCKETS_PER_OCTAVE, COUNTED, Connection, Control, Counter, ENDED, FIRST_OCTAVE, Holder, Operation, Packet,
+    RECORD_HEADER, RECORD_POINTS, RECORD_SLOTS, Record, Seen, Socket, StageId, Token, point::PlaceId,
 };
 
-use crate::{
-    core::maps::{RECORD_RING, add, count, count_number, record, stage},
-    core::settings,
-    core::slot::Slot,
-    core::slots::swap_if,
+use crate::core::{
+    instructions::swap_if,
+    kernel::{random, this_cpu},
+    maps::{RECORD_RING, add, count, count_number, record, stage},
+    settings,
+    slot::Slot,
 };
 
 /// User space polls: a wake-up would be work of ours on the CPU that is measured.
@@ -94,6 +95,12 @@ fn bucket(time_ns: u64) -> usize {
     if index < BUCKETS { index } else { BUCKETS - 1 }
 }
 
+/// The key of a stage, or part of one, of a token's.
+#[inline(always)]
+pub fn stage_key(token: &Token, part: bool, from: PlaceId, to: PlaceId) -> u64 {
+    StageId { configuration: token.turn.configuration(), part, role: token.role(), from, to }.key()
+}
+
 /// The token passes `to`; its time counts if its request does, which began inside the recorded interval (`counted`),
 /// whenever it ends. An error: time ran backwards or a table is full, and the token is lost for that reason.
 #[inline(always)]
@@ -105,7 +112,7 @@ pub fn pass(token: &mut Token, counted: u8, to: PlaceId, at_ns: u64) -> Result<(
     // First: a sample that interrupts what follows is to find the token where its time counts.
     token.at_ns = at_ns;
     token.point = to;
-    if counted != 0 && !spend(stage_key(false, token.role(), from, to), at_ns - since_ns) {
+    if counted != 0 && !spend(stage_key(token, false, from, to), at_ns - since_ns) {
         // The token's stages end where they did.
         token.at_ns = since_ns;
         return Err(Counter::LostStageTable);
@@ -117,26 +124,44 @@ pub fn pass(token: &mut Token, counted: u8, to: PlaceId, at_ns: u64) -> Result<(
 }
 
 /// What can hold a token.
-pub trait Holder {
+pub trait Holds {
     /// The token, and whether its request counts.
     fn held(&mut self) -> (&mut Token, u8);
 }
-/// Kinds of holders.
-macro_rules! holders {
-    ($($kind:ty),*) => { $(
-        impl Holder for $kind {
-            #[inline(always)]
-            fn held(&mut self) -> (&mut Token, u8) {
-                (&mut self.token, self.counted)
-            }
-        }
-    )* };
+impl Holds for Holder {
+    #[inline(always)]
+    fn held(&mut self) -> (&mut Token, u8) {
+        (&mut self.token, self.counted)
+    }
 }
-holders!(Socket, Packet, Connection);
+impl Holds for Socket {
+    #[inline(always)]
+    fn held(&mut self) -> (&mut Token, u8) {
+        Holder::held(self)
+    }
+}
+impl Holds for Operation {
+    #[inline(always)]
+    fn held(&mut self) -> (&mut Token, u8) {
+        Holder::held(self)
+    }
+}
+impl Holds for Packet {
+    #[inline(always)]
+    fn held(&mut self) -> (&mut Token, u8) {
+        (&mut self.token, self.counted)
+    }
+}
+impl Holds for Connection {
+    #[inline(always)]
+    fn held(&mut self) -> (&mut Token, u8) {
+        (&mut self.token, self.counted)
+    }
+}
 
 /// As [`pass`], of the token that a holder has.
 #[inline(always)]
-pub fn holder_passes<H: Holder>(mut holder: Slot<H>, to: PlaceId, at_ns: u64) -> Result<(), Counter> {
+pub fn holder_passes<H: Holds>(mut holder: Slot<H>, to: PlaceId, at_ns: u64) -> Result<(), Counter> {
     let (token, counted) = holder.held();
     pass(token, counted, to, at_ns)
 }
@@ -144,19 +169,16 @@ pub fn holder_passes<H: Holder>(mut holder: Slot<H>, to: PlaceId, at_ns: u64) ->
 /// Splits the stage that is about to end into parts, by times that were left behind on the way. Each is used only
 /// if it is later than the one before, so the parts always sum to the stage.
 pub struct Parts {
-    at_ns: u64,
-    role: u8,
-    point: PlaceId,
+    /// The token, as if it had passed what was left behind.
+    token: Token,
     used: bool,
     counted: bool,
-    record: u16,
 }
 impl Parts {
     /// Parts of the stage in which a token is, whose request counts or not.
     #[inline(always)]
     pub fn of(token: &Token, counted: u8) -> Self {
-        let (role, record) = (token.role(), token.record());
-        Self { at_ns: token.at_ns, role, point: token.point, used: false, counted: counted != 0, record }
+        Self { token: *token, used: false, counted: counted != 0 }
     }
     /// The parts of what belongs to no followed request: they count if they begin inside the recorded interval.
     #[inline(always)]
@@ -165,24 +187,26 @@ impl Parts {
     }
     #[inline(always)]
     pub fn via(&mut self, point: PlaceId, at_ns: u64) {
-        if at_ns <= self.at_ns {
+        let token = &mut self.token;
+        if at_ns <= token.at_ns {
             return;
         }
         if self.counted {
-            spend_part(stage_key(true, self.role, self.point, point), at_ns - self.at_ns);
+            spend_part(stage_key(token, true, token.point, point), at_ns - token.at_ns);
         }
-        if self.record != 0 {
-            append(self.record, self.role, point, at_ns);
+        if token.record() != 0 {
+            append(token.record(), token.role(), point, at_ns);
         }
-        self.at_ns = at_ns;
-        self.point = point;
+        token.at_ns = at_ns;
+        token.point = point;
         self.used = true;
     }
     /// The last part, up to the point that ends the stage.
     #[inline(always)]
     pub fn end(&self, to: PlaceId, at_ns: u64) {
-        if self.used && self.counted && at_ns >= self.at_ns {
-            spend_part(stage_key(true, self.role, self.point, to), at_ns - self.at_ns);
+        let token = &self.token;
+        if self.used && self.counted && at_ns >= token.at_ns {
+            spend_part(stage_key(token, true, token.point, to), at_ns - token.at_ns);
         }
     }
 }
@@ -225,7 +249,7 @@ pub fn goes_on(counted: u8, ns: u64) {
 
 /// Begins a record for one request in `record_every`. Returns 1 + its slot, or 0.
 #[inline(always)]
-pub fn begin_record(control: &Control, mut socket: Slot<Socket>) -> u16 {
+pub fn begin_record(control: &Control, mut socket: Slot<Holder>) -> u16 {
     if control.record_every == 0 || socket.counted != COUNTED {
         return 0;
     }
@@ -233,12 +257,12 @@ pub fn begin_record(control: &Control, mut socket: Slot<Socket>) -> u16 {
         socket.countdown -= 1;
         return 0;
     }
-    let slot = take_record(socket.slot, control.epoch);
+    let slot = take_record(socket.slot, control.epoch());
     if slot != 0 {
         // Uniform in 0 ..= 2 (n − 1): n requests from one record to the next, on average, at random distances so that
         // no rhythm of the workload is caught.
         let span = 2 * control.record_every - 1;
-        socket.countdown = unsafe { bpf_get_prandom_u32() } % if span == 0 { 1 } else { span };
+        socket.countdown = random() % if span == 0 { 1 } else { span };
     }
     slot as u16
 }
@@ -271,12 +295,8 @@ pub fn append(slot: u16, role: u8, point: PlaceId, at_ns: u64) {
     };
     let index = record.len as usize;
     if index < RECORD_POINTS && record.len < settings::record_limit() {
-        record.points[index] = Seen {
-            at_ns,
-            point,
-            marks: Seen::marks(role, unsafe { bpf_get_smp_processor_id() }),
-            tid: bpf_get_current_pid_tgid() as u32,
-        };
+        record.points[index] =
+            Seen { at_ns, point, marks: Seen::marks(role, this_cpu()), tid: bpf_get_current_pid_tgid() as u32 };
     }
     record.len = index as u32 + 1;
 }
@@ -293,6 +313,7 @@ pub fn commit_record(slot: u16) {
         count(Counter::RecordsTooLong);
     } else {
         let bytes = RECORD_HEADER + len * size_of::<Seen>();
+        // SAFETY: `len` points of a record, which has more of them.
         let data = unsafe { core::slice::from_raw_parts((&raw const *record).cast::<u8>(), bytes) };
         if bytes <= size_of::<Record>() && RECORD_RING.output::<[u8]>(data, BPF_RB_NO_WAKEUP).is_ok() {
             count(Counter::RecordsCommitted);

@@ -4,26 +4,27 @@
 //! What is done below for a bio, or for the request of a loop device that it is the first of, is left with it; its
 //! operation goes through that when it is done (`block::settle`).
 
-use aya_ebpf::{macros::map, maps::LruHashMap};
 use profiler_common::{
-    Counter, Socket,
+    Below, Bio, Counter, Level, Operation, Passed, Sector,
     point::{PlaceId, Point},
 };
 
 use crate::{
-    core::kernel::{Kernel, read},
-    core::maps::{count, current, disk_number, is_loop, now, passes_on},
-    core::phase::Phase,
-    core::settings::{self, NO_FIELD},
-    core::slot::Keyed,
-    core::slot::Slot,
-    core::thread::work_on,
-    core::token::{Parts, holder_passes},
-    file::bios::{self, Bio},
-    file::block::{disk_under, tag_at},
-    file::calls::of_current,
-    file::held,
-    file::writeback,
+    core::{
+        kernel::{Kernel, read},
+        maps::{BELOW, PASSED, count, current, disk_number, is_loop, now, passes_on},
+        phase::Phase,
+        settings::{self, NO_FIELD},
+        slot::{Keyed, Slot},
+        thread::work_on,
+        token::{Parts, holder_passes},
+    },
+    file::{
+        bios,
+        block::{disk_under, tag_at},
+        calls::of_current,
+        held, writeback,
+    },
     net::path::Fault,
 };
 
@@ -33,65 +34,6 @@ pub const WRITE_BACK: u64 = 1;
 const EXPECTED: u32 = 1 << 31;
 /// The same: others have work done for that disk.
 const BY_OTHERS: u32 = 1 << 30;
-/// Bios that disks below work for, or did.
-const BELOW_MOST: u32 = 4096;
-/// Places on disks with a bio that may be passed on.
-const PASSED_MOST: u32 = 16384;
-/// Disks below the one that operations are at: a loop device's file or a device mapper's may itself be on one that
-/// passes bios on.
-const LEVELS: usize = 2;
-
-/// What one disk below did.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Level {
-    /// When the first bio was queued; when the last to be completed was given to the scheduler, and to the driver,
-    /// and when it was completed, ns; 0: not.
-    queued_ns: u64,
-    inserted_ns: u64,
-    issued_ns: u64,
-    done_ns: u64,
-    /// Index of the disk.
-    disk: u64,
-}
-
-/// What disks below do for a bio.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-pub struct Below {
-    /// When that was given to its own disk: by this, it is told from others that had its address.
-    for_ns: u64,
-    levels: [Level; LEVELS],
-}
-
-/// By the addresses of bios; where a loop device has made a request of several, by that of the first. The oldest go:
-/// those above may be of several operations, and not every one asks.
-#[map]
-static BELOW: LruHashMap<u64, Below> = LruHashMap::with_max_entries(BELOW_MOST, 0);
-
-/// Where on a disk a bio begins.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Place {
-    /// As `MAJOR << 20 | MINOR`.
-    device: u64,
-    /// In units of 512 bytes.
-    sector: u64,
-}
-
-/// A bio on a disk that passes it on, and when it was queued there.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Passed {
-    bio: u64,
-    queued_ns: u64,
-}
-
-/// Whoever passes a bio on says from where. The oldest go when there are too many, and once they are completed nobody
-/// asks for them.
-#[map]
-static PASSED: LruHashMap<Place, Passed> = LruHashMap::with_max_entries(PASSED_MOST, 0);
-
 /// Whether others work for the bio's disk.
 #[inline(always)]
 pub fn is_by_others(bio: &Bio) -> bool {
@@ -111,7 +53,7 @@ pub fn is_expected<const D: bool>(control: Phase<D>, bio: u64) -> bool {
         return false;
     }
     if let Some(mut known) = bios::find(bio) {
-        let is_expected = known.disk & EXPECTED != 0 && known.epoch == control.epoch;
+        let is_expected = known.disk & EXPECTED != 0 && known.epoch == control.epoch();
         known.disk &= !EXPECTED;
         if is_expected {
             // On a partition, it begins elsewhere by now.
@@ -141,19 +83,19 @@ pub fn may_be_passed_on(entry: &mut Bio) {
         entry.inserted_ns = now();
     }
     let sector: u64 = read(entry.address, settings::bio_sector());
-    let place = Place { device: u64::from(disk_number(entry.disk)), sector };
+    let place = Sector { device: u64::from(disk_number(entry.disk)), sector };
     if let Some(mut thread) = current() {
         thread.passing = entry.address;
         thread.passing_ns = entry.inserted_ns;
     }
-    let _ = PASSED.insert(&place, &Passed { bio: entry.address, queued_ns: entry.inserted_ns }, 0);
+    let _ = PASSED.insert(place, Passed { bio: entry.address, queued_ns: entry.inserted_ns }, 0);
 }
 
 /// The bio that is to be passed on from there.
 #[inline(always)]
 fn at(device: u32, sector: u64) -> Option<Slot<Bio>> {
-    let place = Place { device: u64::from(device), sector };
-    let passed = unsafe { PASSED.get(&place) }?;
+    let place = Sector { device: u64::from(device), sector };
+    let passed = PASSED.value(&place)?;
     bios::find(passed.bio).filter(|bio| bio.inserted_ns == passed.queued_ns)
 }
 
@@ -173,7 +115,7 @@ pub fn remapped<K: Kernel, const D: bool>(control: Phase<D>, bio: u64, device: u
         return None;
     }
     let mut above = at(device, sector).or_else(|| passed_by_current(device))?;
-    if above.epoch != control.epoch {
+    if above.epoch != control.epoch() {
         return None;
     }
     let disk = disk_under::<K>(bio)?;
@@ -188,10 +130,10 @@ pub fn remapped<K: Kernel, const D: bool>(control: Phase<D>, bio: u64, device: u
         return write_back(control, bio, K::load(bio, settings::bio_size()), disk, EXPECTED);
     }
     let of = Bio { address: bio, disk, above: above.address, inserted_ns: 0, ..*above };
-    if control.tags() {
-        if let Some(operation) = of_current().filter(|operation| operation.slot == of.slot) {
-            work_on(tag_at(&operation, PlaceId::at(Point::Bio, disk as u8)), false);
-        }
+    if control.tags()
+        && let Some(operation) = of_current().filter(|operation| operation.slot == of.slot)
+    {
+        work_on(tag_at(&operation, PlaceId::at(Point::Bio, disk as u8)), false);
     }
     goes_below(of, above.inserted_ns, EXPECTED)
 }
@@ -200,7 +142,7 @@ pub fn remapped<K: Kernel, const D: bool>(control: Phase<D>, bio: u64, device: u
 #[inline(always)]
 fn first_of<const D: bool>(control: Phase<D>, request: u64) -> Option<Slot<Bio>> {
     let first: u64 = read(request, settings::request_bio());
-    bios::find(first).filter(|bio| bio.epoch == control.epoch && bio.issued_ns != 0)
+    bios::find(first).filter(|bio| bio.epoch == control.epoch() && bio.issued_ns != 0)
 }
 
 /// A bio of a thread that makes no operations: it may be a loop device's worker, or who lets its bios go where a
@@ -231,7 +173,7 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
 fn write_back<const D: bool>(control: Phase<D>, bio: u64, bytes: u32, disk: u32, expected: u32) -> Fault {
     // In place of the number of its operation, of which it is none's.
     let mut entry =
-        Bio { address: bio, number: bytes, disk, epoch: control.epoch, above: WRITE_BACK, ..Bio::default() };
+        Bio { address: bio, number: bytes, disk, epoch: control.epoch(), above: WRITE_BACK, ..Bio::default() };
     may_be_passed_on(&mut entry);
     entry.disk |= expected;
     if !bios::put(&entry) {
@@ -252,10 +194,10 @@ fn goes_below(mut bio: Bio, for_ns: u64, expected: u32) -> Fault {
         count(Counter::BioTable);
         return Some(Counter::BioTable);
     }
-    if unsafe { BELOW.get(&bio.above) }.is_none_or(|below| below.for_ns != for_ns) {
+    if BELOW.slot(&bio.above).is_none_or(|below| below.for_ns != for_ns) {
         let first = Level { queued_ns: at_ns, disk, ..Level::default() };
         let below = Below { for_ns, levels: [first, Level::default()] };
-        if BELOW.insert(&bio.above, &below, 0).is_err() {
+        if BELOW.insert(bio.above, below, 0).is_err() {
             count(Counter::BioTable);
             return Some(Counter::BioTable);
         }
@@ -298,56 +240,36 @@ pub fn report(bio: &Bio, first: u64, into: &mut Below) {
     }
 }
 
-impl Level {
-    /// Whether it was at work within this time.
-    #[inline(always)]
-    fn is_within(&self, from_ns: u64, until_ns: u64) -> bool {
-        self.done_ns != 0 && self.queued_ns >= from_ns && self.done_ns <= until_ns
+/// An operation goes through one disk below.
+#[inline(always)]
+fn begins(level: &Level, control: &Phase<true>, operation: Slot<Operation>) -> Result<(), Counter> {
+    let disk = level.disk as u8;
+    holder_passes(operation, PlaceId::at(Point::Bio, disk), level.queued_ns)?;
+    if level.issued_ns < level.queued_ns || level.issued_ns > level.done_ns {
+        return Ok(());
     }
-
-    #[inline(always)]
-    fn begins(&self, control: &Phase<true>, operation: Slot<Socket>) -> Result<(), Counter> {
-        let disk = self.disk as u8;
-        holder_passes(operation, PlaceId::at(Point::Bio, disk), self.queued_ns)?;
-        if self.issued_ns < self.queued_ns || self.issued_ns > self.done_ns {
-            return Ok(());
-        }
-        if control.splits() {
-            let mut parts = Parts::of(&operation.token, operation.counted);
-            parts.via(PlaceId::at(Point::Insert, disk), self.inserted_ns);
-            parts.end(PlaceId::at(Point::Issue, disk), self.issued_ns);
-        }
-        holder_passes(operation, PlaceId::at(Point::Issue, disk), self.issued_ns)
+    if control.splits() {
+        let mut parts = Parts::of(&operation.token, operation.counted);
+        parts.via(PlaceId::at(Point::Insert, disk), level.inserted_ns);
+        parts.end(PlaceId::at(Point::Issue, disk), level.issued_ns);
     }
-
-    #[inline(always)]
-    fn ends(&self, operation: Slot<Socket>) -> Result<(), Counter> {
-        holder_passes(operation, PlaceId::at(Point::Complete, self.disk as u8), self.done_ns)
-    }
+    holder_passes(operation, PlaceId::at(Point::Issue, disk), level.issued_ns)
 }
 
-impl Below {
-    /// Nothing is done below.
-    #[inline(always)]
-    pub fn forget(&mut self) {
-        self.levels[0].done_ns = 0;
-    }
+/// That disk is done.
+#[inline(always)]
+fn ends(level: &Level, operation: Slot<Operation>) -> Result<(), Counter> {
+    holder_passes(operation, PlaceId::at(Point::Complete, level.disk as u8), level.done_ns)
+}
 
-    /// Whether anything was done below within this time.
-    #[inline(always)]
-    pub fn is_within(&self, from_ns: u64, until_ns: u64) -> bool {
-        self.levels[0].is_within(from_ns, until_ns)
+/// An operation goes through all disks below.
+#[inline(always)]
+pub fn pass(below: &Below, control: &Phase<true>, operation: Slot<Operation>) -> Result<(), Counter> {
+    let [upper, lower] = &below.levels;
+    begins(upper, control, operation)?;
+    if lower.is_within(operation.token.at_ns, upper.done_ns) {
+        begins(lower, control, operation)?;
+        ends(lower, operation)?;
     }
-
-    /// The operation goes through all disks below.
-    #[inline(always)]
-    pub fn pass(&self, control: &Phase<true>, operation: Slot<Socket>) -> Result<(), Counter> {
-        let [upper, lower] = &self.levels;
-        upper.begins(control, operation)?;
-        if lower.is_within(operation.token.at_ns, upper.done_ns) {
-            lower.begins(control, operation)?;
-            lower.ends(operation)?;
-        }
-        upper.ends(operation)
-    }
+    ends(upper, operation)
 }

@@ -1,58 +1,26 @@
 //! The bios under way, by their addresses: as [`crate::core::slots`] has its tables, because a hash table of the kernel's
 //! costs several times as much, and an operation of some microseconds puts, looks up and takes.
 
-use aya_ebpf::{macros::map, maps::Array};
-use profiler_common::SPREAD;
+use profiler_common::{Bio, SPREAD, file::BIOS as BIOS_MOST};
 
-use crate::{
-    core::kernel::low,
-    core::maps::MMAPABLE,
-    core::slot::{Indexed, Slot},
-    core::slots::swap_if,
+use crate::core::{
+    instructions::{low, read_once, swap_if, write_once},
+    maps::BIOS,
+    slot::{Indexed, Slot},
 };
 
-/// bios under way that can be told apart: a power of two.
-const BIOS_MOST: u32 = 16384;
 /// In place of an address: one is being written.
 const BEING_FILLED: u64 = 1;
 /// Places looked at for one bio.
 const WAYS: u32 = 8;
 
-/// A bio under way.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-pub struct Bio {
-    /// Its address; 0: the place is free.
-    pub address: u64,
-    /// Place of its operation, and which one in that place it is.
-    pub slot: u32,
-    pub number: u32,
-    /// When its request was given to the scheduler, and to the driver, ns; 0: not.
-    pub inserted_ns: u64,
-    pub issued_ns: u64,
-    /// Index of its disk, with what `crate::file::below` knows of it in the highest bits.
-    pub disk: u32,
-    /// Phase in which it was queued.
-    pub epoch: u32,
-    /// The bio, of a disk above, that it is made for, by its address; 0: it is its operation's own; or what stands
-    /// for write-back.
-    pub above: u64,
-    /// When that one was given to its disk, ns: another may have its address meanwhile. Of an operation's own: when
-    /// it was queued by another thread, ns; 0: by the operation's.
-    pub above_ns: u64,
+/// A bio's address as it stands in the table, a number to the verifier. Volatile, or the compiler would use in its
+/// place the typed pointer that it was found by, which no global function takes.
+#[inline(always)]
+pub fn number_of_address(bio: &Bio) -> u64 {
+    // SAFETY: a field of a live reference.
+    read_once(&bio.address)
 }
-
-impl Bio {
-    /// Its address as it stands in the table, a number to the verifier. Volatile, or the compiler would use in its
-    /// place the typed pointer that it was found by, which no global function takes.
-    #[inline(always)]
-    pub fn number_of_address(&self) -> u64 {
-        unsafe { core::ptr::read_volatile(&raw const self.address) }
-    }
-}
-
-#[map]
-static BIOS: Array<Bio> = Array::with_max_entries(BIOS_MOST, MMAPABLE);
 
 #[inline(always)]
 fn first_place(address: u64) -> u32 {
@@ -134,7 +102,7 @@ fn claim(found: &mut Bio, before: u64) -> bool {
 #[inline(always)]
 fn fill(found: &mut Bio, bio: &Bio) {
     *found = Bio { address: BEING_FILLED, ..*bio };
-    unsafe { core::ptr::write_volatile(&raw mut found.address, bio.address) };
+    write_once(&mut found.address, bio.address);
 }
 
 /// Takes a bio out of the table.

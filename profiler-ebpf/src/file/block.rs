@@ -6,27 +6,31 @@
 //!
 //! What disks below have done for a bio is left with it (`crate::file::below`).
 
-use aya_ebpf::{macros::map, maps::Array};
 use profiler_common::{
-    Counter, EMPTY, SLOTS, Socket, Tag,
+    Bio, Counter, EMPTY, Operation, Tag,
     point::{ENTER, EXIT, HELD_BACK, PlaceId, Point},
     state::RUNNING,
 };
 
 use crate::{
-    core::kernel::{Kernel, read},
-    core::maps::{count, count_inside, disk, fetch_add, now, thread},
-    core::phase::{Phase, following},
-    core::settings,
-    core::slot::{Indexed, Slot},
-    core::slots::socket_in,
-    core::thread::work_on,
-    core::token::{Parts, ends, holder_passes},
-    file::below::{self, Below, WRITE_BACK},
-    file::bios::{self, Bio},
-    file::calls::{fail, is_asynchronous, is_under_way, of_current},
-    file::worker::{self, worker_makes_bio},
-    file::writeback,
+    core::{
+        instructions::{fetch_add_word, write_once},
+        kernel::{Kernel, read},
+        maps::{DONE, count, count_inside, disk, now, thread},
+        phase::{Phase, following},
+        settings,
+        slot::{Indexed, Slot},
+        slots::operation_in,
+        thread::work_on,
+        token::{Parts, ends, holder_passes},
+    },
+    file::{
+        below::{self, WRITE_BACK},
+        bios,
+        calls::{fail, is_asynchronous, is_under_way, of_current},
+        worker::{self, worker_makes_bio},
+        writeback,
+    },
     net::path::{Fault, tag_of},
     vm::qemu::machine_ends,
 };
@@ -34,35 +38,12 @@ use crate::{
 /// bios of one request that are looked at; a longer one is counted.
 const MERGED_MOST: u32 = 64;
 
-/// The last bio of an operation is done: what its thread has not noted yet.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Done {
-    /// Which of the operations in its place.
-    number: u32,
-    /// Index of the disk.
-    disk: u32,
-    /// As in [`Bio`].
-    inserted_ns: u64,
-    issued_ns: u64,
-    /// When another thread than the operation's queued it, ns; 0: that did.
-    queued_ns: u64,
-    /// When it was completed, ns; 0: it was noted.
-    at_ns: u64,
-    /// What disks below did for it.
-    below: Below,
-}
-
-/// By the operations' places.
-#[map]
-static DONE: Array<Done> = Array::with_max_entries(SLOTS, 0);
-
 /// Notes that all bios so far are done, where the one who completed the last has left that.
 #[inline(always)]
-pub fn settle<const D: bool>(control: Phase<D>, operation: Slot<Socket>) -> Result<(), Counter> {
+pub fn settle<const D: bool>(control: Phase<D>, operation: Slot<Operation>) -> Result<(), Counter> {
     let Some(mut done) = DONE.slot(operation.slot & settings::slots_mask()) else { return Ok(()) };
     let at_ns = core::mem::take(&mut done.at_ns);
-    if done.number != operation.crossing || at_ns <= operation.token.at_ns {
+    if done.number != operation.number || at_ns <= operation.token.at_ns {
         return Ok(());
     }
     let disk = done.disk as u8;
@@ -79,12 +60,10 @@ pub fn settle<const D: bool>(control: Phase<D>, operation: Slot<Socket>) -> Resu
         }
         holder_passes(operation, PlaceId::at(Point::Issue, disk), done.issued_ns)?;
     }
-    if done.below.is_within(operation.token.at_ns, at_ns) {
-        if operation_was_below(operation.slot) != 0 {
-            return Err(Counter::LostStageTable);
-        }
-        // That function has moved the operation on.
+    if done.below.is_within(operation.token.at_ns, at_ns) && operation_was_below(operation.slot) != 0 {
+        return Err(Counter::LostStageTable);
     }
+    // That function has moved the operation on.
     holder_passes(operation, PlaceId::at(Point::Complete, disk), at_ns)
 }
 
@@ -94,14 +73,14 @@ pub fn settle<const D: bool>(control: Phase<D>, operation: Slot<Socket>) -> Resu
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn operation_was_below(slot: u32) -> u32 {
-    let (Some(control), Some(operation)) = (following::<true>(), socket_in(slot)) else { return 0 };
+    let (Some(control), Some(operation)) = (following::<true>(), operation_in(slot)) else { return 0 };
     let Some(done) = DONE.slot(slot & settings::slots_mask()) else { return 0 };
-    u32::from(done.below.pass(&control, operation).is_err())
+    u32::from(below::pass(&done.below, &control, operation).is_err())
 }
 
 /// What a thread works on, when its operation is further on than its token.
 #[inline(always)]
-pub fn tag_at(operation: &Socket, point: PlaceId) -> Tag {
+pub fn tag_at(operation: &Operation, point: PlaceId) -> Tag {
     Tag { point, ..tag_of(operation) }
 }
 
@@ -122,9 +101,9 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
     let mut entry = Bio {
         address: bio,
         slot: operation.slot,
-        number: operation.crossing,
+        number: operation.number,
         disk,
-        epoch: control.epoch,
+        epoch: control.epoch(),
         ..Bio::default()
     };
     below::may_be_passed_on(&mut entry);
@@ -132,11 +111,9 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
         count(Counter::BioTable);
         return Some(Counter::BioTable);
     }
-    let is_first = fetch_add(&mut operation.bios, 1) == 0;
-    if is_first {
-        if let Err(cause) = settle(control, operation) {
-            return fail(control, operation, cause);
-        }
+    let is_first = fetch_add_word(&mut operation.bios, 1) == 0;
+    if is_first && let Err(cause) = settle(control, operation) {
+        return fail(control, operation, cause);
     }
     // After those of its last bio.
     let at_ns = now();
@@ -157,7 +134,7 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
 
 /// Whether an operation has no bio under way.
 #[inline(always)]
-fn waits_for_bio(operation: &Socket) -> bool {
+fn waits_for_bio(operation: &Operation) -> bool {
     operation.token.point == ENTER || operation.token.point.is_at(Point::Complete)
 }
 
@@ -187,15 +164,15 @@ pub fn split<const D: bool>(control: Phase<D>, front: u64) -> Fault {
         bios::put(&Bio { number: if entry.above == WRITE_BACK { 0 } else { entry.number }, ..entry });
         return None;
     }
-    let mut operation = socket_in(entry.slot)?;
-    if entry.epoch != control.epoch || entry.number != operation.crossing || !is_under_way(control, &operation) {
+    let mut operation = operation_in(entry.slot)?;
+    if entry.epoch != control.epoch() || entry.number != operation.number || !is_under_way(control, &operation) {
         return None;
     }
     if !bios::put(&entry) {
         count(Counter::BioTable);
         return Some(Counter::BioTable);
     }
-    fetch_add(&mut operation.bios, 1);
+    fetch_add_word(&mut operation.bios, 1);
     count_inside(&control, now(), Counter::BioSplits);
     None
 }
@@ -225,7 +202,7 @@ fn note<K: Kernel>(request: u64, is_issue: bool) -> Fault {
 #[inline(always)]
 fn driver_works(entry: &Bio) {
     let Some(operation) = of_current() else { return };
-    if operation.slot == entry.slot && operation.crossing == entry.number && operation.bios == 1 {
+    if operation.slot == entry.slot && operation.number == entry.number && operation.bios == 1 {
         work_on(tag_at(&operation, PlaceId::at(Point::Issue, entry.disk as u8)), false);
     }
 }
@@ -277,7 +254,7 @@ pub fn request_done<K: Kernel, const D: bool>(control: Phase<D>, request: u64, s
         left -= size;
         if let Some(mut known) = bios::find(bio) {
             if index == 0 {
-                first = known.number_of_address();
+                first = bios::number_of_address(&known);
             }
             complete(control, &mut known, status, at_ns, first);
         }
@@ -293,7 +270,7 @@ pub fn request_done<K: Kernel, const D: bool>(control: Phase<D>, request: u64, s
 #[inline(always)]
 pub fn bio_done<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
     let mut known = bios::find(bio)?;
-    let address = known.number_of_address();
+    let address = bios::number_of_address(&known);
     complete(control, &mut known, K::load(bio, settings::bio_status()), now(), address);
     None
 }
@@ -303,13 +280,13 @@ pub fn bio_done<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault 
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn operation_is_done(slot: u32, at_ns: u64) -> u32 {
-    let (Some(control), Some(mut operation)) = (following::<true>(), socket_in(slot)) else { return 0 };
+    let (Some(control), Some(mut operation)) = (following::<true>(), operation_in(slot)) else { return 0 };
     // Its submission may have returned at the same moment.
     if operation.token.point == EXIT {
         return 0;
     }
     // There may be more bios to come: `submission_returns` looks again.
-    if thread(operation.reader).is_some_and(|thread| thread.submitting == operation.key) {
+    if thread(operation.thread).is_some_and(|thread| thread.submitting == operation.key) {
         return 0;
     }
     if let Err(cause) = settle(control, operation) {
@@ -330,10 +307,10 @@ pub extern "C" fn operation_is_done(slot: u32, at_ns: u64) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn submission_returns(slot: u32) -> u32 {
-    let (Some(operation), Some(done)) = (socket_in(slot), DONE.slot(slot & settings::slots_mask())) else {
+    let (Some(operation), Some(done)) = (operation_in(slot), DONE.slot(slot & settings::slots_mask())) else {
         return 0;
     };
-    let is_done = done.number == operation.crossing && done.at_ns != 0 && operation.bios == 0;
+    let is_done = done.number == operation.number && done.at_ns != 0 && operation.bios == 0;
     if operation.unseen != 0 && is_done { operation_is_done(slot, done.at_ns) } else { 0 }
 }
 
@@ -342,7 +319,7 @@ pub extern "C" fn submission_returns(slot: u32) -> u32 {
 #[inline(never)]
 fn complete<const D: bool>(control: Phase<D>, known: &mut Bio, status: u8, at_ns: u64, first: u64) {
     if known.above != 0 || below::is_by_others(known) {
-        bio_is_done(known.number_of_address(), status.into(), at_ns, first);
+        bio_is_done(bios::number_of_address(known), status.into(), at_ns, first);
         return;
     }
     let bio = bios::take(known);
@@ -357,7 +334,7 @@ pub extern "C" fn bio_is_done(address: u64, status: u32, at_ns: u64, first: u64)
     let (Some(control), Some(mut known)) = (following::<true>(), bios::find(address)) else { return 0 };
     let bio = bios::take(&mut known);
     if bio.above == WRITE_BACK {
-        if bio.epoch == control.epoch {
+        if bio.epoch == control.epoch() {
             writeback::done(control, bio.number, bio.issued_ns, at_ns);
         }
     } else if bio.above != 0 {
@@ -370,18 +347,18 @@ pub extern "C" fn bio_is_done(address: u64, status: u32, at_ns: u64, first: u64)
 
 #[inline(always)]
 fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64, first: Option<u64>) -> Fault {
-    let mut operation = socket_in(entry.slot)?;
-    if entry.epoch != control.epoch || operation.token.epoch != control.epoch {
+    let mut operation = operation_in(entry.slot)?;
+    if entry.epoch != control.epoch() || operation.token.epoch() != control.epoch() {
         return None;
     }
     if status != 0 {
         count_inside(&control, at_ns, Counter::BioErrors);
     }
-    if operation.crossing != entry.number || operation.token.point == EXIT || operation.state == EMPTY {
+    if operation.number != entry.number || operation.token.point == EXIT || operation.state == EMPTY {
         count_inside(&control, at_ns, Counter::BiosLater);
         return None;
     }
-    if fetch_add(&mut operation.bios, -1) != 1 {
+    if fetch_add_word(&mut operation.bios, -1) != 1 {
         return None;
     }
     let mut done = DONE.slot(entry.slot & settings::slots_mask())?;
@@ -395,7 +372,7 @@ fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64, 
         below::report(entry, first, &mut done.below);
     }
     // Last: its thread may look at it, on another CPU.
-    unsafe { core::ptr::write_volatile(&raw mut done.at_ns, at_ns) };
+    write_once(&mut done.at_ns, at_ns);
     if operation.unseen != 0 {
         operation_is_done(entry.slot, at_ns);
         return None;
@@ -404,7 +381,7 @@ fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64, 
         // What is done from now on, by whoever wakes the thread and by itself, is done after the disk's part. A
         // thread that works for another operation meanwhile goes on with that.
         if let Some(mut thread) =
-            thread(operation.reader).filter(|thread| !is_asynchronous(&operation) || thread.state != RUNNING)
+            thread(operation.thread).filter(|thread| !is_asynchronous(&operation) || thread.state != RUNNING)
         {
             thread.tag = tag_at(&operation, PlaceId::at(Point::Complete, entry.disk as u8));
         }

@@ -6,25 +6,30 @@
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user};
 use profiler_common::{
-    CALL_FILE, CALL_REAP, CALL_RING, CALL_SUBMIT, CLIENT, Counter, EMPTY, READ, SERVER, Socket, Tag, Thread, Token,
+    CALL_FILE, CALL_REAP, CALL_RING, CALL_SUBMIT, CLIENT, Counter, EMPTY, Operation, READ, SERVER, Tag, Thread, Token,
     VCPU, VMM,
     point::{ENTER, EXIT, IDLE_SWITCH_IN, SWITCH_IN, WAKEUP, WAKING},
 };
 
 use crate::{
-    core::kernel::read,
-    core::maps::{call_kind, count_inside, current, now, thread},
-    core::phase::{Phase, following},
-    core::settings::{self, NO_FIELD},
-    core::slot::Slot,
-    core::slots::{socket, socket_in},
-    core::thread::work_on,
-    core::token::{Parts, append, begin_record, begins, commit_record, ends, holder_passes, is_inside, lose, pass},
-    file::block::{settle, submission_returns},
-    file::held,
-    file::worker,
-    net::loss::give_up,
-    net::path::{Fault, follow_socket, tag_of},
+    core::{
+        kernel::read,
+        maps::{call_kind, count_inside, current, now, thread},
+        phase::{Phase, following},
+        settings::{self, NO_FIELD},
+        slot::Slot,
+        slots::{operation, operation_in},
+        thread::work_on,
+        token::{Parts, append, begin_record, begins, commit_record, ends, holder_passes, is_inside, lose, pass},
+    },
+    file::{
+        block::{settle, submission_returns},
+        held, worker,
+    },
+    net::{
+        loss::give_up,
+        path::{Fault, follow_holder, tag_of},
+    },
     vm::qemu::{machine_begins, machine_ends},
 };
 
@@ -41,18 +46,18 @@ const EVENT_IOCB: u64 = 8;
 
 /// The token is lost; the next operation in its place has a new one.
 #[inline(always)]
-pub fn fail<const D: bool>(control: Phase<D>, mut operation: Slot<Socket>, cause: Counter) -> Fault {
+pub fn fail<const D: bool>(control: Phase<D>, mut operation: Slot<Operation>, cause: Counter) -> Fault {
     if control.splits() && operation.token.role() == VMM {
         machine_ends(0, 0);
     }
-    let fault = give_up(&control, operation, cause);
+    let fault = give_up(&control, operation.head(), cause);
     operation.token.set_record(0);
     fault
 }
 
 /// Whether an operation's thread goes on while it is under way.
 #[inline(always)]
-pub fn is_asynchronous(operation: &Socket) -> bool {
+pub fn is_asynchronous(operation: &Operation) -> bool {
     operation.key & ASYNCHRONOUS == ASYNCHRONOUS
 }
 
@@ -81,9 +86,9 @@ fn role_of(tid: u32) -> u8 {
 
 /// The operation that the current thread is in, was in last, or submits.
 #[inline(always)]
-pub fn of_current() -> Option<Slot<Socket>> {
+pub fn of_current() -> Option<Slot<Operation>> {
     let thread = maker()?;
-    socket(if thread.submitting == 0 { THREADS | u64::from(thread.tid) } else { thread.submitting })
+    operation(if thread.submitting == 0 { THREADS | u64::from(thread.tid) } else { thread.submitting })
 }
 
 /// The key of what the current process calls `name`.
@@ -106,8 +111,8 @@ pub fn key_of_thread(tid: u32) -> u64 {
 
 /// Whether its call, or its completion, is still to come, and its token known.
 #[inline(always)]
-pub fn is_under_way<const D: bool>(control: Phase<D>, operation: &Socket) -> bool {
-    operation.token.epoch == control.epoch && operation.state != EMPTY && operation.token.point != EXIT
+pub fn is_under_way<const D: bool>(control: Phase<D>, operation: &Operation) -> bool {
+    operation.token.epoch() == control.epoch() && operation.state != EMPTY && operation.token.point != EXIT
 }
 
 /// `raw_syscalls:sys_enter`
@@ -140,6 +145,7 @@ fn argument(registers: u64, offset: u32) -> u64 {
 /// A word of the current process's memory, which the kernel reads or wrote just now; 0: it is not there.
 #[inline(always)]
 fn word(address: u64) -> u64 {
+    // SAFETY: the helper checks the address.
     unsafe { bpf_probe_read_user(address as *const u64) }.unwrap_or(0)
 }
 
@@ -181,7 +187,7 @@ pub fn direct<const D: bool>(control: Phase<D>, kernels: u64) -> Fault {
     if settings::kiocb_iocb() != NO_FIELD {
         // Typed, it would be a plain `kiocb`, which is shorter.
         let own = key_of(read(kernels, settings::kiocb_iocb()));
-        if own != key && socket(own).is_some() {
+        if own != key && operation(own).is_some() {
             key = own;
         }
     }
@@ -211,10 +217,10 @@ pub fn in_ring(ring: u64, name: u64) -> u64 {
 #[inline(always)]
 pub fn turn_to<const D: bool>(control: Phase<D>, mut thread: Slot<Thread>, key: u64) {
     thread.submitting = key;
-    if control.tags() {
-        if let Some(operation) = socket(key) {
-            work_on(tag_of(&operation), false);
-        }
+    if control.tags()
+        && let Some(operation) = operation(key)
+    {
+        work_on(tag_of(&operation), false);
     }
 }
 
@@ -243,25 +249,25 @@ pub extern "C" fn operation_begins(key: u64, tid: u32, at_ns: u64) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn operation_ends(slot: u32, at_ns: u64) -> u32 {
-    let (Some(control), Some(operation)) = (following::<true>(), socket_in(slot)) else { return 0 };
+    let (Some(control), Some(operation)) = (following::<true>(), operation_in(slot)) else { return 0 };
     end(control, operation, at_ns).map_or(0, |fault| fault as u32)
 }
 
 #[inline(always)]
 fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64, is_libaio: bool) -> Fault {
-    let first = Token::new(at_ns, control.epoch, ENTER, role_of(tid));
-    let Some(mut operation) = socket(key) else {
-        let fault = follow_socket(key, first, tid);
+    let first = Token::new(at_ns, control.turn, ENTER, role_of(tid));
+    let Some(mut operation) = operation(key) else {
+        let fault = follow_holder(key, first, tid);
         if control.splits() && first.role() == VMM && fault.is_none() {
             machine_begins(tid, at_ns);
         }
         return fault;
     };
-    operation.reader = tid;
+    operation.thread = tid;
     // QEMU takes completions of libaio's out of their ring by itself.
     operation.unseen = (is_libaio && first.role() == VMM).into();
     let mut fault = None;
-    let is_known = operation.token.epoch == control.epoch && operation.state != EMPTY;
+    let is_known = operation.token.epoch() == control.epoch() && operation.state != EMPTY;
     if is_known && first.role() == VMM && operation.token.point != EXIT {
         // It was completed, at the latest just now (`block::operation_is_done`), and nobody saw that.
         if settle(control, operation).is_err() {
@@ -278,7 +284,7 @@ fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64, is_li
     if control.splits() && first.role() == VMM {
         machine_begins(tid, at_ns);
     }
-    operation.crossing = operation.crossing.wrapping_add(1);
+    operation.number = operation.number.wrapping_add(1);
     operation.bios = 0;
     if !is_known || operation.token.point != EXIT {
         if is_known {
@@ -294,7 +300,7 @@ fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64, is_li
             return fail(control, operation, cause);
         }
         operation.counted = begins(&control, at_ns);
-        let slot = begin_record(&control, operation);
+        let slot = begin_record(&control, operation.head());
         if slot != 0 {
             append(slot, first.role(), ENTER, at_ns);
         }
@@ -315,14 +321,14 @@ pub fn left<const D: bool>(control: Phase<D>, result: i64) -> Fault {
     let mut fault = None;
     match core::mem::take(&mut thread.file_call) {
         CALL_FILE => {
-            if let Some(operation) = socket(THREADS | u64::from(thread.tid)) {
+            if let Some(operation) = operation(THREADS | u64::from(thread.tid)) {
                 fault = end(control, operation, at_ns);
             }
         }
         CALL_REAP => reap(control, thread.memory, result, at_ns),
         CALL_RING => reap_ring(control, thread, at_ns),
         CALL_SUBMIT => {
-            if let Some(operation) = if submitted == 0 { None } else { socket(submitted) } {
+            if let Some(operation) = if submitted == 0 { None } else { operation(submitted) } {
                 submission_returns(operation.slot);
             }
         }
@@ -346,7 +352,7 @@ fn reap<const D: bool>(control: Phase<D>, events: u64, result: i64, at_ns: u64) 
         if i64::from(index) >= result {
             break;
         }
-        if let Some(operation) = socket(key_of(word(at))) {
+        if let Some(operation) = operation(key_of(word(at))) {
             operation_ends(operation.slot, at_ns);
         }
         at += EVENT_BYTES;
@@ -369,12 +375,12 @@ pub fn ring_waits(control: Phase<true>) -> Fault {
 #[inline(always)]
 pub fn ring_completed(control: Phase<true>, ring: u64, name: u64) -> Fault {
     let mut thread = maker()?;
-    let mut operation = socket(key_of(in_ring(ring, name)))?;
+    let mut operation = operation(key_of(in_ring(ring, name)))?;
     if thread.file_call == 0 {
         // A worker has done it, and its next may be seen less well.
         thread.submitting = 0;
     }
-    if thread.file_call == CALL_RING && operation.reader == thread.tid {
+    if thread.file_call == CALL_RING && operation.thread == thread.tid {
         operation.next = thread.reaped;
         thread.reaped = operation.slot + 1;
     } else {
@@ -388,7 +394,7 @@ pub fn ring_completed(control: Phase<true>, ring: u64, name: u64) -> Fault {
 fn reap_ring<const D: bool>(control: Phase<D>, mut thread: Slot<Thread>, at_ns: u64) {
     for _ in 0..AT_ONCE_MOST {
         let Some(slot) = thread.reaped.checked_sub(1) else { return };
-        let Some(mut operation) = socket_in(slot) else { return };
+        let Some(mut operation) = operation_in(slot) else { return };
         thread.reaped = core::mem::take(&mut operation.next);
         operation_ends(slot, at_ns);
     }
@@ -398,28 +404,28 @@ fn reap_ring<const D: bool>(control: Phase<D>, mut thread: Slot<Thread>, at_ns: 
 }
 
 #[inline(always)]
-fn end<const D: bool>(control: Phase<D>, mut operation: Slot<Socket>, at_ns: u64) -> Fault {
+fn end<const D: bool>(control: Phase<D>, mut operation: Slot<Operation>, at_ns: u64) -> Fault {
     if !is_under_way(control, &operation) {
         return None;
     }
     if let Err(cause) = settle(control, operation) {
         return fail(control, operation, cause);
     }
-    if control.splits() {
-        if let Some(thread) = thread(operation.reader) {
-            let mut parts = Parts::of(&operation.token, operation.counted);
-            parts.via(WAKING, thread.waking_ns);
-            parts.via(WAKEUP, thread.wakeup_ns);
-            parts.via(if thread.from_idle != 0 { IDLE_SWITCH_IN } else { SWITCH_IN }, thread.switch_in_ns);
-            parts.end(EXIT, at_ns);
-        }
+    if control.splits()
+        && let Some(thread) = thread(operation.thread)
+    {
+        let mut parts = Parts::of(&operation.token, operation.counted);
+        parts.via(WAKING, thread.waking_ns);
+        parts.via(WAKEUP, thread.wakeup_ns);
+        parts.via(if thread.from_idle != 0 { IDLE_SWITCH_IN } else { SWITCH_IN }, thread.switch_in_ns);
+        parts.end(EXIT, at_ns);
     }
     if let Err(cause) = holder_passes(operation, EXIT, at_ns) {
         return fail(control, operation, cause);
     }
     ends(&mut operation.counted, at_ns);
     if control.splits() && operation.token.role() == VMM {
-        machine_ends(operation.reader, at_ns);
+        machine_ends(operation.thread, at_ns);
     }
     if operation.token.record() != 0 {
         commit_record(operation.token.record());

@@ -1,27 +1,25 @@
 //! Bios that are held back, by the limit of a control group above all: they are queued later, by a thread of the
 //! kernel's, in the stead of the one that made them. Whose they are, their direct I/O says.
 
-use aya_ebpf::{macros::map, maps::Array};
-use profiler_common::{Counter, Socket, Thread};
+use profiler_common::{Bio, Counter, Operation, Thread};
 
 use crate::{
-    core::kernel::{Kernel, read},
-    core::maps::{count, count_inside, fetch_add, now},
-    core::phase::Phase,
-    core::settings::{self, NO_FIELD},
-    core::slot::Indexed,
-    core::slot::Slot,
-    core::slots::socket,
-    file::below,
-    file::bios::{self, Bio},
-    file::block::disk_under,
-    file::calls::{in_ring, is_under_way, key_in, key_of_thread},
+    core::{
+        instructions::fetch_add_word,
+        kernel::{Kernel, read},
+        maps::{MAKER, count, count_inside, now},
+        phase::Phase,
+        settings::{self, NO_FIELD},
+        slot::{Indexed, Slot},
+        slots::operation,
+    },
+    file::{
+        below, bios,
+        block::disk_under,
+        calls::{in_ring, is_under_way, key_in, key_of_thread},
+    },
     net::path::Fault,
 };
-
-/// The process that made an operation last: of asynchronous ones, the kernel's objects do not name theirs.
-#[map]
-static MAKER: Array<u64> = Array::with_max_entries(1, 0);
 
 /// A thread makes an operation.
 #[inline(always)]
@@ -33,7 +31,7 @@ pub fn note_maker(_thread: &Thread) {
 
 /// The operation of a bio that a thread of the kernel's queues, if it is direct I/O of one that is under way.
 #[inline(always)]
-fn owner<K: Kernel>(bio: u64) -> Option<Slot<Socket>> {
+fn owner<K: Kernel>(bio: u64) -> Option<Slot<Operation>> {
     let direct: u64 = K::load(bio, settings::bio_private());
     if direct == 0 || settings::dio_iocb() == NO_FIELD || settings::dio_waiter() == NO_FIELD {
         return None;
@@ -42,22 +40,22 @@ fn owner<K: Kernel>(bio: u64) -> Option<Slot<Socket>> {
     // The thread that waits for the call; where none does, the place holds something else.
     let waiter: u64 = read(direct, settings::dio_waiter());
     let tid: u32 = read(waiter, settings::task_pid());
-    if tid != 0 {
-        if let Some(operation) = socket(key_of_thread(tid)) {
-            return Some(operation);
-        }
+    if tid != 0
+        && let Some(operation) = operation(key_of_thread(tid))
+    {
+        return Some(operation);
     }
     let process = MAKER.slot(0).map_or(0, |maker| *maker);
-    if settings::kiocb_iocb() != NO_FIELD {
-        if let Some(operation) = socket(key_in(process, read(iocb, settings::kiocb_iocb()))) {
-            return Some(operation);
-        }
+    if settings::kiocb_iocb() != NO_FIELD
+        && let Some(operation) = operation(key_in(process, read(iocb, settings::kiocb_iocb())))
+    {
+        return Some(operation);
     }
     if settings::ring_request_ctx() == NO_FIELD || settings::ring_request_data() == NO_FIELD {
         return None;
     }
     let ring: u64 = read(iocb, settings::ring_request_ctx());
-    socket(key_in(process, in_ring(ring, read(iocb, settings::ring_request_data()))))
+    operation(key_in(process, in_ring(ring, read(iocb, settings::ring_request_data()))))
 }
 
 /// A bio is queued by a thread that makes no operations. It is noted with its time; the operation goes through that
@@ -69,9 +67,9 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Option<F
     let mut entry = Bio {
         address: bio,
         slot: operation.slot,
-        number: operation.crossing,
+        number: operation.number,
         disk: disk_under::<K>(bio)?,
-        epoch: control.epoch,
+        epoch: control.epoch(),
         above_ns: at_ns,
         ..Bio::default()
     };
@@ -80,7 +78,7 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Option<F
         count(Counter::BioTable);
         return Some(Some(Counter::BioTable));
     }
-    fetch_add(&mut operation.bios, 1);
+    fetch_add_word(&mut operation.bios, 1);
     count_inside(&control, at_ns, Counter::Bios);
     count_inside(&control, at_ns, Counter::HeldBack);
     Some(None)

@@ -4,47 +4,31 @@
 //! A worker has one operation at a time. Of which its direct I/O is, the kernel says by the address of its `kiocb`,
 //! which is that of the request that was given to the workers. Nothing says so of what goes through the page cache.
 
-use aya_ebpf::{macros::map, maps::LruHashMap};
 use profiler_common::{
-    CLIENT, Counter, Thread,
+    CLIENT, Counter, Given, Thread,
     point::{IO_RUNNING, PlaceId, Point},
 };
 
 use crate::{
-    core::kernel::{Kernel, read},
-    core::maps::{count_inside, current, now},
-    core::phase::{Phase, following},
-    core::settings::{self, NO_FIELD},
-    core::slot::Slot,
-    core::slots::socket_in,
-    core::token::Parts,
+    core::{
+        kernel::{Kernel, read},
+        maps::{GIVEN, count_inside, current, now},
+        phase::{Phase, following},
+        settings::{self, NO_FIELD},
+        slot::{Keyed, Slot},
+        slots::operation_in,
+        token::Parts,
+    },
     file::calls::{in_ring, key_of, maker, turn_to},
     net::path::Fault,
 };
-
-/// Requests that workers have been given, of which the oldest go.
-const REQUESTS_MOST: u32 = 4096;
-
-/// Whose a request is that workers were given.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Given {
-    /// The key of its operation.
-    key: u64,
-    /// The phase: its address is used again.
-    epoch: u64,
-}
-
-/// By their addresses.
-#[map]
-static GIVEN: LruHashMap<u64, Given> = LruHashMap::with_max_entries(REQUESTS_MOST, 0);
 
 /// `io_uring:io_uring_queue_async_work`: the workers are given an operation.
 #[inline(always)]
 pub fn given(control: Phase<true>, ring: u64, request: u64, name: u64) -> Fault {
     maker()?;
     count_inside(&control, now(), Counter::ByWorkers);
-    let _ = GIVEN.insert(&request, &Given { key: key_of(in_ring(ring, name)), epoch: control.epoch.into() }, 0);
+    let _ = GIVEN.insert(request, Given { key: key_of(in_ring(ring, name)), epoch: control.epoch().into() }, 0);
     None
 }
 
@@ -61,7 +45,7 @@ pub fn counted(control: Phase<true>) -> Fault {
 #[inline(always)]
 pub fn begins<const D: bool>(control: Phase<D>, mut thread: Slot<Thread>, kernels: u64) -> Fault {
     let of = |request: u64| {
-        let given = unsafe { GIVEN.get(&request) }.filter(|given| given.epoch == u64::from(control.epoch));
+        let given = GIVEN.value(&request).filter(|given| given.epoch == u64::from(control.epoch()));
         given.map_or(0, |given| given.key)
     };
     let mut key = of(kernels);
@@ -96,10 +80,10 @@ pub fn made<K: Kernel>(bio: u64) -> bool {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn worker_makes_bio(slot: u32, disk: u32, at_ns: u64) -> u32 {
-    let (Some(_), Some(operation), Some(thread)) = (following::<true>(), socket_in(slot), current()) else {
+    let (Some(_), Some(operation), Some(thread)) = (following::<true>(), operation_in(slot), current()) else {
         return 0;
     };
-    if thread.tid != operation.reader && operation.token.role() == CLIENT {
+    if thread.tid != operation.thread && operation.token.role() == CLIENT {
         let mut parts = Parts::of(&operation.token, operation.counted);
         parts.via(IO_RUNNING, thread.switch_in_ns);
         parts.end(PlaceId::at(Point::Bio, disk as u8), at_ns);

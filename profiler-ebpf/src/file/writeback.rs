@@ -1,33 +1,20 @@
 //! Write-back of what operations left in the page cache: bios that threads of the kernel's make, charged to whose
 //! file it is.
 
-use aya_ebpf::{
-    helpers::bpf_get_current_pid_tgid,
-    macros::map,
-    maps::{HashMap, LruHashMap},
-};
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use profiler_common::Counter;
 
 use crate::{
-    core::kernel::read,
-    core::maps::add_inside,
-    core::phase::Phase,
-    core::settings::{self, NO_FIELD},
+    core::{
+        kernel::read,
+        maps::{FILES, FLUSHERS, add_inside},
+        phase::Phase,
+        settings::{self, NO_FIELD},
+        slot::Keyed,
+    },
     file::calls::maker,
     net::path::Fault,
 };
-
-/// Files with pages of the operations' that can be told apart.
-const FILES_MOST: u32 = 4096;
-/// Threads that write back at once.
-const FLUSHERS_MOST: u32 = 256;
-
-/// By the addresses of their inodes: their numbers, since an address is used again.
-#[map]
-static FILES: LruHashMap<u64, u64> = LruHashMap::with_max_entries(FILES_MOST, 0);
-/// Threads that are at one of them, and the phase in which they began: an end between phases is not seen.
-#[map]
-static FLUSHERS: HashMap<u32, u32> = HashMap::with_max_entries(FLUSHERS_MOST, 0);
 
 /// What kind of file an inode is (`S_IFMT`), and a disk itself, whose pages are everybody's.
 const KIND: u16 = 0o170_000;
@@ -48,8 +35,8 @@ pub fn dirtied(mapping: u64) -> Fault {
     let inode: u64 = read(mapping, settings::mapping_host());
     let number: u64 = read(inode, settings::inode_number());
     let kind: u16 = read(inode, settings::inode_mode());
-    if kind & KIND != DISK && unsafe { FILES.get(&inode) }.is_none_or(|known| *known != number) {
-        let _ = FILES.insert(&inode, &number, 0);
+    if kind & KIND != DISK && FILES.value(&inode).is_none_or(|known| known != number) {
+        let _ = FILES.insert(inode, number, 0);
     }
     None
 }
@@ -58,8 +45,8 @@ pub fn dirtied(mapping: u64) -> Fault {
 #[inline(always)]
 pub fn begins(control: Phase<true>, inode: u64) -> Fault {
     let number: u64 = read(inode, settings::inode_number());
-    if unsafe { FILES.get(&inode) }.is_some_and(|known| *known == number) {
-        let _ = FLUSHERS.insert(&current(), &control.epoch, 0);
+    if FILES.value(&inode).is_some_and(|known| known == number) {
+        let _ = FLUSHERS.insert(current(), control.epoch(), 0);
         None
     } else {
         ends()
@@ -69,14 +56,14 @@ pub fn begins(control: Phase<true>, inode: u64) -> Fault {
 /// `writeback:writeback_single_inode`: it has done what it wanted.
 #[inline(always)]
 pub fn ends() -> Fault {
-    let _ = FLUSHERS.remove(&current());
+    let _ = FLUSHERS.remove(current());
     None
 }
 
 /// Whether the current thread, which makes no operations, writes back what they wrote.
 #[inline(always)]
 pub fn is_at_it<const D: bool>(control: Phase<D>) -> bool {
-    unsafe { FLUSHERS.get(&current()) }.is_some_and(|epoch| *epoch == control.epoch)
+    FLUSHERS.value(&current()).is_some_and(|epoch| epoch == control.epoch())
 }
 
 /// A bio of so many bytes is done, which was with its disk since then. Of devices that pass their bios on to others,

@@ -2,21 +2,25 @@
 //! back in another one. In between, the machine holds the token, and its connection tells whose it is.
 
 use profiler_common::{
-    CLIENT, Counter, EMPTY, Packet, READ, SERVER, Socket, Token, crossing_number,
+    Border, CLIENT, Counter, EMPTY, Packet, READ, SERVER, Socket, Token, crossing_number,
     point::{DROPPED, PlaceId, Point, TAKEN},
 };
 
 use crate::{
-    core::kernel::{Kernel, read},
-    core::maps::{comes_in, count_inside, device, goes_out, is_boundary, now},
-    core::phase::Phase,
-    core::settings,
-    core::slot::Slot,
-    core::slots::{Carried, connection_in, find_connection, packet, place_of_connection, put_packet, release, socket},
-    core::thread::work_on,
-    core::token::{begins, ends, holder_passes, lose},
-    net::loss::drop_entry,
-    net::path::{Fault, pass_device, tag_of_packet},
+    core::{
+        kernel::{Kernel, read},
+        maps::{border, comes_in, count_inside, device, goes_out, now},
+        phase::Phase,
+        settings,
+        slot::Slot,
+        slots::{Carried, connection_in, find_connection, packet, place_of_connection, put_packet, release, socket},
+        thread::work_on,
+        token::{begins, ends, holder_passes, lose},
+    },
+    net::{
+        loss::drop_entry,
+        path::{Fault, pass_device, tag_of_packet},
+    },
     vm::vcpu,
 };
 
@@ -52,7 +56,7 @@ fn connection_key(header: u64, outwards: u32, number: &mut u32) -> u64 {
 /// is the machine's.
 #[inline(always)]
 pub fn leaves<K: Kernel, const D: bool>(control: Phase<D>, mut packet: Slot<Packet>, skb: u64, index: u8) -> Fault {
-    if control.boundary_ifindex == 0 || !is_boundary(&control, index) {
+    if !control.has_borders() || border(index).kind == Border::NONE {
         return None;
     }
     let head: u64 = K::load(skb, settings::skb_head());
@@ -63,11 +67,11 @@ pub fn leaves<K: Kernel, const D: bool>(control: Phase<D>, mut packet: Slot<Pack
         // Not understood: it stays with the skb, and is lost where that is freed, which is counted.
         return None;
     }
-    let index = place_of_connection(key, control.epoch);
+    let index = place_of_connection(key, control.turn);
     let Some(mut connection) = (if index == 0 { None } else { connection_in(index - 1) }) else {
         return drop_entry(packet, Counter::LostConnectionTable);
     };
-    if connection.state != EMPTY && connection.token.epoch == control.epoch {
+    if connection.state != EMPTY && connection.token.epoch() == control.epoch() {
         if control.splits() && connection.token.point == TAKEN {
             vcpu::gives_back(&control, PlaceId::NONE, now());
         }
@@ -87,16 +91,15 @@ pub fn leaves<K: Kernel, const D: bool>(control: Phase<D>, mut packet: Slot<Pack
 /// An skb that carries no token has been received: from the machine, it may be an answer.
 #[inline(always)]
 pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
-    if control.boundary_ifindex == 0 {
+    if !control.has_borders() {
         return None;
     }
     let dev: u64 = K::load(skb, settings::skb_dev());
     let place = device(dev)?;
-    if !is_boundary(&control, place) {
-        return None;
-    }
-    if control.inside_port != 0 {
-        return arrives::<K, D>(control, skb, place);
+    match border(place) {
+        Border { kind: Border::NONE, .. } => return None,
+        Border { kind: Border::CARD, port } => return arrives::<K, D>(control, skb, place, port),
+        Border { .. } => {}
     }
     let data: u64 = K::load(skb, settings::skb_data());
     let key = connection_key(data, 1, &mut 0);
@@ -105,7 +108,7 @@ pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
         return None;
     }
     let mut connection = connection_in(index - 1)?;
-    if connection.state == EMPTY || connection.token.epoch != control.epoch {
+    if connection.state == EMPTY || connection.token.epoch() != control.epoch() {
         count_inside(&control, now(), Counter::Segments);
         return None;
     }
@@ -130,27 +133,27 @@ pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     if !put_packet(&carried) {
         return Some(lose(&token, counted, Counter::LostPacketTable));
     }
-    if control.tags() {
-        if let Some(packet) = packet(skb) {
-            work_on(tag_of_packet(&packet), false);
-        }
+    if control.tags()
+        && let Some(packet) = packet(skb)
+    {
+        work_on(tag_of_packet(&packet), false);
     }
     None
 }
 
 /// In the machine: a request comes in at its card, and a token begins.
 #[inline(always)]
-fn arrives<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, place: u8) -> Fault {
+fn arrives<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, place: u8, port: u32) -> Fault {
     let data: u64 = K::load(skb, settings::skb_data());
     let mut number = 0;
     let key = connection_key(data, 0, &mut number);
-    if key == 0 || key as u32 & 0xffff != control.inside_port {
+    if key == 0 || key as u32 & 0xffff != port {
         return None;
     }
     let at_ns = now();
     let counted = begins(&control, at_ns);
     comes_in(&control, counted, number, at_ns);
-    let token = Token::new(at_ns, control.epoch, PlaceId::at(Point::Receive, place), CLIENT);
+    let token = Token::new(at_ns, control.turn, PlaceId::at(Point::Receive, place), CLIENT);
     let sender: u64 = K::load(skb, settings::skb_sk());
     let carried = Carried { key: skb, socket: sender, token: &token, queued_ns: 0, live: 1, counted, crossing: number };
     if put_packet(&carried) { None } else { Some(lose(&token, counted, Counter::LostPacketTable)) }
@@ -160,7 +163,7 @@ fn arrives<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, place: u8) -> 
 /// card. Then its token ends here.
 #[inline(always)]
 pub fn departs<const D: bool>(control: Phase<D>, mut socket: Slot<Socket>, index: u8) -> bool {
-    if control.inside_port == 0 || !is_boundary(&control, index) {
+    if !control.has_borders() || border(index).kind != Border::CARD {
         return false;
     }
     let at_ns = socket.token.at_ns;
@@ -175,14 +178,14 @@ pub fn departs<const D: bool>(control: Phase<D>, mut socket: Slot<Socket>, index
 /// goes back to its sender, as [`crate::net::loss::dropped`] does.
 #[inline(always)]
 pub fn dropped_before(control: Phase<true>, skb: u64) -> Fault {
-    if control.boundary_ifindex == 0 {
+    if !control.has_borders() {
         return None;
     }
-    let mut packet = packet(skb).filter(|packet| packet.connection != 0 && packet.token.epoch == control.epoch)?;
+    let mut packet = packet(skb).filter(|packet| packet.connection != 0 && packet.token.epoch() == control.epoch())?;
     let mut connection = connection_in(packet.connection - 1)?;
     packet.connection = 0;
     if connection.state == EMPTY
-        || connection.token.epoch != control.epoch
+        || connection.token.epoch() != control.epoch()
         || connection.token.at_ns != packet.token.at_ns
     {
         return None;
@@ -194,7 +197,7 @@ pub fn dropped_before(control: Phase<true>, skb: u64) -> Fault {
         return Some(lose(&connection.token, connection.counted, cause));
     }
     let sender =
-        socket(connection.socket).filter(|sender| sender.state == EMPTY && sender.token.epoch == control.epoch);
+        socket(connection.socket).filter(|sender| sender.state == EMPTY && sender.token.epoch() == control.epoch());
     let Some(mut sender) = sender else {
         return Some(lose(&connection.token, connection.counted, Counter::LostDropped));
     };
@@ -208,13 +211,13 @@ pub fn dropped_before(control: Phase<true>, skb: u64) -> Fault {
 /// Another skb at its address that is dropped is none of it.
 #[inline(always)]
 pub fn taken(control: Phase<true>, skb: u64) -> Fault {
-    if control.boundary_ifindex == 0 {
+    if !control.has_borders() {
         return None;
     }
     let mut packet = packet(skb).filter(|packet| packet.connection != 0)?;
     let mut connection = connection_in(core::mem::take(&mut packet.connection) - 1)?;
     if connection.state == EMPTY
-        || connection.token.epoch != control.epoch
+        || connection.token.epoch() != control.epoch()
         || connection.token.at_ns != packet.token.at_ns
     {
         return None;

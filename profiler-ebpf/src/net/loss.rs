@@ -1,32 +1,37 @@
 //! Tokens that do not arrive: dropped, freed, closed, or lost on the way.
 
 use profiler_common::{
-    Control, Counter, EMPTY, Packet, READ, STACKS, Socket, UNREAD,
+    Control, Counter, EMPTY, Holder, Packet, READ, STACKS, UNREAD,
     point::{DROPPED, READY, REFUSED, SEND},
 };
 
 use crate::{
-    core::kernel::{Kernel, has_payload},
-    core::maps::{count_inside, now, thread},
-    core::phase::Phase,
-    core::settings,
-    core::slot::Slot,
-    core::slots::{release, socket},
-    core::thread::{add_ready, answered},
-    core::token::{holder_passes, lose},
-    net::boundary::{dropped_before, taken},
-    net::path::{Fault, is_lost, travelling},
+    core::{
+        instructions::write_once,
+        kernel::{Kernel, has_payload},
+        maps::{count_inside, now, thread},
+        phase::Phase,
+        settings,
+        slot::Slot,
+        slots::{release, socket},
+        thread::{add_ready, answered},
+        token::{holder_passes, lose},
+    },
+    net::{
+        boundary::{dropped_before, taken},
+        path::{Fault, is_lost, travelling},
+    },
 };
 
 const TCP_CLOSE: i32 = 7;
 
 /// The socket loses its token: nobody works for it any more.
 #[inline(always)]
-pub fn forget(control: &Control, socket: &Socket) {
-    if control.mode != STACKS || socket.token.epoch != control.epoch {
+pub fn forget(control: &Control, socket: &Holder) {
+    if control.mode != STACKS || socket.token.epoch() != control.epoch() {
         return;
     }
-    if let Some(thread) = thread(socket.reader) {
+    if let Some(thread) = thread(socket.thread) {
         if socket.state == READ {
             answered(control, thread);
         } else if socket.state == UNREAD && socket.token.point == READY {
@@ -37,7 +42,7 @@ pub fn forget(control: &Control, socket: &Socket) {
 
 /// A fault in the socket's own books.
 #[inline(always)]
-pub fn give_up(control: &Control, mut socket: Slot<Socket>, cause: Counter) -> Fault {
+pub fn give_up(control: &Control, mut socket: Slot<Holder>, cause: Counter) -> Fault {
     forget(control, &socket);
     let fault = lose(&socket.token, socket.counted, cause);
     socket.state = EMPTY;
@@ -57,14 +62,17 @@ pub fn drop_entry(packet: Slot<Packet>, cause: Counter) -> Fault {
 #[inline(always)]
 pub fn dropped<K: Kernel>(control: Phase<true>, skb: u64) -> Fault {
     let Some(packet) = travelling(control, skb) else {
-        return refused::<K>(control, skb).or_else(|| dropped_before(control, skb));
+        // No closure: it would become a function in a section of its own.
+        let fault = refused::<K>(control, skb);
+        return if fault.is_some() { fault } else { dropped_before(control, skb) };
     };
     let at_ns = now();
     count_inside(&control, at_ns, Counter::Drops);
     if let Err(cause) = holder_passes(packet, DROPPED, at_ns) {
         return drop_entry(packet, cause);
     }
-    let sender = socket(packet.socket).filter(|sender| sender.state == EMPTY && sender.token.epoch == control.epoch);
+    let sender =
+        socket(packet.socket).filter(|sender| sender.state == EMPTY && sender.token.epoch() == control.epoch());
     let Some(mut sender) = sender else {
         return drop_entry(packet, Counter::LostDropped);
     };
@@ -85,13 +93,13 @@ fn refused<K: Kernel>(control: Phase<true>, skb: u64) -> Fault {
     }
     let socket = socket(sender)?;
     let is_to_leave = socket.token.point == SEND || is_lost(socket.token.point);
-    if socket.state != READ || socket.token.epoch != control.epoch || !is_to_leave || !has_payload::<K>(skb) {
+    if socket.state != READ || socket.token.epoch() != control.epoch() || !is_to_leave || !has_payload::<K>(skb) {
         return None;
     }
     let at_ns = now();
     count_inside(&control, at_ns, Counter::Drops);
     if let Err(cause) = holder_passes(socket, REFUSED, at_ns) {
-        return give_up(&control, socket, cause);
+        return give_up(&control, socket.head(), cause);
     }
     Some(Counter::Drops)
 }
@@ -110,7 +118,7 @@ pub fn state_changed(control: Phase<true>, address: u64, new: i32) -> Fault {
         return None;
     }
     let mut socket = socket(address)?;
-    let closed = if socket.state == EMPTY || socket.token.epoch != control.epoch {
+    let closed = if socket.state == EMPTY || socket.token.epoch() != control.epoch() {
         None
     } else {
         forget(&control, &socket);
@@ -119,6 +127,6 @@ pub fn state_changed(control: Phase<true>, address: u64, new: i32) -> Fault {
     socket.state = EMPTY;
     socket.counted = 0;
     // Last: from then on another CPU may take the slot.
-    unsafe { core::ptr::write_volatile(&mut socket.key, 0) }
+    write_once(&mut socket.key, 0);
     closed
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use profiler_common::{
-    CALL_RECEIVE, CLIENT, Counter, EMPTY, PROXY_IN, Packet, READ, SERVER, Socket, Tag, Token, UNREAD, is_proxy,
+    CALL_RECEIVE, CLIENT, Counter, EMPTY, Holder, PROXY_IN, Packet, READ, SERVER, Socket, Tag, Token, UNREAD, is_proxy,
     path_role,
     point::{
         BACKLOG, CALL, DELIVERED, DROPPED, POLL_RETURN, PlaceId, Point, READY, RECEIVE_CALL, RECEIVED, REFUSED, SEND,
@@ -11,21 +11,25 @@ use profiler_common::{
 };
 
 use crate::{
-    core::kernel::{Kernel, has_payload, read},
-    core::maps::{count, count_inside, cpu, current, device, now, thread},
-    core::phase::Phase,
-    core::settings,
-    core::slot::Slot,
-    core::slots::{Carried, packet, put_packet, put_socket, release, socket},
-    core::thread::{add_ready, answered, has_read, work_on},
-    core::token::{
-        Parts, append, begin_record, begins, commit_record, ends, goes_on, holder_passes, is_inside, lose, pass,
+    core::{
+        kernel::{Kernel, has_payload, read},
+        maps::{count, count_inside, cpu, current, device, now, thread},
+        phase::Phase,
+        settings,
+        slot::Slot,
+        slots::{Carried, packet, put_holder, put_packet, release, socket},
+        thread::{add_ready, answered, has_read, work_on},
+        token::{
+            Parts, append, begin_record, begins, commit_record, ends, goes_on, holder_passes, is_inside, lose, pass,
+        },
     },
-    net::boundary,
-    net::loss::{drop_entry, forget, give_up},
-    net::proxy::{proxy_role, proxy_send},
-    net::reader::{self, note_times},
-    net::retransmission,
+    net::{
+        boundary,
+        loss::{drop_entry, forget, give_up},
+        proxy::{proxy_role, proxy_send},
+        reader::{self, note_times},
+        retransmission,
+    },
 };
 
 pub type Fault = Option<Counter>;
@@ -43,15 +47,15 @@ const IPPROTO_TCP: u16 = 6;
 #[inline(always)]
 pub fn send<const D: bool>(control: Phase<D>, address: u64) -> Fault {
     let known = socket(address);
-    if control.proxy_port != 0 && known.as_ref().is_none_or(|socket| socket.role >= PROXY_IN) {
+    if control.has_proxies() && known.as_ref().is_none_or(|socket| socket.role >= PROXY_IN) {
         return proxy_send(control, address, known);
     }
     let mut socket = known?;
     let at_ns = now();
-    if socket.token.epoch != control.epoch {
+    if socket.token.epoch() != control.epoch() {
         // The client's first send in this phase: what came before it was not followed.
         if socket.role == CLIENT {
-            socket.token = Token::new(at_ns, control.epoch, SEND, CLIENT);
+            socket.token = Token::new(at_ns, control.turn, SEND, CLIENT);
             socket.state = READ;
             socket.counted = 0;
         }
@@ -85,7 +89,7 @@ pub fn send<const D: bool>(control: Phase<D>, address: u64) -> Fault {
     let counted = if socket.role == CLIENT { is_inside(&control, at_ns) } else { socket.counted };
     turns_to(control, socket.key, false, socket.role, SEND, at_ns);
     if let Err(cause) = pass(&mut socket.token, counted, SEND, at_ns) {
-        return give_up(&control, socket, cause);
+        return give_up(&control, socket.head(), cause);
     }
     if socket.role == CLIENT {
         begin_request(control, socket, called_ns, answered_ns);
@@ -93,7 +97,7 @@ pub fn send<const D: bool>(control: Phase<D>, address: u64) -> Fault {
     if control.tags() {
         work_on(tag_of(&socket), false);
         // Whoever received the message was credited with it.
-        if let Some(thread) = thread(socket.reader) {
+        if let Some(thread) = thread(socket.thread) {
             answered(&control, thread);
         }
     }
@@ -111,7 +115,7 @@ fn turns_to<const D: bool>(control: Phase<D>, holder: u64, is_packet: bool, role
 }
 
 #[inline(always)]
-pub fn tag_of(socket: &Socket) -> Tag {
+pub fn tag_of(socket: &Holder) -> Tag {
     let token = &socket.token;
     // The key as the map holds it is a number; an address from a typed tracepoint is a pointer.
     Tag { holder: socket.key, at_ns: token.at_ns, point: token.point, role: token.role(), packet: 0, reserved: [0; 4] }
@@ -121,7 +125,7 @@ pub fn tag_of(socket: &Socket) -> Tag {
 fn begin_request<const D: bool>(control: Phase<D>, mut socket: Slot<Socket>, called_ns: u64, answered_ns: u64) {
     let at_ns = socket.token.at_ns;
     socket.counted = begins(&control, at_ns);
-    let slot = begin_record(&control, socket);
+    let slot = begin_record(&control, socket.head());
     if slot != 0 {
         if called_ns > answered_ns {
             append(slot, CLIENT, CALL, called_ns);
@@ -135,11 +139,12 @@ fn begin_request<const D: bool>(control: Phase<D>, mut socket: Slot<Socket>, cal
 #[inline(always)]
 pub fn queue<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     let at_ns = now();
-    if let Some(mut packet) = packet(skb) {
-        if packet.live != 0 && packet.token.epoch == control.epoch {
-            packet.queued_ns = at_ns;
-            return None;
-        }
+    if let Some(mut packet) = packet(skb)
+        && packet.live != 0
+        && packet.token.epoch() == control.epoch()
+    {
+        packet.queued_ns = at_ns;
+        return None;
     }
     // Not yet travelling: the entry is made here, so that the time has a place.
     let sender: u64 = K::load(skb, settings::skb_sk());
@@ -147,10 +152,10 @@ pub fn queue<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
         return None;
     }
     let socket = socket(sender)?;
-    if socket.state != READ || socket.token.epoch != control.epoch {
+    if socket.state != READ || socket.token.epoch() != control.epoch() {
         return None;
     }
-    let token = Token::new(0, control.epoch, PlaceId::NONE, CLIENT);
+    let token = Token::new(0, control.turn, PlaceId::NONE, CLIENT);
     put_packet(&Carried {
         key: skb,
         socket: sender,
@@ -172,14 +177,14 @@ pub fn xmit<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, dev: u64) -> 
     if let Some(socket) = &holder {
         let token = &socket.token;
         let is_to_leave = token.point == SEND || is_lost(token.point);
-        if socket.state == READ && token.epoch == control.epoch && is_to_leave {
+        if socket.state == READ && token.epoch() == control.epoch() && is_to_leave {
             return first_hop::<K, D>(control, holder?, skb, dev);
         }
     }
     if let Some(packet) = travelling(control, skb) {
         // Its own socket may give the address to an ACK of its own: then it holds something again.
         let same = sender == packet.socket
-            && holder.as_ref().is_none_or(|socket| socket.state == EMPTY || socket.token.epoch != control.epoch);
+            && holder.as_ref().is_none_or(|socket| socket.state == EMPTY || socket.token.epoch() != control.epoch());
         if sender == 0 || same {
             return match hop(control, packet, Point::Xmit, dev, packet.queued_ns, Point::Queue) {
                 Ok(index) => boundary::leaves::<K, D>(control, packet, skb, index),
@@ -190,7 +195,7 @@ pub fn xmit<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, dev: u64) -> 
         return drop_entry(packet, Counter::LostRecycled);
     }
     let socket = holder?;
-    if socket.state == EMPTY && socket.token.epoch == control.epoch && has_payload::<K>(skb) {
+    if socket.state == EMPTY && socket.token.epoch() == control.epoch() && has_payload::<K>(skb) {
         let again = retransmission::is_one::<K>(socket.key, skb);
         count_inside(&control, now(), if again { Counter::Resent } else { Counter::Segments });
     }
@@ -201,7 +206,7 @@ pub fn xmit<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, dev: u64) -> 
 #[inline(always)]
 fn left_in_queue<const D: bool>(control: Phase<D>, socket: &Socket, skb: u64) -> u64 {
     packet(skb)
-        .filter(|packet| packet.live == 0 && packet.token.epoch == control.epoch && packet.socket == socket.key)
+        .filter(|packet| packet.live == 0 && packet.token.epoch() == control.epoch() && packet.socket == socket.key)
         .map_or(0, |packet| packet.queued_ns)
 }
 
@@ -222,7 +227,7 @@ fn first_hop<K: Kernel, const D: bool>(control: Phase<D>, mut socket: Slot<Socke
     let queued_ns = if control.splits() { left_in_queue(control, &socket, skb) } else { 0 };
     let (holder, counted) = ((socket.key, false), socket.counted);
     match pass_device(control, &mut socket.token, counted, holder, Point::Xmit, dev, queued_ns, Point::Queue) {
-        Err(cause) => return give_up(&control, socket, cause),
+        Err(cause) => return give_up(&control, socket.head(), cause),
         Ok(index) if boundary::departs(control, socket, index) => return None,
         Ok(_) => {}
     }
@@ -236,14 +241,14 @@ fn first_hop<K: Kernel, const D: bool>(control: Phase<D>, mut socket: Slot<Socke
         crossing: 0,
     };
     if !put_packet(&carried) {
-        return give_up(&control, socket, Counter::LostPacketTable);
+        return give_up(&control, socket.head(), Counter::LostPacketTable);
     }
     socket.state = EMPTY;
     socket.counted = 0;
-    if control.tags() {
-        if let Some(packet) = packet(skb) {
-            work_on(tag_of_packet(&packet), true);
-        }
+    if control.tags()
+        && let Some(packet) = packet(skb)
+    {
+        work_on(tag_of_packet(&packet), true);
     }
     None
 }
@@ -312,7 +317,7 @@ pub fn receive<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
 
 #[inline(always)]
 pub fn travelling<const D: bool>(control: Phase<D>, skb: u64) -> Option<Slot<Packet>> {
-    packet(skb).filter(|packet| packet.live != 0 && packet.token.epoch == control.epoch)
+    packet(skb).filter(|packet| packet.live != 0 && packet.token.epoch() == control.epoch())
 }
 
 /// `tcp:tcp_probe`: skb → socket. A pure ACK has no entry, so it falls out at the look-up.
@@ -332,7 +337,7 @@ pub fn delivered<K: Kernel, const D: bool>(control: Phase<D>, address: u64, skb:
         count_inside(&control, at_ns, Counter::UnknownSocket);
         return drop_entry(packet, Counter::LostUnknownSocket);
     };
-    if socket.token.epoch == control.epoch && socket.state != EMPTY {
+    if socket.token.epoch() == control.epoch() && socket.state != EMPTY {
         forget(&control, &socket);
         lose(&socket.token, socket.counted, Counter::LostResynchronised);
     }
@@ -354,19 +359,22 @@ pub fn delivered<K: Kernel, const D: bool>(control: Phase<D>, address: u64, skb:
 pub fn ready<const D: bool>(control: Phase<D>, address: u64) -> Fault {
     let socket = socket(address)?;
     let token = &socket.token;
-    if socket.state != UNREAD || token.epoch != control.epoch || (token.point != DELIVERED && token.point != BACKLOG) {
+    if socket.state != UNREAD
+        || token.epoch() != control.epoch()
+        || (token.point != DELIVERED && token.point != BACKLOG)
+    {
         return None;
     }
     let at_ns = now();
     turns_to(control, socket.key, false, token.role(), READY, at_ns);
     if let Err(cause) = holder_passes(socket, READY, at_ns) {
-        return give_up(&control, socket, cause);
+        return give_up(&control, socket.head(), cause);
     }
     if control.splits() {
         reader::begins(&control, &socket, at_ns);
     } else if control.tags() {
         work_on(tag_of(&socket), false);
-        if let Some(thread) = thread(socket.reader) {
+        if let Some(thread) = thread(socket.thread) {
             add_ready(&control, thread, 1);
         }
     }
@@ -389,34 +397,34 @@ pub fn received<const D: bool>(control: Phase<D>, address: u64, result: i32, fla
             thread.return_ns = 0;
             if is_proxy(thread.role) {
                 thread.proxied_slot = known.as_ref().map_or(0, |socket| socket.slot + 1);
-                proxy_role(control, address)
+                proxy_role(&thread, address)
             } else {
                 path_role(thread.role)
             }
         }
     };
-    let fresh = Token::new(at_ns, control.epoch, RECEIVED, role);
+    let fresh = Token::new(at_ns, control.turn, RECEIVED, role);
     let reader = if control.is_plain() { 0 } else { bpf_get_current_pid_tgid() as u32 };
     let Some(mut socket) = known else {
         // Sockets of other protocols are received from as well, and never get a token.
         let protocol: u16 = read(address, settings::sock_protocol());
-        return if protocol == IPPROTO_TCP { follow_socket(address, fresh, reader) } else { None };
+        return if protocol == IPPROTO_TCP { follow_holder(address, fresh, reader) } else { None };
     };
     socket.role = role;
     // Whoever reads it now is expected to read it the next time.
-    let expected = core::mem::replace(&mut socket.reader, reader);
-    if socket.token.epoch != control.epoch || socket.state == EMPTY {
+    let expected = core::mem::replace(&mut socket.thread, reader);
+    if socket.token.epoch() != control.epoch() || socket.state == EMPTY {
         // A proxy goes on with a message whose beginning it has handed on already.
-        if role >= PROXY_IN && socket.token.epoch == control.epoch {
+        if role >= PROXY_IN && socket.token.epoch() == control.epoch() {
             return None;
         }
         socket.token = fresh;
         socket.state = READ;
         socket.counted = 0;
-        if control.tags() {
-            if let Some(thread) = current() {
-                has_read(&control, thread);
-            }
+        if control.tags()
+            && let Some(thread) = current()
+        {
+            has_read(&control, thread);
         }
         return None;
     }
@@ -424,24 +432,25 @@ pub fn received<const D: bool>(control: Phase<D>, address: u64, result: i32, fla
     if again {
         goes_on(socket.counted, at_ns.saturating_sub(socket.token.at_ns));
         count_inside(&control, at_ns, Counter::Parts);
-        if control.splits() {
-            if let Some(thread) = current() {
-                reader::goes_on(&control, &socket, thread, at_ns);
-            }
+        if control.splits()
+            && let Some(thread) = current()
+        {
+            reader::goes_on(&control, &socket, thread, at_ns);
         }
     } else {
         if control.splits() {
             split_wait(control, &socket, at_ns);
-        } else if control.tags() && socket.token.point == READY {
-            if let Some(thread) = thread(expected) {
-                add_ready(&control, thread, -1);
-            }
+        } else if control.tags()
+            && socket.token.point == READY
+            && let Some(thread) = thread(expected)
+        {
+            add_ready(&control, thread, -1);
         }
     }
     socket.state = READ;
     turns_to(control, socket.key, false, role, RECEIVED, at_ns);
     if let Err(cause) = holder_passes(socket, RECEIVED, at_ns) {
-        return give_up(&control, socket, cause);
+        return give_up(&control, socket.head(), cause);
     }
     if !again && socket.role == CLIENT {
         ends(&mut socket.counted, at_ns);
@@ -455,24 +464,11 @@ pub fn received<const D: bool>(control: Phase<D>, address: u64, result: i32, fla
     None
 }
 
+/// A socket, or an operation on a file, is followed from now on.
 #[inline(always)]
-pub fn follow_socket(address: u64, token: Token, reader: u32) -> Fault {
-    let new = Socket {
-        key: address,
-        token,
-        countdown: 0,
-        state: READ,
-        role: token.role(),
-        counted: 0,
-        unseen: 0,
-        slot: 0,
-        reader,
-        lock: 1,
-        crossing: 0,
-        next: 0,
-        bios: 0,
-    };
-    if put_socket(&new) {
+pub fn follow_holder(key: u64, token: Token, thread: u32) -> Fault {
+    let new = Holder { key, token, state: READ, role: token.role(), thread, lock: 1, ..Holder::default() };
+    if put_holder(&new) {
         return None;
     }
     count(Counter::SocketTable);

@@ -1,28 +1,32 @@
 //! A proxy's thread joins two sockets, which nothing else does: what it received from one, it sends on the other.
 
 use profiler_common::{
-    Counter, EMPTY, PROXY_IN, PROXY_OUT, READ, Socket, Token, is_proxy,
+    Counter, EMPTY, PROXY_IN, PROXY_OUT, READ, Socket, Thread, Token, Turn, is_proxy,
     point::{PlaceId, RECEIVED, SEND},
 };
 
 use crate::{
-    core::kernel::read,
-    core::maps::{current, now},
-    core::phase::Phase,
-    core::settings,
-    core::slot::Slot,
-    core::slots::{socket, socket_in},
-    core::thread::{answered, work_on},
-    core::token::{holder_passes, lose},
-    net::loss::{forget, give_up},
-    net::path::{Fault, follow_socket, tag_of},
+    core::{
+        kernel::read,
+        maps::{current, now},
+        phase::Phase,
+        settings,
+        slot::Slot,
+        slots::{socket, socket_in},
+        thread::{answered, work_on},
+        token::{holder_passes, lose},
+    },
+    net::{
+        loss::{forget, give_up},
+        path::{Fault, follow_holder, tag_of},
+    },
 };
 
 /// The direction of which a proxy's socket receives the messages: those to its own port are requests.
 #[inline(always)]
-pub fn proxy_role<const D: bool>(control: Phase<D>, address: u64) -> u8 {
+pub fn proxy_role(thread: &Thread, address: u64) -> u8 {
     let port: u16 = read(address, settings::sock_port());
-    if u32::from(port) == control.proxy_port { PROXY_IN } else { PROXY_OUT }
+    if u32::from(port) == thread.port { PROXY_IN } else { PROXY_OUT }
 }
 
 /// A proxy's thread sends on one socket what it has received from another: the token goes from that to this. Bound by
@@ -36,19 +40,19 @@ pub fn proxy_send<const D: bool>(control: Phase<D>, address: u64, known: Option<
     }
     let mut from = socket_in(thread.proxied_slot - 1)?;
     let token = from.token;
-    let held = from.state == READ && token.epoch == control.epoch && token.point == RECEIVED;
+    let held = from.state == READ && token.epoch() == control.epoch() && token.point == RECEIVED;
     if !held || from.key == address {
         return None;
     }
     let mut to = match known {
         Some(to) => to,
         None => {
-            let role = proxy_role(control, address);
-            follow_socket(address, Token::new(0, 0, PlaceId::NONE, role), 0);
+            let role = proxy_role(&thread, address);
+            follow_holder(address, Token::new(0, Turn::default(), PlaceId::NONE, role), 0);
             socket(address)?
         }
     };
-    if to.token.epoch == control.epoch && to.state != EMPTY {
+    if to.token.epoch() == control.epoch() && to.state != EMPTY {
         forget(&control, &to);
         lose(&to.token, to.counted, Counter::LostResynchronised);
     }
@@ -59,7 +63,7 @@ pub fn proxy_send<const D: bool>(control: Phase<D>, address: u64, known: Option<
     from.counted = 0;
     thread.proxied_slot = 0;
     if let Err(cause) = holder_passes(to, SEND, now()) {
-        return give_up(&control, to, cause);
+        return give_up(&control, to.head(), cause);
     }
     if control.tags() {
         work_on(tag_of(&to), false);

@@ -7,16 +7,15 @@ use profiler_common::{
         CALL, PlaceId, READER_BLOCKED, READER_ELSEWHERE, READER_HERE, READER_IDLE_EXIT, READER_IN_CALL,
         READER_RUNNABLE, READER_THROTTLED, READER_WAKING, RECEIVED, RETURN, SEND,
     },
-    stage_key,
     state::{BLOCKED, RUNNABLE, RUNNING, STATES, SWITCHING, THROTTLED, WAKING},
 };
 
-use crate::{
-    core::maps::{count, current, thread, wait},
-    core::phase::Phase,
-    core::slot::Slot,
-    core::thread::{runs, spent_until},
-    core::token::{Parts, append, is_inside, spend_part},
+use crate::core::{
+    maps::{count, current, thread, wait},
+    phase::Phase,
+    slot::Slot,
+    thread::{runs, spent_until},
+    token::{Parts, append, is_inside, spend_part, stage_key},
 };
 
 /// A message became ready: notes where the socket's reader stands.
@@ -24,9 +23,9 @@ use crate::{
 pub fn begins(control: &Control, socket: &Socket, at_ns: u64) {
     let Some(mut wait) = wait(socket.slot) else { return };
     wait.tid = 0;
-    if let Some(reader) = thread(socket.reader) {
+    if let Some(reader) = thread(socket.thread) {
         // What it was seen to do in an earlier phase says nothing.
-        if reader.epoch == control.epoch {
+        if reader.epoch == control.epoch() {
             note(&mut wait, reader.tid, spent_until(&reader, at_ns), at_ns);
         }
     }
@@ -81,21 +80,21 @@ fn leave_last(slot: u32, reader: &Thread, running_ns: u64) {
     if last == 0 || last == slot + 1 {
         return;
     }
-    if let Some(mut wait) = wait(last - 1) {
-        if wait.tid == reader.tid && wait.left == 0 {
-            wait.left = 1;
-            wait.processed_ns = running_ns;
-        }
+    if let Some(mut wait) = wait(last - 1)
+        && wait.tid == reader.tid
+        && wait.left == 0
+    {
+        wait.left = 1;
+        wait.processed_ns = running_ns;
     }
 }
 
 /// What of a stage's time is not divided up yet.
-struct Left {
+struct Left<'a> {
     ns: u64,
-    role: u8,
-    point: PlaceId,
+    token: &'a Token,
 }
-impl Left {
+impl Left<'_> {
     // A method, because a closure would become a function of its own, with all of this behind pointers.
     #[inline(always)]
     fn take(&mut self, to: PlaceId, ns: u64) {
@@ -103,7 +102,7 @@ impl Left {
         let ns = if ns < self.ns { ns } else { self.ns };
         self.ns -= ns;
         if ns > 0 {
-            spend_part(stage_key(true, self.role, self.point, to), ns);
+            spend_part(stage_key(self.token, true, self.token.point, to), ns);
         }
     }
 }
@@ -111,7 +110,7 @@ impl Left {
 #[inline(always)]
 fn divide(socket: &Socket, reader: &Thread, wait: &Wait, spent_ns: &[u64; STATES], call_ns: u64, at_ns: u64) {
     let token = &socket.token;
-    let mut left = Left { ns: at_ns - token.at_ns, role: token.role(), point: token.point };
+    let mut left = Left { ns: at_ns - token.at_ns, token };
     let since = |state: u32| spent_ns[state as usize].wrapping_sub(wait.spent_ns[state as usize]);
     left.take(READER_BLOCKED, since(BLOCKED));
     left.take(READER_WAKING, since(WAKING));

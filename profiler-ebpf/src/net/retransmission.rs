@@ -3,13 +3,12 @@
 use profiler_common::{
     Socket,
     point::{FAST, LOSS_PROBE, OTHER_RETRANSMISSION, PROBE_TIMER, PlaceId, REFUSED, RTO},
-    stage_key,
 };
 
-use crate::{
-    core::kernel::{Kernel, read},
-    core::settings::{self, NO_FIELD},
-    core::token::spend_part,
+use crate::core::{
+    kernel::{Kernel, read},
+    settings::{self, NO_FIELD},
+    token::{spend_part, stage_key},
 };
 
 /// `ICSK_TIME_LOSS_PROBE` (`include/net/inet_connection_sock.h`): the timer that is set. It stays so where
@@ -48,7 +47,7 @@ pub fn may_be_one<K: Kernel>(socket: u64, skb: u64) -> bool {
 pub fn waited(socket: &Socket, at_ns: u64) {
     let token = &socket.token;
     if socket.counted != 0 && at_ns > token.at_ns {
-        spend_part(stage_key(true, token.role(), token.point, cause(socket)), at_ns - token.at_ns);
+        spend_part(stage_key(token, true, token.point, cause(socket)), at_ns - token.at_ns);
     }
 }
 

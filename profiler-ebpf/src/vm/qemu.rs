@@ -4,9 +4,8 @@
 //! Nothing says which of the guest's operations one of the machine's is for. So this is followed only where the
 //! machine has one at a time: from the notification before it to the guest's being entered after it.
 
-use aya_ebpf::{macros::map, maps::Array};
 use profiler_common::{
-    Control, Thread, Token, VCPU, VMM,
+    Control, QemuSteps, Thread, Token, VCPU, VMM,
     point::{
         BACK_RUNNING, BACK_WAKING, ENTER, ENTERED, EXIT, INJECTED, IO_RUNNING, IO_WAKING, NOTIFIED, PlaceId,
         VCPU_RUNNING,
@@ -14,84 +13,55 @@ use profiler_common::{
 };
 
 use crate::{
-    core::maps::{current, fetch_add, now, thread},
-    core::phase::following,
-    core::slot::{Indexed, Slot},
-    core::token::Parts,
+    core::{
+        instructions::fetch_add,
+        maps::{QEMU, current, now, thread},
+        phase::following,
+        slot::{Indexed, Slot},
+        token::Parts,
+    },
     file::calls::is_machines,
 };
 
-/// What the machine does at present.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Steps {
-    /// Its last step since an operation ended: [`EXIT`], or one on the way back to the guest. No point: it is
-    /// not waited for any.
-    token: Token,
-    /// Operations under way.
-    under_way: u64,
-    /// When one ended last, ns, and in which thread.
-    ended_ns: u64,
-    ended_by: u32,
-    /// 1: the last to begin was the only one.
-    alone: u16,
-    /// 1: one has ended by its completion, for which a thread is being woken next, on top of whatever runs.
-    completed: u16,
-    /// The virtual processor that the guest is told on: its thread, and 1 + its number; whichever is not 0.
-    tid: u32,
-    number: u32,
-}
-
-/// One machine.
-#[map]
-static STEPS: Array<Steps> = Array::with_max_entries(1, 0);
-
 /// The machine's steps in this phase.
 #[inline(always)]
-fn steps(control: &Control) -> Option<Slot<Steps>> {
-    let mut steps = STEPS.slot(0)?;
-    if steps.token.epoch != control.epoch {
-        *steps = Steps {
-            token: Token::new(0, control.epoch, PlaceId::NONE, VCPU),
-            under_way: 0,
+fn steps(control: &Control) -> Option<Slot<QemuSteps>> {
+    let mut steps = QEMU.slot(0)?;
+    if steps.token.epoch() != control.epoch() {
+        *steps = QemuSteps {
+            token: Token::new(0, control.turn, PlaceId::NONE, VCPU),
             // Who was woken before this phase was woken for something else.
             ended_ns: now(),
-            ended_by: 0,
-            alone: 0,
-            completed: 0,
-            tid: 0,
-            number: 0,
+            ..QemuSteps::default()
         };
     }
     Some(steps)
 }
 
-impl Steps {
-    /// The next one on the way back.
-    #[inline(always)]
-    fn go_on(&mut self, control: &Control, to: PlaceId, at_ns: u64) {
-        Parts::within(control, &self.token).via(to, at_ns);
-        self.token.at_ns = at_ns;
-        self.token.point = to;
-    }
-    /// Whether a thread that was woken by another (0: it was not) goes on with what the last operation was for.
-    #[inline(always)]
-    fn is_continued(&self, tid: u32, woken_by: u32) -> bool {
-        self.ended_by != 0 && self.ended_by == if woken_by == 0 { tid } else { woken_by }
-    }
-    /// Whether the guest is told on this processor, and was not entered yet.
-    #[inline(always)]
-    fn are_on(&self, thread: &Thread) -> bool {
-        let is_told = self.token.point == INJECTED || self.token.point == VCPU_RUNNING;
-        let number = u32::from(thread.vcpu.number);
-        is_told && if self.number != 0 { self.number == number } else { self.tid == thread.tid }
-    }
+/// The next step on the way back.
+#[inline(always)]
+fn go_on(mut steps: Slot<QemuSteps>, control: &Control, to: PlaceId, at_ns: u64) {
+    Parts::within(control, &steps.token).via(to, at_ns);
+    steps.token.at_ns = at_ns;
+    steps.token.point = to;
+}
+/// Whether a thread that was woken by another (0: it was not) goes on with what the last operation was for.
+#[inline(always)]
+fn is_continued(steps: &QemuSteps, tid: u32, woken_by: u32) -> bool {
+    steps.ended_by != 0 && steps.ended_by == if woken_by == 0 { tid } else { woken_by }
+}
+/// Whether the guest is told on this processor, and was not entered yet.
+#[inline(always)]
+fn are_on(steps: &QemuSteps, thread: &Thread) -> bool {
+    let is_told = steps.token.point == INJECTED || steps.token.point == VCPU_RUNNING;
+    let number = u32::from(thread.vcpu.number);
+    is_told && if steps.number != 0 { steps.number == number } else { steps.tid == thread.tid }
 }
 
 /// `sched:sched_waking` of one of the machine's threads.
 #[inline(always)]
 pub fn wakes(control: &Control, woken: Slot<Thread>, at_ns: u64) {
-    if control.boundary_ifindex == 0 && is_machines(&woken) {
+    if !control.has_borders() && is_machines(&woken) {
         machine_wakes(woken.tid, at_ns);
     }
 }
@@ -137,7 +107,7 @@ pub extern "C" fn machine_wakes(tid: u32, at_ns: u64) -> u32 {
 /// `kvm:kvm_apic_accept_irq`, by one of the machine's threads.
 #[inline(always)]
 pub fn interrupts(control: &Control, place: u8) {
-    if control.boundary_ifindex == 0 {
+    if !control.has_borders() {
         machine_interrupts(place.into());
     }
 }
@@ -152,17 +122,17 @@ pub extern "C" fn machine_interrupts(place: u32) -> u32 {
     if thread.role != u32::from(VMM) {
         return 0;
     }
-    if let Some(mut steps) = steps(&control) {
-        if tell(&control, steps, &thread, now()) {
-            steps.number = place;
-        }
+    if let Some(mut steps) = steps(&control)
+        && tell(&control, steps, &thread, now())
+    {
+        steps.number = place;
     }
     0
 }
 
 /// A thread of the machine's tells the guest that an operation is done. False: none is.
 #[inline(always)]
-fn tell(control: &Control, mut steps: Slot<Steps>, thread: &Thread, at_ns: u64) -> bool {
+fn tell(control: &Control, mut steps: Slot<QemuSteps>, thread: &Thread, at_ns: u64) -> bool {
     if steps.token.point != EXIT {
         return false;
     }
@@ -229,7 +199,7 @@ impl<const MOST: usize> Woken<MOST> {
 /// The thread of a virtual processor gets a CPU.
 #[inline(always)]
 pub fn runs(control: &Control, thread: &Thread, at_ns: u64) {
-    if thread.role == u32::from(VCPU) && control.boundary_ifindex == 0 {
+    if thread.role == u32::from(VCPU) && !control.has_borders() {
         machine_runs(thread.tid, at_ns);
     }
 }
@@ -241,8 +211,8 @@ pub fn runs(control: &Control, thread: &Thread, at_ns: u64) {
 pub extern "C" fn machine_runs(tid: u32, at_ns: u64) -> u32 {
     let (Some(control), Some(thread)) = (following::<true>(), thread(tid)) else { return 0 };
     let Some(mut steps) = steps(&control) else { return 0 };
-    if steps.token.point == INJECTED && steps.are_on(&thread) {
-        steps.go_on(&control, VCPU_RUNNING, at_ns);
+    if steps.token.point == INJECTED && are_on(&steps, &thread) {
+        go_on(steps, &control, VCPU_RUNNING, at_ns);
         // An emulated guest is not entered.
         if steps.number == 0 {
             steps.token.point = PlaceId::NONE;
@@ -254,11 +224,11 @@ pub extern "C" fn machine_runs(tid: u32, at_ns: u64) -> u32 {
 /// `kvm:kvm_entry`
 #[inline(always)]
 pub fn enters(control: &Control, thread: &Thread, at_ns: u64) {
-    if control.boundary_ifindex == 0 {
-        if let Some(mut steps) = steps(control).filter(|steps| steps.are_on(thread)) {
-            steps.go_on(control, ENTERED, at_ns);
-            steps.token.point = PlaceId::NONE;
-        }
+    if !control.has_borders()
+        && let Some(mut steps) = steps(control).filter(|steps| are_on(steps, thread))
+    {
+        go_on(steps, control, ENTERED, at_ns);
+        steps.token.point = PlaceId::NONE;
     }
 }
 
@@ -268,10 +238,12 @@ pub fn enters(control: &Control, thread: &Thread, at_ns: u64) {
 pub fn leaves(control: &Control, thread: &Thread, reason: u32) {
     /// `EXIT_REASON_EXTERNAL_INTERRUPT` and `SVM_EXIT_INTR` (`arch/x86/include/uapi/asm/{vmx,svm}.h`).
     const INTERRUPTS: [u32; 2] = [1, 0x60];
-    if control.boundary_ifindex == 0 && reason != INTERRUPTS[0] && reason != INTERRUPTS[1] {
-        if let Some(mut steps) = steps(control).filter(|steps| steps.are_on(thread)) {
-            steps.token.point = PlaceId::NONE;
-        }
+    if !control.has_borders()
+        && reason != INTERRUPTS[0]
+        && reason != INTERRUPTS[1]
+        && let Some(mut steps) = steps(control).filter(|steps| are_on(steps, thread))
+    {
+        steps.token.point = PlaceId::NONE;
     }
 }
 
@@ -298,7 +270,7 @@ pub extern "C" fn machine_begins(tid: u32, at_ns: u64) -> u32 {
         let mut parts = Parts::within(&control, &since);
         woken.pass(&mut parts, IO_WAKING, IO_RUNNING);
         parts.via(ENTER, at_ns);
-    } else if last.point == EXIT && steps.number != 0 && steps.is_continued(tid, woken.by) {
+    } else if last.point == EXIT && steps.number != 0 && is_continued(&steps, tid, woken.by) {
         // No interrupt was seen after the last one (of emulated processors that are awake, none ever is), and its end
         // led to this: it is a further one for the same.
         Parts::within(&control, &last).via(ENTER, at_ns);
@@ -309,7 +281,7 @@ pub extern "C" fn machine_begins(tid: u32, at_ns: u64) -> u32 {
 /// The first step before an operation of a thread's: the notification, if one was seen since the last operation. Time
 /// 0: it was not.
 #[inline(always)]
-fn notified(steps: &Steps, own: &Thread, woken: &Woken<2>) -> Token {
+fn notified(steps: &QemuSteps, own: &Thread, woken: &Woken<2>) -> Token {
     let at = |point, at_ns| steps.token.at(point, at_ns);
     let since = |ns: u64| if ns > steps.ended_ns { ns } else { 0 };
     if own.role == u32::from(VCPU) {

@@ -13,10 +13,12 @@ use profiler_common::{
 };
 
 use crate::{
-    core::maps::{current, held, now, place_of_guest},
-    core::slot::Slot,
-    core::slots::swap_if,
-    core::token::{Parts, spend_clipped},
+    core::{
+        instructions::{swap_if, write_once},
+        maps::{current, held, now, place_of_guest},
+        slot::Slot,
+        token::{Parts, spend_clipped},
+    },
     vm::qemu,
 };
 
@@ -27,8 +29,8 @@ type Fault = Option<Counter>;
 #[inline(always)]
 pub fn takes(control: &Control, counted: u8, at_ns: u64) {
     let Some(mut held) = held() else { return };
-    if held.epoch != control.epoch {
-        *held = Held { epoch: control.epoch, ..Held::default() };
+    if held.epoch != control.epoch() {
+        *held = Held { epoch: control.epoch(), ..Held::default() };
     }
     if held.count == 0 {
         held.since_ns = at_ns;
@@ -47,12 +49,12 @@ fn split(control: &Control) {
     let done = held.done;
     // Several processors may leave their guest at once.
     let is_there = done.taken_ns != 0 && swap_if(&mut held.done.taken_ns, done.taken_ns, 0) == done.taken_ns;
-    if held.epoch != control.epoch || !is_there {
+    if held.epoch != control.epoch() || !is_there {
         return;
     }
     // Into totals only: the record has had its next point already.
     let role = profiler_common::CLIENT;
-    let token = Token::new(done.taken_ns, control.epoch, point::TAKEN, role);
+    let token = Token::new(done.taken_ns, control.turn, point::TAKEN, role);
     let mut parts = Parts::of(&token, done.counted);
     parts.via(point::INJECTED, done.injected_ns);
     parts.via(point::VCPU_RUNNING, done.running_ns);
@@ -71,7 +73,7 @@ pub fn interrupted(control: &Control, number: u32) -> Fault {
     }
     qemu::interrupts(control, place_of(number));
     let mut held = held()?;
-    if held.epoch == control.epoch && held.count > 0 && held.steps.injected_ns == 0 {
+    if held.epoch == control.epoch() && held.count > 0 && held.steps.injected_ns == 0 {
         held.vcpu = place_of(number);
         held.steps.injected_ns = now();
     }
@@ -86,7 +88,7 @@ pub fn notifies(control: &Control, woken: &Thread) {
         return;
     }
     let (Some(thread), Some(mut held)) = (current(), held()) else { return };
-    if thread.vcpu.number != 0 && held.epoch == control.epoch && held.count > 0 {
+    if thread.vcpu.number != 0 && held.epoch == control.epoch() && held.count > 0 {
         held.steps.notified_ns = notified(&held.steps, thread.vcpu.exit_ns);
     }
 }
@@ -104,7 +106,7 @@ fn notified(steps: &Steps, left_ns: u64) -> u64 {
 #[inline(always)]
 fn has_request(control: &Control, vcpu: &Vcpu, since_ns: u64) -> bool {
     let Some(held) = held() else { return false };
-    held.epoch == control.epoch
+    held.epoch == control.epoch()
         && held.count > 0
         && held.alone != 0
         && held.vcpu == vcpu.number
@@ -123,7 +125,7 @@ fn place_of(number: u32) -> u8 {
 #[inline(always)]
 pub fn gives_back(control: &Control, answered_at: PlaceId, at_ns: u64) {
     let Some(mut held) = held() else { return };
-    if held.epoch == control.epoch && held.count > 0 {
+    if held.epoch == control.epoch() && held.count > 0 {
         // Where several are held at once, nothing tells whose interrupt and whose notification it was.
         if held.count == 1 && held.alone != 0 && answered_at != PlaceId::NONE {
             // Where the thread that was in the guest does the sending itself, nobody is woken.
@@ -131,7 +133,8 @@ pub fn gives_back(control: &Control, answered_at: PlaceId, at_ns: u64) {
             let notified_ns = notified(&held.steps, own_ns);
             held.done = Steps { notified_ns, taken_ns: 0, answered_ns: at_ns, answered_at, ..held.steps };
             // Last: with it, all of it is there for whoever leaves the guest next.
-            unsafe { core::ptr::write_volatile(&raw mut held.done.taken_ns, held.since_ns) }
+            let since_ns = held.since_ns;
+            write_once(&mut held.done.taken_ns, since_ns);
         }
         held.count -= 1;
         if held.count == 0 {
@@ -146,7 +149,7 @@ pub fn gives_back(control: &Control, answered_at: PlaceId, at_ns: u64) {
 #[inline(always)]
 fn held_until(control: &Control, at_ns: u64) -> u64 {
     let Some(held) = held() else { return 0 };
-    if held.epoch != control.epoch {
+    if held.epoch != control.epoch() {
         return 0;
     }
     let after_ns = held.last_until_ns.saturating_sub(at_ns.max(held.last_from_ns));
@@ -159,9 +162,9 @@ fn held_until(control: &Control, at_ns: u64) -> u64 {
 fn turn_to(control: &Control, mut thread: Slot<Thread>, state: u8, at_ns: u64) {
     let vcpu = &mut thread.vcpu;
     let held_ns = held_until(control, at_ns);
-    if vcpu.epoch != control.epoch {
+    if vcpu.epoch != control.epoch() {
         // What happened between the phases was not seen.
-        vcpu.epoch = control.epoch;
+        vcpu.epoch = control.epoch();
         vcpu.exit_ns = 0;
         vcpu.user_ns = 0;
         vcpu.state = UNKNOWN;
@@ -205,7 +208,7 @@ pub fn entered(control: &Control, number: u32) -> Fault {
     }
     if let Some(mut held) = held() {
         let waits = held.steps.injected_ns != 0 && held.steps.entered_ns == 0 && held.steps.notified_ns == 0;
-        if waits && held.epoch == control.epoch && held.vcpu == vcpu.number {
+        if waits && held.epoch == control.epoch() && held.vcpu == vcpu.number {
             held.steps.entered_ns = at_ns;
         }
     }
@@ -252,7 +255,7 @@ pub fn handed_to_user(control: &Control) -> Fault {
 /// sleeping in them included.
 #[inline(always)]
 pub fn asks_kernel(control: &Control, thread: Slot<Thread>, at_ns: u64) {
-    if thread.vcpu.number != 0 && thread.vcpu.epoch == control.epoch && thread.vcpu.state == USER {
+    if thread.vcpu.number != 0 && thread.vcpu.epoch == control.epoch() && thread.vcpu.state == USER {
         turn_to(control, thread, KERNEL, at_ns);
     }
 }
@@ -260,7 +263,7 @@ pub fn asks_kernel(control: &Control, thread: Slot<Thread>, at_ns: u64) {
 /// It is back.
 #[inline(always)]
 pub fn returned(control: &Control, thread: Slot<Thread>, at_ns: u64) {
-    if thread.vcpu.number != 0 && thread.vcpu.epoch == control.epoch && thread.vcpu.state == KERNEL {
+    if thread.vcpu.number != 0 && thread.vcpu.epoch == control.epoch() && thread.vcpu.state == KERNEL {
         turn_to(control, thread, USER, at_ns);
     }
 }
@@ -272,7 +275,7 @@ pub fn returned(control: &Control, thread: Slot<Thread>, at_ns: u64) {
 pub fn halted(control: &Control, ns: u64, waited: u8) -> Fault {
     let mut thread = current()?;
     let vcpu = &mut thread.vcpu;
-    if waited != 0 || vcpu.number == 0 || vcpu.epoch != control.epoch || vcpu.state != KERNEL {
+    if waited != 0 || vcpu.number == 0 || vcpu.epoch != control.epoch() || vcpu.state != KERNEL {
         return None;
     }
     let at_ns = now();
@@ -307,7 +310,7 @@ fn accessed(place: u64) -> Fault {
 #[inline(always)]
 pub fn leaves_cpu(control: &Control, mut thread: Slot<Thread>, sleeps: bool, at_ns: u64) {
     let vcpu = &mut thread.vcpu;
-    if vcpu.number == 0 || vcpu.epoch != control.epoch || (sleeps && vcpu.state == USER) {
+    if vcpu.number == 0 || vcpu.epoch != control.epoch() || (sleeps && vcpu.state == USER) {
         return;
     }
     if vcpu.state != OUT && vcpu.state != BLOCKED {
@@ -325,7 +328,7 @@ pub fn leaves_cpu(control: &Control, mut thread: Slot<Thread>, sleeps: bool, at_
 /// It may run again.
 #[inline(always)]
 pub fn wakes(control: &Control, thread: Slot<Thread>, at_ns: u64) {
-    if thread.vcpu.number != 0 && thread.vcpu.epoch == control.epoch && thread.vcpu.state == BLOCKED {
+    if thread.vcpu.number != 0 && thread.vcpu.epoch == control.epoch() && thread.vcpu.state == BLOCKED {
         turn_to(control, thread, OUT, at_ns);
     }
 }
@@ -337,9 +340,9 @@ pub fn gets_cpu(control: &Control, mut thread: Slot<Thread>, at_ns: u64) {
     if vcpu.number == 0 {
         return;
     }
-    if vcpu.epoch != control.epoch {
+    if vcpu.epoch != control.epoch() {
         // The first that is seen of it in this phase: it has been away all the time.
-        vcpu.epoch = control.epoch;
+        vcpu.epoch = control.epoch();
         vcpu.exit_ns = 0;
         vcpu.user_ns = 0;
         vcpu.held_ns = 0;
@@ -352,7 +355,7 @@ pub fn gets_cpu(control: &Control, mut thread: Slot<Thread>, at_ns: u64) {
         turn_to(control, thread, before, at_ns);
         if let Some(mut held) = held() {
             let waits = held.steps.injected_ns != 0 && held.steps.entered_ns == 0 && held.steps.running_ns == 0;
-            if waits && held.epoch == control.epoch && held.vcpu == thread.vcpu.number {
+            if waits && held.epoch == control.epoch() && held.vcpu == thread.vcpu.number {
                 held.steps.running_ns = at_ns;
             }
         }

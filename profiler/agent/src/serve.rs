@@ -1,7 +1,6 @@
 //! The agent's side.
 
 use std::{
-    collections::BTreeMap,
     fs::{self, OpenOptions},
     io::BufReader,
     path::{Path, PathBuf},
@@ -19,8 +18,8 @@ use virtax_model::{
     profile::Profile,
 };
 use virtax_probes::{
-    Borders, Boundary, Expected, Following, Loaded, Names, Notes, Offsets, Open, Options, Ready, Sampler, Window,
-    interrupt,
+    Border, BorderKind, Boundary, ConfigurationId, Expected, Followed, Following, Loaded, Names, Notes, Offsets, Open,
+    Options, Ready, Sampler, Task, Window, interrupt,
     process::{self, allowed_cpus},
     sampling::{self, RawSampled, Sampling},
 };
@@ -158,12 +157,14 @@ impl Agent {
 
     /// Begins to follow requests, and waits until every connection's token has been seen.
     fn follow(&mut self, ready: Ready, connections: u32, wait_every: u32) -> Result<Following> {
-        let followed: BTreeMap<u32, Role> =
-            process::family(self.server).into_iter().map(|pid| (pid, Role::Server)).collect();
-        let card = Boundary { ifindex: card_number(), namespace: self.namespace };
-        let borders = Borders { proxy_port: None, boundary: Some(card), inside_port: Some(self.port) };
+        let server = process::family(self.server).into_iter();
+        let device = Boundary { ifindex: card_number(), namespace: self.namespace };
+        let followed = Followed {
+            tasks: server.map(|id| Task { id, role: Role::Server, port: None }).collect(),
+            borders: vec![Border { device, kind: BorderKind::Card { port: self.port } }],
+        };
         let notes = Notes { record_every: 0, wait_every };
-        let following = ready.follow(&mut self.probes, followed.into_iter(), &borders, notes)?;
+        let following = ready.follow(&mut self.probes, &followed, notes)?;
         let expected = match self.options.files {
             true => Expected::Tokens(connections),
             false => Expected::Servers(connections),
@@ -175,7 +176,8 @@ impl Agent {
     fn record(&mut self, open_ns: u64, length_ns: u64) {
         self.phase = match std::mem::take(&mut self.phase) {
             Phase::Following(following) => {
-                let window = Window { open_ns, close_ns: open_ns.saturating_add(length_ns) };
+                let close_ns = open_ns.saturating_add(length_ns);
+                let window = Window { configuration: ConfigurationId::FIRST, open_ns, close_ns };
                 Phase::Open(following.open(&self.probes, window))
             }
             other => other,

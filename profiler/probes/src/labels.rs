@@ -72,7 +72,7 @@ pub fn role(number: u8) -> Result<Role> {
 }
 
 /// Probes of another version, or memory that is not theirs: nothing that they say can be trusted.
-fn unknown(what: &str, number: impl std::fmt::Display) -> Error {
+pub(super) fn unknown(what: &str, number: impl std::fmt::Display) -> Error {
     Error::unsupported(
         "cannot understand what the probes say",
         format!("they name the {what} {number}, which there is not"),

@@ -13,7 +13,6 @@ mod labels;
 mod layouts;
 mod limits;
 mod mapped;
-mod maps;
 mod object;
 mod offsets;
 mod options;
@@ -36,7 +35,8 @@ pub use object::{Attached, Loaded, Support, support};
 pub use offsets::Offsets;
 pub use options::{KINDS, Options, Preference};
 pub use phase::{
-    Borders, Boundary, Closed, Expected, Following, LEAD_IN, LEAD_OUT, Notes, Open, Ready, Sampler, Window,
+    Border, BorderKind, Boundary, Closed, ConfigurationId, Expected, Followed, Following, LEAD_IN, LEAD_OUT, Notes,
+    Open, Ready, Sampler, Task, Window,
 };
 pub use records::{RawRecord, RawSeen};
 pub use totals::Totals;

@@ -1,16 +1,18 @@
 //! Sizes of the probes' tables. Smaller ones are for tests: each loss must be counted at its cause, and causes are
 //! rare unless they are made.
 
-use profiler_common::{CONNECTION_SLOTS, PACKET_SLOTS, RECORD_POINTS, SLOTS, STAGES, point::DEVICES};
-
+use profiler_common::{
+    CONNECTION_SLOTS, DIRECT_STAGES, EVENT_RING_BYTES, PACKET_SLOTS, RECORD_POINTS, RECORD_RING_BYTES, SLOTS, STAGES,
+    point::DEVICES,
+};
 use virtax_model::error::{Error, Result, did_you_mean};
 
-/// Bytes of the ring buffer of records.
-const RECORD_RING: u32 = 4 << 20;
-/// Bytes of the ring buffer of stacks.
-const EVENT_RING: u32 = 8 << 20;
+use super::tables::{self, Table};
+
 /// Most entries of a table: its places are found by 16 bits of a hash.
 const MOST_ENTRIES: u32 = 1 << 16;
+/// Configurations of which a stage's key can tell one from another.
+const MOST_CONFIGURATIONS: u32 = 1 << 8;
 
 /// Sizes that the probes are loaded with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +27,7 @@ pub struct Limits {
     pub threads: u32,
     /// Devices, at most `DEVICES`.
     pub devices: u32,
-    /// Stages and system calls, at most `STAGES`.
+    /// Stages and system calls, usually `STAGES`.
     pub stages: u32,
     /// Points of a record, at most `RECORD_POINTS`.
     pub record_points: u32,
@@ -47,24 +49,25 @@ impl Default for Limits {
             devices: DEVICES,
             stages: STAGES,
             record_points: RECORD_POINTS as u32,
-            record_ring: RECORD_RING,
-            event_ring: EVENT_RING,
+            record_ring: RECORD_RING_BYTES,
+            event_ring: EVENT_RING_BYTES,
             reader: 1,
         }
     }
 }
 
 impl Limits {
-    /// Sizes for so many connections at once, of which both ends are sockets of this machine, and so many threads: no
-    /// table more than half full, and none smaller than usual.
+    /// Sizes for so many connections at once, of which both ends are sockets of this machine, so many threads, and so
+    /// many configurations that are alive at once: no table more than half full, and none smaller than usual.
     #[must_use]
-    pub fn for_plan(connections: u32, threads: u32) -> Self {
+    pub fn for_plan(connections: u32, threads: u32, configurations: u32) -> Self {
         let twice = |number: u32, usual: u32| number.saturating_mul(2).next_power_of_two().clamp(usual, MOST_ENTRIES);
         Self {
             sockets: twice(connections.saturating_mul(2), SLOTS),
             packets: twice(connections, PACKET_SLOTS),
             connections: twice(connections, CONNECTION_SLOTS),
             threads: twice(threads, SLOTS),
+            stages: STAGES * configurations.max(1).next_power_of_two().min(MOST_CONFIGURATIONS),
             ..Self::default()
         }
     }
@@ -79,19 +82,24 @@ impl Limits {
             packets: of(self.packets, starved.packets, usual.packets),
             connections: of(self.connections, starved.connections, usual.connections),
             threads: of(self.threads, starved.threads, usual.threads),
+            stages: of(self.stages, starved.stages, usual.stages),
             ..*starved
         }
     }
 
     /// Symbols of the tables' masks, by which places in them are found: a table that is starved has fewer places than
     /// are looked for.
-    pub(super) fn masks(&self) -> [(&'static str, u32); 4] {
+    pub(super) fn masks(&self) -> [(&'static str, u32); 7] {
+        let direct = DIRECT_STAGES * self.stages.max(STAGES) / STAGES;
         let mask = |entries: u32, usual: u32| entries.next_power_of_two().max(usual) - 1;
         [
             ("SLOTS_MASK", mask(self.sockets, SLOTS)),
             ("THREADS_MASK", mask(self.threads, SLOTS)),
             ("PACKETS_MASK", mask(self.packets, PACKET_SLOTS)),
             ("CONNECTIONS_MASK", mask(self.connections, CONNECTION_SLOTS)),
+            ("STAGES_SHIFT", u64::BITS - direct.ilog2()),
+            ("STAGES_MASK", direct - 1),
+            ("STAGES_MOST", self.stages.max(STAGES)),
         ]
     }
 
@@ -137,20 +145,22 @@ impl Limits {
     }
 
     /// Names of maps and their entries (of ring buffers: bytes).
-    pub(super) fn maps(&self) -> [(&'static str, u32); 10] {
+    pub(super) fn maps(&self) -> [(&'static str, u32); 12] {
         // What belongs to sockets has as many places, even where few of those can be had.
         let of_sockets = self.sockets.next_power_of_two().max(SLOTS);
         [
-            ("WAITS", of_sockets),
-            ("DONE", of_sockets),
-            ("SOCKETS", self.sockets),
-            ("PACKETS", self.packets),
-            ("CONNECTIONS", self.connections),
-            ("THREADS", self.threads),
-            ("DEVICE_TABLE", self.devices),
-            ("STAGE_KEYS", self.stages),
-            ("RECORD_RING", self.record_ring),
-            ("EVENT_RING", self.event_ring),
+            (tables::WAITS::NAME, of_sockets),
+            (tables::DONE::NAME, of_sockets),
+            (tables::SOCKETS::NAME, self.sockets),
+            (tables::PACKETS::NAME, self.packets),
+            (tables::CONNECTIONS::NAME, self.connections),
+            (tables::THREADS::NAME, self.threads),
+            (tables::DEVICE_TABLE::NAME, self.devices),
+            (tables::STAGE_KEYS::NAME, self.stages),
+            (tables::STAGE_TOTALS::NAME, self.stages.max(STAGES)),
+            (tables::FURTHER_STAGES::NAME, self.stages.max(STAGES) / STAGES * (STAGES - DIRECT_STAGES)),
+            (tables::RECORD_RING, self.record_ring),
+            (tables::EVENT_RING, self.event_ring),
         ]
     }
 }
@@ -161,9 +171,13 @@ mod tests {
 
     #[test]
     fn tables_follow_the_plan() {
-        assert_eq!(Limits::for_plan(1, 2), Limits::default());
-        let many = Limits::for_plan(10_000, 2);
+        assert_eq!(Limits::for_plan(1, 2, 1), Limits::default());
+        let many = Limits::for_plan(10_000, 2, 20);
         assert_eq!((many.sockets, many.packets, many.connections, many.threads), (1 << 16, 1 << 15, 1 << 15, 1 << 14));
+        assert_eq!(
+            (many.stages, many.masks()[4..].to_vec()),
+            (32 * STAGES, vec![("STAGES_SHIFT", 50), ("STAGES_MASK", (1 << 14) - 1), ("STAGES_MOST", 32 * STAGES)])
+        );
         let mut starved = Limits::default();
         starved.set("packets=7").unwrap();
         let both = many.starved_by(&starved);

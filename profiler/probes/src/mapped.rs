@@ -2,24 +2,29 @@
 
 use std::{marker::PhantomData, os::fd::AsRawFd, ptr::NonNull};
 
-use aya::maps::{Map, MapData};
-
+use aya::{
+    Ebpf,
+    maps::{Map, MapData},
+};
 use virtax_model::error::{Error, Result};
+
+use super::tables::{InMemory, map};
 
 /// A `BPF_F_MMAPABLE` array. Programs write while user space reads, so values are copied out whole and may be mixed of
 /// two writes: read them when the programs are detached, or tolerate it.
-pub struct MappedArray<T> {
+pub(super) struct Mapped<T> {
     memory: NonNull<u8>,
     bytes: usize,
     len: usize,
     stride: usize,
-    entry: PhantomData<T>,
+    table: PhantomData<T>,
 }
 
-impl<T: Copy> MappedArray<T> {
+impl<T: InMemory> Mapped<T> {
     /// # Errors
-    /// If the map is not an array of `T`, `most` of them at most, that can be mapped.
-    pub fn new(map: &Map, most: u32) -> Result<Self> {
+    /// If the object has no such array, or one of another shape, or it cannot be mapped.
+    pub fn open(bpf: &Ebpf) -> Result<Self> {
+        let map = map(bpf, T::NAME)?;
         let broken = |why: String| Error::unsupported("cannot map the probes' tables", why, "report this");
         let Map::Array(data) = map else {
             return Err(broken("not an array".to_owned()));
@@ -27,9 +32,9 @@ impl<T: Copy> MappedArray<T> {
         let data: &MapData = data;
         let info = data.info().map_err(|error| broken(error.to_string()))?;
         // The kernel rounds every value up to 8 bytes.
-        let stride = size_of::<T>().next_multiple_of(8);
+        let stride = size_of::<T::Value>().next_multiple_of(8);
         let len = info.max_entries();
-        if len > most || info.value_size() as usize != size_of::<T>() {
+        if info.value_size() as usize != size_of::<T::Value>() {
             return Err(broken("it has another shape".to_owned()));
         }
         let bytes = (stride * len as usize).next_multiple_of(4096);
@@ -46,7 +51,7 @@ impl<T: Copy> MappedArray<T> {
         };
         match NonNull::new(memory.cast::<u8>()) {
             Some(memory) if memory.as_ptr().cast() != libc::MAP_FAILED => {
-                Ok(Self { memory, bytes, len: len as usize, stride, entry: PhantomData })
+                Ok(Self { memory, bytes, len: len as usize, stride, table: PhantomData })
             }
             _ => Err(broken(std::io::Error::last_os_error().to_string())),
         }
@@ -58,16 +63,16 @@ impl<T: Copy> MappedArray<T> {
     }
 
     /// A copy of one entry.
-    pub fn get(&self, index: usize) -> Option<T> {
+    pub fn get(&self, index: usize) -> Option<T::Value> {
         (index < self.len).then(|| {
-            // SAFETY: inside the mapping, aligned to 8; `T` is one of the shared types, of which any bytes are a value.
-            unsafe { self.memory.as_ptr().add(index * self.stride).cast::<T>().read_volatile() }
+            // SAFETY: inside the mapping, aligned to 8; it is one of the shared types, of which any bytes are a value.
+            unsafe { self.memory.as_ptr().add(index * self.stride).cast::<T::Value>().read_volatile() }
         })
     }
 
     /// A copy of the beginning of one entry.
     pub fn head<H: Copy>(&self, index: usize) -> Option<H> {
-        const { assert!(size_of::<H>() <= size_of::<T>()) };
+        const { assert!(size_of::<H>() <= size_of::<T::Value>()) };
         (index < self.len).then(|| {
             // SAFETY: as in `get`; the head lies inside the entry.
             unsafe { self.memory.as_ptr().add(index * self.stride).cast::<H>().read_volatile() }
@@ -75,10 +80,10 @@ impl<T: Copy> MappedArray<T> {
     }
 
     /// Writes one entry.
-    pub fn set(&self, index: usize, value: T) {
+    pub fn set(&self, index: usize, value: T::Value) {
         assert!(index < self.len, "index inside the array");
         // SAFETY: as in `get`.
-        unsafe { self.memory.as_ptr().add(index * self.stride).cast::<T>().write_volatile(value) }
+        unsafe { self.memory.as_ptr().add(index * self.stride).cast::<T::Value>().write_volatile(value) }
     }
 
     /// Makes all entries zero, as they were at first.
@@ -88,12 +93,12 @@ impl<T: Copy> MappedArray<T> {
     }
 
     /// Copies of all entries, in order.
-    pub fn iter(&self) -> impl Iterator<Item = T> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = T::Value> + '_ {
         (0..self.len).filter_map(|index| self.get(index))
     }
 }
 
-impl<T> Drop for MappedArray<T> {
+impl<T> Drop for Mapped<T> {
     fn drop(&mut self) {
         // SAFETY: the mapping made in `new`, unmapped once.
         unsafe { libc::munmap(self.memory.as_ptr().cast(), self.bytes) };

@@ -10,27 +10,30 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, RingBuf},
+    maps::{Array, MapData, RingBuf},
     programs::{Program, ProgramError},
 };
 use aya_log::EbpfLogger;
 use profiler_common::{
     CALL_CONTROL, CALL_FILE, CALL_POLL, CALL_REAP, CALL_RECEIVE, CALL_RING, CALL_SEND, CALL_SUBMIT, Control, Counter,
+    Turn, border_key,
 };
 
 use super::{
     Limits, Offsets, Options,
     layouts::Records,
-    mapped::MappedArray,
-    maps::{map, table, typed},
+    mapped::Mapped,
+    phase::{Border, Followed, Window},
     stacked,
-    tables::Tables,
+    tables::{
+        BORDERS, CALL_KINDS, CONTROL, EVENT_RING, RECORD_RING, ROLES, Table, Tables, check_tables, typed, unusable,
+    },
     tracefs,
     vcpus::Reasons,
 };
 use crate::artifact;
 use virtax_model::{
-    counts::{PhaseKind, Role},
+    counts::PhaseKind,
     error::{Error, Result},
     points::{Alternative, Hook, PROBES, Probe},
 };
@@ -43,7 +46,7 @@ pub struct Loaded {
     pub(super) bpf: Ebpf,
     /// For each probe that loaded: its alternative.
     chosen: Vec<(&'static Probe, Alternative)>,
-    pub(super) control: MappedArray<Control>,
+    pub(super) control: Mapped<CONTROL>,
     pub(super) tables: Tables,
     pub(super) ring: RingBuf<MapData>,
     pub(super) events: RingBuf<MapData>,
@@ -54,7 +57,7 @@ pub struct Loaded {
     /// See [`Options::files`].
     pub(super) of_files: bool,
     /// Number of the last phase.
-    epoch: u32,
+    epoch: u16,
 }
 
 /// System calls that send, receive, wait for readiness, or ask KVM, by the numbers of this architecture.
@@ -287,10 +290,11 @@ impl Loaded {
         }
         Self::load_sampler(&mut bpf)?;
         let reasons = if options.machines { Reasons::of_running_kernel() } else { Reasons::default() };
-        let control = MappedArray::new(map(&bpf, "CONTROL")?, 1)?;
+        check_tables(&bpf)?;
+        let control = Mapped::open(&bpf)?;
         let tables = Tables::new(&bpf)?;
-        let ring = typed(bpf.take_map("RECORD_RING"))?;
-        let events = typed(bpf.take_map("EVENT_RING"))?;
+        let ring = typed(bpf.take_map(RECORD_RING))?;
+        let events = typed(bpf.take_map(EVENT_RING))?;
         let mut loaded = Self {
             bpf,
             chosen,
@@ -315,18 +319,30 @@ impl Loaded {
     }
 
     fn name_calls(&mut self) -> Result<()> {
-        let mut kinds: Array<&mut MapData, u32> = typed(self.bpf.map_mut("CALL_KINDS"))?;
+        let mut kinds: Array<&mut MapData, u32> = typed(self.bpf.map_mut(CALL_KINDS::NAME))?;
         for (call, kind) in CALLS {
-            kinds.set(*call as u32, kind, 0).map_err(table)?;
+            kinds.set(*call as u32, kind, 0).map_err(unusable)?;
         }
         Ok(())
     }
 
-    /// The number of the next phase. Tokens of an earlier one are void, whoever made them: as long as these probes are
-    /// loaded, no number comes twice.
-    pub(super) fn next_epoch(&mut self) -> u32 {
-        self.epoch += 1;
-        self.epoch
+    /// The number of the next phase, before anything is attached for it. Tokens of an earlier one are void, whoever
+    /// made them: no number comes twice, unless everything has been forgotten.
+    pub(super) fn next_epoch(&mut self) -> Result<u16> {
+        self.epoch = match self.epoch.checked_add(1) {
+            Some(next) => next,
+            None => {
+                self.forget_all()?;
+                1
+            }
+        };
+        Ok(self.epoch)
+    }
+
+    /// As if so many phases had been measured already: for tests of what follows the last number.
+    #[doc(hidden)]
+    pub const fn age(&mut self, phases: u16) {
+        self.epoch = phases;
     }
 
     /// The probe and program of everything that loaded.
@@ -385,14 +401,16 @@ impl Loaded {
         settle();
     }
 
-    /// Sets the recorded interval of a phase that is followed already, without a moment in which it is not.
-    pub fn record(&self, open_ns: u64, close_ns: u64) {
+    /// Sets the recorded interval of a phase that is followed already, without a moment in which it is not, and whose
+    /// it is.
+    pub(super) fn record(&self, window: Window) {
         let mut control = self.control.get(0).unwrap_or_default();
+        control.turn = Turn::new(self.epoch, window.configuration.number());
         // The end first: nothing is recorded before both stand.
-        control.close_ns = close_ns;
+        control.close_ns = window.close_ns;
         self.control.set(0, control);
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-        control.open_ns = open_ns;
+        control.open_ns = window.open_ns;
         self.control.set(0, control);
     }
 
@@ -407,14 +425,30 @@ impl Loaded {
         .sum()
     }
 
-    /// Processes, and threads that have a role of their own, to follow from now on.
+    /// What to follow from now on. Devices that the probes have met already are told as well what they are.
     ///
     /// # Errors
-    /// If the table is full.
-    pub fn follow(&mut self, followed: impl Iterator<Item = (u32, Role)>) -> Result<()> {
-        let mut roles: HashMap<&mut MapData, u32, u32> = typed(self.bpf.map_mut("ROLES"))?;
-        for (pid, role) in followed {
-            roles.insert(pid, u32::from(role.number()), 0).map_err(table)?;
+    /// If a table is full.
+    pub(super) fn follow(&mut self, followed: &Followed) -> Result<()> {
+        let mut roles = self.keyed_mut::<ROLES>()?;
+        for task in &followed.tasks {
+            let value =
+                profiler_common::Followed { role: task.role.number(), reserved: 0, port: task.port.unwrap_or(0) };
+            roles.insert(task.id, value, 0).map_err(unusable)?;
+        }
+        let mut borders = self.keyed_mut::<BORDERS>()?;
+        for border in &followed.borders {
+            borders.insert(border.key(), border.kind.raw(), 0).map_err(unusable)?;
+        }
+        let of_device = |device: &profiler_common::Device| {
+            let of = |border: &&Border| border.key() == border_key(device.namespace, device.ifindex);
+            followed.borders.iter().find(of).map_or_else(profiler_common::Border::default, |border| border.kind.raw())
+        };
+        for index in 0..self.tables.devices.len() {
+            if let Some(mut device) = self.tables.devices.get(index).filter(|device| device.key != 0) {
+                device.border = of_device(&device);
+                self.tables.devices.set(index, device);
+            }
         }
         Ok(())
     }

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use profiler_common::{Control, ON, PARTS, STACKS, TOTALS};
+use profiler_common::{Control, ON, PARTS, STACKS, TOTALS, Turn, WITH_BORDERS, WITH_PROXIES, border_key};
 use workloads::clock::now_ns;
 
 use super::{Attached, Labels, Loaded, Totals, drain::Drain};
@@ -23,9 +23,27 @@ const LONGEST_LEAD_IN: Duration = Duration::from_secs(2);
 /// How often it is looked after a phase whether what began in it has ended; the probes go on until then.
 pub const LEAD_OUT: Duration = Duration::from_millis(2);
 
-/// A recorded interval, `CLOCK_MONOTONIC` ns.
+/// One of the configurations that are followed at once, by its place among them. Today, a block of windows has one
+/// window, of one configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConfigurationId(u8);
+
+impl ConfigurationId {
+    /// The first.
+    pub const FIRST: Self = Self(0);
+
+    /// Its number in the kernel.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+/// A recorded interval, `CLOCK_MONOTONIC` ns, in which one configuration is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
+    /// Which one.
+    pub configuration: ConfigurationId,
     /// When it begins.
     pub open_ns: u64,
     /// When it ends.
@@ -49,15 +67,69 @@ pub struct Boundary {
     pub namespace: u32,
 }
 
-/// What of the path of requests is no process.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Borders {
-    /// The port on which a proxy listens.
-    pub proxy_port: Option<u16>,
-    /// The device behind which a virtual machine answers; in the machine itself, its card.
-    pub boundary: Option<Boundary>,
-    /// This is the machine, and its server listens on this port.
-    pub inside_port: Option<u16>,
+/// A process that is followed, or a thread that has a role of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Task {
+    /// Number of the process, or of the thread.
+    pub id: u32,
+    /// Its role.
+    pub role: Role,
+    /// Of a proxy: the port on which it listens.
+    pub port: Option<u16>,
+}
+
+/// A device at which requests leave what one kernel sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Border {
+    /// The device.
+    pub device: Boundary,
+    /// What lies behind it.
+    pub kind: BorderKind,
+}
+
+/// What lies behind a [`Border`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BorderKind {
+    /// A virtual machine, which answers.
+    LeadsIn,
+    /// The world: this is the virtual machine, and its server listens on this port.
+    Card {
+        /// The port.
+        port: u16,
+    },
+}
+
+impl Border {
+    pub(super) const fn key(&self) -> u64 {
+        border_key(self.device.namespace, self.device.ifindex)
+    }
+}
+
+impl BorderKind {
+    pub(super) const fn raw(self) -> profiler_common::Border {
+        match self {
+            Self::LeadsIn => profiler_common::Border { kind: profiler_common::Border::LEADS_IN, port: 0 },
+            Self::Card { port } => profiler_common::Border { kind: profiler_common::Border::CARD, port: port as u32 },
+        }
+    }
+}
+
+/// What is followed of a configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Followed {
+    /// Its processes and threads.
+    pub tasks: Vec<Task>,
+    /// The devices at which its requests leave the machine.
+    pub borders: Vec<Border>,
+}
+
+impl Followed {
+    /// What has to be looked for on the path.
+    fn looks(&self) -> u32 {
+        let has_proxies = self.tasks.iter().any(|task| task.port.is_some());
+        let bit = |is_there: bool, bit: u32| if is_there { bit } else { 0 };
+        bit(has_proxies, WITH_PROXIES) | bit(!self.borders.is_empty(), WITH_BORDERS)
+    }
 }
 
 /// How much a phase notes beside totals.
@@ -116,6 +188,7 @@ const fn mode(kind: PhaseKind) -> u32 {
 
 /// The probes of a kind of phase are attached, and told to do nothing.
 pub struct Ready {
+    epoch: u16,
     kind: PhaseKind,
     links: Vec<Attached>,
     before: Totals,
@@ -127,45 +200,36 @@ impl Ready {
     /// # Errors
     /// If a table cannot be read, or the kernel refuses a probe or the sampler.
     pub fn attach(probes: &mut Loaded, kind: PhaseKind, sampler: Sampler<'_>) -> Result<Self> {
+        let epoch = probes.next_epoch()?;
         // Nothing counts while nothing is attached: what is read now is not read on the workload's time.
         let before = probes.totals()?;
         let mut links = vec![probes.attach(kind)?];
         if kind == PhaseKind::Sampled {
             links.push(probes.attach_sampler(sampler.cpus, sampler.rate_hz)?);
         }
-        Ok(Self { kind, links, before })
+        Ok(Self { epoch, kind, links, before })
     }
 
-    /// Follows requests of these processes and threads from now on.
+    /// Follows requests of these from now on.
     ///
     /// # Errors
-    /// If the table of roles is full.
-    pub fn follow(
-        self,
-        probes: &mut Loaded,
-        followed: impl Iterator<Item = (u32, Role)>,
-        borders: &Borders,
-        notes: Notes,
-    ) -> Result<Following> {
+    /// If a table of the probes is full.
+    pub fn follow(self, probes: &mut Loaded, followed: &Followed, notes: Notes) -> Result<Following> {
         probes.follow(followed)?;
         let is_sampled = self.kind == PhaseKind::Sampled;
         let control = Control {
             state: ON,
-            epoch: probes.next_epoch(),
+            turn: Turn::new(self.epoch, ConfigurationId::FIRST.number()),
             open_ns: u64::MAX,
             close_ns: u64::MAX,
             // Requests of sampled phases are disturbed more than a record should be.
             record_every: if is_sampled { 0 } else { notes.record_every },
             mode: mode(self.kind),
             wait_every: if is_sampled { notes.wait_every } else { 0 },
-            proxy_port: borders.proxy_port.map_or(0, u32::from),
-            boundary_ifindex: borders.boundary.map_or(0, |boundary| boundary.ifindex),
-            boundary_namespace: borders.boundary.map_or(0, |boundary| boundary.namespace),
-            inside_port: borders.inside_port.map_or(0, u32::from),
-            reserved: 0,
+            borders: followed.looks(),
         };
         probes.control(control);
-        let Self { kind, links, before } = self;
+        let Self { kind, links, before, .. } = self;
         Ok(Following { kind, links, before, control })
     }
 }
@@ -187,7 +251,7 @@ impl Following {
         let start = Instant::now();
         loop {
             interrupt::sleep(LEAD_IN)?;
-            if expected.are_seen(probes, self.control.epoch) || start.elapsed() > LONGEST_LEAD_IN {
+            if expected.are_seen(probes, self.control.epoch()) || start.elapsed() > LONGEST_LEAD_IN {
                 return Ok(());
             }
         }
@@ -196,11 +260,11 @@ impl Following {
     /// Records what falls into the window.
     #[must_use]
     pub fn open(self, probes: &Loaded, window: Window) -> Open {
-        probes.record(window.open_ns, window.close_ns);
+        probes.record(window);
         let Self { kind, links, before, mut control } = self;
         (control.open_ns, control.close_ns) = (window.open_ns, window.close_ns);
         // Late ourselves: its beginning is missing.
-        Open { kind, links, before, control, is_late: now_ns() >= window.open_ns }
+        Open { kind, links, before, control, window, is_late: now_ns() >= window.open_ns }
     }
 }
 
@@ -210,6 +274,7 @@ pub struct Open {
     links: Vec<Attached>,
     before: Totals,
     control: Control,
+    window: Window,
     is_late: bool,
 }
 
@@ -227,7 +292,7 @@ impl Open {
     /// The window.
     #[must_use]
     pub const fn window(&self) -> Window {
-        Window { open_ns: self.control.open_ns, close_ns: self.control.close_ns }
+        self.window
     }
 
     /// After the window: goes on until all that began in it has ended, or has waited for `longest`.
@@ -238,7 +303,7 @@ impl Open {
         let (since, mut drain) = (Instant::now(), Drain::default());
         loop {
             interrupt::sleep_with(LEAD_OUT.max(since.elapsed() / 10), || meanwhile(probes))?;
-            if drain.is_over(probes, &self.before, self.control.epoch)? || since.elapsed() > longest {
+            if drain.is_over(probes, &self.before, self.control.epoch())? || since.elapsed() > longest {
                 return Ok(());
             }
         }
@@ -250,8 +315,8 @@ impl Open {
         let until_ns = now_ns();
         probes.stop();
         drop(self.links);
-        let Self { kind, before, control, is_late, .. } = self;
-        Closed { kind, before, control, until_ns, is_late }
+        let Self { kind, before, control, window, is_late, .. } = self;
+        Closed { kind, before, control, window, until_ns, is_late }
     }
 }
 
@@ -260,6 +325,7 @@ pub struct Closed {
     kind: PhaseKind,
     before: Totals,
     control: Control,
+    window: Window,
     until_ns: u64,
     is_late: bool,
 }
@@ -278,12 +344,12 @@ impl Closed {
     /// The window.
     #[must_use]
     pub const fn window(&self) -> Window {
-        Window { open_ns: self.control.open_ns, close_ns: self.control.close_ns }
+        self.window
     }
     /// Whether a record or an event is of this phase.
     #[must_use]
     pub const fn is_own(&self, epoch: u32) -> bool {
-        self.control.epoch == epoch
+        self.control.epoch() == epoch
     }
     /// Requests that came into the virtual machine and left it: number, and how long they stayed, ns.
     #[must_use]

@@ -2,19 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use aya::maps::{MapData, PerCpuArray, PerCpuValues};
+use aya::maps::PerCpuValues;
 use profiler_common::{
-    CALL_KEYS, CLIENT, COUNTED, COUNTERS, Connection, Counter, Crossing, Device, EMPTY, EXIT_KEYS, RECORD_SLOTS, ROLES,
-    Socket, Stage, Thread, call_of_key, stage_of_key,
+    CALL_KEYS, CLIENT, COUNTED, COUNTERS, Connection, Counter, Crossing, Device, Disk, EMPTY, EXIT_KEYS, RECORD_SLOTS,
+    ROLES, Socket, Stage, StageId, Thread, call_of_key,
     state::{self, STATES},
 };
 
 use super::{
-    labels::{Labels, Names, role},
-    mapped::MappedArray,
-    maps::{map, table, typed},
+    labels::{Labels, Names, role, unknown},
     object::Loaded,
-    tables::RecordHead,
+    phase::ConfigurationId,
+    tables::{COUNTS, FURTHER_STAGES, RecordHead, STAGE_TOTALS, STATE_TOTALS, unusable},
     vcpus,
 };
 use virtax_model::{
@@ -32,25 +31,38 @@ pub struct Totals {
     states: [[[u64; 2]; STATES]; ROLES],
 }
 
+fn text(name: [u8; 16]) -> String {
+    let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+    String::from_utf8_lossy(&name[..end]).into_owned()
+}
+
+fn info_of_device(device: &Device, names: &Names) -> DeviceInfo {
+    let name = text(device.name);
+    DeviceInfo {
+        label: names.label(device.namespace, &name),
+        name,
+        ifindex: device.ifindex,
+        namespace: device.namespace,
+    }
+}
+
+/// A disk is in no network namespace; a guest's is the guest's.
+fn info_of_disk(disk: &Disk, names: &Names) -> DeviceInfo {
+    let name = text(disk.name);
+    let label = if names.namespaces.contains_key(&0) { names.label(0, &name) } else { name.clone() };
+    DeviceInfo { label, name, ifindex: disk.number, namespace: 0 }
+}
+
 impl Loaded {
     /// Devices that the probes have met.
     #[must_use]
     pub fn labels(&self, names: &Names) -> Labels {
-        let labelled = |table: &MappedArray<Device>| {
-            let known = table.iter().enumerate().filter(|(_, device)| device.key != 0);
-            known
-                .map(|(index, device)| {
-                    let end = device.name.iter().position(|byte| *byte == 0).unwrap_or(device.name.len());
-                    let name = String::from_utf8_lossy(&device.name[..end]).into_owned();
-                    // A disk is in no network namespace; a guest's is the guest's.
-                    let is_plain = device.namespace == 0 && !names.namespaces.contains_key(&0);
-                    let label = if is_plain { name.clone() } else { names.label(device.namespace, &name) };
-                    let info = DeviceInfo { label, name, ifindex: device.ifindex, namespace: device.namespace };
-                    (index as u8, info)
-                })
-                .collect()
-        };
-        Labels { devices: labelled(&self.tables.devices), disks: labelled(&self.tables.disks) }
+        let devices = (0u8..=u8::MAX).zip(self.tables.devices.iter()).filter(|(_, device)| device.key != 0);
+        let disks = (0u8..=u8::MAX).zip(self.tables.disks.iter()).filter(|(_, disk)| disk.key != 0);
+        Labels {
+            devices: devices.map(|(index, device)| (index, info_of_device(&device, names))).collect(),
+            disks: disks.map(|(index, disk)| (index, info_of_disk(&disk, names))).collect(),
+        }
     }
 
     /// The totals now.
@@ -58,12 +70,11 @@ impl Loaded {
     /// # Errors
     /// If a table cannot be read.
     pub fn totals(&self) -> Result<Totals> {
-        let values: PerCpuArray<&MapData, Stage> =
-            PerCpuArray::try_from(map(&self.bpf, "STAGE_TOTALS")?).map_err(table)?;
+        let values = self.per_cpu::<STAGE_TOTALS>()?;
         let mut stages: BTreeMap<u64, (u64, u64, Vec<u32>)> = BTreeMap::new();
         for (index, key) in (0u32..).zip(self.tables.stage_keys.iter()).filter(|(_, key)| *key != 0) {
             let total = stages.entry(key).or_insert_with(|| (0, 0, vec![0; profiler_common::BUCKETS]));
-            for stage in values.get(&index, 0).map_err(table)?.iter() {
+            for stage in values.get(&index, 0).map_err(unusable)?.iter() {
                 total.0 += stage.count;
                 total.1 += stage.total_ns;
                 for (sum, bucket) in total.2.iter_mut().zip(stage.buckets) {
@@ -72,11 +83,12 @@ impl Loaded {
             }
         }
         let counters = self.counters()?;
-        let per_cpu: PerCpuArray<&MapData, [u64; 2 * ROLES * STATES]> =
-            PerCpuArray::try_from(map(&self.bpf, "STATE_TOTALS")?).map_err(table)?;
+        let per_cpu = self.per_cpu::<STATE_TOTALS>()?;
         let mut states = [[[0; 2]; STATES]; ROLES];
-        for cpu in per_cpu.get(&0, 0).map_err(table)?.iter() {
-            for (sum, value) in states.as_flattened_mut().as_flattened_mut().iter_mut().zip(cpu) {
+        for cpu in per_cpu.get(&0, 0).map_err(unusable)?.iter() {
+            for (sum, value) in
+                states.as_flattened_mut().as_flattened_mut().iter_mut().zip(cpu.as_flattened().as_flattened())
+            {
                 *sum += value;
             }
         }
@@ -96,7 +108,7 @@ impl Loaded {
     ) -> Result<ProbeCounts> {
         let after = self.totals()?;
         let mut counts = ProbeCounts {
-            stages: after.stages_since(before, labels)?,
+            stages: after.stages_since(before, labels, ConfigurationId::FIRST)?,
             calls: after.calls_since(before)?,
             states: after.states_since(before, &self.states_unfinished(phase)),
             vcpus: vcpus::totals(
@@ -115,7 +127,7 @@ impl Loaded {
     /// Requests of the phase that came into the virtual machine and left it: number, and how long they stayed, ns.
     #[must_use]
     pub fn crossings(&self, phase: &profiler_common::Control) -> Vec<(u32, u64)> {
-        let within = |crossing: &Crossing| crossing.epoch == phase.epoch && crossing.until_ns >= crossing.since_ns;
+        let within = |crossing: &Crossing| crossing.epoch == phase.epoch() && crossing.until_ns >= crossing.since_ns;
         let found = self.tables.crossings.iter().filter(within);
         found.map(|crossing| (crossing.number, crossing.until_ns - crossing.since_ns)).collect()
     }
@@ -132,31 +144,11 @@ impl Loaded {
     /// # Errors
     /// If a table cannot be written.
     pub fn forget_all(&mut self) -> Result<()> {
-        self.tables.sockets.clear();
-        self.tables.packets.clear();
-        self.tables.bios.clear();
-        self.tables.connections.clear();
-        self.tables.threads.clear();
-        self.tables.records.clear();
-        self.tables.devices.clear();
-        self.tables.disks.clear();
-        self.tables.places.clear();
-        self.tables.crossings.clear();
-        self.tables.held.clear();
+        self.empty_tables()?;
         self.forget_stages()?;
-        self.empty::<u32, u32>("ROLES")?;
-        self.empty::<u64, [u64; 11]>("BELOW")?;
-        self.empty::<u64, u64>("FILES")?;
-        self.empty::<u32, u32>("FLUSHERS")?;
         while self.ring.next().is_some() {}
         while self.events.next().is_some() {}
         Ok(())
-    }
-
-    fn empty<K: aya::Pod + Ord, V: aya::Pod>(&mut self, name: &str) -> Result<()> {
-        let mut entries: aya::maps::HashMap<&mut MapData, K, V> = typed(self.bpf.map_mut(name))?;
-        let known: Vec<K> = entries.keys().flatten().collect();
-        known.iter().try_for_each(|key| entries.remove(key).map_err(table))
     }
 
     /// A place that another stage takes later must not hold what this one left: a stage that is first seen within a
@@ -169,14 +161,14 @@ impl Loaded {
         let nothing: Stage = unsafe { std::mem::zeroed() };
         let taken: Vec<u32> =
             (0u32..).zip(self.tables.stage_keys.iter()).filter(|(_, key)| *key != 0).map(|(index, _)| index).collect();
-        let mut totals: PerCpuArray<&mut MapData, Stage> = typed(self.bpf.map_mut("STAGE_TOTALS"))?;
+        let mut totals = self.per_cpu_mut::<STAGE_TOTALS>()?;
         for index in taken {
             let zeroes = PerCpuValues::try_from(vec![nothing; cpus]).map_err(|error| refuse(&error))?;
-            totals.set(index, zeroes, 0).map_err(table)?;
+            totals.set(index, zeroes, 0).map_err(unusable)?;
         }
         self.tables.stage_keys.clear();
         self.tables.further_stages.clear();
-        self.empty::<u64, u32>("FURTHER_STAGES")
+        self.remove_all::<FURTHER_STAGES>()
     }
 
     /// Tokens of this phase that have been seen.
@@ -186,8 +178,8 @@ impl Loaded {
             .tables
             .sockets
             .iter()
-            .filter(|socket| socket.key != 0 && socket.state != EMPTY && socket.token.epoch == epoch);
-        let in_packets = self.tables.packets.iter().filter(|packet| packet.live != 0 && packet.token.epoch == epoch);
+            .filter(|socket| socket.key != 0 && socket.state != EMPTY && socket.token.epoch() == epoch);
+        let in_packets = self.tables.packets.iter().filter(|packet| packet.live != 0 && packet.token.epoch() == epoch);
         let in_machines = self.connections_of(epoch).filter(|connection| connection.state != EMPTY);
         in_sockets.count() + in_packets.count() + in_machines.count()
     }
@@ -195,7 +187,7 @@ impl Loaded {
     /// Connections into a virtual machine that have been seen in this phase.
     fn connections_of(&self, epoch: u32) -> impl Iterator<Item = Connection> {
         let connections = self.tables.connections.iter();
-        connections.filter(move |connection| connection.key != 0 && connection.token.epoch == epoch)
+        connections.filter(move |connection| connection.key != 0 && connection.token.epoch() == epoch)
     }
 
     /// Sockets of clients and of servers that have been seen in this phase: the fewer of the two. For sockets in a
@@ -208,7 +200,7 @@ impl Loaded {
         }
         let of_role = |role: u8| {
             let sockets = self.tables.sockets.iter();
-            sockets.filter(|socket| socket.key != 0 && socket.token.epoch == epoch && socket.role == role).count()
+            sockets.filter(|socket| socket.key != 0 && socket.token.epoch() == epoch && socket.role == role).count()
         };
         of_role(CLIENT).min(of_role(profiler_common::SERVER) + self.connections_of(epoch).count())
     }
@@ -224,14 +216,14 @@ impl Loaded {
     #[must_use]
     pub fn server_sockets_seen(&self, epoch: u32) -> usize {
         let sockets = self.tables.sockets.iter();
-        let of_server = |socket: &Socket| socket.role == profiler_common::SERVER && socket.token.epoch == epoch;
+        let of_server = |socket: &Socket| socket.role == profiler_common::SERVER && socket.token.epoch() == epoch;
         sockets.filter(|socket| socket.key != 0 && of_server(socket)).count()
     }
 
     /// Times of the states in which threads are at the end of a phase, by role and state.
     fn states_unfinished(&self, phase: &profiler_common::Control) -> [[u64; STATES]; ROLES] {
         let mut times = [[0; STATES]; ROLES];
-        for thread in self.threads().filter(|thread| thread.epoch == phase.epoch) {
+        for thread in self.threads().filter(|thread| thread.epoch == phase.epoch()) {
             // A thread that sleeps from end to end has no part in the operations.
             if thread.state == state::BLOCKED && thread.since_ns <= phase.open_ns {
                 continue;
@@ -254,10 +246,9 @@ impl Loaded {
     }
 
     fn counters(&self) -> Result<Vec<u64>> {
-        let counts: PerCpuArray<&MapData, [u64; COUNTERS]> =
-            PerCpuArray::try_from(map(&self.bpf, "COUNTS")?).map_err(table)?;
+        let counts = self.per_cpu::<COUNTS>()?;
         let mut counters: Vec<u64> = vec![0; COUNTERS];
-        for cpu in counts.get(&0, 0).map_err(table)?.iter() {
+        for cpu in counts.get(&0, 0).map_err(unusable)?.iter() {
             for (sum, count) in counters.iter_mut().zip(cpu) {
                 *sum = sum.wrapping_add(*count);
             }
@@ -284,14 +275,14 @@ impl Loaded {
     /// meanwhile may be missed.
     #[must_use]
     pub fn under_way(&self, epoch: u32) -> usize {
-        self.holders().filter(|(token, counted)| token.epoch == epoch && *counted == COUNTED).count()
+        self.holders().filter(|(token, counted)| token.epoch() == epoch && *counted == COUNTED).count()
     }
 
     /// What the holders still hold of a phase that was followed until `until_ns`.
     fn scan_holders(&self, phase: &profiler_common::Control, until_ns: u64, counts: &mut ProbeCounts) {
         // Ends less beginnings: the sum of all of them is a number, whatever its terms are.
         let mut lives_ns = counts.counters.remove(Counter::LifeNs.name()).unwrap_or(0);
-        for (token, counted) in self.holders().filter(|(token, _)| token.epoch == phase.epoch) {
+        for (token, counted) in self.holders().filter(|(token, _)| token.epoch() == phase.epoch()) {
             counts.tokens += 1;
             if counted == COUNTED {
                 counts.unfinished += 1;
@@ -303,13 +294,14 @@ impl Loaded {
         counts.lives_ns = Some(lives_ns.min(LARGEST_NUMBER as u64));
         counts.records_unfinished = (0..RECORD_SLOTS as usize)
             .filter_map(|slot| self.tables.records.head::<RecordHead>(slot))
-            .filter(|record| record.taken != 0 && record.epoch == phase.epoch)
+            .filter(|record| record.taken != 0 && record.epoch == phase.epoch())
             .count() as u64;
     }
 }
 
 impl Totals {
-    fn stages_since(&self, before: &Self, labels: &Labels) -> Result<Vec<StageTotal>> {
+    /// Stages of the configuration that was followed: another one's would be somebody else's result.
+    fn stages_since(&self, before: &Self, labels: &Labels, followed: ConfigurationId) -> Result<Vec<StageTotal>> {
         let none = (0, 0, vec![0; profiler_common::BUCKETS]);
         self.stages
             .iter()
@@ -319,12 +311,15 @@ impl Totals {
                 Some((key, count, total_ns, buckets))
             })
             .map(|(key, count, total_ns, buckets)| {
-                let (part, holder, from, to) = stage_of_key(*key);
+                let stage = StageId::of_key(*key);
+                if stage.configuration != followed.number() {
+                    return Err(unknown("configuration", stage.configuration));
+                }
                 Ok(StageTotal {
-                    part,
-                    role: role(holder)?,
-                    from: labels.place(from)?,
-                    to: labels.place(to)?,
+                    part: stage.part,
+                    role: role(stage.role)?,
+                    from: labels.place(stage.from)?,
+                    to: labels.place(stage.to)?,
                     count,
                     total_ns,
                     buckets,

@@ -124,7 +124,7 @@ pub(super) fn unfinished(threads: impl Iterator<Item = Thread>, phase: &Control)
     let mut times = BTreeMap::new();
     for vcpu in threads.map(|thread| thread.vcpu).filter(|vcpu| vcpu.number != 0) {
         // One that was not seen at all in this phase slept through it.
-        let seen = vcpu.epoch == phase.epoch;
+        let seen = vcpu.epoch == phase.epoch();
         let (state, since_ns) = if seen { (vcpu.state, vcpu.since_ns) } else { (BLOCKED, 0) };
         let since_ns = since_ns.max(phase.open_ns);
         if state != UNKNOWN && since_ns < phase.close_ns {
@@ -138,6 +138,8 @@ pub(super) fn unfinished(threads: impl Iterator<Item = Thread>, phase: &Control)
 
 #[cfg(test)]
 mod tests {
+    use profiler_common::Turn;
+
     use super::*;
 
     const FORMAT: &str = r#"name: kvm_exit
@@ -160,7 +162,7 @@ print fmt: "vcpu %u reason %s%s%s rip 0x%lx", REC->vcpu_id, (REC->isa == 1) ? __
 
     #[test]
     fn time_in_the_midst_of_something_is_added() {
-        let phase = Control { epoch: 2, open_ns: 100, close_ns: 200, ..Control::default() };
+        let phase = Control { turn: Turn::new(2, 0), open_ns: 100, close_ns: 200, ..Control::default() };
         let thread = |epoch, state, since_ns| Thread {
             vcpu: profiler_common::Vcpu { number: 1, epoch, state, since_ns, reason: 0x78, ..Default::default() },
             ..Thread::default()

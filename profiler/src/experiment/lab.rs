@@ -94,7 +94,7 @@ impl<'a> Lab<'a> {
         // A machine's process makes operations as it is told, whatever its guest's are.
         let synchronous = plan.workload.is_synchronous(&plan.settings) && accelerators.is_empty();
         let (connections, threads) = (plan.workload.connections(&plan.settings), plan.workload.threads(&plan.settings));
-        let limits = Limits::for_plan(connections, threads).starved_by(&options.limits);
+        let limits = Limits::for_plan(connections, threads, 1).starved_by(&options.limits);
         let options = Options { machines, files: plan.workload.is_of_files(), synchronous, limits, ..options };
         let probes = Loaded::new(&offsets, &options)?;
         if !cpus.agent.is_empty() {

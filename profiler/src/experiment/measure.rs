@@ -19,8 +19,8 @@ use crate::{
     error::{Error, Result},
     interrupt,
     probes::{
-        Closed, Expected, Following, LEAD_IN, LEAD_OUT, Labels, Loaded, Names, Notes, Open, RawEvent, RawRecord, Ready,
-        Sampler, Window,
+        Closed, ConfigurationId, Expected, Following, LEAD_IN, LEAD_OUT, Labels, Loaded, Names, Notes, Open, RawEvent,
+        RawRecord, Ready, Sampler, Window,
     },
     process,
     sampling::{self, RawSampled, Sampling},
@@ -134,7 +134,7 @@ impl<'a> Measurement<'a> {
         let open_ns = now_ns() + (ANNOUNCEMENT * (1 << tried)).as_nanos() as u64;
         let close_ns = open_ns + length.as_nanos() as u64;
         self.client.begin_phase(self.to_guest(open_ns), self.to_guest(close_ns))?;
-        Ok(Window { open_ns, close_ns })
+        Ok(Window { configuration: ConfigurationId::FIRST, open_ns, close_ns })
     }
 
     /// A time of the host's, by the clock of whoever times operations.
@@ -195,7 +195,7 @@ impl<'a> Measurement<'a> {
         in_time(|tried| {
             let length = length.max(self.shortest);
             self.client.prepare(length)?;
-            let Window { open_ns, close_ns } = self.window(length, tried)?;
+            let Window { open_ns, close_ns, .. } = self.window(length, tried)?;
             sleep_until(close_ns, || ())?;
             let length_ns = length.as_nanos() as u64;
             let client = self.report()?;
@@ -301,7 +301,7 @@ impl<'a> Measurement<'a> {
     /// Waits until the window is over, and all that began in it has ended, or has waited for too long. Returns the
     /// roles' CPU time within the window, by the scheduler's account, ns.
     fn wait(&mut self, open: &Open, roles: &Roles, taken: &mut Taken) -> Result<BTreeMap<Role, u64>> {
-        let Window { open_ns, close_ns } = open.window();
+        let Window { open_ns, close_ns, .. } = open.window();
         sleep_until(open_ns, || ())?;
         let mut cpu_ns = roles.schedstat_ns();
         sleep_until(close_ns, || taken.take_meanwhile(self.probes))?;
@@ -343,7 +343,7 @@ impl<'a> Measurement<'a> {
             Side::Guest => (0, Expected::Nothing),
         };
         let notes = Notes { record_every, wait_every: self.wait_every };
-        let following = ready.follow(self.probes, roles.iter(), &self.parties.borders(), notes)?;
+        let following = ready.follow(self.probes, &self.parties.followed(&roles), notes)?;
         following.lead_in(self.probes, expected)?;
         Ok((following, roles))
     }

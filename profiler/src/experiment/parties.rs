@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     counts::{Role, Side},
-    probes::{Borders, Boundary},
+    probes::{Border, BorderKind, Boundary, Followed, Task},
     process,
 };
 
@@ -37,10 +37,15 @@ pub struct Roles {
 }
 
 impl Parties {
-    /// What of the path is no process.
+    /// What of these, with their roles, the probes follow.
     #[must_use]
-    pub fn borders(self) -> Borders {
-        Borders { proxy_port: self.proxy.map(|_| self.port), boundary: self.boundary, inside_port: None }
+    pub fn followed(self, roles: &Roles) -> Followed {
+        let port_of = |role: Role| (role == Role::ProxyIn).then_some(self.port);
+        let border = self.boundary.map(|device| Border { device, kind: BorderKind::LeadsIn });
+        Followed {
+            tasks: roles.iter().map(|(id, role)| Task { id, role, port: port_of(role) }).collect(),
+            borders: border.into_iter().collect(),
+        }
     }
 
     /// All their processes and threads.
