@@ -37,6 +37,8 @@ pub struct Limits {
     pub event_ring: u32,
     /// 0: nobody reads the ring buffers before a phase is over.
     pub reader: u32,
+    /// Phases until everything is forgotten, because their numbers begin again.
+    pub phases: u16,
 }
 
 impl Default for Limits {
@@ -52,6 +54,7 @@ impl Default for Limits {
             record_ring: RECORD_RING_BYTES,
             event_ring: EVENT_RING_BYTES,
             reader: 1,
+            phases: u16::MAX,
         }
     }
 }
@@ -111,6 +114,7 @@ impl Limits {
         let Some((name, value)) = pair.split_once('=') else {
             return Err(Error::Usage(format!("`--starve {pair}` is not `name=value`")));
         };
+        let mut phases = u32::from(self.phases);
         let mut fields = [
             ("sockets", &mut self.sockets),
             ("packets", &mut self.packets),
@@ -122,6 +126,7 @@ impl Limits {
             ("record-ring", &mut self.record_ring),
             ("event-ring", &mut self.event_ring),
             ("reader", &mut self.reader),
+            ("phases", &mut phases),
         ];
         let names = fields.each_ref().map(|(name, _)| *name);
         let Some((_, field)) = fields.iter_mut().find(|(known, _)| *known == name) else {
@@ -141,6 +146,8 @@ impl Limits {
         if ring && !(field.is_power_of_two() && **field >= 4096) {
             return Err(Error::Usage(format!("table `{name}` cannot have `{value}`: give a power of two from 4096")));
         }
+        // No larger than it was.
+        self.phases = phases as u16;
         Ok(())
     }
 

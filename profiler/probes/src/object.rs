@@ -329,20 +329,12 @@ impl Loaded {
     /// The number of the next phase, before anything is attached for it. Tokens of an earlier one are void, whoever
     /// made them: no number comes twice, unless everything has been forgotten.
     pub(super) fn next_epoch(&mut self) -> Result<u16> {
-        self.epoch = match self.epoch.checked_add(1) {
-            Some(next) => next,
-            None => {
-                self.forget_all()?;
-                1
-            }
-        };
+        if self.epoch >= self.limits.phases {
+            self.forget_all()?;
+            self.epoch = 0;
+        }
+        self.epoch += 1;
         Ok(self.epoch)
-    }
-
-    /// As if so many phases had been measured already: for tests of what follows the last number.
-    #[doc(hidden)]
-    pub const fn age(&mut self, phases: u16) {
-        self.epoch = phases;
     }
 
     /// The probe and program of everything that loaded.

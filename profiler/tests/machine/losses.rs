@@ -40,6 +40,24 @@ fn lost_by(found: &ConfigurationResult, cause: &str) {
     assert!(found.incomplete.iter().any(|reason| reason.contains("were lost")), "{:?}", found.incomplete);
 }
 
+/// Numbers of phases are used up, and begin again: what an earlier phase of the same number left must not be taken for
+/// this one's.
+#[test]
+fn numbers_of_phases_begin_again() {
+    let _alone = alone();
+    if !has(Feature::Probes) {
+        return;
+    }
+    let result = starved(&["phases=1"], &["--in", "ns:net=veth,native", "--set", "connections=8"]);
+    for found in &result.configurations {
+        books_close(found);
+        assert_eq!(found.losses.lost.values().sum::<u64>(), 0, "{:?}", found.losses);
+        assert!(found.conservation_percent.abs() < 0.5, "{}", found.conservation_percent);
+        assert!(found.residual_ns_per_op.abs() < 0.05 * found.traced_latency.mean_ns, "{}", found.residual_ns_per_op);
+        assert!(found.stages.iter().all(|stage| !stage.label.contains('?')), "{:?}", found.stages);
+    }
+}
+
 #[test]
 fn full_tables_of_tokens_are_losses_by_name() {
     let _alone = alone();
