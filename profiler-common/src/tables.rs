@@ -25,7 +25,7 @@ pub const FOLLOWED: u32 = 4096;
 /// |---|---|
 /// | `kept` | never: user space writes all of it, or only differences of it are used |
 /// | `checked` | never: each entry says what it belongs to, and is asked for that |
-/// | `repetition` | before a repetition, because another client's or server's sockets, threads and devices may lie at the addresses of earlier ones |
+/// | `repetition` | before a repetition: another client's or server's sockets may lie at the addresses of earlier ones |
 /// | `stages` | then, too, all of them together: a place's totals go with its key |
 ///
 /// The ring buffers stand in front, with their bytes.
@@ -77,7 +77,8 @@ macro_rules! tables {
 mod pod {
     macro_rules! pod {
         ($($type:ty),*) => { $(
-            // SAFETY: `repr(C)`, without padding (sizes are asserted where they are declared), and any bytes are a value.
+            // SAFETY: `repr(C)`, without padding (sizes are asserted where they are declared), and any bytes are a
+            // value.
             unsafe impl aya::Pod for $type {}
         )* };
     }

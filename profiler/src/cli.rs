@@ -19,7 +19,7 @@ use profiler::{
     ladder::{self, Order},
     placement::Placement,
     probes::{self, KINDS, Limits, Preference},
-    run::{Machines, Request},
+    run::{Request, VmSettings},
     truth,
 };
 
@@ -431,10 +431,10 @@ impl CommonOptions {
                 debug: self.debug_probes,
                 limits,
                 synchronous: false,
-                machines: false,
+                vms: false,
                 files: false,
             },
-            machines: Machines { connect: self.connect.clone(), domain: self.domain.clone() },
+            machines: VmSettings { connect: self.connect.clone(), domain: self.domain.clone() },
         })
     }
 }

@@ -65,22 +65,22 @@ pub struct Request {
     /// How the probes are loaded.
     pub probes: probes::Options,
     /// How virtual machines are started.
-    pub machines: Machines,
+    pub machines: VmSettings,
 }
 
 /// How virtual machines are started, as the user says it.
 #[derive(Debug, Clone, Default)]
-pub struct Machines {
+pub struct VmSettings {
     /// libvirt's address, or "none".
     pub connect: Option<String>,
     /// The file of their own part of the domain.
     pub domain: Option<PathBuf>,
 }
 
-impl Machines {
-    fn read(&self) -> Result<vm::Wishes> {
+impl VmSettings {
+    fn read(&self) -> Result<vm::VmOptions> {
         let snippet = self.domain.as_deref().map(vm::read_snippet).transpose()?;
-        let wishes = vm::Wishes { connect: self.connect.clone(), snippet };
+        let wishes = vm::VmOptions { connect: self.connect.clone(), snippet };
         vm::check(&wishes).map(|()| wishes)
     }
 }
@@ -131,7 +131,7 @@ pub fn plan(request: &Request) -> Result<(Plan, Vec<String>)> {
 
 /// Refuses known costs that only our own server, or its messages of known size, can have.
 fn check_injections(workload: &dyn workload::Workload, configurations: &[Configuration]) -> Result<()> {
-    let own = workload.server_program() == ServerProgram::Own && !workload.is_of_files();
+    let own = workload.server_program() == ServerProgram::Own && workload.network().is_some();
     let needs_own = |configuration: &&Configuration| {
         configuration.injection.is_some_and(|injection| injection.kind.is_servers() || injection.kind.is_queue())
     };
@@ -155,7 +155,11 @@ fn check_fit(
         engine.map_or(Ok(()), |engine| engine.suits(configuration, workload, settings))?;
     }
     let limits_reads = |found: &&Configuration| Injection::of(found.injection, Kind::ReadIops) > 0;
-    if let Some(found) = configurations.iter().find(limits_reads).filter(|_| workload.only_writes(settings)) {
+    if let Some(found) = configurations
+        .iter()
+        .find(limits_reads)
+        .filter(|_| workload.files().is_some_and(|files| files.only_writes(settings)))
+    {
         return Err(Error::Usage(format!("`{found}` limits reads, and this workload only writes")));
     }
     Ok(())
@@ -186,7 +190,7 @@ fn header(
     let mut environment = Environment { other_bpf_programs, ..environment::read_beside_programs() };
     environment.cpus_client.clone_from(&cpus.client);
     environment.cpus_server.clone_from(&cpus.server);
-    environment.cpus_agent.clone_from(&cpus.agent);
+    environment.cpus_virtax.clone_from(&cpus.virtax);
     for engine in plan.configurations.iter().filter_map(|found| engine::by_name(&found.engine)) {
         if let Some(version) = engine.version()? {
             environment.docker = Some(version);
@@ -296,7 +300,7 @@ fn check_needs(plan: &Plan) -> Result<()> {
     }
     plan.workload.server_executes().map_or(Ok(()), |tool| tool.find().map(drop))?;
     let has = |name: &str, value: &str| plan.configurations.iter().any(|found| found.key(name) == value);
-    if plan.workload.is_of_files() && (has("blk", "virtio") || has("blk", "nvme") || has("fs", "loop")) {
+    if plan.workload.files().is_some() && (has("blk", "virtio") || has("blk", "nvme") || has("fs", "loop")) {
         pack::find_tool("mkfs.ext4", "e2fsprogs")?;
     }
     if has("fs", "loop") {
@@ -351,7 +355,7 @@ fn built_since(folder: &Path, before: usize) -> Result<Built> {
     let workload = workload::by_name(&header.workload).ok();
     let told = Told {
         phrase: &engine::phrase,
-        rate_per_s: workload.and_then(|known| known.rate_per_s(&header.settings)),
+        rate_per_s: workload.and_then(|known| known.network()?.rate_per_s(&header.settings)),
         scaled: workload.and_then(|known| known.scaling(&header.settings)),
     };
     build(&Inputs {

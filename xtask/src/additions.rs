@@ -142,10 +142,16 @@ const WORKLOAD: &str = r#"//! A workload on paper.
 
 use std::net::SocketAddrV4;
 
-use super::{ClientProgram, Setting, Settings, Start, Workload};
+use super::{ClientProgram, NetworkRequests, Setting, Settings, Start, Workload};
 
 /// See the module.
 pub struct Paper;
+
+impl NetworkRequests for Paper {
+    fn connections(&self, _settings: &Settings) -> u32 {
+        1
+    }
+}
 
 impl Workload for Paper {
     fn name(&self) -> &'static str {
@@ -157,8 +163,8 @@ impl Workload for Paper {
     fn settings(&self) -> &'static [Setting] {
         &[]
     }
-    fn connections(&self, _settings: &Settings) -> u32 {
-        1
+    fn network(&self) -> Option<&dyn NetworkRequests> {
+        Some(self)
     }
     fn server_arguments(&self, _settings: &Settings, _start: Start<'_>) -> Vec<String> {
         Vec::new()

@@ -1,6 +1,6 @@
 //! Instructions that Rust has no words for on BPF: its atomics do not exist there, and what the verifier must see, LLVM
-//! may take away. (Beside each stands what it does in Rust, so that lints can look at everything with a host's compiler;
-//! that is never executed.)
+//! may take away. (Beside each stands what it does in Rust, so that lints can look at everything with a host's
+//! compiler; that is never executed.)
 
 #[cfg(target_arch = "bpf")]
 use core::arch::asm;

@@ -83,8 +83,8 @@ fn unlock(lock: &mut u64) {
     write_once(lock, 0);
 }
 
-/// Starts to follow a socket, or an operation: in a free slot or its own of before, else in one that no phase has used since `epoch`
-/// began.
+/// Starts to follow a socket, or an operation: in a free slot or its own of before, else in one that no phase has used
+/// since `epoch` began.
 #[inline(always)]
 pub fn put_holder(value: &Holder) -> bool {
     let first = mix(value.key);

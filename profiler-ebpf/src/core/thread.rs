@@ -1,5 +1,5 @@
-//! Threads never hold a request: they leave times behind, which [`crate::net::path`] binds to sockets, and it is known what
-//! they do at any moment, so that the wait for one can be divided up.
+//! Threads never hold a request: they leave times behind, which [`crate::net::path`] binds to sockets, and it is known
+//! what they do at any moment, so that the wait for one can be divided up.
 
 use core::ffi::c_void;
 

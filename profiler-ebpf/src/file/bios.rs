@@ -1,5 +1,5 @@
-//! The bios under way, by their addresses: as [`crate::core::slots`] has its tables, because a hash table of the kernel's
-//! costs several times as much, and an operation of some microseconds puts, looks up and takes.
+//! The bios under way, by their addresses: as [`crate::core::slots`] has its tables, because a hash table of the
+//! kernel's costs several times as much, and an operation of some microseconds puts, looks up and takes.
 
 use profiler_common::{Bio, SPREAD, file::BIOS as BIOS_MOST};
 

@@ -32,7 +32,7 @@ use crate::{
         writeback,
     },
     net::path::{Fault, tag_of},
-    vm::qemu::machine_ends,
+    vm::qemu::qemu_ends,
 };
 
 /// bios of one request that are looked at; a longer one is counted.
@@ -296,7 +296,7 @@ pub extern "C" fn operation_is_done(slot: u32, at_ns: u64) -> u32 {
     let ended_ns = operation.token.at_ns;
     ends(&mut operation.counted, ended_ns);
     if control.splits() {
-        machine_ends(0, at_ns);
+        qemu_ends(0, at_ns);
     }
     0
 }

@@ -30,7 +30,7 @@ use crate::{
         loss::give_up,
         path::{Fault, follow_holder, tag_of},
     },
-    vm::qemu::{machine_begins, machine_ends},
+    vm::qemu::{qemu_begins, qemu_ends},
 };
 
 /// Keys of operations lie where the kernel has no addresses: those of threads,
@@ -48,7 +48,7 @@ const EVENT_IOCB: u64 = 8;
 #[inline(always)]
 pub fn fail<const D: bool>(control: Phase<D>, mut operation: Slot<Operation>, cause: Counter) -> Fault {
     if control.splits() && operation.token.role() == VMM {
-        machine_ends(0, 0);
+        qemu_ends(0, 0);
     }
     let fault = give_up(&control, operation.head(), cause);
     operation.token.set_record(0);
@@ -64,13 +64,13 @@ pub fn is_asynchronous(operation: &Operation) -> bool {
 /// The current thread, if it makes operations: a server's, or a virtual machine's process for its guest.
 #[inline(always)]
 pub fn maker() -> Option<Slot<Thread>> {
-    current().filter(|thread| thread.role == u32::from(SERVER) || is_machines(thread))
+    current().filter(|thread| thread.role == u32::from(SERVER) || is_qemus(thread))
 }
 
 /// Whether a thread is one of a virtual machine's: where nothing wakes another, a virtual processor's makes what its
 /// guest asks for.
 #[inline(always)]
-pub fn is_machines(thread: &Thread) -> bool {
+pub fn is_qemus(thread: &Thread) -> bool {
     thread.role == u32::from(VMM) || thread.role == u32::from(VCPU)
 }
 
@@ -79,7 +79,7 @@ pub fn is_machines(thread: &Thread) -> bool {
 #[inline(always)]
 fn role_of(tid: u32) -> u8 {
     match thread(tid) {
-        Some(thread) if is_machines(&thread) => VMM,
+        Some(thread) if is_qemus(&thread) => VMM,
         _ => CLIENT,
     }
 }
@@ -259,7 +259,7 @@ fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64, is_li
     let Some(mut operation) = operation(key) else {
         let fault = follow_holder(key, first, tid);
         if control.splits() && first.role() == VMM && fault.is_none() {
-            machine_begins(tid, at_ns);
+            qemu_begins(tid, at_ns);
         }
         return fault;
     };
@@ -278,11 +278,11 @@ fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64, is_li
             ends(&mut operation.counted, ended_ns);
         }
         if control.splits() {
-            machine_ends(0, 0);
+            qemu_ends(0, 0);
         }
     }
     if control.splits() && first.role() == VMM {
-        machine_begins(tid, at_ns);
+        qemu_begins(tid, at_ns);
     }
     operation.number = operation.number.wrapping_add(1);
     operation.bios = 0;
@@ -425,7 +425,7 @@ fn end<const D: bool>(control: Phase<D>, mut operation: Slot<Operation>, at_ns: 
     }
     ends(&mut operation.counted, at_ns);
     if control.splits() && operation.token.role() == VMM {
-        machine_ends(operation.thread, at_ns);
+        qemu_ends(operation.thread, at_ns);
     }
     if operation.token.record() != 0 {
         commit_record(operation.token.record());

@@ -20,7 +20,7 @@ use crate::{
         slot::{Indexed, Slot},
         token::Parts,
     },
-    file::calls::is_machines,
+    file::calls::is_qemus,
 };
 
 /// The machine's steps in this phase.
@@ -61,8 +61,8 @@ fn are_on(steps: &QemuSteps, thread: &Thread) -> bool {
 /// `sched:sched_waking` of one of the machine's threads.
 #[inline(always)]
 pub fn wakes(control: &Control, woken: Slot<Thread>, at_ns: u64) {
-    if !control.has_borders() && is_machines(&woken) {
-        machine_wakes(woken.tid, at_ns);
+    if !control.has_borders() && is_qemus(&woken) {
+        qemu_wakes(woken.tid, at_ns);
     }
 }
 
@@ -70,7 +70,7 @@ pub fn wakes(control: &Control, woken: Slot<Thread>, at_ns: u64) {
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn machine_wakes(tid: u32, at_ns: u64) -> u32 {
+pub extern "C" fn qemu_wakes(tid: u32, at_ns: u64) -> u32 {
     let (Some(control), Some(mut woken)) = (following::<true>(), thread(tid)) else { return 0 };
     woken.woken_by = 0;
     woken.left_ns = 0;
@@ -79,7 +79,7 @@ pub extern "C" fn machine_wakes(tid: u32, at_ns: u64) -> u32 {
         steps.completed = 0;
         return 0;
     }
-    let Some(waker) = current().filter(|waker| is_machines(waker)) else { return 0 };
+    let Some(waker) = current().filter(|waker| is_qemus(waker)) else { return 0 };
     woken.woken_by = waker.tid;
     if waker.role == u32::from(VCPU) {
         woken.left_ns = waker.vcpu.exit_ns;
@@ -108,15 +108,15 @@ pub extern "C" fn machine_wakes(tid: u32, at_ns: u64) -> u32 {
 #[inline(always)]
 pub fn interrupts(control: &Control, place: u8) {
     if !control.has_borders() {
-        machine_interrupts(place.into());
+        qemu_interrupts(place.into());
     }
 }
 
-/// As [`machine_wakes`].
+/// As [`qemu_wakes`].
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn machine_interrupts(place: u32) -> u32 {
+pub extern "C" fn qemu_interrupts(place: u32) -> u32 {
     let (Some(control), Some(thread)) = (following::<true>(), current()) else { return 0 };
     // The network's worker has interrupts of its own.
     if thread.role != u32::from(VMM) {
@@ -200,15 +200,15 @@ impl<const MOST: usize> Woken<MOST> {
 #[inline(always)]
 pub fn runs(control: &Control, thread: &Thread, at_ns: u64) {
     if thread.role == u32::from(VCPU) && !control.has_borders() {
-        machine_runs(thread.tid, at_ns);
+        qemu_runs(thread.tid, at_ns);
     }
 }
 
-/// As [`machine_wakes`].
+/// As [`qemu_wakes`].
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn machine_runs(tid: u32, at_ns: u64) -> u32 {
+pub extern "C" fn qemu_runs(tid: u32, at_ns: u64) -> u32 {
     let (Some(control), Some(thread)) = (following::<true>(), thread(tid)) else { return 0 };
     let Some(mut steps) = steps(&control) else { return 0 };
     if steps.token.point == INJECTED && are_on(&steps, &thread) {
@@ -251,7 +251,7 @@ pub fn leaves(control: &Control, thread: &Thread, reason: u32) {
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn machine_begins(tid: u32, at_ns: u64) -> u32 {
+pub extern "C" fn qemu_begins(tid: u32, at_ns: u64) -> u32 {
     let (Some(control), Some(thread)) = (following::<true>(), thread(tid)) else { return 0 };
     let Some(mut steps) = steps(&control) else { return 0 };
     let is_alone = fetch_add(&mut steps.under_way, 1) == 0;
@@ -302,7 +302,7 @@ fn notified(steps: &QemuSteps, own: &Thread, woken: &Woken<2>) -> Token {
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn machine_ends(tid: u32, at_ns: u64) -> u32 {
+pub extern "C" fn qemu_ends(tid: u32, at_ns: u64) -> u32 {
     let Some(control) = following::<true>() else { return 0 };
     let Some(mut steps) = steps(&control).filter(|steps| steps.under_way != 0) else { return 0 };
     let was_only = fetch_add(&mut steps.under_way, -1) == 1;

@@ -12,7 +12,7 @@ use workloads::clock::now_ns;
 
 use super::wire::{self, PORT, Reply, Request, VERSION};
 use virtax_model::{
-    counts::{Costs, GuestCounts, PhaseKind, Role, Side},
+    counts::{Costs, OtherSide, PhaseKind, Role, Side},
     error::{Error, Result},
     points::PROBES,
     profile::Profile,
@@ -184,7 +184,7 @@ impl Agent {
         };
     }
 
-    fn end(&mut self) -> Result<GuestCounts> {
+    fn end(&mut self) -> Result<OtherSide> {
         let Phase::Open(open) = std::mem::take(&mut self.phase) else {
             return Err(Error::workload("no phase was recorded in the guest", "the host asked for its counts"));
         };
@@ -205,7 +205,7 @@ impl Agent {
         let is_traced = closed.kind() == PhaseKind::Traced;
         let crossings = if is_traced { closed.crossings(&self.probes) } else { Vec::new() };
         let devices = labels.devices().cloned().collect();
-        Ok(GuestCounts { probes, devices, crossings, late: closed.is_late(), ..GuestCounts::default() })
+        Ok(OtherSide { probes, devices, crossings, late: closed.is_late(), ..OtherSide::default() })
     }
 
     /// As on the host: the statistics' own cost, with the probes told to do nothing, then theirs. What getting into

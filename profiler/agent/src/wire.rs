@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Write};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use virtax_model::{
-    counts::{Costs, GuestCounts, PhaseKind},
+    counts::{Costs, OtherSide, PhaseKind},
     input,
     profile::Profile,
 };
@@ -80,7 +80,7 @@ pub enum Reply {
         now_ns: u64,
     },
     /// The phase is over.
-    Counted(Box<GuestCounts>),
+    Counted(Box<OtherSide>),
     /// Stacks, with the names of the guest's functions.
     Profiled(Box<Profile>),
     /// What the probes cost.
@@ -156,7 +156,7 @@ mod tests {
         // What would act on a terminal, and a count that wrapped around.
         let controls = "{\"say\":\"failed\",\"why\":\"\\u001b[2J\"}\n";
         assert_eq!(kind(controls.as_bytes()), io::ErrorKind::InvalidData);
-        let mut wrapped = GuestCounts::default();
+        let mut wrapped = OtherSide::default();
         wrapped.probes.unfinished_ns = u64::MAX;
         let mut line = Vec::new();
         say(&mut line, &Reply::Counted(Box::new(wrapped))).unwrap();

@@ -195,7 +195,7 @@ fn sums(repetition: &Repetition, kind: PhaseKind, has_inside: bool) -> Sums {
         let inside = inside::stages(phase);
         for stage in probes.stages.iter().chain(&inside.stages) {
             let has_other = inside.boundary.is_some() != has_inside;
-            if stage.part && has_other && parts::is_of_machine(&key_of(stage)) {
+            if stage.part && has_other && parts::is_of_vm(&key_of(stage)) {
                 continue;
             }
             let table = if stage.part { &mut sums.parts } else { &mut sums.stages };

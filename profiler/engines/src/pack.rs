@@ -231,6 +231,27 @@ impl Pack {
         Ok(())
     }
 
+    /// Adds a folder with all that is in it, for whoever the server is there. What is neither file nor folder is left
+    /// out.
+    ///
+    /// # Errors
+    /// If something in it cannot be read.
+    pub fn add_tree(&mut self, folder: &Path, inside: &Path) -> Result<()> {
+        let fail = |error: std::io::Error| Error::file("pack", folder, error);
+        self.add_open_folder(inside);
+        for entry in fs::read_dir(folder).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let (from, to) = (entry.path(), inside.join(entry.file_name()));
+            let kind = entry.file_type().map_err(fail)?;
+            if kind.is_dir() {
+                self.add_tree(&from, &to)?;
+            } else if kind.is_file() {
+                self.add_file(&to, &fs::read(&from).map_err(fail)?, 0o666);
+            }
+        }
+        Ok(())
+    }
+
     /// Writes all files as a tar: owned by root, dated 1970, so that the same files make the same bytes.
     ///
     /// # Errors
@@ -310,6 +331,28 @@ mod tests {
 
     fn names(pack: &Pack) -> Vec<String> {
         pack.paths().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn a_tree_is_packed_for_whoever_the_server_is() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("db/tables")).unwrap();
+        fs::write(folder.path().join("db/tables/one"), b"rows").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", folder.path().join("db/link")).unwrap();
+        let mut pack = Pack::of(&executable(folder.path(), "program", b"#!/bin/sh\n", 0o755)).unwrap();
+        pack.add_tree(&folder.path().join("db"), Path::new("/prepared")).unwrap();
+        let mut bytes = Vec::new();
+        pack.write_tar(&mut bytes).unwrap();
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let found: Vec<(String, u32)> = archive
+            .entries()
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| (entry.path().unwrap().display().to_string(), entry.header().mode().unwrap()))
+            .filter(|(path, _)| path.starts_with("prepared"))
+            .collect();
+        let tree = [("prepared", 0o777), ("prepared/tables", 0o777), ("prepared/tables/one", 0o666)];
+        assert_eq!(found, tree.map(|(path, mode)| (path.to_owned(), mode)));
     }
 
     #[test]

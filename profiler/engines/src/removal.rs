@@ -30,14 +30,14 @@ pub fn remove(item: &Item) -> Result<()> {
         Item::Sysctl { path, before } => fs::write(path, before).map_err(|error| Error::file("restore", path, error)),
         Item::Cgroup { path } => cgroup::delete(path),
         Item::Folder { path } => remove_folder(path),
-        Item::Machine { name } => remove_machine(name),
+        Item::Machine { name } => remove_vm(name),
         Item::HugePages { path, pages } => give_back(path, *pages),
         Item::Process { pid, started } => process::kill(*pid, *started),
     }
 }
 
 /// Ends QEMU by the name that the run gave its machine, and nobody else can have given to another.
-fn remove_machine(name: &str) -> Result<()> {
+fn remove_vm(name: &str) -> Result<()> {
     if !name.starts_with("virtax-") {
         return Ok(());
     }

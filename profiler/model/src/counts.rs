@@ -8,7 +8,7 @@ use workloads::protocol::PhaseReport;
 mod guest;
 mod place;
 
-pub use guest::{GuestCounts, Matched, View, Views, counter_of_vmm};
+pub use guest::{Matched, OtherSide, View, Views, counter_of_vmm};
 pub use place::{Device, Place, Side, UnknownPoint, point_by_name};
 pub use profiler_common::point::Point;
 
@@ -396,7 +396,7 @@ pub struct Phase {
     pub probes: Option<ProbeCounts>,
     /// What the agent in the server's virtual machine saw, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub guest: Option<GuestCounts>,
+    pub guest: Option<OtherSide>,
     /// What the configuration's known cost amounted to, if it has one that is accounted for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<AccountTotal>,
@@ -469,9 +469,11 @@ pub struct Repetition {
     /// What disturbed it, for a person; empty: nothing that was seen.
     pub disturbances: Vec<String>,
     /// CPU time of virtax itself over the phases, ns, and their length, ns.
-    pub agent_cpu_ns: u64,
-    /// Length of the interval to which `agent_cpu_ns` belongs, ns.
-    pub agent_wall_ns: u64,
+    #[serde(rename = "agent_cpu_ns")]
+    pub virtax_cpu_ns: u64,
+    /// Length of the interval to which `virtax_cpu_ns` belongs, ns.
+    #[serde(rename = "agent_wall_ns")]
+    pub virtax_wall_ns: u64,
 }
 
 /// A known cost over one phase, its lead-in included, by an account that is not virtax's.

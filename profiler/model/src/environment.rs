@@ -23,7 +23,8 @@ pub struct Environment {
     /// See above.
     pub cpus_server: Vec<usize>,
     /// See above.
-    pub cpus_agent: Vec<usize>,
+    #[serde(rename = "cpus_agent")]
+    pub cpus_virtax: Vec<usize>,
     /// Whether the machine itself is virtual.
     pub hypervisor: bool,
     /// Frequency governor of the first CPU.

@@ -18,4 +18,6 @@ pub mod profile;
 pub mod records;
 pub mod run_folder;
 pub mod spec;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod whole;

@@ -26,14 +26,14 @@ pub struct Cpus {
     /// The server's.
     pub server: Vec<usize>,
     /// virtax's own.
-    pub agent: Vec<usize>,
+    pub virtax: Vec<usize>,
 }
 
 impl Cpus {
     /// Whether nobody else has a place on the client's CPUs.
     #[must_use]
     pub fn client_has_its_own(&self) -> bool {
-        !self.client.is_empty() && !self.client.iter().any(|cpu| self.server.contains(cpu) || self.agent.contains(cpu))
+        !self.client.is_empty() && !self.client.iter().any(|cpu| self.server.contains(cpu) || self.virtax.contains(cpu))
     }
 
     /// The server's, or, where it has no place, those that it may run on.
@@ -63,11 +63,11 @@ impl Placement {
         }
         let (rest, working) = allowed.split_at(allowed.len() - needed);
         // With no CPU left over, virtax shares the client's, never the server's alone.
-        let agent = if rest.is_empty() { working.first().copied().into_iter().collect() } else { rest.to_vec() };
+        let virtax = if rest.is_empty() { working.first().copied().into_iter().collect() } else { rest.to_vec() };
         Ok(match self {
-            Self::Same => Cpus { client: working.to_vec(), server: working.to_vec(), agent },
-            Self::Split => Cpus { client: vec![working[0]], server: vec![working[1]], agent },
-            Self::Free => Cpus { client: Vec::new(), server: Vec::new(), agent: Vec::new() },
+            Self::Same => Cpus { client: working.to_vec(), server: working.to_vec(), virtax },
+            Self::Split => Cpus { client: vec![working[0]], server: vec![working[1]], virtax },
+            Self::Free => Cpus { client: Vec::new(), server: Vec::new(), virtax: Vec::new() },
         })
     }
 
@@ -89,10 +89,10 @@ mod tests {
     #[test]
     fn placements() {
         let same = Placement::Same.divide(&[0, 1]).unwrap();
-        assert_eq!((same.client, same.server, same.agent), (vec![1], vec![1], vec![0]));
+        assert_eq!((same.client, same.server, same.virtax), (vec![1], vec![1], vec![0]));
         let split = Placement::Split.divide(&[0, 1]).unwrap();
-        assert_eq!((split.client, split.server, split.agent), (vec![0], vec![1], vec![0]));
-        assert_eq!(Placement::Split.divide(&[0, 1, 2, 3]).unwrap().agent, [0, 1]);
+        assert_eq!((split.client, split.server, split.virtax), (vec![0], vec![1], vec![0]));
+        assert_eq!(Placement::Split.divide(&[0, 1, 2, 3]).unwrap().virtax, [0, 1]);
         assert!(Placement::Split.divide(&[3]).is_err());
     }
 }

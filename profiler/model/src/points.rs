@@ -32,10 +32,10 @@ macro_rules! record {
 mod files;
 mod kinds;
 mod lookup;
-mod machine;
 mod network;
 mod reader;
 mod threads;
+mod vm;
 mod words;
 
 pub use self::{
@@ -51,7 +51,7 @@ pub use self::{
 /// The table.
 pub const PROBES: &[Probe] = &TABLE;
 
-const SUBJECTS: [&[Probe]; 4] = [network::PROBES, threads::PROBES, machine::PROBES, files::PROBES];
+const SUBJECTS: [&[Probe]; 4] = [network::PROBES, threads::PROBES, vm::PROBES, files::PROBES];
 
 const TABLE: [Probe; count()] = {
     let mut table = [SUBJECTS[0][0]; count()];

@@ -41,7 +41,7 @@ mod tests {
     #[test]
     fn functions_lie_where_calls_to_them_are_linked() {
         let Ok(bytes) = super::probes() else {
-            println!("skipped: this build has no probes");
+            assert!(std::env::var_os("VIRTAX_NO_SKIP").is_none(), "this build has no probes");
             return;
         };
         let file = object::File::parse(bytes).unwrap();

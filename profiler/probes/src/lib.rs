@@ -7,6 +7,7 @@ pub mod artifact;
 mod cost;
 mod drain;
 mod events;
+mod followed;
 pub mod format;
 pub mod interrupt;
 mod labels;
@@ -22,6 +23,7 @@ mod records;
 pub mod sampling;
 mod stacked;
 pub mod symbols;
+mod table;
 mod tables;
 mod totals;
 mod tracefs;
@@ -29,15 +31,13 @@ mod vcpus;
 
 pub use cost::{Dispatch, RunTimes};
 pub use events::RawEvent;
+pub use followed::{Border, BorderKind, Boundary, ConfigurationId, Followed, Task, Window};
 pub use labels::{Labels, Names, role};
 pub use limits::Limits;
 pub use object::{Attached, Loaded, Support, support};
 pub use offsets::Offsets;
 pub use options::{KINDS, Options, Preference};
-pub use phase::{
-    Border, BorderKind, Boundary, Closed, ConfigurationId, Expected, Followed, Following, LEAD_IN, LEAD_OUT, Notes,
-    Open, Ready, Sampler, Task, Window,
-};
+pub use phase::{Closed, Expected, Following, LEAD_IN, LEAD_OUT, Notes, Open, Ready, Sampler};
 pub use records::{RawRecord, RawSeen};
 pub use totals::Totals;
 pub use tracefs::{Tracefs, count_tracepoint};

@@ -7,7 +7,7 @@ use profiler_common::{
 };
 use virtax_model::error::{Error, Result, did_you_mean};
 
-use super::tables::{self, Table};
+use super::{table::Table, tables};
 
 /// Most entries of a table: its places are found by 16 bits of a hash.
 const MOST_ENTRIES: u32 = 1 << 16;

@@ -8,7 +8,7 @@ use aya::{
 };
 use virtax_model::error::{Error, Result};
 
-use super::tables::{InMemory, map};
+use super::table::{InMemory, map};
 
 /// A `BPF_F_MMAPABLE` array. Programs write while user space reads, so values are copied out whole and may be mixed of
 /// two writes: read them when the programs are detached, or tolerate it.

@@ -21,13 +21,12 @@ use profiler_common::{
 
 use super::{
     Limits, Offsets, Options,
+    followed::{Border, Followed, Window},
     layouts::Records,
     mapped::Mapped,
-    phase::{Border, Followed, Window},
     stacked,
-    tables::{
-        BORDERS, CALL_KINDS, CONTROL, EVENT_RING, RECORD_RING, ROLES, Table, Tables, check_tables, typed, unusable,
-    },
+    table::{Table, keyed_mut, typed, unusable},
+    tables::{BORDERS, CALL_KINDS, CONTROL, EVENT_RING, RECORD_RING, ROLES, Tables, check_tables},
     tracefs,
     vcpus::Reasons,
 };
@@ -289,7 +288,7 @@ impl Loaded {
             }
         }
         Self::load_sampler(&mut bpf)?;
-        let reasons = if options.machines { Reasons::of_running_kernel() } else { Reasons::default() };
+        let reasons = if options.vms { Reasons::of_running_kernel() } else { Reasons::default() };
         check_tables(&bpf)?;
         let control = Mapped::open(&bpf)?;
         let tables = Tables::new(&bpf)?;
@@ -422,13 +421,13 @@ impl Loaded {
     /// # Errors
     /// If a table is full.
     pub(super) fn follow(&mut self, followed: &Followed) -> Result<()> {
-        let mut roles = self.keyed_mut::<ROLES>()?;
+        let mut roles = keyed_mut::<ROLES>(&mut self.bpf)?;
         for task in &followed.tasks {
             let value =
                 profiler_common::Followed { role: task.role.number(), reserved: 0, port: task.port.unwrap_or(0) };
             roles.insert(task.id, value, 0).map_err(unusable)?;
         }
-        let mut borders = self.keyed_mut::<BORDERS>()?;
+        let mut borders = keyed_mut::<BORDERS>(&mut self.bpf)?;
         for border in &followed.borders {
             borders.insert(border.key(), border.kind.raw(), 0).map_err(unusable)?;
         }

@@ -38,8 +38,8 @@ pub struct Options {
     pub debug: bool,
     /// Sizes of the tables.
     pub limits: Limits,
-    /// Whether there are virtual machines of the kernel's: without, nothing of them is loaded.
-    pub machines: bool,
+    /// Whether there are virtual vms of the kernel's: without, nothing of them is loaded.
+    pub vms: bool,
     /// Whether operations are a file's, instead of requests over the network: what the others need is not loaded.
     pub files: bool,
     /// Whether all of those are calls that return when they are done: what only others need is not loaded, each of
@@ -52,7 +52,7 @@ impl Options {
     #[must_use]
     pub const fn wants(&self, set: Set) -> bool {
         match set {
-            Set::Machine => self.machines,
+            Set::Vm => self.vms,
             Set::Core | Set::NetworkDetail => !self.files,
             Set::File | Set::FileDetail => self.files,
             Set::FileAsynchronous => self.files && !self.synchronous,

@@ -1,28 +1,13 @@
 //! The probes' tables, each a type made of its row in [`profiler_common::tables`]: neither a name nor the type of an
 //! entry stands here a second time.
 
-use aya::{
-    Ebpf, Pod,
-    maps::{HashMap, Map, MapData, PerCpuArray},
+use aya::{Ebpf, maps::Map};
+use virtax_model::error::Result;
+
+use super::{
+    mapped::Mapped,
+    table::{InMemory, Keyed, Table, map, remove_all, unusable},
 };
-use virtax_model::error::{Error, Result};
-
-use super::{mapped::Mapped, object::Loaded};
-
-/// A table of the probes.
-pub(super) trait Table {
-    /// Its name in the object.
-    const NAME: &'static str;
-    /// What an entry holds.
-    type Value;
-}
-/// An array that is read as memory.
-pub(super) trait InMemory: Table<Value: Copy> {}
-/// A table whose entries have keys.
-pub(super) trait Keyed: Table {
-    /// The key.
-    type Key;
-}
 
 macro_rules! table {
     ($name:ident: $kind:ident<$value:ty>, mapped) => {
@@ -46,18 +31,18 @@ macro_rules! table {
 }
 /// What is done with a table before a repetition, by the last word of its row.
 macro_rules! empty {
-    ($loaded:ident, $name:ident: Array, repetition) => {
-        Mapped::<$name>::open(&$loaded.bpf)?.clear()
+    ($bpf:ident, $name:ident: Array, repetition) => {
+        Mapped::<$name>::open($bpf)?.clear()
     };
-    ($loaded:ident, $name:ident: HashMap, repetition) => {
-        $loaded.remove_all::<$name>()?
+    ($bpf:ident, $name:ident: HashMap, repetition) => {
+        remove_all::<$name>($bpf)?
     };
-    ($loaded:ident, $name:ident: LruHashMap, repetition) => {
-        $loaded.remove_all::<$name>()?
+    ($bpf:ident, $name:ident: LruHashMap, repetition) => {
+        remove_all::<$name>($bpf)?
     };
-    ($loaded:ident, $name:ident: $kind:ident, stages) => {};
-    ($loaded:ident, $name:ident: $kind:ident, checked) => {};
-    ($loaded:ident, $name:ident: $kind:ident, kept) => {};
+    ($bpf:ident, $name:ident: $kind:ident, stages) => {};
+    ($bpf:ident, $name:ident: $kind:ident, checked) => {};
+    ($bpf:ident, $name:ident: $kind:ident, kept) => {};
 }
 macro_rules! declare {
     (
@@ -66,12 +51,10 @@ macro_rules! declare {
     ) => {
         $(pub(super) const $ring: &str = stringify!($ring);)*
         $(table!($name: $kind<$($type),+>, $access);)*
-        impl Loaded {
-            /// Empties the tables that say so, but those of stages.
-            pub(super) fn empty_tables(&mut self) -> Result<()> {
-                $(empty!(self, $name: $kind, $emptied);)*
-                Ok(())
-            }
+        /// Empties the tables that say so, but those of stages.
+        pub(super) fn empty_tables(bpf: &mut Ebpf) -> Result<()> {
+            $(empty!(bpf, $name: $kind, $emptied);)*
+            Ok(())
         }
 
         /// Whether the object's tables are those that are declared.
@@ -100,49 +83,6 @@ fn check<T: Table>(bpf: &Ebpf) -> Result<()> {
         return Ok(());
     }
     Err(unusable(format!("an entry of {} has {size} bytes, and not {declared}", T::NAME)))
-}
-
-/// The map of a name.
-pub(super) fn map<'a>(bpf: &'a Ebpf, name: &str) -> Result<&'a Map> {
-    bpf.map(name).ok_or_else(|| unusable(format!("the object has no map {name}")))
-}
-
-/// A map as one of its kind.
-pub(super) fn typed<M, T>(map: Option<M>) -> Result<T>
-where
-    T: TryFrom<M>,
-    T::Error: std::fmt::Display,
-{
-    let map = map.ok_or_else(|| unusable("the object lacks a map"))?;
-    T::try_from(map).map_err(unusable)
-}
-
-/// A table that is not what it should be.
-pub(super) fn unusable(why: impl std::fmt::Display) -> Error {
-    Error::unsupported("cannot use the probes' tables", why, "report this")
-}
-
-impl Loaded {
-    /// A table with a value for each CPU.
-    pub(super) fn per_cpu<T: Table<Value: Pod>>(&self) -> Result<PerCpuArray<&MapData, T::Value>> {
-        typed(self.bpf.map(T::NAME))
-    }
-    /// The same, to be written.
-    pub(super) fn per_cpu_mut<T: Table<Value: Pod>>(&mut self) -> Result<PerCpuArray<&mut MapData, T::Value>> {
-        typed(self.bpf.map_mut(T::NAME))
-    }
-    /// A table with keys, to be written.
-    pub(super) fn keyed_mut<T: Keyed<Key: Pod, Value: Pod>>(
-        &mut self,
-    ) -> Result<HashMap<&mut MapData, T::Key, T::Value>> {
-        typed(self.bpf.map_mut(T::NAME))
-    }
-    /// Takes all entries out of a table.
-    pub(super) fn remove_all<T: Keyed<Key: Pod, Value: Pod>>(&mut self) -> Result<()> {
-        let mut entries = self.keyed_mut::<T>()?;
-        let known: Vec<T::Key> = entries.keys().flatten().collect();
-        known.iter().try_for_each(|key| entries.remove(key).map_err(unusable))
-    }
 }
 
 /// The beginning of a record: the rest need not be read to count it.

@@ -10,10 +10,11 @@ use profiler_common::{
 };
 
 use super::{
+    followed::ConfigurationId,
     labels::{Labels, Names, role, unknown},
     object::Loaded,
-    phase::ConfigurationId,
-    tables::{COUNTS, FURTHER_STAGES, RecordHead, STAGE_TOTALS, STATE_TOTALS, unusable},
+    table::{per_cpu, per_cpu_mut, remove_all, unusable},
+    tables::{COUNTS, FURTHER_STAGES, RecordHead, STAGE_TOTALS, STATE_TOTALS, empty_tables},
     vcpus,
 };
 use virtax_model::{
@@ -70,7 +71,7 @@ impl Loaded {
     /// # Errors
     /// If a table cannot be read.
     pub fn totals(&self) -> Result<Totals> {
-        let values = self.per_cpu::<STAGE_TOTALS>()?;
+        let values = per_cpu::<STAGE_TOTALS>(&self.bpf)?;
         let mut stages: BTreeMap<u64, (u64, u64, Vec<u32>)> = BTreeMap::new();
         for (index, key) in (0u32..).zip(self.tables.stage_keys.iter()).filter(|(_, key)| *key != 0) {
             let total = stages.entry(key).or_insert_with(|| (0, 0, vec![0; profiler_common::BUCKETS]));
@@ -83,7 +84,7 @@ impl Loaded {
             }
         }
         let counters = self.counters()?;
-        let per_cpu = self.per_cpu::<STATE_TOTALS>()?;
+        let per_cpu = per_cpu::<STATE_TOTALS>(&self.bpf)?;
         let mut states = [[[0; 2]; STATES]; ROLES];
         for cpu in per_cpu.get(&0, 0).map_err(unusable)?.iter() {
             for (sum, value) in
@@ -144,7 +145,7 @@ impl Loaded {
     /// # Errors
     /// If a table cannot be written.
     pub fn forget_all(&mut self) -> Result<()> {
-        self.empty_tables()?;
+        empty_tables(&mut self.bpf)?;
         self.forget_stages()?;
         while self.ring.next().is_some() {}
         while self.events.next().is_some() {}
@@ -161,14 +162,14 @@ impl Loaded {
         let nothing: Stage = unsafe { std::mem::zeroed() };
         let taken: Vec<u32> =
             (0u32..).zip(self.tables.stage_keys.iter()).filter(|(_, key)| *key != 0).map(|(index, _)| index).collect();
-        let mut totals = self.per_cpu_mut::<STAGE_TOTALS>()?;
+        let mut totals = per_cpu_mut::<STAGE_TOTALS>(&mut self.bpf)?;
         for index in taken {
             let zeroes = PerCpuValues::try_from(vec![nothing; cpus]).map_err(|error| refuse(&error))?;
             totals.set(index, zeroes, 0).map_err(unusable)?;
         }
         self.tables.stage_keys.clear();
         self.tables.further_stages.clear();
-        self.remove_all::<FURTHER_STAGES>()
+        remove_all::<FURTHER_STAGES>(&mut self.bpf)
     }
 
     /// Tokens of this phase that have been seen.
@@ -180,8 +181,8 @@ impl Loaded {
             .iter()
             .filter(|socket| socket.key != 0 && socket.state != EMPTY && socket.token.epoch() == epoch);
         let in_packets = self.tables.packets.iter().filter(|packet| packet.live != 0 && packet.token.epoch() == epoch);
-        let in_machines = self.connections_of(epoch).filter(|connection| connection.state != EMPTY);
-        in_sockets.count() + in_packets.count() + in_machines.count()
+        let in_vms = self.connections_of(epoch).filter(|connection| connection.state != EMPTY);
+        in_sockets.count() + in_packets.count() + in_vms.count()
     }
 
     /// Connections into a virtual machine that have been seen in this phase.
@@ -246,7 +247,7 @@ impl Loaded {
     }
 
     fn counters(&self) -> Result<Vec<u64>> {
-        let counts = self.per_cpu::<COUNTS>()?;
+        let counts = per_cpu::<COUNTS>(&self.bpf)?;
         let mut counters: Vec<u64> = vec![0; COUNTERS];
         for cpu in counts.get(&0, 0).map_err(unusable)?.iter() {
             for (sum, count) in counters.iter_mut().zip(cpu) {

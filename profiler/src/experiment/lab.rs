@@ -39,6 +39,7 @@ use crate::{
     probes::{Dispatch, Labels, Limits, Loaded, Names, Offsets, Options},
     process::{self, allowed_cpus},
     sampling::{self, Sampling},
+    workload::{Follows, follows},
 };
 
 const PORT: u16 = 7000;
@@ -92,15 +93,21 @@ impl<'a> Lab<'a> {
         let accelerators: Vec<Accelerator> = plan.configurations.iter().filter_map(accelerator).collect();
         let machines = accelerators.contains(&Accelerator::Kvm);
         // A machine's process makes operations as it is told, whatever its guest's are.
-        let synchronous = plan.workload.is_synchronous(&plan.settings) && accelerators.is_empty();
-        let (connections, threads) = (plan.workload.connections(&plan.settings), plan.workload.threads(&plan.settings));
+        let follows = follows(plan.workload)?;
+        let files = match follows {
+            Follows::Requests(_) => None,
+            Follows::Operations(operations) => Some(operations),
+        };
+        let is_synchronous = files.is_some_and(|files| files.is_synchronous(&plan.settings));
+        let synchronous = is_synchronous && accelerators.is_empty();
+        let (connections, threads) = (follows.tokens(&plan.settings), plan.workload.threads(&plan.settings));
         let limits = Limits::for_plan(connections, threads, 1).starved_by(&options.limits);
-        let options = Options { machines, files: plan.workload.is_of_files(), synchronous, limits, ..options };
+        let options = Options { vms: machines, files: files.is_some(), synchronous, limits, ..options };
         let probes = Loaded::new(&offsets, &options)?;
-        if !cpus.agent.is_empty() {
-            process::pin(std::process::id(), &cpus.agent)?;
+        if !cpus.virtax.is_empty() {
+            process::pin(std::process::id(), &cpus.virtax)?;
         }
-        if cpus.agent.iter().any(|cpu| cpus.client.contains(cpu) || cpus.server.contains(cpu)) {
+        if cpus.virtax.iter().any(|cpu| cpus.client.contains(cpu) || cpus.server.contains(cpu)) {
             process::go_first();
         }
         let (bench, programs) = build_bench(plan, ledger, run_id, cpus.of_server(&allowed).to_vec())?;
@@ -146,7 +153,7 @@ impl<'a> Lab<'a> {
         }
         process::pin(std::process::id(), &cpus.server)?;
         let measured = Dispatch::new().and_then(|loop_of_calls| loop_of_calls.measure(probes));
-        process::pin(std::process::id(), &cpus.agent)?;
+        process::pin(std::process::id(), &cpus.virtax)?;
         measured
     }
 
@@ -176,7 +183,7 @@ impl<'a> Lab<'a> {
         let mut names = self.bench.wire.names()?;
         server.label(&mut names)?;
         let (proxy, port) = (server.relay(), server.address().port());
-        let is_inside = server.is_machine() && self.plan.workload.is_of_files();
+        let is_inside = server.is_vm() && self.plan.workload.files().is_some();
         let primary = if is_inside { Side::Guest } else { Side::Host };
         // Files' operations do not come by its network.
         let boundary = server.boundary().filter(|_| !is_inside);
@@ -185,7 +192,7 @@ impl<'a> Lab<'a> {
             Parties {
                 client: client.pid(),
                 server: server.pid(),
-                is_machine: server.is_machine(),
+                is_vm: server.is_vm(),
                 primary,
                 proxy,
                 boundary,
@@ -232,7 +239,7 @@ impl Lab<'_> {
         let mut client = self.start_client(&configuration, server.as_mut())?;
         let (names, parties) = self.who_and_where(server.as_ref(), client.as_ref())?;
         interrupt::sleep(WARM_UP)?;
-        let connections = self.plan.workload.connections(&self.plan.settings);
+        let connections = follows(self.plan.workload)?.tokens(&self.plan.settings);
         let mut measurement =
             Measurement::new(&mut probes, client.as_mut(), &names, parties, connections, &self.sampling);
         function(&mut measurement, dispatch_ns)
@@ -336,11 +343,11 @@ impl Repeater for Lab<'_> {
         interrupt::sleep(WARM_UP)?;
         process::check_placement(client.pid(), &self.cpus.client)?;
         process::check_placement(server.pid(), &self.cpus.server)?;
-        let file_facts = match self.plan.workload.is_of_files() && parties.primary == Side::Host {
+        let file_facts = match self.plan.workload.files().is_some() && parties.primary == Side::Host {
             true => crate::engine::files::facts(server.pid(), configuration)?,
             false => Vec::new(),
         };
-        let connections = self.plan.workload.connections(&self.plan.settings);
+        let connections = follows(self.plan.workload)?.tokens(&self.plan.settings);
         let mut agent = server.take_agent();
         let families = parties.roles().processes().chain(server.companions()).collect();
         let watched = Watched { families, cpus: self.cpus.clone() };
@@ -404,8 +411,8 @@ impl Repeater for Lab<'_> {
             costs,
             guest_costs,
             disturbances,
-            agent_cpu_ns: agent_after - agent_before,
-            agent_wall_ns: clock_after - clock_before,
+            virtax_cpu_ns: agent_after - agent_before,
+            virtax_wall_ns: clock_after - clock_before,
         };
         self.probes = Some(probes);
         Ok(Brought { repetition, records, profile })

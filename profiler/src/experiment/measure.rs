@@ -14,7 +14,7 @@ use super::{
     raw::RawPhase,
 };
 use crate::{
-    counts::{Costs, GuestCounts, Matched, Phase, PhaseKind, Role, Side},
+    counts::{Costs, Matched, OtherSide, Phase, PhaseKind, Role, Side},
     engine::vm::Agent,
     error::{Error, Result},
     interrupt,
@@ -314,7 +314,7 @@ impl<'a> Measurement<'a> {
     }
 
     /// What the guest's agent counted; requests that both sides saw are put together.
-    fn end_in_guest(&mut self, closed: &Closed, is_whole: bool) -> Option<GuestCounts> {
+    fn end_in_guest(&mut self, closed: &Closed, is_whole: bool) -> Option<OtherSide> {
         let mut guest = self.agent.as_mut().filter(|_| is_whole)?.end()?;
         let of_guest = std::mem::take(&mut guest.crossings);
         guest.matched = (!of_guest.is_empty()).then(|| Matched::of(&closed.crossings(self.probes), &of_guest));

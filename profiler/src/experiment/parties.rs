@@ -16,7 +16,7 @@ pub struct Parties {
     /// The server's.
     pub server: u32,
     /// Whether that is a virtual machine's.
-    pub is_machine: bool,
+    pub is_vm: bool,
     /// The side on which operations begin. The guest's, for those of files in a machine: the host has its process's
     /// share of them.
     pub primary: Side,
@@ -54,10 +54,10 @@ impl Parties {
         let mut roles = Roles::default();
         let mut add = |pid: u32, role| roles.processes.extend(process::family(pid).into_iter().map(|pid| (pid, role)));
         add(self.client, Role::Client);
-        add(self.server, if self.is_machine { Role::Vmm } else { Role::Server });
+        add(self.server, if self.is_vm { Role::Vmm } else { Role::Server });
         self.proxy.into_iter().for_each(|proxy| add(proxy, Role::ProxyIn));
-        if self.is_machine {
-            roles.add_machine(self.server);
+        if self.is_vm {
+            roles.add_vm(self.server);
         }
         roles
     }
@@ -66,7 +66,7 @@ impl Parties {
 impl Roles {
     /// The threads of QEMU's that are something of their own, by the names that `debug-threads=on` and the kernel
     /// give them.
-    fn add_machine(&mut self, machine: u32) {
+    fn add_vm(&mut self, machine: u32) {
         let worker = format!("vhost-{machine}");
         for (thread, name) in process::named_threads(machine) {
             if let Some(role) = role_of_thread(&name, &worker) {
@@ -137,7 +137,7 @@ mod tests {
         let parties = Parties {
             client: own,
             server: u32::MAX,
-            is_machine: false,
+            is_vm: false,
             primary: Side::Host,
             proxy: None,
             boundary: None,

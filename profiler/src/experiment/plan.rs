@@ -23,7 +23,7 @@ pub struct Plan {
     /// How it is measured.
     pub spec: RunSpec,
     /// How virtual machines are to be started.
-    pub machines: vm::Wishes,
+    pub machines: vm::VmOptions,
 }
 
 /// The order of `count` configurations in every round, without end: shuffled, reproducibly, and every other round

@@ -109,9 +109,11 @@ fn progress_bar(length: u64) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
+    use virtax_model::testing;
+
     use super::*;
     use crate::{
-        counts::{Costs, Hooks, Phase, PhaseKind},
+        counts::PhaseKind,
         engine::configuration::parse_list,
         experiment::{RunSpec, store},
         workload,
@@ -129,31 +131,8 @@ mod tests {
                 return Err(Error::workload("the server failed", "on paper"));
             }
             self.called.push((round, position, configuration.to_string()));
-            let phase = Phase {
-                open_ns: 0,
-                kind: PhaseKind::Detached,
-                length_ns: 1,
-                client: Default::default(),
-                probes: None,
-                guest: None,
-                account: None,
-            };
-            let repetition = Repetition {
-                round,
-                configuration: configuration.to_string(),
-                position,
-                connections: 1,
-                settings: Default::default(),
-                devices: Vec::new(),
-                server_hooks: Hooks::default(),
-                client_hooks: Hooks::default(),
-                phases: vec![phase],
-                costs: Costs::default(),
-                guest_costs: None,
-                disturbances: Vec::new(),
-                agent_cpu_ns: 0,
-                agent_wall_ns: 1,
-            };
+            let phases = vec![testing::phase(PhaseKind::Detached, 1)];
+            let repetition = testing::repetition(&configuration.to_string(), round, position, phases);
             Ok(Brought { repetition, records: Vec::new(), profile: None })
         }
     }

@@ -29,7 +29,7 @@ use crate::{
     placement::Placement,
     probes,
     result::RunResult,
-    run::{self, Machines, Request},
+    run::{self, Request, VmSettings},
 };
 
 /// Version of the shape of `truth.json`.
@@ -188,7 +188,7 @@ fn request(configurations: &str, placement: Placement, folder: PathBuf, options:
         out: Some(folder),
         force: true,
         probes: probes::Options::default(),
-        machines: Machines::default(),
+        machines: VmSettings::default(),
     }
 }
 

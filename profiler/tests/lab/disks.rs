@@ -194,8 +194,7 @@ fn means(repetition: &Repetition, from: (&str, &str), to: (&str, &str)) -> (f64,
 
 /// Two mapped disks above another: each hand-over once an operation, and what the one that delays does stands between
 /// it and the next.
-#[test]
-fn what_a_mapped_disk_delays_is_its_own() {
+pub fn what_a_mapped_disk_delays_is_its_own() {
     let _alone = alone();
     only_in_lab();
     let disk = Memory::make("virtax");
@@ -254,8 +253,7 @@ impl Drop for Raid {
 
 /// One of the longer tests. What a mirror writes to both of its disks is done when the second is; what it reads comes
 /// from one, as everything does of disks that are striped.
-#[test]
-fn operations_go_through_a_raid() {
+pub fn operations_go_through_a_raid() {
     let _alone = alone();
     only_in_lab();
     if !full() {
@@ -274,8 +272,7 @@ fn operations_go_through_a_raid() {
 
 /// Bios that a group of version 2 holds back (`io.max`) are found as those of version 1: whoever queues them, they
 /// are their operation's.
-#[test]
-fn a_bio_that_io_max_holds_back_is_found() {
+pub fn a_bio_that_io_max_holds_back_is_found() {
     const GROUPS: &str = "/sys/fs/cgroup";
     let _alone = alone();
     only_in_lab();

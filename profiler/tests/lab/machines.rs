@@ -64,7 +64,7 @@ fn check_vcpus(configuration: &ConfigurationResult) {
 fn check_holding(out: &Out) {
     let text = fs::read_to_string(out.path().join("repetitions.jsonl")).unwrap();
     let repetitions = text.lines().map(|line| serde_json::from_str::<Repetition>(line).unwrap());
-    let (mut holding_ns, mut machine_ns, mut unfinished_ns, mut crossing_ns) = (0, 0, 0, 0.0);
+    let (mut holding_ns, mut vm_ns, mut unfinished_ns, mut crossing_ns) = (0, 0, 0, 0.0);
     for phase in repetitions.flat_map(|repetition| repetition.phases) {
         if phase.kind != PhaseKind::Detailed {
             continue;
@@ -74,7 +74,7 @@ fn check_holding(out: &Out) {
             holding_ns += held.map(|total| total.total_ns).sum::<u64>();
             let mut durations = Histogram::default();
             for stage in probes.stages.iter().filter(|stage| stage.from.point == Point::Taken && !stage.part) {
-                machine_ns += stage.total_ns;
+                vm_ns += stage.total_ns;
                 durations.add(&stage.buckets);
             }
             // What holds is counted within the phase, and stages by where their request begins: one of them crosses
@@ -85,13 +85,13 @@ fn check_holding(out: &Out) {
             unfinished_ns += probes.unfinished_ns;
         }
     }
-    let least = 0.97 * machine_ns as f64 - crossing_ns;
-    let most = 1.03 * (machine_ns + unfinished_ns) as f64 + crossing_ns;
+    let least = 0.97 * vm_ns as f64 - crossing_ns;
+    let most = 1.03 * (vm_ns + unfinished_ns) as f64 + crossing_ns;
     let words = format!(
-        "{holding_ns} ns holding, {machine_ns} ns in the machine, {unfinished_ns} ns unfinished, {crossing_ns} ns crossing"
+        "{holding_ns} ns holding, {vm_ns} ns in the machine, {unfinished_ns} ns unfinished, {crossing_ns} ns crossing"
     );
-    assert!(crossing_ns < 0.2 * machine_ns as f64, "{words}");
-    assert!(machine_ns > 0 && (least..most).contains(&(holding_ns as f64)), "{words}");
+    assert!(crossing_ns < 0.2 * vm_ns as f64, "{words}");
+    assert!(vm_ns > 0 && (least..most).contains(&(holding_ns as f64)), "{words}");
 }
 
 /// ns per operation of a part of the time that the machine holds a request.
@@ -122,21 +122,21 @@ fn check_steps(configuration: &ConfigurationResult) {
 fn check_step_sum(out: &Out) {
     let text = fs::read_to_string(out.path().join("repetitions.jsonl")).unwrap();
     let repetitions = text.lines().map(|line| serde_json::from_str::<Repetition>(line).unwrap());
-    let (mut steps_ns, mut machine_ns) = (0, 0);
+    let (mut steps_ns, mut vm_ns) = (0, 0);
     for probes in repetitions.flat_map(|repetition| repetition.phases).filter_map(|phase| phase.probes) {
         let steps = ["taken", "injected", "vcpu-running", "entered", "notified"];
-        let of_machine = |part: bool| {
+        let of_vm = |part: bool| {
             let found = probes.stages.iter().filter(move |stage| stage.part == part);
             let found = found.filter(move |stage| steps[..if part { 5 } else { 1 }].contains(&stage.from.point.name()));
             found.map(|stage| stage.total_ns).sum::<u64>()
         };
-        if of_machine(true) > 0 {
-            steps_ns += of_machine(true);
-            machine_ns += of_machine(false);
+        if of_vm(true) > 0 {
+            steps_ns += of_vm(true);
+            vm_ns += of_vm(false);
         }
     }
-    let share = steps_ns as f64 / machine_ns as f64;
-    assert!((0.7..1.02).contains(&share), "{steps_ns} ns in steps, {machine_ns} ns in the machine");
+    let share = steps_ns as f64 / vm_ns as f64;
+    assert!((0.7..1.02).contains(&share), "{steps_ns} ns in steps, {vm_ns} ns in the machine");
 }
 
 /// Counts of a run's detailed phases are the kernel's; times agree.
@@ -206,8 +206,7 @@ fn compare_perf(by_perf: &BTreeMap<String, (u64, f64)>, exits: &Exits) {
     assert!((theirs_ns / ours_ns - 1.0).abs() < 0.05, "{theirs_ns} ns by perf, {ours_ns} ns by the kernel's record");
 }
 
-#[test]
-fn exits_are_those_that_the_kernel_records() {
+pub fn exits_are_those_that_the_kernel_records() {
     let _alone = alone();
     only_in_lab();
     let before = Traces::now();
@@ -235,8 +234,7 @@ fn exits_are_those_that_the_kernel_records() {
 }
 
 /// One of the longer tests: perf's record of each exit since power on is large.
-#[test]
-fn exits_are_those_that_perf_counts() {
+pub fn exits_are_those_that_perf_counts() {
     let _alone = alone();
     only_in_lab();
     if !full() {
@@ -258,8 +256,7 @@ fn cpu_of(configuration: &ConfigurationResult, role: &str) -> f64 {
 }
 
 /// Packets are moved by a worker of the kernel's, or by QEMU: each is on the machine's bill.
-#[test]
-fn with_vhost_the_kernel_moves_packets_and_without_it_qemu() {
+pub fn with_vhost_the_kernel_moves_packets_and_without_it_qemu() {
     let _alone = alone();
     only_in_lab();
     let [with, without] = ["kvm:vhost=on,agent=off", "kvm:agent=off"];
@@ -282,8 +279,7 @@ fn with_vhost_the_kernel_moves_packets_and_without_it_qemu() {
 
 /// What lies between a guest's operation on its disk and QEMU's own, and back: every step of nearly every operation,
 /// in as much time as there is, and the first as often and as long as in the kernel's record.
-#[test]
-fn the_way_to_a_guests_disk_and_back_is_divided() {
+pub fn the_way_to_a_guests_disk_and_back_is_divided() {
     let _alone = alone();
     only_in_lab();
     let before = Traces::now();
@@ -340,8 +336,7 @@ fn the_way_to_a_guests_disk_and_back_is_divided() {
 
 /// Guest and boundary, each a part of what the machine took. One of the longer tests: in an emulator, shorter ones
 /// see it, too.
-#[test]
-fn the_inside_of_a_guest_is_seen() {
+pub fn the_inside_of_a_guest_is_seen() {
     let _alone = alone();
     only_in_lab();
     if !full() {

@@ -15,8 +15,7 @@ fn run(out: &Out, arguments: &[&str]) -> Running {
     Running::of(out, &[&["--duration", "0.4"], arguments].concat())
 }
 
-#[test]
-fn a_server_that_hangs_is_named_and_what_was_measured_is_kept() {
+pub fn a_server_that_hangs_is_named_and_what_was_measured_is_kept() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -75,8 +74,7 @@ fn start_slowly() -> Option<f64> {
     (seconds > 0.5).then_some(seconds)
 }
 
-#[test]
-fn a_server_that_is_slow_to_start_is_waited_for() {
+pub fn a_server_that_is_slow_to_start_is_waited_for() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -86,8 +84,7 @@ fn a_server_that_is_slow_to_start_is_waited_for() {
     assert!(waited >= 3.0, "the client worked after {waited} s");
 }
 
-#[test]
-fn a_link_that_vanishes_is_named() {
+pub fn a_link_that_vanishes_is_named() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -127,8 +124,7 @@ impl Drop for SmallDisk {
     }
 }
 
-#[test]
-fn a_full_disk_ends_the_run_and_leaves_whole_repetitions() {
+pub fn a_full_disk_ends_the_run_and_leaves_whole_repetitions() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -156,8 +152,7 @@ fn a_full_disk_ends_the_run_and_leaves_whole_repetitions() {
     assert_eq!(before, Traces::now());
 }
 
-#[test]
-fn a_read_only_or_impossible_folder_is_refused_before_anything_starts() {
+pub fn a_read_only_or_impossible_folder_is_refused_before_anything_starts() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -195,8 +190,7 @@ impl Drop for Busy {
     }
 }
 
-#[test]
-fn foreign_load_marks_the_rounds() {
+pub fn foreign_load_marks_the_rounds() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -292,8 +286,7 @@ impl Drop for Daemon {
     }
 }
 
-#[test]
-fn a_daemon_that_dies_ends_the_run_and_clean_removes_the_rest_once_it_is_back() {
+pub fn a_daemon_that_dies_ends_the_run_and_clean_removes_the_rest_once_it_is_back() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Docker) {
         return;

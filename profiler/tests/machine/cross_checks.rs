@@ -36,8 +36,7 @@ fn per_op(configuration: &ConfigurationResult, role: Role, call: &str) -> f64 {
     calls.map(|found| found.count_per_op).sum()
 }
 
-#[test]
-fn system_calls_are_those_that_strace_counts() {
+pub fn system_calls_are_those_that_strace_counts() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Strace) {
         return;
@@ -100,8 +99,7 @@ fn requests() -> f64 {
     fs::read_to_string(path).unwrap().trim().parse().unwrap()
 }
 
-#[test]
-fn softirqs_and_switches_are_those_of_proc() {
+pub fn softirqs_and_switches_are_those_of_proc() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -171,8 +169,7 @@ fn mean(output: &str, name: &str) -> f64 {
     value(&format!("{name}_ns")) / value(&format!("{name}_n"))
 }
 
-#[test]
-fn three_stages_are_those_that_bpftrace_measures() {
+pub fn three_stages_are_those_that_bpftrace_measures() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Bpftrace) {
         return;
@@ -211,8 +208,7 @@ fn three_stages_are_those_that_bpftrace_measures() {
     assert!((own / mean(&shown, "own") - 1.0).abs() < 0.1, "{own} {shown}");
 }
 
-#[test]
-fn records_are_as_long_as_the_clients_histogram_says() {
+pub fn records_are_as_long_as_the_clients_histogram_says() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;

@@ -28,8 +28,7 @@ pub fn count(configuration: &ConfigurationResult, from: &str, to: &str) -> f64 {
 }
 
 /// A read past the page cache is one bio; nearly all of its time is the disk's.
-#[test]
-fn a_direct_read_is_one_bio() {
+pub fn a_direct_read_is_one_bio() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -63,8 +62,7 @@ fn a_direct_read_is_one_bio() {
 }
 
 /// What is written into the page cache does no input or output; what syncs it does, and waits for the disk's own cache.
-#[test]
-fn writes_and_their_syncs() {
+pub fn writes_and_their_syncs() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -82,8 +80,7 @@ fn writes_and_their_syncs() {
 }
 
 /// Large operations have many bios, of which some are too large for their disk: the call ends with the last of them.
-#[test]
-fn large_operations_end_with_their_last_bio() {
+pub fn large_operations_end_with_their_last_bio() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -102,8 +99,7 @@ fn large_operations_end_with_their_last_bio() {
 }
 
 /// Threads wait for one another, each with an operation of its own.
-#[test]
-fn many_threads_have_an_operation_each() {
+pub fn many_threads_have_an_operation_each() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -113,8 +109,7 @@ fn many_threads_have_an_operation_each() {
 }
 
 /// The file lies where each configuration says, and operations on memory have no bio.
-#[test]
-fn files_lie_where_configurations_say() {
+pub fn files_lie_where_configurations_say() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Docker) {
         return;
@@ -202,8 +197,7 @@ impl Drop for Trace {
 
 /// Each bio is counted that the kernel records, and the disk's time is what lies between its own records of issue and
 /// completion.
-#[test]
-fn bios_are_those_that_the_kernel_records() {
+pub fn bios_are_those_that_the_kernel_records() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -245,8 +239,7 @@ fn compare_with_kernel(settings: &[&str]) {
 
 /// However many of a thread's are under way: each has a beginning, bios and an end of its own, and with several
 /// threads none is taken for another's.
-#[test]
-fn asynchronous_operations_are_each_followed() {
+pub fn asynchronous_operations_are_each_followed() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -281,8 +274,7 @@ fn asynchronous_operations_are_each_followed() {
 
 /// File systems that cannot promise not to wait leave operations to io_uring's workers: they are followed into these.
 /// What these do through the page cache is not told apart, and that is said.
-#[test]
-fn operations_are_followed_into_workers() {
+pub fn operations_are_followed_into_workers() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -314,8 +306,7 @@ fn operations_are_followed_into_workers() {
 }
 
 /// On the layers of a container, and on memory, where operations are done before their submission returns.
-#[test]
-fn asynchronous_operations_in_containers() {
+pub fn asynchronous_operations_in_containers() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Docker) {
         return;
@@ -330,8 +321,7 @@ fn asynchronous_operations_in_containers() {
 }
 
 /// What cannot be is said, with the place; and nothing stays.
-#[test]
-fn files_that_cannot_be_are_explained() {
+pub fn files_that_cannot_be_are_explained() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -381,8 +371,7 @@ fn files_that_cannot_be_are_explained() {
 }
 
 /// An overlay's layers lie on the disk that was asked for, and go after a kill as well.
-#[test]
-fn a_killed_run_leaves_no_layer() {
+pub fn a_killed_run_leaves_no_layer() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;

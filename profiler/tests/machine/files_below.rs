@@ -9,8 +9,7 @@ use profiler::{experiment::store, result::ConfigurationResult};
 use workloads::clock::now_ns;
 
 /// Pages that operations left are charged to them when the kernel writes them back, those of other files are not.
-#[test]
-fn write_back_is_charged_to_whose_file_it_is() {
+pub fn write_back_is_charged_to_whose_file_it_is() {
     const MIB: usize = 1 << 20;
     let _alone = alone();
     if !has(Feature::Probes) {
@@ -62,8 +61,7 @@ fn write_back_is_charged_to_whose_file_it_is() {
 }
 
 /// What overlayfs copies at a file's first write is an operation of its own kind; later writes know nothing of it.
-#[test]
-fn first_writes_are_told_apart_from_later_ones() {
+pub fn first_writes_are_told_apart_from_later_ones() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Docker) {
         return;
@@ -89,18 +87,27 @@ fn first_writes_are_told_apart_from_later_ones() {
 
 /// A disk below a loop device that is let read only so often: what an operation then takes longer, it waits on the
 /// way there.
-#[test]
-fn what_a_limit_below_a_loop_device_costs_is_its_devices() {
+pub fn what_a_limit_below_a_loop_device_costs_is_its_devices() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
     }
-    let (before, base) = (Traces::now(), "ns:net=host,fs=loop");
+    // A disk that is slower in one configuration's turns than in the other's, for reasons of its own, is asked again:
+    // the stage that is its alone says so.
+    let before = Traces::now();
+    let moved = (0..3).map(|_| limit_below_a_loop_device()).take_while(|disks| disks.abs() >= 0.15).collect::<Vec<_>>();
+    assert!(moved.len() < 3, "the disk's own time, of what the limit costs: {moved:?}");
+    assert_eq!(before, Traces::now());
+}
+
+/// Checks where the cost of the limit lies; how much of it is the disk's own time, which should be nothing.
+fn limit_below_a_loop_device() -> f64 {
+    let base = "ns:net=host,fs=loop";
     let limited = format!("{base}+read-iops=4000");
-    let arguments = ["--rounds", "1", "--duration", "2.5", "--set", "size=16", "--sample-rate", "0"];
+    // In turns, because the disk's speed changes.
+    let arguments = ["--rounds", "4", "--duration", "0.8", "--set", "size=16", "--sample-rate", "0"];
     let configurations = format!("{base},{limited}");
     let result = run_workload("block", &Out::new(), &[&["--in", &configurations], &arguments[..]].concat());
-    assert_eq!(before, Traces::now());
     let [base, limited] = [of(&result, base), of(&result, &limited)];
     check(base);
     assert_eq!(base.settings["filesystem"], "ext4");
@@ -132,6 +139,6 @@ fn what_a_limit_below_a_loop_device_costs_is_its_devices() {
     assert!((0.8..1.25).contains(&(limited.latency.mean_ns / 250_000.0)), "{}", limited.latency.mean_ns);
     let found = (device(limited) - device(base)) / injected;
     let disks = (disk(limited) - disk(base)) / injected;
-    assert!(disks.abs() < 0.15, "{disks}");
-    assert!((0.85..1.15).contains(&found), "{found}");
+    assert!((0.85..1.15).contains(&found) || disks.abs() >= 0.15, "{found}");
+    disks
 }

@@ -21,8 +21,7 @@ fn bios_per_operation(configuration: &ConfigurationResult) -> f64 {
 
 /// Each of a job's sixteen is followed by itself, to the disk and back, natively and in containers; fio's own mean
 /// and count agree.
-#[test]
-fn what_fio_says_is_what_is_seen() {
+pub fn what_fio_says_is_what_is_seen() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Docker) || !has(Feature::Fio) {
         return;
@@ -59,8 +58,7 @@ fn what_fio_says_is_what_is_seen() {
 }
 
 /// 8 × 32 at once, reads and writes; and one large write after another.
-#[test]
-fn many_at_once_and_large_ones() {
+pub fn many_at_once_and_large_ones() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Fio) {
         return;
@@ -79,8 +77,7 @@ fn many_at_once_and_large_ones() {
 }
 
 /// What cannot be is said in words, by fio or before it.
-#[test]
-fn where_fio_cannot_work_it_says_why() {
+pub fn where_fio_cannot_work_it_says_why() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Fio) {
         return;

@@ -18,8 +18,7 @@ fn write(folder: &Path, text: &str) -> String {
 
 /// Without libvirt, QEMU is started by virtax; the longer test compares what is seen then with the same guest by
 /// libvirt, whatever the network.
-#[test]
-fn machines_without_libvirt_are_the_same() {
+pub fn machines_without_libvirt_are_the_same() {
     let _alone = alone();
     if !ready() {
         return;
@@ -89,8 +88,7 @@ fn look_at(configuration: &str, more: &[&str]) -> (Machine, profiler::result::Ru
 
 /// Keys that shape a machine arrive in it, by libvirt and by QEMU's own words, and the same rest; what the run
 /// reserved is given back.
-#[test]
-fn tuned_machines_are_as_they_are_called() {
+pub fn tuned_machines_are_as_they_are_called() {
     let _alone = alone();
     if !full() || !ready() {
         return;
@@ -130,8 +128,7 @@ fn tuned_machines_are_as_they_are_called() {
 }
 
 /// A user's part of the domain is used, and libvirt's refusal of it is shown in libvirt's words.
-#[test]
-fn parts_of_users_are_used_or_refused() {
+pub fn parts_of_users_are_used_or_refused() {
     let _alone = alone();
     if !ready() {
         return;
@@ -170,8 +167,7 @@ fn parts_of_users_are_used_or_refused() {
     assert_eq!(before, Traces::now());
 }
 
-#[test]
-fn the_domain_is_shown() {
+pub fn the_domain_is_shown() {
     let xml = |arguments: &[&str]| {
         let output = virtax().args(["vm", "xml"]).args(arguments).output().unwrap();
         if output.status.success() { text(&output.stdout) } else { text(&output.stderr) }

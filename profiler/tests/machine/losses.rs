@@ -42,8 +42,7 @@ fn lost_by(found: &ConfigurationResult, cause: &str) {
 
 /// Numbers of phases are used up, and begin again: what an earlier phase of the same number left must not be taken for
 /// this one's.
-#[test]
-fn numbers_of_phases_begin_again() {
+pub fn numbers_of_phases_begin_again() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -58,8 +57,7 @@ fn numbers_of_phases_begin_again() {
     }
 }
 
-#[test]
-fn full_tables_of_tokens_are_losses_by_name() {
+pub fn full_tables_of_tokens_are_losses_by_name() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -86,8 +84,7 @@ fn full_tables_of_tokens_are_losses_by_name() {
     too_small("stages", &[500, 450, 440, 400, 350, 300, 250, 200, 150, 100], "1", "stage_table_full");
 }
 
-#[test]
-fn losses_withhold_the_verdict() {
+pub fn losses_withhold_the_verdict() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Docker) {
         return;
@@ -104,8 +101,7 @@ fn losses_withhold_the_verdict() {
     no_verdict(&result);
 }
 
-#[test]
-fn full_rings_and_long_paths_lose_records_and_stacks_and_never_tokens() {
+pub fn full_rings_and_long_paths_lose_records_and_stacks_and_never_tokens() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -140,8 +136,7 @@ fn full_rings_and_long_paths_lose_records_and_stacks_and_never_tokens() {
 }
 
 /// Without a slot for any thread, no socket is known to be the run's: nothing is followed, and that is said.
-#[test]
-fn unknown_threads_mean_no_result() {
+pub fn unknown_threads_mean_no_result() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -153,8 +148,7 @@ fn unknown_threads_mean_no_result() {
 }
 
 /// Kernel memory of the probes' tables: what `docs/overhead.md` promises, whatever the workload.
-#[test]
-fn tables_take_a_bounded_memory() {
+pub fn tables_take_a_bounded_memory() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -180,8 +174,7 @@ fn tables_take_a_bounded_memory() {
 }
 
 /// A thousand connections, and two hundred threads on each side, at the default rates: nothing is lost.
-#[test]
-fn many_connections_and_threads_lose_nothing() {
+pub fn many_connections_and_threads_lose_nothing() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;

@@ -16,8 +16,7 @@ fn setting<'a>(configuration: &'a ConfigurationResult, name: &str) -> &'a str {
     configuration.settings.get(name).map_or("", String::as_str)
 }
 
-#[test]
-fn every_mechanism_is_what_it_says() {
+pub fn every_mechanism_is_what_it_says() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -68,8 +67,7 @@ fn path_with(folder: &Path, programs: &[&str]) -> std::ffi::OsString {
     folder.as_os_str().to_owned()
 }
 
-#[test]
-fn either_program_for_rules_will_do_and_none_is_named() {
+pub fn either_program_for_rules_will_do_and_none_is_named() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -96,8 +94,7 @@ fn either_program_for_rules_will_do_and_none_is_named() {
 }
 
 /// Every hop of a request through a userland proxy and back, once per operation.
-#[test]
-fn a_proxy_is_followed_through_both_its_sockets() {
+pub fn a_proxy_is_followed_through_both_its_sockets() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -138,8 +135,7 @@ fn ladder(out: &Out, command: &mut Command, arguments: &[&str]) -> Ladder {
     serde_json::from_slice(&fs::read(out.path().join("ladder.json")).unwrap()).unwrap()
 }
 
-#[test]
-fn a_ladder_goes_on_without_the_rungs_that_are_missing() {
+pub fn a_ladder_goes_on_without_the_rungs_that_are_missing() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Docker) {
         return;
@@ -175,8 +171,7 @@ fn a_ladder_goes_on_without_the_rungs_that_are_missing() {
     assert_eq!(before, Traces::now());
 }
 
-#[test]
-fn other_ladders_and_budgets() {
+pub fn other_ladders_and_budgets() {
     let _alone = alone();
     if !full() || !has(Feature::Probes) {
         return;
@@ -199,8 +194,7 @@ fn other_ladders_and_budgets() {
 }
 
 /// One of the longer tests: `cargo xtask truth` finds the same cost.
-#[test]
-fn a_known_cost_is_found_and_a_missing_mechanism_is_named() {
+pub fn a_known_cost_is_found_and_a_missing_mechanism_is_named() {
     let _alone = alone();
     if !full() || !has(Feature::Probes) {
         return;
@@ -229,8 +223,7 @@ fn a_known_cost_is_found_and_a_missing_mechanism_is_named() {
     assert_eq!(before, Traces::now());
 }
 
-#[test]
-fn a_configuration_is_compared_with_itself() {
+pub fn a_configuration_is_compared_with_itself() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;

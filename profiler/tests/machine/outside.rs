@@ -3,7 +3,9 @@
 
 use std::{fs, process::Command};
 
-use crate::common::{Feature, Out, Running, Traces, alone, check, has, of, run_workload, text, virtax, wait_until};
+use crate::common::{
+    Feature, Out, Running, Traces, alone, check, harness, has, of, run_workload, text, virtax, wait_until,
+};
 use profiler::{
     counts::Point,
     result::{ConfigurationResult, RunResult, StageResult},
@@ -116,8 +118,7 @@ const DROP_ON_THE_WAY: [&str; 16] = [
 const DROP_BEFORE_IT_LEAVES: &str =
     "iptables -w -A OUTPUT -p tcp --sport 7000 -m statistic --mode random --probability 0.005 -j DROP";
 
-#[test]
-fn a_lost_segments_wait_has_the_name_of_its_cause() {
+pub fn a_lost_segments_wait_has_the_name_of_its_cause() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -146,8 +147,7 @@ fn a_lost_segments_wait_has_the_name_of_its_cause() {
 
 /// Whose later segments arrive although its first one is lost: the receiver says so at once, and no timer has to
 /// expire.
-#[test]
-fn a_hole_in_a_long_message_is_filled_by_a_fast_retransmission() {
+pub fn a_hole_in_a_long_message_is_filled_by_a_fast_retransmission() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -190,8 +190,7 @@ fn a_hole_in_a_long_message_is_filled_by_a_fast_retransmission() {
 }
 
 /// Where nothing comes through from the middle of a phase on, there is no latency, and it is not 0.
-#[test]
-fn what_still_waits_is_counted_and_no_latency_is_none() {
+pub fn what_still_waits_is_counted_and_no_latency_is_none() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -210,8 +209,7 @@ fn what_still_waits_is_counted_and_no_latency_is_none() {
     assert_eq!(before, Traces::now());
 }
 
-#[test]
-fn messages_of_several_segments_are_not_complete() {
+pub fn messages_of_several_segments_are_not_complete() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -223,8 +221,7 @@ fn messages_of_several_segments_are_not_complete() {
 }
 
 /// As Docker 28 protects a container's own address: by a rule that no other says a word of.
-#[test]
-fn a_rule_that_drops_what_is_forwarded_is_named_soon() {
+pub fn a_rule_that_drops_what_is_forwarded_is_named_soon() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Docker) {
         return;
@@ -247,8 +244,7 @@ fn a_rule_that_drops_what_is_forwarded_is_named_soon() {
 }
 
 /// Rules of nftables count only if they are told to.
-#[test]
-fn a_rule_without_a_counter_is_named_too() {
+pub fn a_rule_without_a_counter_is_named_too() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Docker) {
         return;
@@ -332,8 +328,7 @@ fn say_28(bytes: &mut [u8]) {
     }
 }
 
-#[test]
-fn a_daemon_of_version_28_is_asked_for_an_unprotected_network() {
+pub fn a_daemon_of_version_28_is_asked_for_an_unprotected_network() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Docker) {
         return;
@@ -371,8 +366,7 @@ fn worked(stage: &StageResult) -> f64 {
 }
 
 /// A queue is not the code in which a sample was taken by chance: at four places, and one from outside.
-#[test]
-fn time_in_queues_is_no_layers() {
+pub fn time_in_queues_is_no_layers() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -429,8 +423,7 @@ fn run_undisturbed(arguments: &[&str]) -> RunResult {
 }
 
 /// Where a CPU works from end to end, samples see it.
-#[test]
-fn where_a_cpu_works_little_is_unaccounted() {
+pub fn where_a_cpu_works_little_is_unaccounted() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -483,14 +476,13 @@ fn blkio_group_of(run: &Running) -> Option<std::path::PathBuf> {
     })
 }
 
-#[test]
-fn a_bio_that_a_groups_limit_holds_back_is_found() {
+pub fn a_bio_that_a_groups_limit_holds_back_is_found() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
     }
     let Some(disk) = disk_of("/var/tmp").filter(|_| std::path::Path::new("/sys/fs/cgroup/blkio").exists()) else {
-        eprintln!("skipped: needs a blkio controller of version 1 and a disk");
+        harness::skip_anyway("a blkio controller of version 1, and a disk");
         return;
     };
     for direct in ["on", "off"] {
@@ -527,8 +519,7 @@ fn a_bio_that_a_groups_limit_holds_back_is_found() {
 }
 
 /// Accounts of many threads hold, and so do 10,000 connections.
-#[test]
-fn many_threads_and_many_connections_are_measured() {
+pub fn many_threads_and_many_connections_are_measured() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -548,8 +539,7 @@ fn many_threads_and_many_connections_are_measured() {
 }
 
 /// On a CPU that never idles, what a request costs there is paid by all that are in flight.
-#[test]
-fn a_saturated_cpus_queue_is_no_stages_own_cost() {
+pub fn a_saturated_cpus_queue_is_no_stages_own_cost() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Redis) {
         return;
@@ -574,8 +564,7 @@ fn a_saturated_cpus_queue_is_no_stages_own_cost() {
 }
 
 /// A CPU that wakes up from idling is not a CPU that somebody else has.
-#[test]
-fn an_idle_cpus_wake_up_is_no_run_queue() {
+pub fn an_idle_cpus_wake_up_is_no_run_queue() {
     let _alone = alone();
     if !has(Feature::Probes) || std::thread::available_parallelism().map_or(1, usize::from) < 2 {
         return;
@@ -589,8 +578,7 @@ fn an_idle_cpus_wake_up_is_no_run_queue() {
 }
 
 /// Where a native server is: in a group of its own, as every service, or where virtax is. The client always has one.
-#[test]
-fn a_native_server_has_a_group_of_its_own() {
+pub fn a_native_server_has_a_group_of_its_own() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -610,8 +598,7 @@ fn a_native_server_has_a_group_of_its_own() {
 }
 
 /// What the environment says is what was there while it was measured.
-#[test]
-fn hooks_on_the_native_path_are_those_that_were_there() {
+pub fn hooks_on_the_native_path_are_those_that_were_there() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;

@@ -20,8 +20,7 @@ fn run_with(bounds: &str, out: &Out, configurations: &str) -> std::process::Outp
         .unwrap()
 }
 
-#[test]
-fn the_listed_capabilities_suffice() {
+pub fn the_listed_capabilities_suffice() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Docker) {
         return;
@@ -34,8 +33,7 @@ fn the_listed_capabilities_suffice() {
     assert_eq!(before, Traces::now());
 }
 
-#[test]
-fn a_missing_capability_is_named_before_anything_is_changed() {
+pub fn a_missing_capability_is_named_before_anything_is_changed() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -54,8 +52,7 @@ fn a_missing_capability_is_named_before_anything_is_changed() {
     }
 }
 
-#[test]
-fn without_the_administrators_capability_those_of_bpf_are_asked_for() {
+pub fn without_the_administrators_capability_those_of_bpf_are_asked_for() {
     let _alone = alone();
     let output = run_with("-sys_admin,-bpf,-perfmon", &Out::new(), "native");
     let said = text(&output.stderr);
@@ -66,8 +63,7 @@ fn without_the_administrators_capability_those_of_bpf_are_asked_for() {
 }
 
 /// Whoever calls it may be strict about new files: nobody has to get at the programs all the same.
-#[test]
-fn a_strict_umask_does_not_lock_servers_and_clients_out() {
+pub fn a_strict_umask_does_not_lock_servers_and_clients_out() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -82,8 +78,7 @@ fn a_strict_umask_does_not_lock_servers_and_clients_out() {
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
-#[test]
-fn servers_and_clients_run_without_privileges() {
+pub fn servers_and_clients_run_without_privileges() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Docker) {
         return;

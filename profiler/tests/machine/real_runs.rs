@@ -12,8 +12,7 @@ fn stage_ids(configuration: &ConfigurationResult) -> Vec<&str> {
     configuration.stages.iter().filter(|stage| stage.count_per_op > 0.5).map(|stage| stage.id.as_str()).collect()
 }
 
-#[test]
-fn the_spine() {
+pub fn the_spine() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Docker) {
         return;
@@ -83,8 +82,7 @@ fn check_comparison(result: &RunResult) {
     }
 }
 
-#[test]
-fn many_connections_on_two_cpus() {
+pub fn many_connections_on_two_cpus() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Docker) {
         return;
@@ -108,8 +106,7 @@ fn many_connections_on_two_cpus() {
 }
 
 /// A thread per connection, one CPU: the server's threads start after the processes were followed.
-#[test]
-fn a_server_with_a_thread_per_connection() {
+pub fn a_server_with_a_thread_per_connection() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -130,8 +127,7 @@ fn a_server_with_a_thread_per_connection() {
 }
 
 /// Every alternative that this kernel takes is forced, kind by kind, and sees the same path with the same counts.
-#[test]
-fn every_alternative_that_loads_sees_the_same() {
+pub fn every_alternative_that_loads_sees_the_same() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -165,8 +161,7 @@ fn every_alternative_that_loads_sees_the_same() {
 }
 
 /// Slow requests: acknowledgements go out alone, and must not move a token; latency counts from the intended time.
-#[test]
-fn an_open_loop_and_pure_acknowledgements() {
+pub fn an_open_loop_and_pure_acknowledgements() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -192,8 +187,7 @@ fn an_open_loop_and_pure_acknowledgements() {
 }
 
 /// A response read in two calls: one operation, with its second half counted as a part.
-#[test]
-fn a_message_received_in_parts() {
+pub fn a_message_received_in_parts() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;

@@ -62,8 +62,7 @@ fn check_cpu_time(configuration: &ConfigurationResult, samples_tell: bool) {
     assert!((points / account - 1.0).abs() <= 0.15, "{}: {:?}", configuration.name, configuration.cpu_times);
 }
 
-#[test]
-fn fifty_clients_on_one_thread() {
+pub fn fifty_clients_on_one_thread() {
     let _alone = alone();
     if !ready() {
         return;
@@ -141,8 +140,7 @@ fn check_files(out: &Out) {
 }
 
 /// A server with threads of its own and libraries, under everything that engine `ns` has, and through a proxy.
-#[test]
-fn bare_mechanisms_hold_a_real_server() {
+pub fn bare_mechanisms_hold_a_real_server() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Redis) {
         return;
@@ -157,8 +155,7 @@ fn bare_mechanisms_hold_a_real_server() {
     result.configurations.iter().for_each(check);
 }
 
-#[test]
-fn few_and_many_clients_in_both_placements() {
+pub fn few_and_many_clients_in_both_placements() {
     let _alone = alone();
     if !ready() {
         return;
@@ -193,8 +190,7 @@ fn few_and_many_clients_in_both_placements() {
 }
 
 /// The well-known client: every phase is a run of it, those with nothing attached are the control.
-#[test]
-fn redis_benchmark_as_the_client() {
+pub fn redis_benchmark_as_the_client() {
     let _alone = alone();
     if !ready() {
         return;
@@ -235,8 +231,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("tcp_stream_alloc_skb", &["received", "send"]),
 ];
 
-#[test]
-fn stacks_are_tagged_with_the_stage_that_runs() {
+pub fn stacks_are_tagged_with_the_stage_that_runs() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Docker) {
         return;
@@ -291,8 +286,7 @@ fn check_names(profiles: &[Profile]) {
 }
 
 /// Prolonged until the layers are known well enough: more samples than the phases alone would bring.
-#[test]
-fn sampling_goes_on_until_it_is_enough() {
+pub fn sampling_goes_on_until_it_is_enough() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -312,8 +306,7 @@ fn sampling_goes_on_until_it_is_enough() {
     assert!(native.cpu_layers.is_empty() && native.stages.iter().all(|stage| stage.layers.is_empty()));
 }
 
-#[test]
-fn a_used_up_quota_shows_as_throttled() {
+pub fn a_used_up_quota_shows_as_throttled() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Redis) || !has(Feature::CpuQuota) {
         return;
@@ -336,8 +329,7 @@ fn start(out: &Out, arguments: &[&str]) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-#[test]
-fn a_missing_redis_names_its_package_before_anything_is_changed() {
+pub fn a_missing_redis_names_its_package_before_anything_is_changed() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;
@@ -354,8 +346,7 @@ fn a_missing_redis_names_its_package_before_anything_is_changed() {
     assert_eq!(before, Traces::now());
 }
 
-#[test]
-fn a_taken_port_is_named() {
+pub fn a_taken_port_is_named() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Redis) {
         return;
@@ -369,8 +360,7 @@ fn a_taken_port_is_named() {
     assert!(said.contains("another program listens on port 7000"), "{said}");
 }
 
-#[test]
-fn a_server_that_dies_is_named_and_earlier_repetitions_are_kept() {
+pub fn a_server_that_dies_is_named_and_earlier_repetitions_are_kept() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Redis) {
         return;
@@ -411,8 +401,7 @@ impl Drop for Hidden {
     }
 }
 
-#[test]
-fn hidden_kernel_symbols_are_refused_with_the_setting() {
+pub fn hidden_kernel_symbols_are_refused_with_the_setting() {
     let _alone = alone();
     if !has(Feature::Probes) {
         return;

@@ -16,7 +16,7 @@ fn ready() -> bool {
 
 /// ns per operation in the machine: from the request's hand-over to the tap until the answer comes from there, the
 /// boundary and what the guest's agent saw.
-fn in_machine(configuration: &ConfigurationResult) -> f64 {
+fn in_vm(configuration: &ConfigurationResult) -> f64 {
     let in_guest = configuration.stages.iter().filter(|stage| stage.label.contains("(guest)"));
     boundary(configuration) + in_guest.map(|stage| stage.ns_per_op).sum::<f64>()
 }
@@ -33,8 +33,7 @@ fn boundary(configuration: &ConfigurationResult) -> f64 {
     once("request/taken→receive(tap@host)")
 }
 
-#[test]
-fn requests_are_followed_into_a_guest_and_out_of_it() {
+pub fn requests_are_followed_into_a_guest_and_out_of_it() {
     let _alone = alone();
     if !ready() {
         return;
@@ -53,10 +52,10 @@ fn requests_are_followed_into_a_guest_and_out_of_it() {
         check(configuration);
     }
     let tap = of(&result, "tcg:net=tap");
-    assert!(in_machine(tap) > 0.5 * tap.traced_latency.mean_ns, "{}", in_machine(tap));
+    assert!(in_vm(tap) > 0.5 * tap.traced_latency.mean_ns, "{}", in_vm(tap));
     check_inside(tap);
     if full() {
-        in_machine(of(&result, "tcg:net=nat"));
+        in_vm(of(&result, "tcg:net=nat"));
         check_inside(of(&result, "tcg:net=nat"));
         // Without its agent, a machine is one row.
         let silent = of(&result, "tcg:net=tap,agent=off");
@@ -120,8 +119,7 @@ fn check_inside(configuration: &ConfigurationResult) {
     assert!((arrived - 1.0).abs() < 0.05, "{arrived}");
 }
 
-#[test]
-fn many_connections_into_a_guest_keep_their_own_tokens() {
+pub fn many_connections_into_a_guest_keep_their_own_tokens() {
     let _alone = alone();
     if !full() || !ready() || !has(Feature::Redis) {
         return;
@@ -131,13 +129,12 @@ fn many_connections_into_a_guest_keep_their_own_tokens() {
     let clients = ["--in", "tcg:vcpus=2,memory=1024", "--set", "clients=10"];
     let result = run_workload("redis-set", &Out::new(), &[&clients, &SHORT[..]].concat());
     check(&result.configurations[0]);
-    in_machine(&result.configurations[0]);
+    in_vm(&result.configurations[0]);
 }
 
 /// Losses on the way into a guest are counted at their causes: a full table, and segments that the router drops,
 /// which come again.
-#[test]
-fn losses_on_the_way_into_a_guest_are_named() {
+pub fn losses_on_the_way_into_a_guest_are_named() {
     let _alone = alone();
     if !ready() {
         return;
@@ -181,8 +178,7 @@ impl InRouter {
 
 /// One of the longer tests. Segments that do not get into the guest come again, and their requests' tokens with them:
 /// dropped by the router, and by a tap whose queue is full.
-#[test]
-fn segments_that_are_dropped_before_the_guest_stay_in_the_books() {
+pub fn segments_that_are_dropped_before_the_guest_stay_in_the_books() {
     let _alone = alone();
     if !full() || !ready() {
         return;
@@ -218,8 +214,7 @@ fn segments_that_are_dropped_before_the_guest_stay_in_the_books() {
 }
 
 /// Ctrl-C, and `kill -9` with `virtax clean` after it, while the guest boots and while it is measured.
-#[test]
-fn guests_that_are_interrupted_or_killed_leave_nothing() {
+pub fn guests_that_are_interrupted_or_killed_leave_nothing() {
     let _alone = alone();
     if !ready() {
         return;
@@ -256,8 +251,7 @@ fn refusal(kernel: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), text(&output.stderr))
 }
 
-#[test]
-fn guests_that_do_not_start_are_explained() {
+pub fn guests_that_do_not_start_are_explained() {
     let _alone = alone();
     if !ready() {
         return;
@@ -300,8 +294,7 @@ fn copy_drivers(from: &Path, to: &Path) {
 }
 
 /// A kernel that finds no first process, because there was no room for it: what it says of that is in the message.
-#[test]
-fn a_kernel_that_panics_is_quoted() {
+pub fn a_kernel_that_panics_is_quoted() {
     let _alone = alone();
     if !ready() {
         return;
@@ -347,8 +340,7 @@ impl Drop for OpenKvm {
 }
 
 /// A KVM is believed only where a guest was entered and left; else the reason is said, and what to take instead.
-#[test]
-fn kvm_is_proven_or_refused() {
+pub fn kvm_is_proven_or_refused() {
     let _alone = alone();
     if !ready() {
         return;
@@ -377,8 +369,7 @@ fn kvm_is_proven_or_refused() {
 }
 
 /// Something else stands where taps come from.
-#[test]
-fn a_machine_without_taps_is_explained() {
+pub fn a_machine_without_taps_is_explained() {
     let _alone = alone();
     if !ready() {
         return;
@@ -399,8 +390,7 @@ fn a_machine_without_taps_is_explained() {
 }
 
 /// A machine that stops in the midst of a phase, its virtual processor with it.
-#[test]
-fn a_machine_that_hangs_is_noticed_and_removed() {
+pub fn a_machine_that_hangs_is_noticed_and_removed() {
     let _alone = alone();
     if !ready() {
         return;

@@ -56,8 +56,7 @@ fn check_boundary(machine: &ConfigurationResult) {
     assert!((0.02..0.95).contains(&rest.share), "{:#?}", row.parts);
 }
 
-#[test]
-fn an_operation_passes_guest_and_host() {
+pub fn an_operation_passes_guest_and_host() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Vm) {
         return;
@@ -70,8 +69,7 @@ fn an_operation_passes_guest_and_host() {
 }
 
 /// However QEMU gets at its image.
-#[test]
-fn every_kind_of_disk_is_followed() {
+pub fn every_kind_of_disk_is_followed() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Vm) || !full() {
         return;
@@ -115,8 +113,7 @@ fn check_steps(found: &ConfigurationResult) {
     assert!((shares - 1.0).abs() < 0.02, "{shares}: {:#?}", row.parts);
 }
 
-#[test]
-fn a_machine_without_a_disk_or_without_eyes_is_refused() {
+pub fn a_machine_without_a_disk_or_without_eyes_is_refused() {
     for (machine, word) in
         [("tcg", "blk=virtio"), ("tcg:blk=virtio,agent=off", "agent=on"), ("tcg:blk=virtio,net=user", "net=tap")]
     {

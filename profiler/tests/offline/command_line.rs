@@ -1,6 +1,6 @@
 //! The command line without root: help, lists, refusals and their exit codes.
 
-use crate::common::{Out, text, virtax};
+use crate::common::{Out, harness, text, virtax};
 
 /// Exit code and last words.
 fn refusal(arguments: &[&str]) -> (i32, String) {
@@ -9,8 +9,7 @@ fn refusal(arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), text(&output.stderr))
 }
 
-#[test]
-fn help_and_lists_are_as_reviewed() {
+pub fn help_and_lists_are_as_reviewed() {
     for (name, arguments) in [("help", &["--help"][..]), ("run-help", &["run", "--help"]), ("list", &["list"])] {
         let output = virtax().args(arguments).output().unwrap();
         assert!(output.status.success());
@@ -18,8 +17,7 @@ fn help_and_lists_are_as_reviewed() {
     }
 }
 
-#[test]
-fn wrong_usage_ends_with_2_before_anything_happens() {
+pub fn wrong_usage_ends_with_2_before_anything_happens() {
     let cases: &[&[&str]] = &[
         &["run", "tcp-r", "--in", "native"],
         &["run", "tcp-rr", "--in", "natve"],
@@ -42,8 +40,7 @@ fn wrong_usage_ends_with_2_before_anything_happens() {
     insta::assert_snapshot!(words);
 }
 
-#[test]
-fn a_folder_without_a_run_and_broken_files_end_with_6() {
+pub fn a_folder_without_a_run_and_broken_files_end_with_6() {
     let out = Out::new();
     let folder = out.path();
     std::fs::create_dir(&folder).unwrap();
@@ -57,11 +54,10 @@ fn a_folder_without_a_run_and_broken_files_end_with_6() {
     assert!(said.contains("cannot understand"), "{said}");
 }
 
-#[test]
-fn without_root_a_run_says_what_it_needs() {
+pub fn without_root_a_run_says_what_it_needs() {
     // SAFETY: no preconditions.
     if unsafe { libc::geteuid() } != 0 {
-        eprintln!("skipped: needs root to give it up");
+        harness::skip("root, to give it up");
         return;
     }
     use std::os::unix::process::CommandExt;
@@ -78,8 +74,7 @@ fn without_root_a_run_says_what_it_needs() {
     assert!(said.contains("run as root"), "{said}");
 }
 
-#[test]
-fn every_command_has_a_manual_page_and_completions() {
+pub fn every_command_has_a_manual_page_and_completions() {
     let says = |arguments: &[&str]| {
         let output = virtax().args(arguments).output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));

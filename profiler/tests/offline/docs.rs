@@ -37,7 +37,7 @@ fn splits(splits: Splits) -> String {
         Splits::StageThatEndsAt(point) => format!("splits the stage that ends at `{point}`"),
         Splits::Waiting => "splits the wait for a thread".to_owned(),
         Splits::Retransmission => "splits the wait for a segment to be sent again".to_owned(),
-        Splits::Machine => "splits the time that a machine holds a request".to_owned(),
+        Splits::Vm => "splits the time that a machine holds a request".to_owned(),
         Splits::GuestsDisk => "splits a guest's wait for its disk".to_owned(),
         Splits::GuestsDiskOrWorker => {
             "splits a guest's wait for its disk, or the way to one of io_uring's workers".to_owned()
@@ -92,8 +92,7 @@ fn with_table(text: &str, table: &str) -> String {
     format!("{before}{table}{after}")
 }
 
-#[test]
-fn tables_are_those_of_the_points() {
+pub fn tables_are_those_of_the_points() {
     let method = folder().join("method.md");
     let text = fs::read_to_string(&method).unwrap();
     for (path, wanted) in [(folder().join("points.md"), points()), (method, with_table(&text, &readers()))] {

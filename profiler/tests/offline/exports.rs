@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::golden::{copied, recorded};
 use super::schema::faults;
-use crate::common::{full, text, virtax};
+use crate::common::{full, harness, text, virtax};
 use profiler::{
     export::{Format, Kind, pprof::Profile},
     render::terminal::{self, Look},
@@ -34,8 +34,7 @@ fn width(kind: Kind) -> f64 {
     lines.lines().map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
 }
 
-#[test]
-fn the_page_holds_all_and_asks_nobody() {
+pub fn the_page_holds_all_and_asks_nobody() {
     let out = recorded();
     let printed = virtax().args(["report", "--html"]).arg(out.path()).output().unwrap();
     let path = out.path().join(run_folder::PAGE);
@@ -114,13 +113,15 @@ document.title = found.join(" ");
 
 /// In a browser: what can be clicked, searched and sorted does what it should, and nothing goes wrong. One of the
 /// longer tests: the browser is larger than all else that tests need.
-#[test]
-fn a_browser_shows_it() {
+pub fn a_browser_shows_it() {
     let Some(browser) =
         ["chromium", "chromium-browser"].iter().find_map(|name| profiler::pack::find_program(name, name).ok())
     else {
-        assert!(!full() || std::env::var_os("VIRTAX_NO_SKIP").is_none(), "there is no chromium");
-        eprintln!("skipped: needs chromium");
+        if full() {
+            harness::skip("chromium")
+        } else {
+            harness::skip_anyway("chromium")
+        }
         return;
     };
     let out = recorded();
@@ -144,8 +145,7 @@ fn a_browser_shows_it() {
 }
 
 /// What a stranger's run calls itself is text on the page, and nothing else.
-#[test]
-fn names_are_no_markup() {
+pub fn names_are_no_markup() {
     let out = recorded();
     let path = out.path().join("run.json");
     let evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>";
@@ -158,8 +158,7 @@ fn names_are_no_markup() {
     assert_eq!(page.matches("</script>").count(), 2);
 }
 
-#[test]
-fn a_spreadsheet_reads_every_stage() {
+pub fn a_spreadsheet_reads_every_stage() {
     let text = exported("run", Format::Csv, Kind::Latency);
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     assert_eq!(reader.headers().unwrap().len(), 11);
@@ -170,14 +169,12 @@ fn a_spreadsheet_reads_every_stage() {
     assert_eq!((&rows[0]["stage"], rows[0]["ns_per_op"].parse()), (&first.id, Ok(first.ns_per_op)));
 }
 
-#[test]
-fn markdown_is_as_reviewed() {
+pub fn markdown_is_as_reviewed() {
     insta::assert_snapshot!(exported("run-file", Format::Markdown, Kind::Latency));
 }
 
 /// OpenMetrics 1.0: families one after another, each sample of the family before it, seconds in their names, an end.
-#[test]
-fn metrics_keep_their_rules() {
+pub fn metrics_keep_their_rules() {
     let text = exported("run", Format::Openmetrics, Kind::Latency);
     assert!(text.ends_with("# EOF\n"));
     let (mut family, mut seen) = (String::new(), Vec::new());
@@ -200,8 +197,7 @@ fn metrics_keep_their_rules() {
 }
 
 /// By speedscope's schema: every sample names frames that are there, and has a weight.
-#[test]
-fn stacks_for_speedscope_are_those_of_the_pictures() {
+pub fn stacks_for_speedscope_are_those_of_the_pictures() {
     for kind in [Kind::Latency, Kind::Cpu, Kind::OffCpu] {
         let file: Value = serde_json::from_str(&exported("run", Format::Speedscope, kind)).unwrap();
         assert_eq!(file["$schema"], "https://www.speedscope.app/file-format-schema.json");
@@ -223,8 +219,7 @@ fn stacks_for_speedscope_are_those_of_the_pictures() {
 
 /// By pprof's own rules (`profile.proto`): the first text is empty, every number is of something that is there, and
 /// values are of the types.
-#[test]
-fn stacks_for_pprof_are_those_of_the_pictures() {
+pub fn stacks_for_pprof_are_those_of_the_pictures() {
     for kind in [Kind::Latency, Kind::Cpu, Kind::OffCpu] {
         let packed = run::export(&copied("run").path(), Format::Pprof, kind, 20).unwrap();
         let mut bytes = Vec::new();
@@ -258,8 +253,7 @@ fn stacks_for_pprof_are_those_of_the_pictures() {
 }
 
 /// By the Firefox Profiler's processed format: tables as long as they say, whose numbers are of rows that are there.
-#[test]
-fn stacks_for_firefox_are_those_of_the_pictures() {
+pub fn stacks_for_firefox_are_those_of_the_pictures() {
     for kind in [Kind::Latency, Kind::Cpu, Kind::OffCpu] {
         let file: Value = serde_json::from_str(&exported("run", Format::Firefox, kind)).unwrap();
         assert!(file["meta"]["preprocessedProfileVersion"].as_u64().unwrap() > 40, "{}", file["meta"]);
@@ -290,8 +284,7 @@ fn stacks_for_firefox_are_those_of_the_pictures() {
 }
 
 /// What is published is what the types say, and results keep to it; what is broken does not.
-#[test]
-fn results_keep_to_the_published_schema() {
+pub fn results_keep_to_the_published_schema() {
     let printed = virtax().arg("schema").output().unwrap();
     let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/result.schema.json");
     let known = fs::read_to_string(&published).unwrap_or_default();
@@ -313,8 +306,7 @@ fn results_keep_to_the_published_schema() {
 }
 
 /// Slices of a request follow each other without a gap, on a named track each, and sum to its latency.
-#[test]
-fn perfetto_shows_hand_overs() {
+pub fn perfetto_shows_hand_overs() {
     for folder in ["run", "run-file"] {
         let trace: Value = serde_json::from_str(&exported(folder, Format::Perfetto, Kind::Latency)).unwrap();
         let events = trace["traceEvents"].as_array().unwrap();
@@ -339,8 +331,7 @@ fn perfetto_shows_hand_overs() {
     }
 }
 
-#[test]
-fn the_slowest_requests_are_as_reviewed() {
+pub fn the_slowest_requests_are_as_reviewed() {
     let out = copied("run-file");
     let all = run::requests(&out.path(), None).unwrap();
     let look = Look { width: Some(100), styled: false };
@@ -350,8 +341,7 @@ fn the_slowest_requests_are_as_reviewed() {
 }
 
 /// A run against itself differs nowhere, whatever is asked; runs of other workloads are refused with all reasons.
-#[test]
-fn runs_are_compared_where_they_can_be() {
+pub fn runs_are_compared_where_they_can_be() {
     let (first, second) = (recorded(), recorded());
     let all = run::diff(&first.path(), &second.path(), None, None).unwrap();
     assert_eq!(all.len(), 2);
@@ -378,8 +368,7 @@ fn runs_are_compared_where_they_can_be() {
     assert!(refused.exit_code() == 2 && refused.to_string().contains("workload: tcp-rr and block"), "{refused}");
 }
 
-#[test]
-fn a_stage_is_shown_as_reviewed() {
+pub fn a_stage_is_shown_as_reviewed() {
     let look = Look { width: Some(120), styled: false };
     let built = run::built(&recorded().path()).unwrap();
     insta::assert_snapshot!(terminal::stage(&built, "request/ready→received", look).unwrap());

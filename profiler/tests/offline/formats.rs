@@ -31,8 +31,7 @@ fn corpus() -> BTreeMap<String, BTreeMap<String, String>> {
 }
 
 /// What the probes want of every record, kernel by kernel: offsets, or why the alternative is not to be had there.
-#[test]
-fn every_kernel_of_the_corpus_is_understood() {
+pub fn every_kernel_of_the_corpus_is_understood() {
     let corpus = corpus();
     assert!(corpus.len() >= 5);
     let mut words = String::new();
@@ -61,8 +60,7 @@ fn every_kernel_of_the_corpus_is_understood() {
 }
 
 /// The wider header of real-time kernels moves every field of their own; ours are found where they are.
-#[test]
-fn a_wider_header_moves_the_fields() {
+pub fn a_wider_header_moves_the_fields() {
     let corpus = corpus();
     let offset = |file: &str| {
         let format = Format::parse(&corpus[file]["sched/sched_waking"]).unwrap();
@@ -74,8 +72,7 @@ fn a_wider_header_moves_the_fields() {
 
 /// The fuzz target of the parser: damaged files of the corpus, for `VIRTAX_FUZZ_SECONDS` (2). Whatever it takes for a
 /// field lies inside a record.
-#[test]
-fn damaged_formats_never_panic_and_never_lead_outside_of_a_record() {
+pub fn damaged_formats_never_panic_and_never_lead_outside_of_a_record() {
     let seconds = std::env::var("VIRTAX_FUZZ_SECONDS").map_or(2, |text| text.parse().expect("seconds"));
     let texts: Vec<String> = corpus().into_values().flat_map(BTreeMap::into_values).collect();
     let seed = rand::random::<u64>();

@@ -266,7 +266,8 @@ fn feed(target: &Target, length: Duration, number: u64) -> u64 {
 fn feed_half(first: usize) {
     let targets = targets();
     let seconds = if full() { 10.0 * SECONDS } else { SECONDS } / targets.len() as f64;
-    let number = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    // The same inputs for the same code, as far as the time goes; the longer suite looks further every time.
+    let number = if full() { std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() } else { 1 };
     for target in targets.iter().skip(first).step_by(2) {
         let fed = feed(target, Duration::from_secs_f64(seconds), number);
         println!("{}: {fed} inputs", target.name);
@@ -274,12 +275,10 @@ fn feed_half(first: usize) {
     }
 }
 
-#[test]
-fn nothing_from_outside_makes_a_parser_panic() {
+pub fn nothing_from_outside_makes_a_parser_panic() {
     feed_half(0);
 }
 
-#[test]
-fn nothing_from_outside_makes_another_parser_panic() {
+pub fn nothing_from_outside_makes_another_parser_panic() {
     feed_half(1);
 }

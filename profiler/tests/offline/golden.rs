@@ -34,23 +34,20 @@ fn replace_in(path: &Path, from: &str, to: &str) {
     fs::write(path, content.replacen(from, to, 1)).unwrap();
 }
 
-#[test]
-fn the_report_is_as_reviewed() {
+pub fn the_report_is_as_reviewed() {
     let run::Report { result, .. } = run::report(&recorded().path()).unwrap();
     let shown = terminal::report(&result, Look { width: Some(200), styled: false });
     insta::assert_snapshot!(shown);
 }
 
-#[test]
-fn the_report_of_file_operations_is_as_reviewed() {
+pub fn the_report_of_file_operations_is_as_reviewed() {
     let run::Report { result, .. } = run::report(&copied("run-file").path()).unwrap();
     let shown = terminal::report(&result, Look { width: Some(200), styled: false });
     insta::assert_snapshot!(shown);
 }
 
 /// While an operation is with its disk, samples of CPUs divide what little code ran for it, and not the disk's time.
-#[test]
-fn a_disks_time_is_no_codes() {
+pub fn a_disks_time_is_no_codes() {
     let out = copied("run-file");
     let run::Report { result, .. } = run::report(&out.path()).unwrap();
     let native = &result.configurations[0];
@@ -76,8 +73,7 @@ fn a_disks_time_is_no_codes() {
     }
 }
 
-#[test]
-fn stages_and_residual_sum_to_the_clients_latency() {
+pub fn stages_and_residual_sum_to_the_clients_latency() {
     let run::Report { result, .. } = run::report(&recorded().path()).unwrap();
     for configuration in &result.configurations {
         let stages: f64 = configuration.stages.iter().map(|stage| stage.ns_per_op).sum();
@@ -94,8 +90,7 @@ fn stages_and_residual_sum_to_the_clients_latency() {
 }
 
 /// Turning the pair around turns every sign around, and no interval's width.
-#[test]
-fn comparisons_are_antisymmetric() {
+pub fn comparisons_are_antisymmetric() {
     let run::Report { result, .. } = run::report(&recorded().path()).unwrap();
     let (there, back) = (&result.comparisons[0], &result.comparisons[1]);
     assert_eq!((&there.baseline, &there.candidate), (&back.candidate, &back.baseline));
@@ -107,8 +102,7 @@ fn comparisons_are_antisymmetric() {
     }
 }
 
-#[test]
-fn the_same_counts_give_the_same_result_and_it_survives_the_file() {
+pub fn the_same_counts_give_the_same_result_and_it_survives_the_file() {
     let out = recorded();
     let run::Report { result: first, .. } = run::report(&out.path()).unwrap();
     assert!(RunResult::load(&out.path()).unwrap() == first, "what was written is not what is read");
@@ -117,8 +111,7 @@ fn the_same_counts_give_the_same_result_and_it_survives_the_file() {
     assert!(first == second && bytes == fs::read(out.path().join("result.json")).unwrap());
 }
 
-#[test]
-fn flame_graphs_are_as_wide_as_the_stages_and_say_what_they_are() {
+pub fn flame_graphs_are_as_wide_as_the_stages_and_say_what_they_are() {
     let out = recorded();
     let run::Report { result, pictures, .. } = run::report(&out.path()).unwrap();
     // Three kinds, for two configurations and their difference in both directions.
@@ -151,8 +144,7 @@ fn flame_graphs_are_as_wide_as_the_stages_and_say_what_they_are() {
     }
 }
 
-#[test]
-fn json_on_standard_output_is_the_result() {
+pub fn json_on_standard_output_is_the_result() {
     let out = recorded();
     let output = virtax().arg("report").arg(out.path()).arg("--json").output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -160,8 +152,7 @@ fn json_on_standard_output_is_the_result() {
     assert!(shown == RunResult::load(&out.path()).unwrap());
 }
 
-#[test]
-fn an_interrupted_run_reports_what_it_has() {
+pub fn an_interrupted_run_reports_what_it_has() {
     let out = recorded();
     let path = out.path().join("repetitions.jsonl");
     let whole = fs::read_to_string(&path).unwrap();
@@ -174,8 +165,7 @@ fn an_interrupted_run_reports_what_it_has() {
 }
 
 /// A precision that was wished for and not reached is said, with what it would take.
-#[test]
-fn a_wish_that_was_not_reached_is_said() {
+pub fn a_wish_that_was_not_reached_is_said() {
     let wishing = recorded();
     replace_in(&wishing.path().join("run.json"), "\"seed\":", "\"until_precision\": 0.01, \"seed\":");
     let result = run::compute(&wishing.path()).unwrap();
@@ -189,8 +179,7 @@ fn a_wish_that_was_not_reached_is_said() {
     assert!(none.warnings.iter().all(|warning| warning.name != "precision-not-reached"));
 }
 
-#[test]
-fn newer_and_broken_files_are_refused() {
+pub fn newer_and_broken_files_are_refused() {
     let newer = recorded();
     replace_in(&newer.path().join("run.json"), "\"schema_version\": 2", "\"schema_version\": 3");
     let error = run::report(&newer.path()).unwrap_err();
@@ -211,8 +200,7 @@ fn newer_and_broken_files_are_refused() {
 }
 
 /// A loss above a thousandth withholds the verdict.
-#[test]
-fn losses_withhold_the_verdict() {
+pub fn losses_withhold_the_verdict() {
     let out = recorded();
     let path = out.path().join("repetitions.jsonl");
     let content = fs::read_to_string(&path).unwrap().replace("\"freed\":0", "\"freed\":900");
@@ -225,8 +213,7 @@ fn losses_withhold_the_verdict() {
 }
 
 /// Layers: shares that sum to their stage, changes that sum to the difference, intervals around them.
-#[test]
-fn layers_sum_to_what_they_divide() {
+pub fn layers_sum_to_what_they_divide() {
     let run::Report { result, .. } = run::report(&recorded().path()).unwrap();
     for configuration in &result.configurations {
         for stage in configuration.stages.iter().filter(|stage| !stage.layers.is_empty()) {
@@ -250,8 +237,7 @@ fn layers_sum_to_what_they_divide() {
 }
 
 /// No layer has more time than its samples stand for, in any stage of any recorded run.
-#[test]
-fn layers_have_no_time_that_their_samples_have_not_seen() {
+pub fn layers_have_no_time_that_their_samples_have_not_seen() {
     for name in ["run", "run-file"] {
         let out = copied(name);
         let run::Report { result, .. } = run::report(&out.path()).unwrap();
@@ -281,8 +267,7 @@ fn layers_have_no_time_that_their_samples_have_not_seen() {
 }
 
 /// Without its stacks a run is computed as before them.
-#[test]
-fn a_run_without_stacks_has_no_layers() {
+pub fn a_run_without_stacks_has_no_layers() {
     let out = recorded();
     for entry in fs::read_dir(out.path()).unwrap().flatten() {
         if entry.file_name().to_string_lossy().starts_with("stacks.") {

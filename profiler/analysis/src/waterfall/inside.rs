@@ -183,11 +183,10 @@ pub(super) fn keys(repetitions: &[&Repetition]) -> BTreeSet<StageKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use virtax_model::counts::{GuestCounts, ProbeCounts};
-
-    fn stage(role: Role, from: Place, to: Place, count: u64, total_ns: u64) -> StageTotal {
-        StageTotal { part: false, role, from, to, count, total_ns, buckets: Vec::new() }
-    }
+    use virtax_model::{
+        counts::{OtherSide, ProbeCounts},
+        testing::{self, stage},
+    };
 
     fn phase(guest_operations: u64, guest_ns: u64) -> Phase {
         let (at, fixed) = (Place::at, Place::fixed);
@@ -213,15 +212,7 @@ mod tests {
             ..ProbeCounts::default()
         };
         guest.counters.insert(Counter::Operations.name().to_owned(), guest_operations);
-        Phase {
-            kind: PhaseKind::Traced,
-            open_ns: 0,
-            length_ns: 1000,
-            client: Default::default(),
-            probes: Some(host),
-            guest: Some(GuestCounts { probes: guest, ..GuestCounts::default() }),
-            account: None,
-        }
+        testing::phase(PhaseKind::Traced, 1000).with_probes(host).with_other_side(guest)
     }
 
     #[test]
@@ -270,7 +261,7 @@ mod tests {
         let mut found = phase(10, 0);
         found.probes = Some(ProbeCounts { stages: vec![disk.clone()], ..ProbeCounts::default() });
         let host = ProbeCounts { stages: of_qemu.clone(), ..ProbeCounts::default() };
-        found.guest = Some(GuestCounts { probes: host, side: Side::Host, ..GuestCounts::default() });
+        found.guest = Some(OtherSide { probes: host, side: Side::Host, ..OtherSide::default() });
         let inside = stages(&found);
         // As much as there was, though two of the guest's operations were one of QEMU's.
         assert_eq!((inside.stages, inside.residence_ns), (of_qemu, 400));

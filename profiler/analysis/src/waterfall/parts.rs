@@ -23,22 +23,21 @@ fn splits(place: &Place) -> Splits {
 }
 
 /// Whether it is a part of the time that a virtual machine holds a request, by what happens to its processor.
-pub(super) fn is_of_machine(part: &StageKey) -> bool {
-    [&part.from, &part.to].into_iter().any(|place| splits(place) == Splits::Machine)
+pub(super) fn is_of_vm(part: &StageKey) -> bool {
+    [&part.from, &part.to].into_iter().any(|place| splits(place) == Splits::Vm)
 }
 
 /// Takes the guest's residence out of these parts, which lies between entering the guest and leaving it to notify the
 /// machine. Only as much of it as there are parts: of requests that were held along with others there are none.
 pub(super) fn take_residence(parts: &mut HashMap<StageKey, (u64, u64)>, phase: &Phase, inside: &Inside) {
     let all = || phase.probes.iter().flat_map(|probes| &probes.stages);
-    let parted_ns: u64 =
-        all().filter(|stage| stage.part && is_of_machine(&key_of(stage))).map(|stage| stage.total_ns).sum();
+    let parted_ns: u64 = all().filter(|stage| stage.part && is_of_vm(&key_of(stage))).map(|stage| stage.total_ns).sum();
     let whole_ns: u64 =
         all().filter(|stage| !stage.part && Some(key_of(stage)) == inside.boundary).map(|stage| stage.total_ns).sum();
     let residence_ns = inside.residence_ns as f64 * (parted_ns as f64 / whole_ns.max(1) as f64).min(1.0);
     // In these the guest has the request; where neither entry nor notification was seen, in the longest.
     let has_guest = |key: &StageKey| key.from.point == Point::Entered || key.to.point == Point::Notified;
-    let longest = parts.iter().filter(|(key, _)| is_of_machine(key)).max_by_key(|(_, (_, ns))| *ns);
+    let longest = parts.iter().filter(|(key, _)| is_of_vm(key)).max_by_key(|(_, (_, ns))| *ns);
     let longest = longest.map(|(key, _)| key.clone());
     let requests: u64 = parts.iter().filter(|(key, _)| has_guest(key)).map(|(_, (count, _))| count).sum();
     for (key, (count, ns)) in parts.iter_mut() {
@@ -91,7 +90,7 @@ fn stage_end(part: &StageKey, rows: &[Row]) -> Option<Place> {
         // A thread that waits for its file operation, or the reader of a socket.
         Splits::Waiting => Some(at(if is_of_files() { Point::Exit } else { Point::Received })),
         // Found by what the stage is, not by its end.
-        Splits::Retransmission | Splits::Machine | Splits::GuestsDisk | Splits::Nothing => None,
+        Splits::Retransmission | Splits::Vm | Splits::GuestsDisk | Splits::Nothing => None,
     }
 }
 
@@ -103,7 +102,7 @@ fn row_of(part: &StageKey, rows: &[Row]) -> Option<usize> {
         let waits = rows.iter().enumerate().filter(|(_, row)| is_disk_of_guest(&row.key));
         return waits.max_by(|(_, a), (_, b)| a.count_per_op.total_cmp(&b.count_per_op)).map(|(index, _)| index);
     }
-    if is_of_machine(part) {
+    if is_of_vm(part) {
         return rows.iter().position(|row| row.key.from.point == Point::Taken && is_boundary(&row.key));
     }
     if points::is_lost(part.from.point) {
@@ -225,11 +224,15 @@ fn collect(rows: &[Row], sums: &[Sums]) -> BTreeMap<usize, Vec<(StageKey, f64, f
 #[cfg(test)]
 mod tests {
     use super::*;
-    use virtax_model::counts::{PhaseKind, ProbeCounts, Role, StageTotal};
+    use virtax_model::{
+        counts::{PhaseKind, Role, StageTotal},
+        testing,
+    };
 
     fn total(part: bool, from: Point, to: Place, total_ns: u64) -> StageTotal {
         let from = Place::fixed(from);
-        StageTotal { part, role: Role::Client, from, to, count: 10, total_ns, buckets: Vec::new() }
+        let stage = testing::stage(Role::Client, from, to, 10, total_ns);
+        if part { stage.as_part() } else { stage }
     }
 
     fn row(role: Role, from: Place, to: Place, count_per_op: f64) -> Row {
@@ -280,15 +283,7 @@ mod tests {
         ];
         let boundary = key_of(&whole);
         let stages: Vec<StageTotal> = [whole].into_iter().chain(steps.clone()).collect();
-        let phase = Phase {
-            kind: PhaseKind::Detailed,
-            open_ns: 0,
-            length_ns: 2000,
-            client: Default::default(),
-            probes: Some(ProbeCounts { stages, ..ProbeCounts::default() }),
-            guest: None,
-            account: None,
-        };
+        let phase = testing::phase(PhaseKind::Detailed, 2000).with_stages(stages);
         let left = |steps: &[StageTotal; 4], residence_ns| {
             let mut parts = steps.iter().map(|step| (key_of(step), (step.count, step.total_ns))).collect();
             let inside = Inside { residence_ns, boundary: Some(boundary.clone()), ..Inside::default() };

@@ -26,7 +26,7 @@ use crate::{
     ledger::{Item, Ledger},
     net::Wire,
     pack::Pack,
-    workload::{ServerProgram, Settings, Start, Workload},
+    workload::{Preparation, ServerProgram, Settings, Start, Workload},
 };
 use virtax_model::{
     counts::Accelerator,
@@ -49,7 +49,7 @@ pub struct Bench {
     /// How many of the run's small networks ([`crate::net::Subnets::segment`]) have been given away.
     pub segments_taken: Cell<u8>,
     /// How virtual machines are to be started.
-    pub machines: vm::Wishes,
+    pub machines: vm::VmOptions,
     /// Where servers run.
     pub server_cpus: Vec<usize>,
     /// The control group of clients, as servers have theirs; `None`: this machine has no hierarchies of them.
@@ -81,6 +81,19 @@ const INSIDE: &str = "/virtax";
 /// The folder in a container for files that its server reads and writes.
 pub(crate) const DATA: &str = "/data";
 
+/// The folder of what was prepared, as a packed server sees it.
+const PREPARED: &str = "/prepared";
+
+/// Makes a folder of a user's own, and in it what servers start from. It lies in the run's folder, and goes with that.
+fn prepared(preparation: &dyn Preparation, settings: &Settings, folder: &Path, owner: u32) -> Result<PathBuf> {
+    std::fs::create_dir(folder)
+        .and_then(|()| std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o700)))
+        .and_then(|()| std::os::unix::fs::chown(folder, Some(owner), Some(owner)))
+        .map_err(|error| Error::file("make", folder, error))?;
+    preparation.prepare(settings, folder)?;
+    Ok(folder.to_owned())
+}
+
 /// What every server of a run is started from: the same files natively and packed.
 pub struct ServerFiles {
     /// Port to listen on.
@@ -93,6 +106,8 @@ pub struct ServerFiles {
     tool: PathBuf,
     /// The folder of its files natively.
     folder: PathBuf,
+    /// The folder of what was prepared, natively.
+    prepared: Option<PathBuf>,
     workload: &'static dyn Workload,
     settings: Settings,
 }
@@ -125,8 +140,15 @@ impl ServerFiles {
             let path = folder.join(ACCOUNT);
             workloads::account::create(&path).map_err(|error| Error::file("write", &path, error))?;
         }
-        if workload.is_of_files() {
+        if workload.files().is_some() {
             pack.add_open_folder(Path::new(DATA));
+        }
+        let prepared = match workload.preparation() {
+            Some(preparation) => Some(prepared(preparation, settings, &folder.join("prepared"), crate::child::NOBODY)?),
+            None => None,
+        };
+        if let Some(prepared) = &prepared {
+            pack.add_tree(prepared, Path::new(PREPARED))?;
         }
         for (name, content) in workload.server_files(settings) {
             pack.add_file(&Path::new(INSIDE).join(name), content.as_bytes(), 0o644);
@@ -136,14 +158,16 @@ impl ServerFiles {
                 .map_err(|error| Error::file("write", &path, error))?;
         }
         let tool = tool.unwrap_or_default();
-        Ok(Self { port, pack, program, tool, folder: folder.to_owned(), workload, settings: settings.clone() })
+        let (folder, settings) = (folder.to_owned(), settings.clone());
+        Ok(Self { port, pack, program, tool, folder, prepared, workload, settings })
     }
 
     /// Program and arguments natively.
     #[must_use]
     pub fn native(&self, listen: SocketAddrV4, injection: Option<Injection>) -> (PathBuf, Vec<String>) {
         let data = self.data_folder().unwrap_or(&self.folder);
-        let start = Start { listen, folder: &self.folder, data, tool: &self.tool };
+        let prepared = self.prepared.as_deref();
+        let start = Start { listen, folder: &self.folder, data, prepared, tool: &self.tool };
         let mut arguments = self.workload.server_arguments(&self.settings, start);
         if let Some(injection) = injection.filter(|injection| injection.kind.is_servers()) {
             arguments.extend(injection.server_arguments());
@@ -155,7 +179,9 @@ impl ServerFiles {
     /// Program and arguments in a container made of the pack.
     #[must_use]
     pub fn packed(&self, listen: SocketAddrV4, injection: Option<Injection>) -> (PathBuf, Vec<String>) {
-        let start = Start { listen, folder: Path::new(INSIDE), data: Path::new(DATA), tool: &self.tool };
+        let prepared = self.prepared.as_ref().map(|_| Path::new(PREPARED));
+        let (folder, data) = (Path::new(INSIDE), Path::new(DATA));
+        let start = Start { listen, folder, data, prepared, tool: &self.tool };
         let mut arguments = self.workload.server_arguments(&self.settings, start);
         arguments.extend(injection.into_iter().flat_map(Injection::server_arguments));
         (self.pack.program.clone(), arguments)
@@ -167,10 +193,10 @@ impl ServerFiles {
         Some((self.data_folder()?, self.settings.get("size")?.parse().ok()?))
     }
 
-    /// See [`Workload::first_writes`].
+    /// See [`crate::workload::FileOperations::first_writes`].
     #[must_use]
     pub fn first_writes(&self) -> Option<u64> {
-        self.workload.first_writes(&self.settings)
+        self.workload.files()?.first_writes(&self.settings)
     }
 
     /// How long a server may take until it answers: it may have files to write first.
@@ -182,7 +208,7 @@ impl ServerFiles {
     /// The folder of the host for files that a server reads and writes; `None`: it has none.
     #[must_use]
     pub fn data_folder(&self) -> Option<&Path> {
-        self.workload.data_folder(&self.settings)
+        self.workload.files().map(|files| files.folder(&self.settings))
     }
 
     /// The file in which our own server notes what it did before its answers; `None`: it is not our own.
@@ -357,7 +383,7 @@ pub trait Server {
         None
     }
     /// Whether its process is a virtual machine's.
-    fn is_machine(&self) -> bool {
+    fn is_vm(&self) -> bool {
         false
     }
     /// What follows requests inside of its machine, if something does.

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddrV4, path::Path, time::Duration};
 
-use super::{ClientProgram, Range, Setting, Settings, Start, Workload};
+use super::{ClientProgram, FileOperations, Range, Setting, Settings, Start, Workload};
 use virtax_model::error::{Error, Result};
 
 /// See the module.
@@ -44,7 +44,28 @@ fn is_first_write(settings: &Settings) -> bool {
     settings["kind"] == "first-write"
 }
 
+impl FileOperations for Block {
+    fn at_once(&self, settings: &Settings) -> u32 {
+        (number(settings, "threads") * number(settings, "depth")) as u32
+    }
+    fn is_synchronous(&self, settings: &Settings) -> bool {
+        settings["engine"] == "sync"
+    }
+    fn folder<'a>(&self, settings: &'a Settings) -> &'a Path {
+        Path::new(&settings["folder"])
+    }
+    fn only_writes(&self, settings: &Settings) -> bool {
+        settings["kind"] == "write"
+    }
+    fn first_writes(&self, settings: &Settings) -> Option<u64> {
+        is_first_write(settings).then(|| number(settings, "bytes"))
+    }
+}
+
 impl Workload for Block {
+    fn files(&self) -> Option<&dyn FileOperations> {
+        Some(self)
+    }
     fn name(&self) -> &'static str {
         "block"
     }
@@ -107,9 +128,6 @@ impl Workload for Block {
             FOLDER,
         ]
     }
-    fn connections(&self, settings: &Settings) -> u32 {
-        (number(settings, "threads") * number(settings, "depth")) as u32
-    }
     fn check(&self, settings: &Settings) -> Result<()> {
         let (bytes, threads) = (number(settings, "bytes"), number(settings, "threads"));
         if settings["direct"] == "on" && bytes % SECTOR != 0 && !is_first_write(settings) {
@@ -150,21 +168,6 @@ impl Workload for Block {
             return Err(Error::Usage("`sync-every` needs `engine=sync`".to_owned()));
         }
         Ok(())
-    }
-    fn is_of_files(&self) -> bool {
-        true
-    }
-    fn is_synchronous(&self, settings: &Settings) -> bool {
-        settings["engine"] == "sync"
-    }
-    fn data_folder<'a>(&self, settings: &'a Settings) -> Option<&'a Path> {
-        Some(Path::new(&settings["folder"]))
-    }
-    fn only_writes(&self, settings: &Settings) -> bool {
-        settings["kind"] == "write"
-    }
-    fn first_writes(&self, settings: &Settings) -> Option<u64> {
-        is_first_write(settings).then(|| number(settings, "bytes"))
     }
     fn server_arguments(&self, settings: &Settings, start: Start<'_>) -> Vec<String> {
         let mut arguments = vec!["block-server".to_owned(), "--listen".to_owned(), start.listen.to_string()];

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddrV4, path::Path, time::Duration};
 
-use super::{ClientProgram, Range, Setting, Settings, Start, Tool, Workload, block::SLOWEST_MIB_PER_S};
+use super::{ClientProgram, FileOperations, Range, Setting, Settings, Start, Tool, Workload, block::SLOWEST_MIB_PER_S};
 
 /// fio, and the package of Debian's that brings it.
 pub const FIO: Tool = Tool { name: "fio", package: "fio" };
@@ -61,9 +61,21 @@ impl Fio {
     };
 }
 
-impl Workload for Fio {
+impl FileOperations for Fio {
     fn only_writes(&self, _settings: &Settings) -> bool {
         self.job.contains(&"--rw=write")
+    }
+    fn at_once(&self, _settings: &Settings) -> u32 {
+        self.depth * self.jobs
+    }
+    fn folder<'a>(&self, settings: &'a Settings) -> &'a Path {
+        Path::new(&settings["folder"])
+    }
+}
+
+impl Workload for Fio {
+    fn files(&self) -> Option<&dyn FileOperations> {
+        Some(self)
     }
     fn name(&self) -> &'static str {
         self.name
@@ -94,15 +106,6 @@ impl Workload for Fio {
             "the file has {mib} MiB, that of the study {STUDY_MIB}: more of it may lie in caches of the disk's"
         ))
     }
-    fn connections(&self, _settings: &Settings) -> u32 {
-        self.depth * self.jobs
-    }
-    fn is_of_files(&self) -> bool {
-        true
-    }
-    fn data_folder<'a>(&self, settings: &'a Settings) -> Option<&'a Path> {
-        Some(Path::new(&settings["folder"]))
-    }
     fn server_executes(&self) -> Option<Tool> {
         Some(FIO)
     }
@@ -112,7 +115,7 @@ impl Workload for Fio {
             ("--folder", start.data.display().to_string()),
             ("--size", settings["size"].clone()),
             ("--program", start.tool.display().to_string()),
-            ("--at-once", self.connections(settings).to_string()),
+            ("--at-once", self.at_once(settings).to_string()),
         ];
         let mut arguments = vec!["fio-server".to_owned()];
         arguments.extend(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
@@ -132,7 +135,7 @@ impl Workload for Fio {
     fn residual_limit(&self) -> f64 {
         // That of 16 × 8 at once is wider: an operation waits for the program's other ones, of which only the program
         // knows.
-        if self.connections(&Settings::new()) > 16 { 0.08 } else { 0.05 }
+        if self.at_once(&Settings::new()) > 16 { 0.08 } else { 0.05 }
     }
 }
 

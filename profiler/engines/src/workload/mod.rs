@@ -113,8 +113,86 @@ pub struct Start<'a> {
     pub folder: &'a Path,
     /// The folder of files that it reads and writes, as it sees it.
     pub data: &'a Path,
+    /// The folder of what was prepared ([`Workload::preparation`]), as it sees it; `None`: nothing was.
+    pub prepared: Option<&'a Path>,
     /// The program that it executes ([`Workload::server_executes`]).
     pub tool: &'a Path,
+}
+
+/// Requests over the network.
+pub trait NetworkRequests: Sync {
+    /// Requests that are under way or being prepared at any instant: the tokens that exist.
+    fn connections(&self, settings: &Settings) -> u32;
+    /// Requests per second that the client is to make, whatever comes back; `None`: it makes the next when it has an
+    /// answer.
+    fn rate_per_s(&self, _settings: &Settings) -> Option<f64> {
+        None
+    }
+}
+
+/// Operations on files: calls of the server's that read or write one.
+pub trait FileOperations: Sync {
+    /// Operations that are under way or being prepared at any instant: the tokens that exist.
+    fn at_once(&self, settings: &Settings) -> u32;
+    /// The folder of the host in which a server has its files, or containers theirs.
+    fn folder<'a>(&self, settings: &'a Settings) -> &'a Path;
+    /// Whether all are calls that return when they are done.
+    fn is_synchronous(&self, _settings: &Settings) -> bool {
+        false
+    }
+    /// Bytes of files that operations open for writing, and that were never written to before: in a layered root,
+    /// they lie in a layer below; `None`: there are none.
+    fn first_writes(&self, _settings: &Settings) -> Option<u64> {
+        None
+    }
+    /// Whether operations write, and none reads.
+    fn only_writes(&self, _settings: &Settings) -> bool {
+        false
+    }
+}
+
+/// What servers start from: a database's data directory, say.
+pub trait Preparation: Sync {
+    /// Makes it, once a run, in a folder that belongs to the servers' user and to nobody else.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    fn prepare(&self, settings: &Settings, folder: &Path) -> Result<()>;
+}
+
+/// What of a workload is followed.
+#[derive(Clone, Copy)]
+pub enum Follows<'a> {
+    /// Its requests over the network.
+    Requests(&'a dyn NetworkRequests),
+    /// Its operations on files.
+    Operations(&'a dyn FileOperations),
+}
+
+impl Follows<'_> {
+    /// The tokens that exist at any instant.
+    #[must_use]
+    pub fn tokens(self, settings: &Settings) -> u32 {
+        match self {
+            Self::Requests(requests) => requests.connections(settings),
+            Self::Operations(operations) => operations.at_once(settings),
+        }
+    }
+}
+
+/// What is followed of a workload. One that has both requests and operations can be described; a run follows one of
+/// them.
+///
+/// # Errors
+/// [`Error::Usage`] if it has both, or neither.
+pub fn follows(workload: &dyn Workload) -> Result<Follows<'_>> {
+    let refuse = |why: &str| Err(Error::Usage(format!("workload `{}` cannot be followed: {why}", workload.name())));
+    match (workload.network(), workload.files()) {
+        (Some(requests), None) => Ok(Follows::Requests(requests)),
+        (None, Some(operations)) => Ok(Follows::Operations(operations)),
+        (Some(_), Some(_)) => refuse("it has requests over the network and operations on files, and a run follows one"),
+        (None, None) => refuse("it has neither requests over the network nor operations on files"),
+    }
 }
 
 /// What client and server do.
@@ -125,8 +203,18 @@ pub trait Workload: Sync {
     fn summary(&self) -> &'static str;
     /// The settings it understands.
     fn settings(&self) -> &'static [Setting];
-    /// Requests that are under way or being prepared at any instant: the tokens that exist.
-    fn connections(&self, settings: &Settings) -> u32;
+    /// Its requests over the network; `None`: it has none.
+    fn network(&self) -> Option<&dyn NetworkRequests> {
+        None
+    }
+    /// The operations on files that its server makes; `None`: it has none.
+    fn files(&self) -> Option<&dyn FileOperations> {
+        None
+    }
+    /// What its servers start from, made once a run; `None`: nothing is.
+    fn preparation(&self) -> Option<&dyn Preparation> {
+        None
+    }
     /// Threads of client and server together that are at work for connections, more or less.
     fn threads(&self, _settings: &Settings) -> u32 {
         0
@@ -137,28 +225,6 @@ pub trait Workload: Sync {
     /// [`Error::Usage`], by the setting's name.
     fn check(&self, _settings: &Settings) -> Result<()> {
         Ok(())
-    }
-    /// Whether its operations are calls that read or write a file, made by the server, instead of requests over the
-    /// network.
-    fn is_of_files(&self) -> bool {
-        false
-    }
-    /// Whether those are all calls that return when they are done.
-    fn is_synchronous(&self, _settings: &Settings) -> bool {
-        false
-    }
-    /// The folder of the host in which a server of files has them, or containers theirs; `None`: it has none.
-    fn data_folder<'a>(&self, _settings: &'a Settings) -> Option<&'a Path> {
-        None
-    }
-    /// Bytes of files that operations open for writing, and that were never written to before: in a layered root,
-    /// they lie in a layer below; `None`: there are none.
-    fn first_writes(&self, _settings: &Settings) -> Option<u64> {
-        None
-    }
-    /// Whether operations on files write, and none reads.
-    fn only_writes(&self, _settings: &Settings) -> bool {
-        false
     }
     /// The server's program.
     fn server_program(&self) -> ServerProgram {
@@ -180,11 +246,6 @@ pub trait Workload: Sync {
     }
     /// The server's arguments.
     fn server_arguments(&self, settings: &Settings, start: Start<'_>) -> Vec<String>;
-    /// Operations per second that the client is to make, whatever comes back; `None`: it makes the next when it has
-    /// an answer.
-    fn rate_per_s(&self, _settings: &Settings) -> Option<f64> {
-        None
-    }
     /// The client, and its arguments; `has_cpu`: nobody else of the run wants its CPU.
     fn client(&self, settings: &Settings, server: SocketAddrV4, has_cpu: bool) -> ClientProgram;
     /// How long client and server may take until they work together.
@@ -327,6 +388,47 @@ mod tests {
         parse_of(by_name("tcp-rr").unwrap(), pairs)
     }
 
+    /// A workload as a database is one: asked over the network, at work on files, from a folder made before.
+    struct Database;
+    impl Workload for Database {
+        fn name(&self) -> &'static str {
+            "database"
+        }
+        fn summary(&self) -> &'static str {
+            ""
+        }
+        fn settings(&self) -> &'static [Setting] {
+            &[]
+        }
+        fn network(&self) -> Option<&dyn NetworkRequests> {
+            by_name("tcp-rr").unwrap().network()
+        }
+        fn files(&self) -> Option<&dyn FileOperations> {
+            by_name("block").unwrap().files()
+        }
+        fn server_arguments(&self, _settings: &Settings, _start: Start<'_>) -> Vec<String> {
+            Vec::new()
+        }
+        fn client(&self, _settings: &Settings, _server: SocketAddrV4, _has_cpu: bool) -> ClientProgram {
+            ClientProgram::Own(Vec::new())
+        }
+        fn residual_limit(&self) -> f64 {
+            0.05
+        }
+    }
+
+    #[test]
+    fn a_run_follows_requests_or_operations() {
+        let tokens = |name: &str, pairs: &[&str]| {
+            let workload = by_name(name).unwrap();
+            follows(workload).unwrap().tokens(&parse_of(workload, pairs).unwrap())
+        };
+        assert_eq!(tokens("tcp-rr", &["connections=7"]), 7);
+        assert_eq!(tokens("block", &["engine=libaio", "depth=3", "threads=2"]), 6);
+        let Err(both) = follows(&Database) else { panic!("both are followed") };
+        assert!(both.to_string().contains("a run follows one"), "{both}");
+    }
+
     #[test]
     fn defaults_are_filled_in() {
         let settings = parse(&["connections=16"]).unwrap();
@@ -338,7 +440,7 @@ mod tests {
     fn redis_refuses_what_is_not_built() {
         let redis = by_name("redis-set").unwrap();
         let parse = |pair: &str| parse_settings(redis, &[pair.to_owned()]);
-        assert_eq!(redis.connections(&parse("clients=10").unwrap()), 10);
+        assert_eq!(redis.network().unwrap().connections(&parse("clients=10").unwrap()), 10);
         insta::assert_snapshot!(
             ["pipeline=2", "pipeline=0", "clients=0", "data-size=1025", "keyspace=0", "client=wrk", "size=3"]
                 .map(|pair| format!("{pair:<16} {}", parse(pair).unwrap_err()))

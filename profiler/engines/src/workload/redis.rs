@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 
 use workloads::redis::LARGEST_VALUE;
 
-use super::{ClientProgram, Range, ServerProgram, Setting, Settings, Start, Tool, Workload};
+use super::{ClientProgram, NetworkRequests, Range, ServerProgram, Setting, Settings, Start, Tool, Workload};
 use virtax_model::error::{Error, Result};
 
 /// One of the commands. See the module.
@@ -31,7 +31,16 @@ impl Redis {
 
 const CONFIGURATION: &str = "redis.conf";
 
+impl NetworkRequests for Redis {
+    fn connections(&self, settings: &Settings) -> u32 {
+        settings["clients"].parse().unwrap_or(1)
+    }
+}
+
 impl Workload for Redis {
+    fn network(&self) -> Option<&dyn NetworkRequests> {
+        Some(self)
+    }
     fn name(&self) -> &'static str {
         self.name
     }
@@ -71,9 +80,6 @@ impl Workload for Redis {
                 help: "own load generator, or the well-known one: a run of it for each phase, no residual",
             },
         ]
-    }
-    fn connections(&self, settings: &Settings) -> u32 {
-        settings["clients"].parse().unwrap_or(1)
     }
     fn check(&self, settings: &Settings) -> Result<()> {
         super::check_open_files(u64::from(self.connections(settings)))?;

@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 
 use workloads::tcp_rr::LARGEST_MESSAGE;
 
-use super::{ClientProgram, Range, Setting, Settings, Start, Workload};
+use super::{ClientProgram, NetworkRequests, Range, Setting, Settings, Start, Workload};
 use virtax_model::error::Result;
 
 /// See the module.
@@ -16,7 +16,19 @@ const SPIN_NS: u64 = 100_000;
 
 const MESSAGE: Range = Range::Whole { from: 1, to: LARGEST_MESSAGE as u64 };
 
+impl NetworkRequests for TcpRr {
+    fn connections(&self, settings: &Settings) -> u32 {
+        settings["connections"].parse().unwrap_or(1)
+    }
+    fn rate_per_s(&self, settings: &Settings) -> Option<f64> {
+        settings.get("rate")?.parse().ok().filter(|rate| *rate > 0.0)
+    }
+}
+
 impl Workload for TcpRr {
+    fn network(&self) -> Option<&dyn NetworkRequests> {
+        Some(self)
+    }
     fn name(&self) -> &'static str {
         "tcp-rr"
     }
@@ -76,9 +88,6 @@ impl Workload for TcpRr {
             },
         ]
     }
-    fn connections(&self, settings: &Settings) -> u32 {
-        settings["connections"].parse().unwrap_or(1)
-    }
     fn threads(&self, settings: &Settings) -> u32 {
         let sides = ["server", "model"].into_iter().filter(|side| settings[*side] == "threads").count();
         self.connections(settings).saturating_mul(sides as u32)
@@ -89,9 +98,6 @@ impl Workload for TcpRr {
     fn server_arguments(&self, settings: &Settings, start: Start<'_>) -> Vec<String> {
         let pairs = [("--model", &settings["server"]), ("--listen", &start.listen.to_string())];
         arguments("tcp-rr-server", &pairs, settings)
-    }
-    fn rate_per_s(&self, settings: &Settings) -> Option<f64> {
-        settings.get("rate")?.parse().ok().filter(|rate| *rate > 0.0)
     }
     fn client(&self, settings: &Settings, server: SocketAddrV4, has_cpu: bool) -> ClientProgram {
         let spin_ns = if has_cpu { SPIN_NS } else { 0 };

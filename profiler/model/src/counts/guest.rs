@@ -13,7 +13,7 @@ use crate::histogram::bucket_of;
 
 /// What the other side counted in one phase: the agent in a guest, or the host, where operations are the guest's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GuestCounts {
+pub struct OtherSide {
     /// Its counts. A guest's stages lie between its network card and back; a host's in the guest's waits for its disk.
     pub probes: ProbeCounts,
     /// Devices on the path.
@@ -48,7 +48,7 @@ pub struct Matched {
     pub buckets: Vec<(u16, u32)>,
 }
 
-impl Default for GuestCounts {
+impl Default for OtherSide {
     fn default() -> Self {
         Self {
             probes: ProbeCounts::default(),
@@ -126,7 +126,7 @@ pub fn counter_of_vmm(counter: Counter) -> String {
     format!("{OF_VMM}{}", counter.name())
 }
 
-impl GuestCounts {
+impl OtherSide {
     /// Of files, operations begin in the guest, and the host has its machine's share: returned are the guest's
     /// counts as the primary ones, and the host's in their place, without the time that the machine's process was not
     /// asked for anything.
@@ -209,7 +209,7 @@ mod tests {
         };
         let inside =
             ProbeCounts { stages: vec![stage(Role::Client, Point::Exit, Point::Enter)], ..ProbeCounts::default() };
-        let guest = GuestCounts { probes: inside.clone(), ..GuestCounts::default() };
+        let guest = OtherSide { probes: inside.clone(), ..OtherSide::default() };
         let (first, second) = guest.into_primary(host);
         assert_eq!(first, inside);
         assert_eq!(second.side, Side::Host);

@@ -17,7 +17,7 @@ pub enum Set {
     /// In detailed phases only: what splits stages into parts, at a cost that would distort the totals.
     Detail,
     /// In detailed phases of runs with virtual machines of the kernel's: their processors.
-    Machine,
+    Vm,
     /// In all phases with probes of any run: who is followed.
     Processes,
     /// As [`Set::Core`], of runs of file operations.
@@ -37,7 +37,7 @@ impl Set {
         match self {
             Self::Core | Self::Processes | Self::File | Self::FileAsynchronous => !matches!(kind, PhaseKind::Detached),
             Self::Schedule => matches!(kind, PhaseKind::Detailed | PhaseKind::Sampled),
-            Self::Detail | Self::Machine | Self::FileDetail | Self::NetworkDetail => {
+            Self::Detail | Self::Vm | Self::FileDetail | Self::NetworkDetail => {
                 matches!(kind, PhaseKind::Detailed)
             }
         }
@@ -116,11 +116,11 @@ pub enum Holder {
     /// The bios of a file operation.
     Bios,
     /// A virtual machine's process.
-    Machine,
+    Vm,
     /// A guest.
     Guest,
     /// A guest, or its machine's process.
-    GuestOrMachine,
+    GuestOrVm,
     /// The holder before the point: only a time is noted.
     TheSame,
 }
@@ -137,9 +137,9 @@ impl Holder {
             Self::Thread => "thread",
             Self::Call => "call",
             Self::Bios => "bios",
-            Self::Machine => "machine",
+            Self::Vm => "machine",
             Self::Guest => "guest",
-            Self::GuestOrMachine => "guest or machine",
+            Self::GuestOrVm => "guest or machine",
             Self::TheSame => "the same",
         }
     }
@@ -191,7 +191,7 @@ pub enum Splits {
     /// The one in which a segment waits to be sent again.
     Retransmission,
     /// The one in which a virtual machine holds a request.
-    Machine,
+    Vm,
     /// The one in which a guest waits for its disk.
     GuestsDisk,
     /// The one in which a guest waits for its disk, or an operation for one of io_uring's workers.

@@ -41,7 +41,7 @@ const WAKING: Probe = Probe {
         Row {
             point: Point::IoWaking,
             at: At::NoDevice,
-            passes: Passes(Holder::GuestOrMachine, Holder::Machine),
+            passes: Passes(Holder::GuestOrVm, Holder::Vm),
             next: &[
                 to(Point::IoRunning).says("QEMU's thread being woken, and its run queue"),
                 to(Point::Enter).says("QEMU's thread being woken, and its run queue"),
@@ -55,7 +55,7 @@ const WAKING: Probe = Probe {
         Row {
             point: Point::BackWaking,
             at: At::NoDevice,
-            passes: Passes(Holder::Machine, Holder::TheSame),
+            passes: Passes(Holder::Vm, Holder::TheSame),
             next: &[
                 to(Point::BackRunning).says("QEMU's thread being woken, and its run queue"),
                 to(Point::Injected).says("QEMU's thread being woken, and its run queue"),
@@ -128,7 +128,7 @@ const SWITCH: Probe = Probe {
         Row {
             point: Point::IoRunning,
             at: At::NoDevice,
-            passes: Passes(Holder::Machine, Holder::TheSame),
+            passes: Passes(Holder::Vm, Holder::TheSame),
             next: &[
                 to(Point::IoWaking).says("QEMU: virtio's ring, until a worker is being woken"),
                 to(Point::Enter).says("QEMU: virtio's ring, until its own operation"),
@@ -143,7 +143,7 @@ const SWITCH: Probe = Probe {
         Row {
             point: Point::BackRunning,
             at: At::NoDevice,
-            passes: Passes(Holder::Machine, Holder::TheSame),
+            passes: Passes(Holder::Vm, Holder::TheSame),
             next: &[
                 to(Point::BackWaking).says("QEMU: until its main loop is being woken"),
                 to(Point::Injected).says("QEMU: virtio's ring, the interrupt"),

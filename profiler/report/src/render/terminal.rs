@@ -264,7 +264,7 @@ pub fn summary(result: &RunResult, look: Look) -> String {
         ("records committed", |c| c.records.committed.to_string()),
         ("  lost", |c| c.records.lost.to_string()),
         ("client's turn-around µs", |c| micros(c.turnaround_ns_per_op)),
-        ("virtax's CPU, of one core", |c| percent(c.agent_cpu_share)),
+        ("virtax's CPU, of one core", |c| percent(c.virtax_cpu_share)),
     ];
     let files = result.configurations.iter().any(of_files);
     for (name, value) in rows {

@@ -210,8 +210,8 @@ fn configuration(
         devices: last.devices.clone(),
         server_hooks: last.server_hooks.clone(),
         client_hooks: last.client_hooks.clone(),
-        agent_cpu_share: repetitions.iter().map(|repetition| repetition.agent_cpu_ns).sum::<u64>() as f64
-            / (repetitions.iter().map(|repetition| repetition.agent_wall_ns).sum::<u64>() as f64).max(1.0),
+        virtax_cpu_share: repetitions.iter().map(|repetition| repetition.virtax_cpu_ns).sum::<u64>() as f64
+            / (repetitions.iter().map(|repetition| repetition.virtax_wall_ns).sum::<u64>() as f64).max(1.0),
         incomplete: Vec::new(),
     };
     result.incomplete = incomplete(inputs.header, waterfall, &result);
@@ -380,9 +380,8 @@ fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResu
     }
     let residual = result.residual_share().abs();
     // Of few and long requests, one that crosses the end of a phase weighs much.
-    let in_machine = Accelerator::of_settings(&result.settings).is_some();
-    let residual_limit =
-        if in_machine { header.residual_limit.max(RESIDUAL_OF_MACHINES) } else { header.residual_limit };
+    let in_vm = Accelerator::of_settings(&result.settings).is_some();
+    let residual_limit = if in_vm { header.residual_limit.max(RESIDUAL_OF_MACHINES) } else { header.residual_limit };
     if residual > residual_limit && !waterfall.whole_runs {
         reasons.push(format!(
             "the residual is {:.1} % of the latency (limit {:.0} %){}",

@@ -196,7 +196,8 @@ pub struct ConfigurationResult {
     /// Those of the client's.
     pub client_hooks: Hooks,
     /// Share of one core that virtax itself used during the phases.
-    pub agent_cpu_share: f64,
+    #[serde(rename = "agent_cpu_share")]
+    pub virtax_cpu_share: f64,
     /// Why it is incomplete; empty: it is complete.
     pub incomplete: Vec<String>,
 }

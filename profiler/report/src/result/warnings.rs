@@ -394,8 +394,8 @@ fn amount(
             ));
         }
         // Single operations in a virtual machine are not recorded.
-        let in_machine = configuration.stages.iter().any(|stage| stage.role == Role::Vmm);
-        if configuration.tail_stages.is_empty() && !in_machine {
+        let in_vm = configuration.stages.iter().any(|stage| stage.role == Role::Vmm);
+        if configuration.tail_stages.is_empty() && !in_vm {
             found.push(warning(
                 "no-tail",
                 format!(

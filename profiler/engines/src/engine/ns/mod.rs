@@ -92,7 +92,7 @@ impl Engine for Ns {
         check(configuration).map_err(|why| Error::Usage(format!("`{configuration}` cannot be: {why}")))
     }
     fn suits(&self, configuration: &Configuration, workload: &dyn Workload, _settings: &Settings) -> Result<()> {
-        if configuration.key("fs") == "loop" && !workload.is_of_files() {
+        if configuration.key("fs") == "loop" && workload.files().is_none() {
             let why = "has a disk for files, which this workload has not: take fs=bind, or the workload block";
             return Err(Error::Usage(format!("`{configuration}` {why}")));
         }

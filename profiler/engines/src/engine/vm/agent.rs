@@ -15,7 +15,7 @@ use workloads::{clock::now_ns, init::AGENT_ENDED};
 
 use virtax_agent::wire::{self, Reply, Request, VERSION};
 use virtax_model::{
-    counts::{Costs, GuestCounts, PhaseKind},
+    counts::{Costs, OtherSide, PhaseKind},
     profile::Profile,
 };
 use virtax_probes::interrupt;
@@ -127,7 +127,7 @@ impl Agent {
     }
 
     /// What it counted; `None`: nothing, or nothing that can be used.
-    pub fn end(&mut self) -> Option<GuestCounts> {
+    pub fn end(&mut self) -> Option<OtherSide> {
         if !std::mem::take(&mut self.under_way) {
             return None;
         }

@@ -2,7 +2,7 @@
 
 use xmltree::{Element, EmitterConfig, XMLNode};
 
-use super::{machine::KERNEL_LINE, tuning::Layout};
+use super::{command_line::KERNEL_LINE, tuning::Layout};
 use crate::engine::configuration::Configuration;
 use virtax_agent::wire;
 use virtax_model::{

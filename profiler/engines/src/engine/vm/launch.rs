@@ -15,10 +15,10 @@ use std::{
 
 use super::{
     Files, agent,
+    command_line::{Card, Qemu, UserNetwork},
     domain::{self, Names},
     gate::{self, Proof},
     libvirt::{Domain, Libvirt},
-    machine::{Card, Machine, UserNetwork},
     tap,
     tuning::Layout,
     vhost,
@@ -42,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Wanted<'a> {
     pub bench: &'a Bench,
     pub configuration: &'a Configuration,
-    pub machine: &'a Machine,
+    pub machine: &'a Qemu,
     pub link: Link<'a>,
     pub layout: &'a Layout,
     pub files: &'a Files,

@@ -1,4 +1,4 @@
-//! Machines through libvirt: by a program of its own, `virtax-libvirt`, so that virtax starts where there is no
+//! VmSettings through libvirt: by a program of its own, `virtax-libvirt`, so that virtax starts where there is no
 //! libvirt.
 
 use std::{

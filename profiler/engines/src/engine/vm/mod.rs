@@ -1,13 +1,13 @@
 //! Virtual machines: the server in a guest of QEMU's, booted anew for every repetition.
 
 mod agent;
+mod command_line;
 mod disk;
 mod domain;
 mod gate;
 mod keys;
 mod launch;
 mod libvirt;
-mod machine;
 mod monitor;
 mod server;
 mod tap;
@@ -30,8 +30,8 @@ pub use self::{
 };
 
 use self::{
+    command_line::Qemu,
     libvirt::{EMBEDDED, Libvirt, NONE},
-    machine::Machine,
     tuning::Layout,
 };
 use super::{
@@ -60,7 +60,7 @@ pub struct Vm {
 
 /// What users want of how machines are started.
 #[derive(Debug, Clone, Default)]
-pub struct Wishes {
+pub struct VmOptions {
     /// libvirt's address, or "none" for QEMU without libvirt; `None`: libvirt's driver embedded, where there is one
     /// and the machine is one of libvirt's.
     pub connect: Option<String>,
@@ -114,12 +114,9 @@ impl Engine for Vm {
         Some(self.accelerator)
     }
     fn suits(&self, configuration: &Configuration, workload: &dyn Workload, settings: &Settings) -> Result<()> {
-        if !workload.is_of_files() {
-            return Ok(());
-        }
+        let Some(files) = workload.files() else { return Ok(()) };
         let refuse = |why| Err(Error::Usage(format!("`{configuration}` {why}")));
-        let folder = workload.data_folder(settings).map(|folder| folder.to_string_lossy().into_owned());
-        if folder.is_some_and(|folder| folder.contains(',')) {
+        if files.folder(settings).to_string_lossy().contains(',') {
             return refuse(
                 "cannot have its disk in a folder with a comma in its name, which QEMU takes for its own: name another `folder`",
             );
@@ -179,7 +176,7 @@ impl Engine for Vm {
             }
         }
         let libvirt = find_libvirt(bench, &folder, self.accelerator, configurations)?;
-        let machine = Machine { qemu, folder, accelerator: self.accelerator };
+        let machine = Qemu { qemu, folder, accelerator: self.accelerator };
         Ok(Box::new(Prepared {
             machine,
             kernels,
@@ -197,7 +194,7 @@ fn beyond_libvirt(configuration: &Configuration, accelerator: Accelerator) -> Op
     if configuration.key("blk") == "nvme" {
         return Some("libvirt knows no emulated NVMe");
     }
-    // See [`machine::words_of`].
+    // See [`command_line::words_of`].
     let several = accelerator == Accelerator::Tcg && configuration.key("vcpus") != "1";
     several.then_some("its emulated processors have to share a thread, and libvirt has no word for that")
 }
@@ -258,7 +255,7 @@ pub fn domain_xml(configuration: &Configuration, snippet: Option<&Element>) -> R
     // As a run may choose them.
     let at = |last| Ipv4Addr::new(198, 18, 1, last);
     let reached = |last| SocketAddrV4::new(at(last), 7000);
-    let user = machine::UserNetwork { from: reached(1), to: reached(18), gateway: at(17) }.words();
+    let user = command_line::UserNetwork { from: reached(1), to: reached(18), gateway: at(17) }.words();
     let is_tap = configuration.key("net") != "user";
     let agent = (is_tap && configuration.key("agent") == "on").then(|| file("agent-0"));
     let names = domain::Names {
@@ -281,7 +278,7 @@ pub fn domain_xml(configuration: &Configuration, snippet: Option<&Element>) -> R
 
 /// # Errors
 /// [`Error::Usage`] if a domain's part is given and no libvirt is to have it.
-pub fn check(wishes: &Wishes) -> Result<()> {
+pub fn check(wishes: &VmOptions) -> Result<()> {
     match (wishes.connect.as_deref(), &wishes.snippet) {
         (Some(NONE), Some(_)) => Err(Error::Usage(format!("`--domain` is for libvirt: leave `--connect {NONE}` out"))),
         _ => Ok(()),
@@ -328,7 +325,7 @@ fn wanted(configuration: &Configuration) -> Option<Wanted> {
 }
 
 struct Prepared {
-    machine: Machine,
+    machine: Qemu,
     kernels: BTreeMap<String, Kernel>,
     networks: BTreeMap<String, Rc<Network>>,
     /// virtax, and libvirt where there is one.

@@ -13,10 +13,10 @@ use workloads::init::{FAILED, FILE_SYSTEM, READY, Serve, Task};
 
 use super::{
     Agent, Files, Starter,
+    command_line::{Qemu, UserNetwork},
     disk::{self, Disk},
     gate::{self, Proof},
     launch::{self, Link, Running, Wanted},
-    machine::{Machine, UserNetwork},
     monitor,
     tuning::{Layout, Settings},
 };
@@ -87,7 +87,7 @@ fn place<'a>(bench: &Bench, configuration: &Configuration, network: Option<&'a R
 pub(super) fn start(
     bench: &Bench,
     configuration: &Configuration,
-    machine: &Machine,
+    machine: &Qemu,
     kernel: &Kernel,
     network: Option<&Rc<Network>>,
     starter: &Starter,
@@ -253,7 +253,7 @@ impl Server for Guest {
     fn pid(&self) -> u32 {
         self.running.pid()
     }
-    fn is_machine(&self) -> bool {
+    fn is_vm(&self) -> bool {
         true
     }
     fn place_freely(&self, cpus: &[usize]) -> Result<()> {

@@ -11,7 +11,7 @@ use crate::engine::configuration::Configuration;
 use virtax_model::counts::Accelerator;
 
 /// What every machine of a run is made of.
-pub struct Machine {
+pub struct Qemu {
     /// QEMU.
     pub qemu: PathBuf,
     /// Where a guest's files lie.
@@ -74,7 +74,7 @@ fn kind(name: &str) -> (&'static str, &'static str) {
 pub(super) const KERNEL_LINE: &str =
     "console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on ipv6.disable=1 net.ifnames=0 rdinit=/init";
 
-impl Machine {
+impl Qemu {
     /// QEMU's arguments for a guest.
     #[must_use]
     pub fn arguments(
@@ -146,8 +146,7 @@ mod tests {
 
     #[test]
     fn command_lines() {
-        let machine =
-            |accelerator| Machine { qemu: "qemu-system-x86_64".into(), folder: "/programs".into(), accelerator };
+        let machine = |accelerator| Qemu { qemu: "qemu-system-x86_64".into(), folder: "/programs".into(), accelerator };
         let files = Files {
             kernel: "/programs/vmlinuz".into(),
             console: "/programs/console".into(),
