@@ -74,6 +74,9 @@ pub struct PhaseReport {
     /// and at its end, operations scaled to the phase's length, and its turn-around is not known.
     #[serde(default)]
     pub asked_around: bool,
+    /// With that: how much of the time that it counted over lies outside of the phase, ns.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub around_ns: u64,
     /// Latencies, ns: with a rate, what waited for an earlier request on its connection from the intended time on.
     /// HDR histogram V2, base64.
     pub histogram: String,

@@ -132,8 +132,8 @@ pub struct Tokens {
     pub unfinished: u64,
 }
 
-/// By how much of the operations a client that is asked around a phase may be off: by the time between asking and
-/// answer, and as its rate changes.
+/// By how much of the operations a client that is asked around a phase may be off, if it does not say how long it
+/// counted around it.
 const ASKED_AROUND_OFF: f64 = 0.1;
 
 /// Sums of the phases of one kind in one repetition.
@@ -346,8 +346,8 @@ fn contradiction(repetition: &Repetition, phase: &Phase) -> Option<String> {
     let (followed, operations) = (probes.counter(Counter::Followed), operations_of(probes));
     let connections = u64::from(repetition.connections);
     // A client that knows no phases cannot say how many there were in one, and one that only counts on not exactly.
-    let slack = if phase.client.asked_around { (operations as f64 * ASKED_AROUND_OFF) as u64 } else { 0 };
     let told = (!phase.client.whole_run).then_some(phase.client.begun().0);
+    let slack = (told.unwrap_or(0) as f64 * off_by_counting_around(phase)) as u64;
     if followed != ended {
         return Some(format!("{followed} requests followed, {ended} accounted for"));
     }
@@ -356,6 +356,16 @@ fn contradiction(repetition: &Repetition, phase: &Phase) -> Option<String> {
     }
     (lost == 0 && told.is_some() && probes.tokens != connections)
         .then(|| format!("{} tokens for {connections} connections", probes.tokens))
+}
+
+/// By how much of the operations a client may be off that counts longer than the phase is, and scales what it counted
+/// to the phase: what it counted around it is at most that, if the rate there was between none and twice the phase's.
+fn off_by_counting_around(phase: &Phase) -> f64 {
+    match (phase.client.asked_around, phase.client.around_ns) {
+        (false, _) => 0.0,
+        (true, 0) => ASKED_AROUND_OFF,
+        (true, around_ns) => around_ns as f64 / phase.length_ns as f64,
+    }
 }
 
 /// Rows for all stages seen in traced phases, in path order.
@@ -526,5 +536,63 @@ impl Row {
     /// Whether it is the client's turn-around, of which only the ends belong to the latency.
     pub(super) fn is_turnaround(&self) -> bool {
         self.key.role == Role::Client && points::is_turnaround(self.key.from.point, self.key.to.point)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use virtax_model::{counts::ProbeCounts, testing};
+
+    use super::*;
+
+    /// What does not fit together in a phase of 100 ms on one connection, with so many operations by the probes.
+    fn found(seen: u64, told: impl FnOnce(&mut Phase)) -> Option<String> {
+        let counters = [(Counter::Operations, seen), (Counter::Followed, seen), (Counter::Completed, seen)];
+        let counters = counters.map(|(counter, count)| (counter.name().to_owned(), count)).into();
+        let probes = ProbeCounts { counters, tokens: 1, ..ProbeCounts::default() };
+        let mut phase = testing::phase(PhaseKind::Traced, 100_000_000).with_probes(probes);
+        told(&mut phase);
+        contradiction(&testing::repetition("native", 0, 0, Vec::new()), &phase)
+    }
+
+    #[test]
+    fn as_many_are_seen_as_told_but_for_those_that_cross_an_end() {
+        assert_eq!(found(1000, |phase| phase.client.operations = 1001), None);
+        let words = found(1000, |phase| phase.client.operations = 1002).unwrap();
+        assert_eq!(words, "1000 operations by the probes, 1002 by the client, 1 connections");
+        assert!(found(1000, |phase| phase.client.operations = 998).is_some());
+        // Those that are under way have begun as well.
+        assert_eq!(found(1000, |phase| (phase.client.operations, phase.client.unfinished) = (999, 1)), None);
+    }
+
+    #[test]
+    fn who_counts_around_a_phase_may_be_off_by_what_was_around() {
+        let told = |operations: u64, around_ns: u64| {
+            found(1000, |phase| {
+                (phase.client.operations, phase.client.asked_around) = (operations, true);
+                phase.client.around_ns = around_ns;
+            })
+        };
+        assert_eq!(told(1040, 5_000_000), None);
+        assert_eq!(told(960, 5_000_000), None);
+        assert!(told(1060, 5_000_000).is_some() && told(940, 5_000_000).is_some());
+        // Of one that does not say how long: a tenth.
+        assert_eq!(told(1100, 0), None);
+        assert!(told(1200, 0).is_some());
+    }
+
+    #[test]
+    fn what_is_followed_is_accounted_for() {
+        let lost = |phase: &mut Phase| {
+            phase.client.operations = 1000;
+            let counters = &mut phase.probes.as_mut().unwrap().counters;
+            counters.insert(Counter::Followed.name().to_owned(), 1001);
+        };
+        assert_eq!(found(1000, lost).unwrap(), "1001 requests followed, 1000 accounted for");
+        let two = |phase: &mut Phase| {
+            phase.client.operations = 1000;
+            phase.probes.as_mut().unwrap().tokens = 2;
+        };
+        assert_eq!(found(1000, two).unwrap(), "2 tokens for 1 connections");
     }
 }

@@ -26,15 +26,22 @@ use crate::{
     sampling::{self, RawSampled, Sampling},
 };
 
-/// Long enough for the client to hear of a phase before it begins; twice as long with every try.
+/// How long before its start a phase is announced to the client: at first, and twice as long with each time that this
+/// was too late.
 const ANNOUNCEMENT: Duration = Duration::from_millis(5);
+const LONGEST_ANNOUNCEMENT: Duration = Duration::from_millis(640);
 /// How long what began in a phase may go on after it. What still waits then counts with its age so far.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// A phase in which nothing began, because all connections waited, is measured again, for so many times the longest
 /// wait that was seen.
 const WAITS_IN_A_PHASE: u32 = 4;
-/// How often a phase is tried of which the client hears too late.
-const TRIES: u32 = 7;
+/// A phase is at least so many times as long as what a client that only counts on counts around it: at the rate that
+/// it has there, which may be another one.
+const TIMES_WHAT_IS_AROUND: u32 = 10;
+/// The longest phase for that reason.
+const LONGEST_FOR_COUNTS: Duration = Duration::from_secs(2);
+/// How often a phase is tried that does not fit.
+const TRIES: u32 = 8;
 /// How long, and how often, it is waited for the statistics' floor; and how long for the costs.
 const COST_FLOORS: u32 = 20;
 const COST_FLOOR: Duration = Duration::from_millis(20);
@@ -66,8 +73,19 @@ pub struct Measurement<'a> {
     record_every: u32,
     wait_every: u32,
     attached: Duration,
-    /// Shortest phase in which something is expected to begin.
+    /// Shortest phase in which something is expected to begin, or to be counted well enough.
     shortest: Duration,
+    announcement: Duration,
+}
+
+/// Whether a phase holds what it is to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    Fits,
+    /// Someone heard of it after it had begun.
+    Late,
+    /// Nothing began in it, or too little for how its client counts.
+    Short,
 }
 
 impl<'a> Measurement<'a> {
@@ -94,6 +112,7 @@ impl<'a> Measurement<'a> {
             wait_every: 1,
             attached: Duration::ZERO,
             shortest: Duration::ZERO,
+            announcement: ANNOUNCEMENT,
         }
     }
 
@@ -126,12 +145,12 @@ impl<'a> Measurement<'a> {
     }
 
     /// Announces an interval to the client.
-    fn window(&mut self, length: Duration, tried: u32) -> Result<Window> {
+    fn window(&mut self, length: Duration) -> Result<Window> {
         if let Some(agent) = self.agent.as_mut().filter(|_| self.parties.primary == Side::Guest) {
             let shift_ns = agent.clock_shift_ns();
             self.shift_ns = shift_ns.ok_or_else(|| self.blind())?;
         }
-        let open_ns = now_ns() + (ANNOUNCEMENT * (1 << tried)).as_nanos() as u64;
+        let open_ns = now_ns() + self.announcement.as_nanos() as u64;
         let close_ns = open_ns + length.as_nanos() as u64;
         self.client.begin_phase(self.to_guest(open_ns), self.to_guest(close_ns))?;
         Ok(Window { configuration: ConfigurationId::FIRST, open_ns, close_ns })
@@ -161,6 +180,37 @@ impl<'a> Measurement<'a> {
         Ok(report)
     }
 
+    /// Whether a phase holds what it is to hold; if it is too short, the next one is longer.
+    fn fit(&mut self, report: &PhaseReport, window: &Window) -> Fit {
+        let (length, around) = (Duration::from_nanos(window.length_ns()), Duration::from_nanos(report.around_ns));
+        if report.heard_ns >= window.open_ns {
+            Fit::Late
+        } else if is_empty(report) && length < LONGEST_WAIT {
+            Fit::Short
+        } else if around * TIMES_WHAT_IS_AROUND > length && length < LONGEST_FOR_COUNTS {
+            // Somewhat longer than would just do: what is around is not always the same.
+            self.shortest = (around * TIMES_WHAT_IS_AROUND * 3 / 2).min(LONGEST_FOR_COUNTS).max(self.shortest);
+            Fit::Short
+        } else {
+            Fit::Fits
+        }
+    }
+
+    /// Measures a phase again until it fits.
+    fn until_it_fits<T>(&mut self, mut phase: impl FnMut(&mut Self) -> Result<(Fit, T)>) -> Result<T> {
+        for _ in 0..TRIES {
+            match phase(self)? {
+                (Fit::Fits, done) => return Ok(done),
+                (Fit::Late, _) => self.announcement = (self.announcement * 2).min(LONGEST_ANNOUNCEMENT),
+                (Fit::Short, _) => {}
+            }
+        }
+        Err(Error::workload(
+            "the client, or the guest's agent, is too late for its phases",
+            format!("{TRIES} times in a row"),
+        ))
+    }
+
     fn hangs(&self) -> Error {
         Error::workload(
             format!("no operation ended within {} s", STALL.as_secs()),
@@ -177,7 +227,7 @@ impl<'a> Measurement<'a> {
     fn wait_for_progress(&mut self) -> Result<Duration> {
         let start = Instant::now();
         while start.elapsed() < STALL {
-            let window = self.window(STALL / 50, 0)?;
+            let window = self.window(STALL / 50)?;
             sleep_until(window.close_ns, || ())?;
             if !is_empty(&self.client.report()?) {
                 return Ok(start.elapsed());
@@ -192,27 +242,16 @@ impl<'a> Measurement<'a> {
     /// If the client fails, or the user interrupts.
     pub fn detached(&mut self, length: Duration) -> Result<Phase> {
         log::debug!("step: detached phase of {} ms", length.as_millis());
-        in_time(|tried| {
-            let length = length.max(self.shortest);
-            self.client.prepare(length)?;
-            let Window { open_ns, close_ns, .. } = self.window(length, tried)?;
-            sleep_until(close_ns, || ())?;
-            let length_ns = length.as_nanos() as u64;
-            let client = self.report()?;
-            // As if the client had heard of it too late.
-            let open_ns = if is_empty(&client) && length < LONGEST_WAIT { 0 } else { open_ns };
-            Ok((
-                open_ns,
-                Phase {
-                    kind: PhaseKind::Detached,
-                    open_ns,
-                    length_ns,
-                    client,
-                    probes: None,
-                    guest: None,
-                    account: None,
-                },
-            ))
+        self.until_it_fits(|measurement| {
+            let length = length.max(measurement.shortest);
+            measurement.client.prepare(length)?;
+            let window = measurement.window(length)?;
+            sleep_until(window.close_ns, || ())?;
+            let client = measurement.report()?;
+            let fit = measurement.fit(&client, &window);
+            let (open_ns, length_ns) = (window.open_ns, window.length_ns());
+            let kind = PhaseKind::Detached;
+            Ok((fit, Phase { kind, open_ns, length_ns, client, probes: None, guest: None, account: None }))
         })
     }
 
@@ -230,10 +269,10 @@ impl<'a> Measurement<'a> {
     /// As [`Measurement::detached`], and if the probes cannot be attached or read.
     pub fn probed(&mut self, kind: PhaseKind, length: Duration) -> Result<RawPhase> {
         log::debug!("step: {} phase of {} ms", kind.name(), length.as_millis());
-        in_time(|tried| self.try_probed(kind, length.max(self.shortest), tried))
+        self.until_it_fits(|measurement| measurement.try_probed(kind, length.max(measurement.shortest)))
     }
 
-    fn try_probed(&mut self, kind: PhaseKind, length: Duration, tried: u32) -> Result<(u64, RawPhase)> {
+    fn try_probed(&mut self, kind: PhaseKind, length: Duration) -> Result<(Fit, RawPhase)> {
         if self.client.reports_whole_runs() {
             // Its connections are new in every phase, and may lie at old ones' addresses.
             self.probes.forget_sockets();
@@ -247,7 +286,7 @@ impl<'a> Measurement<'a> {
         // In this order: a run of its own is to be under the probes as a whole.
         self.client.prepare(length)?;
         let (following, roles) = self.follow(ready)?;
-        let window = self.window(length, tried)?;
+        let window = self.window(length)?;
         let open = following.open(self.probes, window);
         if let Some(agent) = &mut self.agent {
             let is_primary = self.parties.primary == Side::Guest;
@@ -262,14 +301,12 @@ impl<'a> Measurement<'a> {
         } else {
             sampling::UserNames::default()
         };
-        let whole_run = match (&waited, self.client.reports_whole_runs()) {
-            (Ok(_), true) => Some(self.client.report()),
-            _ => None,
-        };
+        // While the probes are at work: what is counted around the phase is counted under them, too.
+        let waited = waited.and_then(|schedstat_ns| Ok((schedstat_ns, self.report()?)));
         let closed = open.close(self.probes);
         let guest = self.end_in_guest(&closed, waited.is_ok());
         self.attached += attached_at.elapsed();
-        let schedstat_ns = waited?;
+        let (schedstat_ns, client) = waited?;
         taken.finish(self.probes, &closed);
         let counts = closed.counts(self.probes, &self.probes.labels(self.names))?;
         let Taken { records, events, .. } = taken;
@@ -279,14 +316,11 @@ impl<'a> Measurement<'a> {
             schedstat_ns,
             ..RawSampled::new(&counts, events, length_ns)
         });
-        let client = whole_run.unwrap_or_else(|| self.report())?;
-        // Late, or as if the client had heard of it too late: it is measured again.
-        let is_late = closed.is_late() || is_empty(&client) && length < LONGEST_WAIT;
-        let mut open_ns = if is_late { 0 } else { window.open_ns };
+        let mut fit = if closed.is_late() { Fit::Late } else { self.fit(&client, &window) };
         let (counts, guest) = if self.parties.primary == Side::Guest {
             let guest = guest.ok_or_else(|| self.blind())?;
-            // As late as if the client had been: operations are the guest's.
-            open_ns = if guest.late { 0 } else { open_ns };
+            // Operations are the guest's.
+            fit = if guest.late { Fit::Late } else { fit };
             let operations = guest.probes.counter(Counter::Operations);
             sampled.iter_mut().for_each(|sampled| sampled.operations = operations);
             let (counts, host) = guest.into_primary(counts);
@@ -294,8 +328,9 @@ impl<'a> Measurement<'a> {
         } else {
             (counts, guest)
         };
+        let open_ns = window.open_ns;
         let phase = Phase { kind, open_ns, length_ns, client, probes: Some(counts), guest, account: None };
-        Ok((open_ns, RawPhase { phase, records, sampled }))
+        Ok((fit, RawPhase { phase, records, sampled }))
     }
 
     /// Waits until the window is over, and all that began in it has ended, or has waited for too long. Returns the
@@ -355,7 +390,7 @@ impl<'a> Measurement<'a> {
     /// As [`Measurement::probed`].
     pub fn costs(&mut self, kind: PhaseKind, dispatch_ns: f64) -> Result<Costs> {
         log::debug!("step: costs of the probes");
-        in_time(|tried| self.try_costs(kind, dispatch_ns, tried)).map(|timed| timed.costs)
+        self.until_it_fits(|measurement| measurement.try_costs(kind, dispatch_ns))
     }
 
     /// The same of the agent's, in the guest; `None`: there is none.
@@ -371,7 +406,7 @@ impl<'a> Measurement<'a> {
         Ok(self.agent.as_mut().and_then(|agent| agent.costs(self.connections)))
     }
 
-    fn try_costs(&mut self, kind: PhaseKind, dispatch_ns: f64, tried: u32) -> Result<(u64, TimedCosts)> {
+    fn try_costs(&mut self, kind: PhaseKind, dispatch_ns: f64) -> Result<(Fit, Costs)> {
         if self.client.reports_whole_runs() {
             self.probes.forget_sockets();
         }
@@ -380,30 +415,20 @@ impl<'a> Measurement<'a> {
         let _statistics = Loaded::keep_run_times()?;
         let (_, floor_ns) = self.probes.statistics_floor(kind, COST_FLOOR, COST_FLOORS)?;
         let (following, _) = self.follow(ready)?;
-        let window = self.window(COST_RUN.max(self.shortest), tried)?;
+        let window = self.window(COST_RUN.max(self.shortest))?;
         let open = following.open(self.probes, window);
         sleep_until(window.open_ns, || ())?;
         let opened = self.probes.run_times(kind);
         sleep_until(window.close_ns, || ())?;
         let ended = self.probes.run_times(kind);
+        let report = self.report();
         let _ = open.close(self.probes);
-        let report = self.report()?;
-        // A phase in which nothing ended tells nothing of the costs of an operation: as if the client had heard of it
-        // too late.
-        let heard_ns = if report.operations == 0 { u64::MAX } else { report.heard_ns };
+        let report = report?;
+        let fit = self.fit(&report, &window);
+        // A phase in which nothing ended tells nothing of the costs of an operation.
+        let fit = if report.operations == 0 && fit == Fit::Fits { Fit::Short } else { fit };
         let probes = self.probes.costs(kind, &[opened, ended], report.operations, floor_ns);
-        Ok((window.open_ns, TimedCosts { costs: Costs { probes, dispatch_ns, floor_ns }, heard_ns }))
-    }
-}
-
-/// Costs, and when the client heard of the phase that they are from.
-struct TimedCosts {
-    costs: Costs,
-    heard_ns: u64,
-}
-impl Reported for TimedCosts {
-    fn heard_ns(&self) -> u64 {
-        self.heard_ns
+        Ok((fit, Costs { probes, dispatch_ns, floor_ns }))
     }
 }
 
@@ -441,35 +466,6 @@ impl Taken {
         self.unreadable += probes.take_events(&mut self.events);
         probes.show_faults();
     }
-}
-
-/// Something of which the client's report is a part.
-trait Reported {
-    fn heard_ns(&self) -> u64;
-}
-impl Reported for Phase {
-    fn heard_ns(&self) -> u64 {
-        self.client.heard_ns
-    }
-}
-impl Reported for RawPhase {
-    fn heard_ns(&self) -> u64 {
-        self.phase.client.heard_ns
-    }
-}
-
-/// A phase that the client heard of too late lacks its beginning: it is measured again.
-fn in_time<T: Reported>(mut phase: impl FnMut(u32) -> Result<(u64, T)>) -> Result<T> {
-    for tried in 0..TRIES {
-        let (open_ns, done) = phase(tried)?;
-        if done.heard_ns() < open_ns {
-            return Ok(done);
-        }
-    }
-    Err(Error::workload(
-        "the client, or the guest's agent, is too late for its phases",
-        format!("{TRIES} times in a row"),
-    ))
 }
 
 fn sleep_until(at_ns: u64, meanwhile: impl FnMut()) -> Result<()> {

@@ -39,6 +39,30 @@ fn detailed(out: &Out) -> Vec<(u64, u64, Reasons)> {
     found
 }
 
+/// Whether two accounts of the same agree; if not, in which way.
+type Agreement = Result<(), String>;
+
+fn agree(they_do: bool, otherwise: impl FnOnce() -> String) -> Agreement {
+    if they_do { Ok(()) } else { Err(otherwise()) }
+}
+
+/// Makes a run that is compared with another account of it, and again if they do not agree, at most three times: the
+/// emulated processor loses its own to other processes of the host, between the two accounts of an event, too, and
+/// nothing in the lab shows that. What is counted wrongly is so each time.
+fn agrees_in_one_of_three(mut run_and_compare: impl FnMut() -> Agreement) {
+    let mut found = Vec::new();
+    for _ in 0..3 {
+        match run_and_compare() {
+            Ok(()) => return,
+            Err(how) => {
+                println!("measured again: {how}");
+                found.push(how);
+            }
+        }
+    }
+    panic!("{found:#?}");
+}
+
 /// A virtual processor's time has no gaps, and its exits have the kernel's names.
 fn check_vcpus(configuration: &ConfigurationResult) {
     assert_eq!(configuration.vcpus.len(), 1, "{:?}", configuration.vcpus);
@@ -61,7 +85,7 @@ fn check_vcpus(configuration: &ConfigurationResult) {
 
 /// With one request at a time and one virtual processor, what the processor did while the machine held a request is
 /// the machine's stage.
-fn check_holding(out: &Out) {
+fn check_holding(out: &Out) -> Agreement {
     let text = fs::read_to_string(out.path().join("repetitions.jsonl")).unwrap();
     let repetitions = text.lines().map(|line| serde_json::from_str::<Repetition>(line).unwrap());
     let (mut holding_ns, mut vm_ns, mut unfinished_ns, mut crossing_ns) = (0, 0, 0, 0.0);
@@ -90,8 +114,8 @@ fn check_holding(out: &Out) {
     let words = format!(
         "{holding_ns} ns holding, {vm_ns} ns in the machine, {unfinished_ns} ns unfinished, {crossing_ns} ns crossing"
     );
-    assert!(crossing_ns < 0.2 * vm_ns as f64, "{words}");
-    assert!(vm_ns > 0 && (least..most).contains(&(holding_ns as f64)), "{words}");
+    assert!(vm_ns > 0, "{words}");
+    agree(crossing_ns < 0.2 * vm_ns as f64 && (least..most).contains(&(holding_ns as f64)), || words)
 }
 
 /// ns per operation of a part of the time that the machine holds a request.
@@ -140,7 +164,7 @@ fn check_step_sum(out: &Out) {
 }
 
 /// Counts of a run's detailed phases are the kernel's; times agree.
-fn compare(out: &Out, exits: &Exits) {
+fn compare(out: &Out, exits: &Exits) -> Agreement {
     // Between the kernel's record and the probe lie some microseconds (see `between`), and times in its text are
     // rounded: what ends that near an end may lie on either side.
     let slack = 12_000;
@@ -162,11 +186,9 @@ fn compare(out: &Out, exits: &Exits) {
                 exits.iter().filter(|(found, _, to)| *found == reason && (open_ns..close_ns).contains(to)).count()
                     as u64
             };
-            assert!(
-                (within(-slack)..=within(slack)).contains(&count),
-                "{reason}: {count}, by the kernel {}",
-                within(0)
-            );
+            agree((within(-slack)..=within(slack)).contains(&count), || {
+                format!("{reason}: {count}, by the kernel {}", within(0))
+            })?;
             let theirs_ns: u64 = exits
                 .iter()
                 .filter(|(found, ..)| *found == reason)
@@ -180,12 +202,12 @@ fn compare(out: &Out, exits: &Exits) {
                 slices -= 1;
                 over_ns -= slice_ns;
             }
-            assert!(over_ns <= 0.0, "{reason}: {total_ns} ns, by the kernel {theirs_ns}");
+            agree(over_ns <= 0.0, || format!("{reason}: {total_ns} ns, by the kernel {theirs_ns}"))?;
         }
     }
     let apart_ns = ours_ns.abs_diff(kernels_ns) as f64;
-    assert!(apart_ns <= between(ours_ns, seen), "{ours_ns} ns, by the kernel {kernels_ns}");
     assert!(seen > 100, "{seen} exits");
+    agree(apart_ns <= between(ours_ns, seen), || format!("{ours_ns} ns, by the kernel {kernels_ns}"))
 }
 
 /// What `perf kvm stat` counted from power on to off is what stands in the kernel's record, so that what is compared
@@ -209,28 +231,29 @@ fn compare_perf(by_perf: &BTreeMap<String, (u64, f64)>, exits: &Exits) {
 pub fn exits_are_those_that_the_kernel_records() {
     let _alone = alone();
     only_in_lab();
-    let before = Traces::now();
-    let (trace, out) = (Trace::start(), Out::new());
-    // Two rounds: the second begins with what the first left in the tables.
-    let arguments = ["--rounds", "2", "--duration", "1.2", "--placement", "free"];
-    let machine = "kvm:machine=microvm,agent=off";
-    let result = run_workload("tcp-rr", &out, &[&["--in", machine], &arguments[..]].concat());
-    let exits = trace.exits();
-    drop(trace);
-    assert_eq!(before, Traces::now());
-    result.configurations.iter().for_each(check);
-    let kvm = of(&result, "kvm:net=tap,machine=microvm,agent=off");
-    check_vcpus(kvm);
-    check_holding(&out);
-    let machine = kvm.stages.iter().find(|stage| stage.id == "request/taken→receive(tap@host)").unwrap();
-    assert!(machine.ns_per_op > 0.5 * kvm.traced_latency.mean_ns, "{machine:?}");
-
-    compare(&out, &exits);
-    // And shown.
-    let report = text(&virtax().arg("report").arg(out.path()).output().unwrap().stdout);
-    for words in ["virtual CPU, detailed phases", "exits by reason", "vCPU 0 npf"] {
-        assert!(report.contains(words), "{report}");
-    }
+    agrees_in_one_of_three(|| {
+        let before = Traces::now();
+        let (trace, out) = (Trace::start(), Out::new());
+        // Two rounds: the second begins with what the first left in the tables.
+        let arguments = ["--rounds", "2", "--duration", "1.2", "--placement", "free"];
+        let machine = "kvm:machine=microvm,agent=off";
+        let result = run_workload("tcp-rr", &out, &[&["--in", machine], &arguments[..]].concat());
+        let exits = trace.exits();
+        drop(trace);
+        assert_eq!(before, Traces::now());
+        result.configurations.iter().for_each(check);
+        let kvm = of(&result, "kvm:net=tap,machine=microvm,agent=off");
+        check_vcpus(kvm);
+        let machine = kvm.stages.iter().find(|stage| stage.id == "request/taken→receive(tap@host)").unwrap();
+        assert!(machine.ns_per_op > 0.5 * kvm.traced_latency.mean_ns, "{machine:?}");
+        // And shown.
+        let report = text(&virtax().arg("report").arg(out.path()).output().unwrap().stdout);
+        for words in ["virtual CPU, detailed phases", "exits by reason", "vCPU 0 npf"] {
+            assert!(report.contains(words), "{report}");
+        }
+        check_holding(&out)?;
+        compare(&out, &exits)
+    });
 }
 
 /// One of the longer tests: perf's record of each exit since power on is large.
@@ -240,14 +263,16 @@ pub fn exits_are_those_that_perf_counts() {
     if !full() {
         return;
     }
-    let (perf, trace, out) = (Perf::start(), Trace::start(), Out::new());
-    let arguments =
-        ["--rounds", "1", "--duration", "4", "--placement", "free", "--in", "kvm:machine=microvm,agent=off"];
-    let result = run_workload("tcp-rr", &out, &arguments);
-    let (exits, by_perf) = (trace.exits(), perf.report());
-    check_vcpus(&result.configurations[0]);
-    compare(&out, &exits);
-    compare_perf(&by_perf, &exits);
+    agrees_in_one_of_three(|| {
+        let (perf, trace, out) = (Perf::start(), Trace::start(), Out::new());
+        let arguments =
+            ["--rounds", "1", "--duration", "4", "--placement", "free", "--in", "kvm:machine=microvm,agent=off"];
+        let result = run_workload("tcp-rr", &out, &arguments);
+        let (exits, by_perf) = (trace.exits(), perf.report());
+        check_vcpus(&result.configurations[0]);
+        compare_perf(&by_perf, &exits);
+        compare(&out, &exits)
+    });
 }
 
 /// What a role's threads ran, ns per operation.

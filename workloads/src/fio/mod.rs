@@ -59,6 +59,8 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// How long until it is asked again, while it is only starting.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 const WAIT: Duration = Duration::from_millis(20);
+/// Nanoseconds in a millisecond.
+const MS: u64 = 1_000_000;
 
 /// Makes the file, lets fio read or write it, and tells the client, until that goes.
 ///
@@ -101,6 +103,8 @@ pub fn serve(options: &Options) -> io::Result<()> {
 struct Fio {
     child: Child,
     answers: Receiver<io::Result<Status>>,
+    /// How long it lately took to answer.
+    takes_ns: u64,
 }
 
 impl Fio {
@@ -126,7 +130,7 @@ impl Fio {
                 }
             }
         });
-        let mut fio = Self { child, answers };
+        let mut fio = Self { child, answers, takes_ns: 0 };
         fio.wait_until_it_works()?;
         Ok(fio)
     }
@@ -172,7 +176,10 @@ impl Fio {
     /// All that it has counted so far.
     fn ask(&mut self) -> io::Result<Status> {
         let late = || io::Error::other(format!("fio has not answered within {} s", PATIENCE.as_secs()));
-        self.ask_within(PATIENCE, real_ms())?.ok_or_else(late)
+        let asked_ns = now_ns();
+        let answer = self.ask_within(PATIENCE, real_ms())?.ok_or_else(late)?;
+        self.takes_ns = (now_ns() - asked_ns).max(self.takes_ns * 7 / 8);
+        Ok(answer)
     }
 
     /// The same; `None`: it does not answer in time. What it began to say before `since_ms` is the late answer to
@@ -180,8 +187,7 @@ impl Fio {
     fn ask_within(&mut self, patience: Duration, since_ms: u64) -> io::Result<Option<Status>> {
         self.check()?;
         let end = Instant::now() + patience;
-        // SAFETY: no pointers; it has not been waited for, so the number is its own.
-        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGUSR1) };
+        self.signal();
         loop {
             match self.answers.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(Ok(answer)) if answer.at_ms < since_ms => {}
@@ -196,25 +202,41 @@ impl Fio {
         }
     }
 
+    /// Asks its main thread, and no other: the thread for answers does not block the signal, and ends if it gets it
+    /// (fio 3.33: its `select` fails). A signal to the process goes there while the main thread starts a job, since
+    /// that blocks all signals meanwhile (pthread_create(3) of glibc).
+    fn signal(&self) {
+        let pid = self.child.id() as libc::pid_t;
+        // SAFETY: no pointers; it has not been waited for, so the number is its own.
+        unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, libc::SIGUSR1) };
+    }
+
     /// Asks it before a phase, and at its end.
     fn watch(&mut self, open_ns: u64, close_ns: u64) -> io::Result<PhaseReport> {
+        // Not earlier than needed: what it counts before the phase is not the phase's.
+        sleep_until(open_ns.saturating_sub(self.takes_ns * 3 / 2));
         let before = self.ask()?;
         let heard_ns = now_ns();
         sleep_until(close_ns);
         let after = self.ask()?;
-        let between_ns = now_ns() - heard_ns;
-        let counted = after.operations.saturating_sub(before.operations);
-        let latency_sum_ns = (after.latency_sum_ns - before.latency_sum_ns).max(0.0);
-        // Its counts are of a time that is longer by its own answers.
-        let share = (close_ns - open_ns) as f64 / between_ns.max(1) as f64;
-        Ok(PhaseReport {
-            heard_ns,
-            operations: (counted as f64 * share).round() as u64,
-            latency_sum_ns: (latency_sum_ns * share).round() as u64,
-            asked_around: true,
-            histogram: encode_histogram(&after.histogram_since(&before)),
-            ..PhaseReport::default()
-        })
+        Ok(PhaseReport { heard_ns, ..between(&before, &after, close_ns - open_ns) })
+    }
+}
+
+/// What a phase of this length held, between two answers.
+fn between(before: &Status, after: &Status, length_ns: u64) -> PhaseReport {
+    let counted = after.operations.saturating_sub(before.operations);
+    let latency_sum_ns = (after.latency_sum_ns - before.latency_sum_ns).max(0.0);
+    // By the answers' own times, whose unit is a millisecond: when they arrive says little.
+    let between_ns = after.at_ms.saturating_sub(before.at_ms) * MS;
+    let share = length_ns as f64 / between_ns.max(1) as f64;
+    PhaseReport {
+        operations: (counted as f64 * share).round() as u64,
+        latency_sum_ns: (latency_sum_ns * share).round() as u64,
+        asked_around: true,
+        around_ns: between_ns.saturating_sub(length_ns) + MS,
+        histogram: encode_histogram(&after.histogram_since(before)),
+        ..PhaseReport::default()
     }
 }
 
@@ -261,4 +283,48 @@ fn arguments(options: &Options, file: &str) -> Vec<String> {
 fn last_words(said: &str) -> String {
     let line = said.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it said nothing");
     format!("fio ended: {line}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_around_a_phase_is_scaled_and_said() {
+        let status = |at_ms, operations: u64| {
+            let mut status = Status::default();
+            (status.at_ms, status.operations) = (at_ms, operations);
+            status.latency_sum_ns = operations as f64 * 100.0;
+            status
+        };
+        // 30 of 130 ms are around it.
+        let report = between(&status(1000, 5000), &status(1130, 18_000), 100 * MS);
+        assert_eq!((report.operations, report.latency_sum_ns), (10_000, 1_000_000));
+        assert!(report.asked_around);
+        assert_eq!(report.around_ns, 31 * MS);
+        // A clock that was set back meanwhile makes no sense of what was counted, which shows.
+        let report = between(&status(1000, 5000), &status(900, 18_000), 100 * MS);
+        assert!(report.operations > 1_000_000_000);
+    }
+    #[test]
+    fn it_is_asked_while_it_starts_its_jobs() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("starting");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/fio/starting.c");
+        let compiled =
+            Command::new("gcc").args(["-Wall", "-Werror", "-pthread", "-o"]).arg(&program).arg(source).status();
+        assert!(compiled.unwrap().success());
+        let file = std::fs::File::create(folder.path().join("file")).unwrap();
+        let options = Options {
+            listen: SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0),
+            folder: folder.path().to_owned(),
+            size: 1,
+            program,
+            at_once: 1,
+            lifetime: 60,
+            job: Vec::new(),
+        };
+        let mut fio = Fio::start(&options, file.as_raw_fd()).unwrap();
+        assert_eq!(fio.ask_within(PATIENCE, 0).unwrap().unwrap().operations, 7);
+    }
 }
