@@ -50,12 +50,22 @@ impl Traces {
             rules,
             settings: settings(),
             mounts: mounts(),
-            cgroups: folders_below(Path::new("/sys/fs/cgroup"), 3),
+            cgroups: cgroups(),
             files: files(),
             processes: workload_processes(),
             bpf: settled_bpf(),
         }
     }
+}
+
+/// Control groups of runs, and of those whom runs ask for some: other programs of the machine make theirs at any time.
+fn cgroups() -> Vec<PathBuf> {
+    const MAKERS: [&str; 5] = ["virtax", "docker", "libpod", "libvirt", "machine"];
+    let is_of_runs = |path: &PathBuf| {
+        let mut names = path.components().map(|name| name.as_os_str().to_string_lossy().into_owned());
+        names.any(|name| MAKERS.iter().any(|maker| name.starts_with(maker)))
+    };
+    folders_below(Path::new("/sys/fs/cgroup"), 3).into_iter().filter(is_of_runs).collect()
 }
 
 /// The kernel's settings of networks, and those that virtual machines are tuned by: those of links come and go with
