@@ -116,9 +116,28 @@ pub fn encode_histogram(histogram: &Histogram<u64>) -> String {
 /// A sentence fragment, if the text is no histogram.
 pub fn decode_histogram(text: &str) -> Result<Histogram<u64>, String> {
     let bytes = BASE64_STANDARD.decode(text).map_err(|error| format!("histogram is not base64: {error}"))?;
+    check_header(&bytes)?;
     Deserializer::new()
         .deserialize(&mut bytes.as_slice())
         .map_err(|error| format!("histogram cannot be read: {error:?}"))
+}
+
+/// Bytes before the counts: cookie, length of what follows, and 32 bytes of settings that are always the same here
+/// (HdrHistogram's V2 encoding).
+const HEADER: usize = 40;
+const LENGTH: std::ops::Range<usize> = 4..8;
+
+/// Checks that a header says what [`new_histogram`] has, and how long the rest is: the library takes both as they come,
+/// and makes as much room, up to gigabytes.
+fn check_header(bytes: &[u8]) -> Result<(), String> {
+    let mut expected = Vec::new();
+    V2Serializer::new().serialize(&new_histogram(), &mut expected).expect("writing to memory cannot fail");
+    let Some((header, rest)) = bytes.split_at_checked(HEADER) else {
+        return Err("histogram cannot be read: it is too short".to_owned());
+    };
+    expected.truncate(HEADER);
+    expected[LENGTH].copy_from_slice(&u32::try_from(rest.len()).unwrap_or(u32::MAX).to_be_bytes());
+    if header == expected { Ok(()) } else { Err("histogram cannot be read: its header is another one".to_owned()) }
 }
 
 #[cfg(test)]
@@ -133,6 +152,20 @@ mod tests {
         }
         let back = decode_histogram(&encode_histogram(&histogram)).unwrap();
         assert_eq!(back, histogram);
+    }
+
+    #[test]
+    fn a_histogram_does_not_say_how_much_memory_it_takes() {
+        let whole = BASE64_STANDARD.decode(encode_histogram(&new_histogram())).unwrap();
+        let damaged = |at: usize, byte: u8| {
+            let mut bytes = whole.clone();
+            bytes[at] = byte;
+            decode_histogram(&BASE64_STANDARD.encode(bytes)).unwrap_err()
+        };
+        // Its length, its digits, its highest value.
+        for at in [LENGTH.start, 15, 24] {
+            assert!(damaged(at, 0x7f).contains("header"), "{at}");
+        }
     }
 
     #[test]

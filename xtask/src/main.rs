@@ -7,6 +7,7 @@ mod build;
 mod daemon;
 #[cfg(test)]
 mod dependencies;
+mod fuzz;
 mod kernel;
 mod lab;
 #[cfg(test)]
@@ -115,6 +116,21 @@ enum Task {
         #[arg(last = true, required_unless_present = "test")]
         command: Vec<String>,
     },
+    /// Fuzz what reads things from outside, guided by coverage; what leads further becomes part of profiler/fuzz/corpus
+    Fuzz {
+        /// Only the targets with this word in their names
+        #[arg(default_value = "")]
+        filter: String,
+        /// How long each, s
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// Number that the random inputs come from
+        #[arg(long, default_value_t = 1)]
+        seed: u32,
+        /// Instead: print which lines of the parsers the corpora reach
+        #[arg(long)]
+        coverage: bool,
+    },
     /// Measure what watching costs, against the same work under a bpftrace script
     Bench {
         /// Install nothing: say what is missing and how it is brought
@@ -183,6 +199,8 @@ fn execute(task: Task) -> Result<()> {
                 code => bail!("the command ended with exit code {code}"),
             }
         }
+        Task::Fuzz { coverage: true, .. } => fuzz::coverage(),
+        Task::Fuzz { filter, seconds, seed, .. } => fuzz::all(&filter, seconds, seed),
         Task::Bench { no_install, rounds } => {
             setup::all(no_install, Purpose::Bench)?;
             build::all()?;

@@ -1,24 +1,22 @@
 //! Everything that comes from outside, damaged at random: an error is an answer, a panic is none, and neither is
 //! silence.
 //!
-//! Each parser is a target with seeds that it understands; mutations of them get further into it than noise would.
+//! Each parser is a target with seeds that it understands, and with a corpus of inputs that reach the rest of it;
+//! mutations of them get further into it than noise would.
 //! Inputs that make one panic are kept (`target/fuzz`), and the number that the random ones came from is said.
 
 use std::{
     fs,
-    io::{Read, Write},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use profiler::{
-    agent::wire, analysis::layers::Rules, engine::configuration, injection::Injection, outside, probes::format::Format,
-    run,
-};
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 
-use crate::common::full;
+use crate::{
+    common::full,
+    targets::{Target, here, targets},
+};
 
 /// In all 60 s, shared by the targets; with `--full`, ten times that.
 const SECONDS: f64 = 60.0;
@@ -64,155 +62,6 @@ const TOKENS: &[&str] = &[
     "  ",
 ];
 
-/// What is done with an input; whether it was understood.
-type Feed = dyn Fn(&[u8]) -> bool;
-
-struct Target {
-    name: &'static str,
-    seeds: Vec<Vec<u8>>,
-    feed: Box<Feed>,
-}
-
-fn target(name: &'static str, seeds: Vec<Vec<u8>>, feed: impl Fn(&[u8]) -> bool + 'static) -> Target {
-    Target { name, seeds, feed: Box::new(feed) }
-}
-
-fn texts(seeds: &[&str]) -> Vec<Vec<u8>> {
-    seeds.iter().map(|seed| seed.as_bytes().to_vec()).collect()
-}
-
-fn here(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-fn lines(bytes: &[u8], most: usize) -> Vec<u8> {
-    bytes.split_inclusive(|byte| *byte == b'\n').take(most).flatten().copied().collect()
-}
-
-fn unpacked(path: &Path) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    flate2::read::GzDecoder::new(fs::File::open(path).unwrap()).read_to_end(&mut bytes).unwrap();
-    bytes
-}
-
-fn packed(bytes: &[u8]) -> Vec<u8> {
-    let mut file = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    file.write_all(bytes).unwrap();
-    file.finish().unwrap()
-}
-
-/// One file of a recorded run, in a folder with the others whole.
-fn file_of_run(name: &'static str, file: &'static str, most_lines: usize) -> Target {
-    let folder = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(here("tests/data/run-file")).unwrap().flatten() {
-        let bytes = fs::read(entry.path()).unwrap();
-        let is_counts = entry.file_name() == "repetitions.jsonl";
-        fs::write(folder.path().join(entry.file_name()), if is_counts { lines(&bytes, 2) } else { bytes }).unwrap();
-    }
-    let path = folder.path().join(file);
-    let is_packed = file.ends_with(".gz");
-    let seed = if is_packed { unpacked(&path) } else { fs::read(&path).unwrap() };
-    target(name, vec![lines(&seed, most_lines)], move |bytes| {
-        fs::write(&path, if is_packed { packed(bytes) } else { bytes.to_vec() }).unwrap();
-        run::requests(folder.path(), None).is_ok() && run::compute(folder.path()).is_ok()
-    })
-}
-
-fn formats() -> Vec<Vec<u8>> {
-    let files = fs::read_dir(here("tests/data/formats")).unwrap().flatten();
-    let texts = files.map(|entry| fs::read_to_string(entry.path()).unwrap());
-    texts
-        .flat_map(|text| {
-            text.split("\n=== ").skip(1).take(4).map(|event| event.as_bytes().to_vec()).collect::<Vec<_>>()
-        })
-        .collect()
-}
-
-/// A line of the protocol.
-fn said(what: &impl serde::Serialize) -> Vec<u8> {
-    let mut line = Vec::new();
-    wire::say(&mut line, what).unwrap();
-    line
-}
-
-fn phase() -> workloads::protocol::PhaseReport {
-    let mut histogram = workloads::protocol::new_histogram();
-    [900, 20_000, 20_100, 3_000_000].iter().for_each(|ns| histogram.saturating_record(*ns));
-    workloads::protocol::PhaseReport {
-        heard_ns: 1,
-        operations: 4,
-        latency_sum_ns: 3_041_000,
-        histogram: workloads::protocol::encode_histogram(&histogram),
-        ..Default::default()
-    }
-}
-
-fn targets() -> Vec<Target> {
-    let counted = wire::Reply::Counted(Box::default());
-    let symbols = tempfile::NamedTempFile::new().unwrap();
-    let kallsyms = "ffffffff81000000 T _text\nffffffff81000120 t do_syscall_64\nffffffffc0000000 t bpf_prog_0123456789abcdef_x\t[bpf]\n";
-    let redis = "  throughput summary: 45045.04 requests per second\n  latency summary (msec):\n          avg       min\n        0.021     0.008\n\
-                 Latency by percentile distribution:\n0.000% <= 0.007 milliseconds (cumulative count 1)\n50.000% <= 0.023 milliseconds (cumulative count 9)\n\n";
-    vec![
-        file_of_run("run.json", "run.json", usize::MAX),
-        file_of_run("repetitions", "repetitions.jsonl", 2),
-        file_of_run("records", "records.native.jsonl.gz", 200),
-        file_of_run("stacks", "stacks.native.jsonl.gz", 40),
-        target("tracepoint formats", formats(), |bytes| {
-            let format = Format::parse(&String::from_utf8_lossy(bytes));
-            format
-                .is_ok_and(|format| format.offset_of("common_pid", 4).is_ok() || format.offset_of("skbaddr", 8).is_ok())
-        }),
-        target("kallsyms", texts(&[kallsyms]), move |bytes| {
-            fs::write(symbols.path(), bytes).unwrap();
-            outside::kallsyms(symbols.path())
-        }),
-        target("redis-benchmark", texts(&[redis]), outside::redis_benchmark),
-        target("fio", vec![fs::read(here("../workloads/src/fio/said.txt")).unwrap()], |bytes| {
-            let mut from = std::io::Cursor::new(bytes);
-            workloads::fio::read_next(&mut from).is_ok_and(|status| status.is_some())
-        }),
-        target("redis replies", texts(&["+OK\r\n", "$5\r\nhello\r\n", "$-1\r\n", "-ERR x\r\n"]), |bytes| {
-            workloads::redis::resp::parse(bytes).is_ok_and(|reply| reply.is_some())
-        }),
-        target("phases", vec![said(&phase())], |bytes| {
-            let report = wire::understand::<workloads::protocol::PhaseReport>(bytes);
-            report.is_ok_and(|report| workloads::protocol::decode_histogram(&report.histogram).is_ok())
-        }),
-        target("histograms", vec![phase().histogram.into_bytes()], |bytes| {
-            workloads::protocol::decode_histogram(&String::from_utf8_lossy(bytes)).is_ok()
-        }),
-        target("guests", vec![said(&wire::Reply::Clock { now_ns: 5 }), said(&counted)], |bytes| {
-            wire::hear::<wire::Reply>(&mut std::io::Cursor::new(bytes)).is_ok()
-        }),
-        target("hosts", vec![said(&wire::Request::Clock), said(&wire::Request::Hello { version: 4 })], |bytes| {
-            wire::hear::<wire::Request>(&mut std::io::Cursor::new(bytes)).is_ok()
-        }),
-        target(
-            "configurations",
-            texts(&["native+spin-us=20,docker:net=nat,ns:net=own,fs=overlay", "kvm:tuned,tcg:vcpus=2"]),
-            |bytes| {
-                let text = String::from_utf8_lossy(bytes);
-                let Ok(parsed) = configuration::parse_list(&text) else { return false };
-                // What is understood is said in a form that is understood as the same.
-                for found in &parsed.configurations {
-                    let (again, _) = configuration::parse(&found.to_string()).unwrap();
-                    assert_eq!(again, *found, "{text}");
-                }
-                true
-            },
-        ),
-        target("injections", texts(&["spin-us=20", "read-iops=4000"]), |bytes| {
-            Injection::parse(&String::from_utf8_lossy(bytes)).is_ok()
-        }),
-        target("layers", vec![fs::read(here("analysis/src/layers/rules.txt")).unwrap()], |bytes| {
-            let rules = Rules::parse(&String::from_utf8_lossy(bytes));
-            rules.is_ok_and(|rules| rules.layer_of(&["do_syscall_64", "tcp_sendmsg"]).is_some())
-        }),
-        target("domains", texts(&["<domain><devices><rng model='virtio'/></devices></domain>"]), outside::domain),
-    ]
-}
-
 /// Damages bytes in a few places.
 fn damage(bytes: &mut Vec<u8>, random: &mut impl Rng) {
     for _ in 0..random.random_range(1..6) {
@@ -245,21 +94,33 @@ fn feed(target: &Target, length: Duration, number: u64) -> u64 {
     for seed in &target.seeds {
         assert!((target.feed)(seed), "{}: this seed is not understood: {}", target.name, String::from_utf8_lossy(seed));
     }
+    for refused in &target.refused {
+        let text = String::from_utf8_lossy(refused);
+        assert!(!(target.feed)(refused), "{}: this is understood: {}", target.name, &text[..text.len().min(300)]);
+    }
+    let corpus = target.corpus();
+    corpus.iter().for_each(|input| survive(target, input, number));
+    let known: Vec<&Vec<u8>> = target.seeds.iter().chain(&target.refused).chain(&corpus).collect();
     while began.elapsed() < length {
-        let mut bytes = target.seeds[random.random_range(0..target.seeds.len())].clone();
+        let mut bytes = known[random.random_range(0..known.len())].clone();
         damage(&mut bytes, &mut random);
-        let at = Instant::now();
-        let survived = catch_unwind(AssertUnwindSafe(|| (target.feed)(&bytes))).is_ok();
-        if !survived || at.elapsed() > PATIENCE {
-            let folder = here("../target/fuzz");
-            fs::create_dir_all(&folder).unwrap();
-            let path = folder.join(format!("{}-{number}", target.name.replace(' ', "-")));
-            fs::write(&path, &bytes).unwrap();
-            panic!("{}: {} ({number})", target.name, path.display());
-        }
+        survive(target, &bytes, number);
         fed += 1;
     }
     fed
+}
+
+/// Feeds one input, and keeps it if that is too much.
+fn survive(target: &Target, bytes: &[u8], number: u64) {
+    let at = Instant::now();
+    let survived = catch_unwind(AssertUnwindSafe(|| (target.feed)(bytes))).is_ok();
+    if !survived || at.elapsed() > PATIENCE {
+        let folder = here("../target/fuzz");
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join(format!("{}-{number}", target.name.replace(' ', "-")));
+        fs::write(&path, bytes).unwrap();
+        panic!("{}: {} ({number})", target.name, path.display());
+    }
 }
 
 /// Every second target, from this one on: the halves are two tests, for two CPUs.

@@ -13,6 +13,7 @@ mod golden;
 mod golden_runs;
 mod recorded_paths;
 mod schema;
+mod targets;
 
 fn main() {
     common::harness::run(tests! {
