@@ -276,7 +276,9 @@ impl Drop for Dropper {
     }
 }
 
-/// Dropped segments give their tokens back: the time until the retransmission is a row, and nothing is lost.
+/// Dropped segments give their tokens back: the time until the retransmission is a row, and what is dropped is not lost.
+/// Of others, one may be: where the machine stands still for longer than a retransmission's timer runs, a segment comes
+/// twice, and the second one resynchronises.
 pub fn dropped_segments_stay_in_the_books() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Docker) {
@@ -286,8 +288,10 @@ pub fn dropped_segments_stay_in_the_books() {
     let result =
         crate::common::run_tcp_rr(&["--in", "native", "--rounds", "1", "--duration", "2", "--set", "connections=8"]);
     let native = &result.configurations[0];
-    assert!(native.counters["drops"] > 0, "{:?}", native.counters);
-    assert_eq!(native.losses.lost.values().sum::<u64>(), 0, "{:?}", native.losses);
+    let lost = &native.losses.lost;
+    let (drops, all) = (native.counters["drops"], lost.values().sum::<u64>());
+    assert!(drops > 0, "{:?}", native.counters);
+    assert!(all == lost["resynchronised"] && 10 * all <= drops, "{drops} drops, {:?}", native.losses);
     assert!(native.conservation_percent.abs() <= 0.5, "{}", native.conservation_percent);
     let has_row = |id: &str| native.stages.iter().any(|stage| stage.id == id && stage.ns_per_op > 0.0);
     assert!(has_row("request/receive(wire@host)→dropped"), "{:#?}", native.stages);

@@ -570,11 +570,18 @@ pub fn an_idle_cpus_wake_up_is_no_run_queue() {
         return;
     }
     let arguments = ["--in", "native", "--rounds", "1", "--duration", "1", "--placement", "split"];
-    let result = run_workload("tcp-rr", &Out::new(), &arguments);
-    let found = &result.configurations[0];
-    check(found);
-    let (idle, queue) = (part(found, "idle-exit"), part(found, "run-queue"));
-    assert!(idle > queue && idle > 0.0, "idle exit {idle}, run queue {queue}");
+    // Where other work has the CPU, there is a queue: what took the one for the other would do so each time.
+    let mut seen = Vec::new();
+    let mut is_idle_exit = || {
+        let result = run_workload("tcp-rr", &Out::new(), &arguments);
+        let found = &result.configurations[0];
+        check(found);
+        let (idle, queue) = (part(found, "idle-exit"), part(found, "run-queue"));
+        seen.push(format!("idle exit {idle}, run queue {queue}"));
+        idle > queue && idle > 0.0
+    };
+    let once = (0..3).any(|_| is_idle_exit());
+    assert!(once, "{seen:?}");
 }
 
 /// Where a native server is: in a group of its own, as every service, or where virtax is. The client always has one.
