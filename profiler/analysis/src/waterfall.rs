@@ -561,7 +561,7 @@ mod tests {
         let words = found(1000, |phase| phase.client.operations = 1002).unwrap();
         assert_eq!(words, "1000 operations by the probes, 1002 by the client, 1 connections");
         assert!(found(1000, |phase| phase.client.operations = 998).is_some());
-        // Those that are under way have begun as well.
+        // Operations that are under way have begun as well.
         assert_eq!(found(1000, |phase| (phase.client.operations, phase.client.unfinished) = (999, 1)), None);
     }
 
@@ -576,7 +576,7 @@ mod tests {
         assert_eq!(told(1040, 5_000_000), None);
         assert_eq!(told(960, 5_000_000), None);
         assert!(told(1060, 5_000_000).is_some() && told(940, 5_000_000).is_some());
-        // Of one that does not say how long: a tenth.
+        // A client that does not say how long may be off by a tenth.
         assert_eq!(told(1100, 0), None);
         assert!(told(1200, 0).is_some());
     }

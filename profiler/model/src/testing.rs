@@ -9,17 +9,17 @@ pub fn phase(kind: PhaseKind, length_ns: u64) -> Phase {
 }
 
 impl Phase {
-    /// The same, in which the probes have seen this.
+    /// This phase, in which the probes have seen these counts.
     #[must_use]
     pub fn with_probes(self, probes: ProbeCounts) -> Self {
         Self { probes: Some(probes), ..self }
     }
-    /// The same, in which the probes have seen these stages and nothing else.
+    /// This phase, in which the probes have seen these stages and nothing else.
     #[must_use]
     pub fn with_stages(self, stages: Vec<StageTotal>) -> Self {
         self.with_probes(ProbeCounts { stages, ..ProbeCounts::default() })
     }
-    /// The same, in which the other side has seen this.
+    /// This phase, in which the other side has seen these counts.
     #[must_use]
     pub fn with_other_side(self, probes: ProbeCounts) -> Self {
         Self { guest: Some(OtherSide { probes, ..OtherSide::default() }), ..self }
@@ -33,7 +33,7 @@ pub const fn stage(role: Role, from: Place, to: Place, count: u64, total_ns: u64
 }
 
 impl StageTotal {
-    /// The same as a part of a stage.
+    /// This total as a part of a stage.
     #[must_use]
     pub fn as_part(self) -> Self {
         Self { part: true, ..self }

@@ -12,7 +12,7 @@ impl ConfigurationId {
     /// The first.
     pub const FIRST: Self = Self(0);
 
-    /// Its number in the kernel.
+    /// The number of the configuration in the kernel.
     #[must_use]
     pub const fn number(self) -> u8 {
         self.0
@@ -22,16 +22,16 @@ impl ConfigurationId {
 /// A recorded interval, `CLOCK_MONOTONIC` ns, in which one configuration is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
-    /// Which one.
+    /// The configuration that is asked.
     pub configuration: ConfigurationId,
-    /// When it begins.
+    /// The beginning.
     pub open_ns: u64,
-    /// When it ends.
+    /// The end.
     pub close_ns: u64,
 }
 
 impl Window {
-    /// Its length, ns.
+    /// The length, ns.
     #[must_use]
     pub const fn length_ns(self) -> u64 {
         self.close_ns - self.open_ns
@@ -52,7 +52,7 @@ pub struct Boundary {
 pub struct Task {
     /// Number of the process, or of the thread.
     pub id: u32,
-    /// Its role.
+    /// The role.
     pub role: Role,
     /// Of a proxy: the port on which it listens.
     pub port: Option<u16>,
@@ -97,7 +97,7 @@ impl BorderKind {
 /// What is followed of a configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Followed {
-    /// Its processes and threads.
+    /// The processes and threads.
     pub tasks: Vec<Task>,
     /// The devices at which its requests leave the machine.
     pub borders: Vec<Border>,

@@ -198,17 +198,18 @@ impl<'a> Measurement<'a> {
 
     /// Measures a phase again until it fits.
     fn until_it_fits<T>(&mut self, mut phase: impl FnMut(&mut Self) -> Result<(Fit, T)>) -> Result<T> {
+        let mut why = "";
         for _ in 0..TRIES {
-            match phase(self)? {
+            why = match phase(self)? {
                 (Fit::Fits, done) => return Ok(done),
-                (Fit::Late, _) => self.announcement = (self.announcement * 2).min(LONGEST_ANNOUNCEMENT),
-                (Fit::Short, _) => {}
-            }
+                (Fit::Late, _) => {
+                    self.announcement = (self.announcement * 2).min(LONGEST_ANNOUNCEMENT);
+                    "the client, or the guest's agent, is too late for its phases"
+                }
+                (Fit::Short, _) => "the client completes too little in a phase to be measured",
+            };
         }
-        Err(Error::workload(
-            "the client, or the guest's agent, is too late for its phases",
-            format!("{TRIES} times in a row"),
-        ))
+        Err(Error::workload(why, format!("{TRIES} times in a row")))
     }
 
     fn hangs(&self) -> Error {

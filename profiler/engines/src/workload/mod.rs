@@ -163,9 +163,9 @@ pub trait Preparation: Sync {
 /// What of a workload is followed.
 #[derive(Clone, Copy)]
 pub enum Follows<'a> {
-    /// Its requests over the network.
+    /// The requests over the network.
     Requests(&'a dyn NetworkRequests),
-    /// Its operations on files.
+    /// The operations on files.
     Operations(&'a dyn FileOperations),
 }
 
@@ -203,7 +203,7 @@ pub trait Workload: Sync {
     fn summary(&self) -> &'static str;
     /// The settings it understands.
     fn settings(&self) -> &'static [Setting];
-    /// Its requests over the network; `None`: it has none.
+    /// The requests over the network; `None`: there are none.
     fn network(&self) -> Option<&dyn NetworkRequests> {
         None
     }

@@ -236,7 +236,7 @@ mod tests {
         fn places_are_ordered_as_their_texts(a in 0..Point::ALL.len(), b in 0..Point::ALL.len(), x in "[a-z@-]{1,9}", y in "[a-z@-]{1,9}") {
             let (first, second) = (Place::at(Point::ALL[a], &x), Place::at(Point::ALL[b], &y));
             let texts = |place: &Place| (place.point.name(), place.device.as_ref().unwrap().label().to_owned());
-            // Of two points with one name, texts do not say which comes first.
+            // Texts do not say which of two points with one name comes first.
             if first.point == second.point || first.point.name() != second.point.name() {
                 prop_assert_eq!(first.cmp(&second), texts(&first).cmp(&texts(&second)));
             }

@@ -1,4 +1,4 @@
-//! VmSettings through libvirt: by a program of its own, `virtax-libvirt`, so that virtax starts where there is no
+//! Virtual machines through libvirt: by a program of its own, `virtax-libvirt`, so that virtax starts where there is no
 //! libvirt.
 
 use std::{
