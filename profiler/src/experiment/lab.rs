@@ -242,7 +242,7 @@ impl Lab<'_> {
         let connections = follows(self.plan.workload)?.tokens(&self.plan.settings);
         let mut measurement =
             Measurement::new(&mut probes, client.as_mut(), &names, parties, connections, &self.sampling);
-        function(&mut measurement, dispatch_ns)
+        function(&mut measurement, dispatch_ns).map_err(|error| self.bench.wire.explain(error))
     }
 }
 
@@ -293,6 +293,7 @@ pub fn try_out(plan: &Plan, ledger: Ledger, run_id: &str) -> Result<Vec<Option<E
         check_reach(&bench, configuration, server.as_ref())?;
         client::start(&bench, plan.workload, &plan.settings, (&[], false), &name, server.as_mut()).map(drop)
     };
+    let try_one = |configuration: &Configuration| try_one(configuration).map_err(|error| bench.wire.explain(error));
     let mut found = Vec::new();
     for configuration in &plan.configurations {
         match try_one(configuration) {
@@ -331,6 +332,12 @@ fn check_reach(bench: &Bench, configuration: &Configuration, server: &dyn Server
 
 impl Repeater for Lab<'_> {
     fn repeat(&mut self, configuration: &Configuration, round: u32, position: u32) -> Result<Brought> {
+        self.repetition(configuration, round, position).map_err(|error| self.bench.wire.explain(error))
+    }
+}
+
+impl Lab<'_> {
+    fn repetition(&mut self, configuration: &Configuration, round: u32, position: u32) -> Result<Brought> {
         log::debug!("step: probes for `{configuration}`, round {}", round + 1);
         let mut probes = self.take_probes()?;
         let dispatch_ns = self.dispatch_ns(&mut probes)?;
@@ -367,7 +374,7 @@ impl Repeater for Lab<'_> {
         let raw = match (raw, server.failure()) {
             (Ok(raw), None) => raw,
             (_, Some(why)) => return Err(Error::workload(format!("the server of `{configuration}` failed"), why)),
-            (Err(error), None) => return Err(self.bench.wire.explain(error)),
+            (Err(error), None) => return Err(error),
         };
         let disturbances = Load::now(&watched).disturbances_since(&before);
         let labels = probes.labels(&names);

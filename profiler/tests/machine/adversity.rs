@@ -97,7 +97,10 @@ pub fn a_link_that_vanishes_is_named() {
     let links = profiler::net::links_here().unwrap();
     let wire = links.iter().find(|name| name.starts_with("vx") && name.ends_with("w0")).unwrap();
     profiler::net::delete_link(wire).unwrap();
+    let gone = std::time::Instant::now();
     let (code, said) = run.end();
+    // No client's or server's patience: those are 10 s.
+    assert!(gone.elapsed().as_secs_f64() < 9.0, "{said}");
     assert_eq!(code, Some(4), "{said}");
     assert!(said.contains(&format!("the link {wire} to the client's namespace has vanished")), "{said}");
     assert_eq!(repetitions(&out), 1);

@@ -5,11 +5,13 @@ use std::rc::Rc;
 use super::{Namespace, Subnets, links, subnets};
 use crate::ledger::{Item, Lease, Ledger};
 use virtax_model::error::{Error, Result};
-use virtax_probes::{Names, process};
+use virtax_probes::{Names, interrupt::Watch, process};
 
 /// A namespace for the client, and its link to the host.
 pub struct Wire {
-    // First, so removed first: a namespace takes its links along, but only some time later.
+    // First, so ended first: from then on the link may vanish.
+    _watch: Watch,
+    // Before the namespace, so removed before it: a namespace takes its links along, but only some time later.
     _link: Lease,
     /// Where the client runs.
     pub namespace: Rc<Namespace>,
@@ -20,7 +22,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Builds it.
+    /// Builds it. From now on the waits of this thread end when its link vanishes.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -37,18 +39,19 @@ impl Wire {
             let (range, prefix) = subnets::RANGE;
             links::add_route(range, prefix, subnets.host())
         })?;
-        Ok(Self { namespace, subnets, host_link, client_link, _link: link })
+        let watched = host_link.clone();
+        let watch = Watch::begin(move || check_link(&watched));
+        Ok(Self { namespace, subnets, host_link, client_link, _link: link, _watch: watch })
     }
 
-    /// An error of client or server, unless what lies between them is gone: then that.
+    /// An error of a party, unless what lies between them is gone: then that.
     #[must_use]
     pub fn explain(&self, error: Error) -> Error {
-        match links::links_here() {
-            Ok(links) if !links.contains(&self.host_link) && !matches!(error, Error::Interrupted) => Error::engine(
-                format!("the link {} to the client's namespace has vanished", self.host_link),
-                error,
-                "find out what removes links on this machine (a network manager?), and run again",
-            ),
+        match check_link(&self.host_link) {
+            Err(vanished) if !matches!(error, Error::Interrupted) => {
+                log::debug!("without the link: {error}");
+                vanished
+            }
             _ => error,
         }
     }
@@ -72,5 +75,18 @@ impl Wire {
         names.device(host, &self.host_link, "wire");
         names.device(client, &self.client_link, "wire");
         Ok(names)
+    }
+}
+
+/// The wire's link, in the host's namespace, is still there.
+fn check_link(name: &str) -> Result<()> {
+    match nix::net::if_::if_nametoindex(name) {
+        Err(nix::errno::Errno::ENODEV) => Err(Error::engine(
+            format!("the link {name} to the client's namespace has vanished"),
+            "something outside of this run has removed it",
+            "find out what removes links on this machine (a network manager?), and run again",
+        )),
+        // What cannot be asked for is not known to be gone.
+        _ => Ok(()),
     }
 }
