@@ -189,7 +189,108 @@ fn verdict(latency: &Estimate, probe_effect: &Estimate, complete: bool, margin_n
 
 #[cfg(test)]
 mod tests {
+    use profiler_common::Counter;
+    use virtax_model::{
+        counts::{Phase, PhaseKind, Place, ProbeCounts},
+        points::Point,
+        testing,
+    };
+
     use super::*;
+    use crate::waterfall;
+
+    const OPERATIONS: u64 = 1000;
+    /// How much longer an operation takes with probes, ns.
+    const EFFECT: u64 = 40;
+
+    /// A phase with operations of this latency, each a call and a wait of this much of it.
+    fn phase(kind: PhaseKind, latency_ns: u64, wait_ns: u64) -> Phase {
+        let mut phase = testing::phase(kind, OPERATIONS * (latency_ns + 500));
+        if kind != PhaseKind::Detached {
+            let [call, send, received] = [Point::Call, Point::Send, Point::Received].map(|point| Place::at(point, ""));
+            let stage = |from: &Place, to: &Place, ns: u64| {
+                testing::stage(Role::Client, from.clone(), to.clone(), OPERATIONS, OPERATIONS * ns)
+            };
+            let stages = vec![stage(&call, &send, latency_ns - wait_ns), stage(&send, &received, wait_ns)];
+            let counters = [Counter::Operations, Counter::Followed, Counter::Completed];
+            let counters = counters.map(|counter| (counter.name().to_owned(), OPERATIONS)).into();
+            phase = phase.with_probes(ProbeCounts { stages, counters, tokens: 1, ..ProbeCounts::default() });
+        }
+        (phase.client.operations, phase.client.latency_sum_ns) = (OPERATIONS, OPERATIONS * latency_ns);
+        phase
+    }
+
+    /// Rounds of a configuration, of these latencies without probes.
+    fn rounds(name: &str, first: u32, latencies: &[u64], wait_ns: u64) -> Waterfall {
+        let repetitions: Vec<_> = (first..)
+            .zip(latencies)
+            .map(|(round, latency)| {
+                let traced = phase(PhaseKind::Traced, latency + EFFECT, wait_ns);
+                let phases = vec![phase(PhaseKind::Detached, *latency, wait_ns), traced];
+                testing::repetition(name, round, 0, phases)
+            })
+            .collect();
+        waterfall::build(name, &repetitions.iter().collect::<Vec<_>>())
+    }
+
+    fn near(estimate: &Estimate, expected: f64) -> bool {
+        (estimate.mean - expected).abs() < 0.5
+    }
+
+    #[test]
+    fn rounds_that_both_have_are_compared_stage_by_stage() {
+        let baseline: Vec<u64> = (0..10).map(|round| 10_000 + 700 * (round % 3)).collect();
+        // A microsecond more in each of the same rounds, whatever they are like; and the first one is missing.
+        let candidate: Vec<u64> = baseline[1..].iter().map(|latency| latency + 1000).collect();
+        let (baseline, candidate) = (rounds("a", 0, &baseline, 4000), rounds("b", 1, &candidate, 4300));
+        let found = compare(&baseline, &candidate, true, None);
+        assert_eq!((found.rounds, found.verdict, found.equal_within_percent), (9, Verdict::Slower, None));
+        assert!(near(&found.latency, 1000.0) && near(&found.traced, 1000.0), "{found:?}");
+        assert!(near(&found.interval, 1000.0) && near(&found.corrected_sum, 1000.0), "{found:?}");
+        let nothing = [&found.probe_effect, &found.residual, &found.gap];
+        assert!(nothing.iter().all(|estimate| near(estimate, 0.0)), "{found:?}");
+        let rows: Vec<(String, f64)> =
+            found.rows.iter().map(|row| (stage_id(&row.key), row.corrected_ns.round())).collect();
+        let expected = [("request/call()→send()", 700.0), ("request/send()→received()", 300.0)];
+        assert_eq!(rows, expected.map(|(id, ns)| (id.to_owned(), ns)));
+        // The other way round.
+        let found = compare(&candidate, &baseline, true, None);
+        assert_eq!(found.verdict, Verdict::Faster);
+        assert!(near(&found.latency, -1000.0) && near(&found.corrected_sum, -1000.0), "{found:?}");
+        // What does not matter is a share of the baseline's latency, here of 10,700 ns.
+        let verdict = |share| compare(&baseline, &candidate, true, Some(share)).verdict;
+        assert_eq!((verdict(0.1), verdict(0.09)), (Verdict::Equivalent, Verdict::Slower));
+    }
+
+    #[test]
+    fn how_equal_what_cannot_be_told_apart_is() {
+        let of = |name: &str, offset: u64| {
+            let latencies: Vec<u64> = (0..10).map(|round| 10_000 + offset * (round % 2)).collect();
+            rounds(name, 0, &latencies, 4000)
+        };
+        let found = compare(&of("a", 100), &of("b", 200), true, None);
+        // Differences of 0 and 100 by turns: 50 in the mean, ± 38.
+        assert_eq!(found.verdict, Verdict::Slower);
+        let (one, other) = (rounds("a", 0, &[10_100, 10_000].repeat(5), 4000), of("b", 100));
+        let found = compare(&one, &other, true, None);
+        assert_eq!(found.verdict, Verdict::NotTold);
+        let [low, high] = found.latency.ci95.unwrap();
+        let far = low.abs().max(high.abs());
+        assert!((60.0..80.0).contains(&far), "{far}");
+        assert!((found.equal_within_percent.unwrap() - 100.0 * far / 10_050.0).abs() < 1e-9, "{found:?}");
+    }
+
+    #[test]
+    fn stages_of_a_proxy_and_of_a_machine_have_ids_of_their_own() {
+        let id = |role: Role| {
+            let (from, to) = (Place::at(Point::Send, ""), Place::at(Point::Received, ""));
+            stage_id(&StageKey { role, from, to })
+        };
+        let ids: Vec<String> = [Role::Client, Role::ProxyIn, Role::Vmm, Role::Server].map(id).into();
+        let ends = ["/send()→received()", "/proxy/send()→received()", "/vmm/send()→received()", "/send()→received()"];
+        let starts = ["request", "request", "request", "response"];
+        assert_eq!(ids, std::iter::zip(starts, ends).map(|(start, end)| start.to_owned() + end).collect::<Vec<_>>());
+    }
 
     fn sure(mean: f64) -> Estimate {
         Estimate { mean, ci95: Some([mean - 1.0, mean + 1.0]), simultaneous: Some([mean - 1.5, mean + 1.5]) }

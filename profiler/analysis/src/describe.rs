@@ -67,4 +67,22 @@ mod tests {
             what(Role::Server, &Place::at(Point::Receive, "veth@host"), &Place::at(Point::Receive, "bridge@host"));
         assert_eq!(stage, "through the port to the bridge");
     }
+
+    /// QEMU works for the operation that its guest waits for, or it does not: the same two points.
+    #[test]
+    fn parts_say_what_their_stage_is() {
+        let of_disk = StageKey {
+            role: Role::Server,
+            from: Place::at(Point::Issue, "vda@guest"),
+            to: Place::at(Point::Complete, "vda@guest"),
+        };
+        let of_network = StageKey {
+            role: Role::Server,
+            from: Place::at(Point::Xmit, "tap@host"),
+            to: Place::at(Point::Receive, "tap@host"),
+        };
+        let said = |stage| what_part(stage, &Place::at(Point::Injected, ""), &Place::at(Point::Entered, ""));
+        assert_eq!(said(&of_disk), "the rest of the exit, entry into the guest");
+        assert_eq!(said(&of_network), "the virtual CPU, awake, is told, and the guest entered");
+    }
 }

@@ -243,7 +243,9 @@ mod tests {
     #[test]
     fn broken_rules_are_named_by_their_line() {
         assert!(Rules::parse("tcp: tcp_*\nnonsense\n").unwrap_err().starts_with("line 2"));
-        assert!(Rules::parse("tcp: \n").is_err());
+        for neither in ["tcp: \n", " : tcp_*\n", "tcp under ip:\n"] {
+            assert!(Rules::parse(neither).is_err(), "{neither}");
+        }
     }
 
     /// Every layer that the documents promise.
