@@ -28,11 +28,43 @@ pub struct LayerShare {
     pub samples: u64,
 }
 
+/// Whose CPU time something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CpuOwner {
+    /// A role's threads, without softirqs on top of them.
+    Threads(Role),
+    /// Softirqs, whatever they interrupted.
+    Softirqs,
+    /// The guest, by its agent: part of the time of its virtual processors.
+    Guest,
+}
+
+impl CpuOwner {
+    /// The owner of a sample.
+    #[must_use]
+    pub const fn of(sample: &Sample) -> Self {
+        match (sample.in_guest, sample.thread, &sample.softirq) {
+            (true, _, _) => Self::Guest,
+            (false, Some(role), None) => Self::Threads(role),
+            (false, _, _) => Self::Softirqs,
+        }
+    }
+    /// Its name, as shown to a person.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Threads(role) => role.name(),
+            Self::Softirqs => "softirq",
+            Self::Guest => Side::GUEST,
+        }
+    }
+}
+
 /// CPU time of a layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CpuLayer {
-    /// `client`, `server` or `softirq`.
-    pub role: String,
+    /// Whose it is.
+    pub owner: CpuOwner,
     /// Its name.
     pub layer: String,
     /// ns of CPU per operation.
@@ -235,7 +267,7 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Prof
     let mut pooled = none.clone();
     // With the operations of their round.
     let mut by_round: BTreeMap<u32, (Vec<Counts>, u64)> = BTreeMap::new();
-    let mut cpu: BTreeMap<(String, String), (u64, f64)> = BTreeMap::new();
+    let mut cpu: BTreeMap<(CpuOwner, String), (u64, f64)> = BTreeMap::new();
     let mut kernel = (0u64, BTreeMap::<String, (u64, f64)>::new());
     let operations = profiles.iter().map(|profile| profile.operations).sum::<u64>().max(1) as f64;
     for profile in &profiles {
@@ -253,7 +285,7 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Prof
                 let sum = kernel.1.entry(leaf.to_owned()).or_default();
                 *sum = (sum.0 + sample.count, sum.1 + sample.ns * scale(sample) / operations);
             }
-            let sum = cpu.entry((cpu_role(sample), layer.to_owned())).or_default();
+            let sum = cpu.entry((CpuOwner::of(sample), layer.to_owned())).or_default();
             sum.0 += sample.count;
             sum.1 += sample.ns * scale(sample);
             let Some((row, side)) = row_of(&waterfall.rows, &profile.frames, sample) else { continue };
@@ -320,17 +352,6 @@ pub fn scales(profile: &Profile) -> impl Fn(&Sample) -> f64 + use<> {
         }
         let index = Role::OF_THREADS.iter().position(|role| Some(*role) == sample.thread);
         index.map_or(1.0, |index| of_roles[index])
-    }
-}
-
-/// Whose CPU time a sample is.
-#[must_use]
-pub fn cpu_role(sample: &Sample) -> String {
-    match (sample.thread, &sample.softirq) {
-        // Part of the time of its virtual processors.
-        _ if sample.in_guest => Side::GUEST.to_owned(),
-        (Some(role), None) => role.name().to_owned(),
-        _ => "softirq".to_owned(),
     }
 }
 
@@ -541,7 +562,7 @@ pub fn is_rest(layer: &str) -> bool {
     [UNACCOUNTED, WAITING, UNSAMPLED, QUEUE, "device", "loop", "dm/md"].contains(&layer)
 }
 
-fn add_cpu(found: &mut Profiled, profiles: &[&Profile], cpu: BTreeMap<(String, String), (u64, f64)>) {
+fn add_cpu(found: &mut Profiled, profiles: &[&Profile], cpu: BTreeMap<(CpuOwner, String), (u64, f64)>) {
     let operations = profiles.iter().map(|profile| profile.operations).sum::<u64>().max(1) as f64;
     found.samples = profiles.iter().flat_map(|profile| profile.cpus.values()).map(|cpu| cpu.all).sum();
     let period_ns = |profile: &Profile| 1e9 / f64::from(profile.rate_hz.max(1));
@@ -550,18 +571,18 @@ fn add_cpu(found: &mut Profiled, profiles: &[&Profile], cpu: BTreeMap<(String, S
     found.foreign_ns = profiles.iter().map(foreign).sum::<f64>() / operations;
     found.lost = profiles.iter().map(|profile| profile.lost).sum();
     found.events = profiles.iter().map(|profile| profile.events).sum();
-    let mut of_role: BTreeMap<String, (u64, f64)> = BTreeMap::new();
-    for ((role, _), (count, ns)) in &cpu {
-        let sum = of_role.entry(role.clone()).or_default();
+    let mut of_owner: BTreeMap<CpuOwner, (u64, f64)> = BTreeMap::new();
+    for ((owner, _), (count, ns)) in &cpu {
+        let sum = of_owner.entry(*owner).or_default();
         *sum = (sum.0 + count, sum.1 + ns);
     }
     found.cpu = cpu
         .into_iter()
-        .map(|((role, layer), (count, ns))| {
+        .map(|((owner, layer), (count, ns))| {
             // How much there is of a role is known better than from samples: they divide it.
-            let (all, whole_ns) = of_role[&role];
+            let (all, whole_ns) = of_owner[&owner];
             let ci95 = share_interval(count, all).map(|interval| interval.map(|end| end * whole_ns / operations));
-            CpuLayer { role, layer, ns_per_op: ns / operations, ci95 }
+            CpuLayer { owner, layer, ns_per_op: ns / operations, ci95 }
         })
         .collect();
     for role in Role::OF_THREADS {
@@ -569,8 +590,8 @@ fn add_cpu(found: &mut Profiled, profiles: &[&Profile], cpu: BTreeMap<(String, S
         let switching = |profile: &&Profile| state_ns(profile, role, ThreadState::Switching);
         let ns_per_op = profiles.iter().map(switching).sum::<f64>() / operations;
         if ns_per_op > 0.0 {
-            let (role, layer) = (role.name().to_owned(), ThreadState::Switching.name().to_owned());
-            found.cpu.push(CpuLayer { role, layer, ns_per_op, ci95: Some([ns_per_op; 2]) });
+            let (owner, layer) = (CpuOwner::Threads(role), ThreadState::Switching.name().to_owned());
+            found.cpu.push(CpuLayer { owner, layer, ns_per_op, ci95: Some([ns_per_op; 2]) });
         }
     }
     found.cpu.sort_by(|a, b| b.ns_per_op.total_cmp(&a.ns_per_op));
@@ -579,7 +600,7 @@ fn add_cpu(found: &mut Profiled, profiles: &[&Profile], cpu: BTreeMap<(String, S
     // An idle CPU may stop the timer: what idles is what is left.
     let timers = |profile: &Profile| profile.timers.max(profile.cpus.len() as u32);
     let whole: f64 = profiles.iter().map(|profile| profile.length_ns as f64 * f64::from(timers(profile))).sum();
-    let outside = found.cpu.iter().filter(|layer| layer.role != Side::GUEST);
+    let outside = found.cpu.iter().filter(|layer| layer.owner != CpuOwner::Guest);
     let busy: f64 = found.foreign_ns + outside.map(|layer| layer.ns_per_op).sum::<f64>();
     found.idle_ns = (whole / operations - busy).max(0.0);
 }

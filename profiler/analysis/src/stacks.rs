@@ -7,7 +7,7 @@ use super::{
     describe::direction,
     label,
     layers::{Lookup, Rules},
-    profile::{LayerShare, Work, cpu_role, row_of, scales, sharing},
+    profile::{CpuOwner, LayerShare, Work, row_of, scales, sharing},
     waterfall::{Row, Waterfall},
 };
 use virtax_model::{
@@ -100,31 +100,47 @@ fn stage_frames(row: &Row, inside_known: bool) -> Vec<Named> {
     vec![plain(direction(row.key.role, row.key.from.point).name()), plain(scene(row)), plain(name)]
 }
 
+/// Layer and functions of the samples of one side of a row, or of an owner's CPU time.
+type Below = BTreeMap<Vec<Named>, f64>;
+
 /// A virtual processor's time is known from the host; what of it the guest's own stacks account for, the host's
 /// stacks of the same threads must not show as well.
-fn make_room_for_guest(cpu: &mut Below) {
-    let of_vcpu = |frames: &[Named]| frames.first().is_some_and(|frame| frame.name == Role::Vcpu.name());
-    let of_guest = |frames: &[Named]| of_vcpu(frames) && frames.get(1).is_some_and(|frame| frame.name == Side::GUEST);
-    let sum = |wanted: &dyn Fn(&[Named]) -> bool| -> f64 {
-        cpu.iter().filter(|(frames, _)| wanted(frames.as_slice())).map(|(_, ns)| ns).sum()
-    };
-    let (guest, outside) = (sum(&of_guest), sum(&|frames| of_vcpu(frames) && !of_guest(frames)));
-    if outside > 0.0 {
-        let left = (1.0 - guest / outside).max(0.0);
-        let others = cpu.iter_mut().filter(|(frames, _)| of_vcpu(frames.as_slice()) && !of_guest(frames.as_slice()));
-        others.for_each(|(_, ns)| *ns *= left);
+fn make_room_for_guest(cpu: &mut BTreeMap<CpuOwner, Below>) {
+    let guest: f64 = cpu.get(&CpuOwner::Guest).map_or(0.0, |stacks| stacks.values().sum());
+    let Some(outside) = cpu.get_mut(&CpuOwner::Threads(Role::Vcpu)) else { return };
+    let whole: f64 = outside.values().sum();
+    if whole > 0.0 {
+        let left = (1.0 - guest / whole).max(0.0);
+        outside.values_mut().for_each(|ns| *ns *= left);
     }
 }
 
-/// Layer and functions of the samples of one side of a row.
-type Below = BTreeMap<Vec<Named>, f64>;
+/// Frames that stand above an owner's stacks.
+fn owner_frames(owner: CpuOwner) -> Vec<Named> {
+    match owner {
+        // A guest runs on its virtual processors.
+        CpuOwner::Guest => vec![plain(Role::Vcpu.name()), plain(owner.name())],
+        CpuOwner::Threads(_) | CpuOwner::Softirqs => vec![plain(owner.name())],
+    }
+}
+
+/// All stacks of CPU time, in the order of their frames.
+fn cpu_stacks(cpu: BTreeMap<CpuOwner, Below>) -> Vec<Weighted> {
+    let below = |(owner, stacks): (CpuOwner, Below)| {
+        let above = owner_frames(owner);
+        stacks.into_iter().map(move |(frames, ns)| Weighted { frames: [above.clone(), frames].concat(), ns })
+    };
+    let mut stacks: Vec<Weighted> = cpu.into_iter().flat_map(below).collect();
+    stacks.sort_by(|a, b| a.frames.cmp(&b.frames));
+    stacks
+}
 
 /// Builds all stacks of a configuration; `layers`: of each row, by which its time is divided.
 #[must_use]
 pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall, layers: &[Vec<LayerShare>]) -> Stacks {
     let mut own: Vec<Below> = vec![Below::new(); waterfall.rows.len()];
     let mut wakers: Vec<Below> = own.clone();
-    let mut cpu = Below::new();
+    let mut cpu: BTreeMap<CpuOwner, Below> = BTreeMap::new();
     let operations = profiles.iter().map(|profile| profile.operations).sum::<u64>().max(1) as f64;
     for profile in profiles {
         let mut lookup = Lookup::new(rules);
@@ -138,11 +154,8 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall, layers:
                 below.extend(functions(&profile.frames, &sample.stack, in_softirq, layer));
                 below
             });
-            // A guest runs on its virtual processors.
-            let mut of_role = if sample.in_guest { vec![plain(Role::Vcpu.name().to_owned())] } else { Vec::new() };
-            of_role.push(plain(cpu_role(sample)));
-            of_role.extend(below.iter().cloned());
-            *cpu.entry(of_role).or_default() += sample.ns * scale(sample) / operations;
+            let of_owner = cpu.entry(CpuOwner::of(sample)).or_default();
+            *of_owner.entry(below.clone()).or_default() += sample.ns * scale(sample) / operations;
             if let Some((row, side)) = row_of(&waterfall.rows, &profile.frames, sample) {
                 for (row, part) in sharing(&waterfall.rows, row) {
                     let side = if side == Work::Own { &mut own } else { &mut wakers };
@@ -163,14 +176,11 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall, layers:
         for state in profile.states.iter().filter(|state| state.state == ThreadState::Switching) {
             let name = state.state.name().to_owned();
             let switching = Named { name: name.clone(), layer: Some(name) };
-            *cpu.entry(vec![plain(state.role.name()), switching]).or_default() += state.total_ns as f64 / operations;
+            let of_role = cpu.entry(CpuOwner::Threads(state.role)).or_default();
+            *of_role.entry(vec![switching]).or_default() += state.total_ns as f64 / operations;
         }
     }
-    Stacks {
-        latency,
-        cpu: cpu.into_iter().map(|(frames, ns)| Weighted { frames, ns }).collect(),
-        off_cpu: off_cpu(rules, profiles, operations),
-    }
+    Stacks { latency, cpu: cpu_stacks(cpu), off_cpu: off_cpu(rules, profiles, operations) }
 }
 
 /// Divides `ns` among the stacks below as their samples divide theirs; all of it, if there are none, stays with `base`.
@@ -199,11 +209,12 @@ fn latency_of(row: &Row, inside_known: bool, layers: &[LayerShare], own: &Below,
     let base = stage_frames(row, inside_known);
     let mut stacks = Vec::new();
     let is_work = |share: &&LayerShare| share.samples > 0;
+    let asleep = [ThreadState::Blocked, ThreadState::Waking].map(ThreadState::name);
     for wait in layers.iter().filter(|share| !is_work(share)) {
         let mut frames = base.clone();
         frames.push(Named { name: wait.layer.clone(), layer: Some(wait.layer.clone()) });
         // While the reader is being woken, its waker works.
-        if matches!(wait.layer.as_str(), "blocked" | "waking") {
+        if asleep.contains(&wait.layer.as_str()) {
             divide(&frames, wakers, ns * wait.share, &mut stacks);
         } else if wait.share != 0.0 {
             stacks.push(Weighted { frames, ns: ns * wait.share });

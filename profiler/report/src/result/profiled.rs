@@ -35,7 +35,7 @@ pub(super) fn cpu_layers(profiled: &Profiled) -> Vec<CpuLayerResult> {
         .cpu
         .iter()
         .map(|layer| CpuLayerResult {
-            role: layer.role.clone(),
+            role: layer.owner.name().to_owned(),
             layer: layer.layer.clone(),
             ns_per_op: layer.ns_per_op,
             ci95_ns: layer.ci95,
