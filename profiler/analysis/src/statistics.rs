@@ -228,6 +228,45 @@ mod tests {
         let estimate = estimate_one(vec![1.0, 2.0, 3.0]);
         assert_eq!(estimate, Estimate { mean: 2.0, ci95: None, simultaneous: None });
         assert!(!estimate.differs_from_zero());
+        let rounds = |count: u32| (0..count).map(f64::from).collect::<Vec<_>>();
+        assert_eq!(estimate_one(rounds(7)).ci95, None);
+        assert!(estimate_one(rounds(8)).ci95.is_some());
+    }
+
+    /// The sample's deviation, here √(5/3), over the root of the count.
+    #[test]
+    fn errors_of_means() {
+        let (mean, error) = mean_and_error([1.0, 2.0, 3.0, 4.0].into_iter(), 4);
+        assert_eq!(mean, 2.5);
+        assert!((error - (5.0_f64 / 3.0).sqrt() / 2.0).abs() < 1e-12, "{error}");
+    }
+
+    /// Whether an interval's ends are near the expected ones, for its width.
+    pub(super) fn alike(found: Option<[f64; 2]>, expected: [f64; 2]) -> bool {
+        let within = 0.06 * (expected[1] - expected[0]);
+        found.is_some_and(|found| std::iter::zip(found, expected).all(|(a, b)| (a - b).abs() < within))
+    }
+
+    pub(super) const STEADY: [f64; 10] = [12.0, 9.5, 14.2, 11.1, 10.4, 13.3, 8.9, 12.7, 10.0, 15.8];
+    const SKEWED: [f64; 10] = [103.0, 97.0, 110.5, 99.0, 125.0, 101.5, 95.5, 98.0, 106.0, 99.5];
+
+    /// What another program makes of the same values with 300,000 resamples by another generator; here it is 2,000.
+    #[test]
+    fn intervals_are_those_of_another_program() {
+        let [steady, skewed] = estimate(&[STEADY.to_vec(), SKEWED.to_vec()])[..] else { panic!() };
+        assert!((steady.mean - 11.79).abs() < 1e-9 && (skewed.mean - 103.5).abs() < 1e-9);
+        assert!(alike(steady.ci95, [10.339, 13.643]), "{steady:?}");
+        assert!(alike(skewed.ci95, [98.980, 116.877]), "{skewed:?}");
+        assert!(alike(steady.simultaneous, [9.023, 14.557]), "{steady:?}");
+        assert!(alike(skewed.simultaneous, [92.538, 114.462]), "{skewed:?}");
+    }
+
+    #[test]
+    fn samples_for_a_share() {
+        // Of 385, a half is known to ± 0.05.
+        assert!((samples_needed(0.05) - 384.16).abs() < 1e-9);
+        let [low, high] = share_interval(193, 385).unwrap();
+        assert!((high - low - 0.1).abs() < 0.001, "{low} {high}");
     }
 
     #[test]
