@@ -1,9 +1,11 @@
 //! Counters of the probes: losses of tokens by their cause, and other events.
 
+const fn is_called_lost(variant: &str) -> bool {
+    matches!(variant.as_bytes(), [b'L', b'o', b's', b't', ..])
+}
+
 macro_rules! counters {
-    (@is_loss) => { false };
-    (@is_loss loss) => { true };
-    ($($(#[$doc:meta])* $variant:ident = $name:literal $($loss:ident)?,)*) => {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
         /// Everything the probes count, as indices into one per-CPU array.
         #[repr(u32)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,10 +16,10 @@ macro_rules! counters {
             /// The name under which a result shows it.
             #[must_use]
             pub const fn name(self) -> &'static str { match self { $(Counter::$variant => $name,)* } }
-            /// Whether each of them is a token that was lost.
+            /// Whether each of them is a token that was lost: those that are called so.
             #[must_use]
             pub const fn is_loss(self) -> bool {
-                match self { $(Counter::$variant => counters!(@is_loss $($loss)?),)* }
+                match self { $(Counter::$variant => is_called_lost(stringify!($variant)),)* }
             }
             /// The causes of lost tokens.
             pub fn losses() -> impl Iterator<Item = Counter> + Clone {
@@ -39,27 +41,27 @@ counters! {
     /// point. It is what their stages must sum to.
     LifeNs = "life_ns",
     /// Token lost: no slot for its skb.
-    LostPacketTable = "packet_table_full" loss,
+    LostPacketTable = "packet_table_full",
     /// Token lost: delivered to a socket that is not followed.
-    LostUnknownSocket = "unknown_socket" loss,
+    LostUnknownSocket = "unknown_socket",
     /// Token lost: its skb was freed without delivery.
-    LostFreed = "freed" loss,
+    LostFreed = "freed",
     /// Token lost: its skb's address was taken by another.
-    LostRecycled = "recycled" loss,
+    LostRecycled = "recycled",
     /// Token lost: its socket was closed.
-    LostClosed = "closed" loss,
+    LostClosed = "closed",
     /// Token lost: time ran backwards.
-    LostNegative = "negative_time" loss,
+    LostNegative = "negative_time",
     /// Token lost: dropped, and its sender is unknown.
-    LostDropped = "dropped_without_sender" loss,
+    LostDropped = "dropped_without_sender",
     /// Token lost: its socket received something else in between.
-    LostResynchronised = "resynchronised" loss,
+    LostResynchronised = "resynchronised",
     /// Token lost: no place left for its stage or device.
-    LostStageTable = "stage_table_full" loss,
+    LostStageTable = "stage_table_full",
     /// Token lost: no slot for its connection into a virtual machine.
-    LostConnectionTable = "connection_table_full" loss,
+    LostConnectionTable = "connection_table_full",
     /// Token lost: another message of its connection went into the virtual machine before its answer came out.
-    LostUnanswered = "unanswered" loss,
+    LostUnanswered = "unanswered",
     /// Records begun.
     RecordsStarted = "records_started",
     /// Records handed to user space.

@@ -192,9 +192,7 @@ fn header(
     environment.cpus_server.clone_from(&cpus.server);
     environment.cpus_virtax.clone_from(&cpus.virtax);
     for engine in plan.configurations.iter().filter_map(|found| engine::by_name(&found.engine)) {
-        if let Some(version) = engine.version()? {
-            environment.docker = Some(version);
-        }
+        engine.describe(&mut environment)?;
     }
     let names: Vec<String> = plan.configurations.iter().map(ToString::to_string).collect();
     Ok(Header {

@@ -42,7 +42,7 @@ fn failure(mut client: Child) -> String {
     let reason = loop {
         match serde_json::from_str(&answers.next().expect("an answer").unwrap()).unwrap() {
             Reply::Failed { reason } => break reason,
-            _ => {
+            Reply::Ready { .. } | Reply::Phase(_) => {
                 thread::sleep(std::time::Duration::from_millis(100));
                 requests.write_all(b"{\"request\":\"report\"}\n").unwrap();
             }

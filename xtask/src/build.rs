@@ -129,7 +129,7 @@ fn way_to_libvirt() -> Result<()> {
         };
     }
     let mut cargo = command("cargo");
-    cargo.args(["build", "--release", "--package", "profiler-libvirt", "--features", "libvirt", "--locked"]);
+    cargo.args(["build", "--release", "--package", "virtax-libvirt", "--features", "libvirt", "--locked"]);
     // A target folder of its own: what is built with the feature and without does not replace each other there.
     cargo.args(["--target-dir", "target/libvirt"]).env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
     run(cargo)?;

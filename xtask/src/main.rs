@@ -329,7 +329,8 @@ fn lint() -> Result<()> {
 }
 
 /// Tests that measure nothing.
-const BESIDE_THE_LAB: [&str; 7] = ["--lib", "--bin", "xtask", "--test", "offline", "--test", "redis_client"];
+const BESIDE_THE_LAB: [&str; 11] =
+    ["--lib", "--bin", "xtask", "--bin", "virtax", "--test", "offline", "--test", "recorded", "--test", "redis_client"];
 
 fn test_in_lab(full: bool) -> Result<TestCounts> {
     let suites: &[Suite] = if full { &[Suite::Release, Suite::Backports] } else { &[Suite::Release] };
@@ -351,19 +352,23 @@ fn judge(counts: &TestCounts) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     /// Each integration test is executed by one of the three ways.
     #[test]
     fn every_test_has_its_place() {
-        let members = std::fs::read_dir("..").unwrap().flatten().map(|entry| entry.path().join("tests"));
-        let files = members.filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+        let within =
+            |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        // The crates of the workspace, and those inside `profiler`.
+        let crates = ["..", "../profiler"].into_iter().flat_map(|folder| within(Path::new(folder)).collect::<Vec<_>>());
+        let files = crates.flat_map(|member| within(&member.join("tests")).collect::<Vec<_>>());
         let tests: Vec<String> = files
-            .map(|entry| entry.path())
             .filter(|path| path.extension().is_some_and(|kind| kind == "rs") || path.join("main.rs").is_file())
             .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
             .collect();
-        assert!(tests.len() >= 4, "{tests:?}");
+        assert!(tests.len() >= 6, "{tests:?}");
         for name in tests {
             let alone = ["machine", "generator", "lab"].contains(&name.as_str());
             assert!(alone != BESIDE_THE_LAB.contains(&name.as_str()), "{name}");

@@ -180,7 +180,7 @@ impl Agent {
                 let window = Window { configuration: ConfigurationId::FIRST, open_ns, close_ns };
                 Phase::Open(following.open(&self.probes, window))
             }
-            other => other,
+            other @ (Phase::None | Phase::Open(_)) => other,
         };
     }
 

@@ -541,7 +541,10 @@ impl Row {
 
 #[cfg(test)]
 mod tests {
-    use virtax_model::{counts::ProbeCounts, testing};
+    use virtax_model::{
+        counts::{Point, ProbeCounts},
+        testing,
+    };
 
     use super::*;
 
@@ -594,5 +597,123 @@ mod tests {
             phase.probes.as_mut().unwrap().tokens = 2;
         };
         assert_eq!(found(1000, two).unwrap(), "2 tokens for 1 connections");
+    }
+
+    const OPERATIONS: u64 = 1000;
+
+    /// A phase of a request's two stages and the turn-around, each of so many ns per operation.
+    fn phase(kind: PhaseKind, stages_ns: [u64; 2], turnaround_ns: u64) -> Phase {
+        let latency_ns: u64 = stages_ns.iter().sum();
+        let mut phase = testing::phase(kind, OPERATIONS * (latency_ns + turnaround_ns));
+        if kind != PhaseKind::Detached {
+            let [send, ready, received] =
+                [Point::Send, Point::Ready, Point::Received].map(|point| Place::at(point, ""));
+            let stage = |from: &Place, to: &Place, ns| {
+                testing::stage(Role::Client, from.clone(), to.clone(), OPERATIONS, OPERATIONS * ns)
+            };
+            let stages = vec![
+                stage(&send, &ready, stages_ns[0]),
+                stage(&ready, &received, stages_ns[1]),
+                stage(&received, &send, turnaround_ns),
+            ];
+            let counters = [Counter::Operations, Counter::Followed, Counter::Completed];
+            let counters = counters.map(|counter| (counter.name().to_owned(), OPERATIONS)).into();
+            phase = phase.with_probes(ProbeCounts { stages, counters, tokens: 1, ..ProbeCounts::default() });
+        }
+        phase.client.operations = OPERATIONS;
+        phase.client.latency_sum_ns = OPERATIONS * latency_ns;
+        phase
+    }
+
+    /// The waterfall of two rounds, each of two phases of both kinds.
+    fn of_phases(change: impl Fn(usize, &mut Phase)) -> Waterfall {
+        let rounds: Vec<Repetition> = (0..2)
+            .map(|round| {
+                let kinds = [PhaseKind::Detached, PhaseKind::Traced, PhaseKind::Detached, PhaseKind::Traced];
+                let mut phases: Vec<Phase> = kinds.into_iter().map(|kind| phase(kind, [600, 400], 50)).collect();
+                phases.iter_mut().enumerate().for_each(|(index, phase)| change(index, phase));
+                testing::repetition("native", round, 0, phases)
+            })
+            .collect();
+        build("native", &rounds.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_rate_counts_over_all_phases_of_a_kind() {
+        let found = of_phases(|index, phase| {
+            let client = &mut phase.client;
+            let ns = OPERATIONS * (index as u64 + 1);
+            (client.queued_sum_ns, client.lateness_sum_ns) = (Some(100 * ns), 10 * ns);
+        });
+        // Phases 1 and 3, 2 and 4.
+        let round = &found.rounds[1];
+        assert_eq!((round.detached_queued_ns, round.traced_queued_ns), (200.0, 300.0));
+        assert_eq!((round.detached_lateness_ns, round.traced_lateness_ns), (20.0, 30.0));
+        // Of a version that did not tell them apart.
+        let found = of_phases(|index, phase| phase.client.lateness_sum_ns = OPERATIONS * (index as u64 + 1));
+        let round = &found.rounds[0];
+        assert_eq!((round.detached_queued_ns, round.traced_queued_ns), (2.0, 3.0));
+        assert_eq!((round.detached_lateness_ns, round.traced_lateness_ns), (0.0, 0.0));
+    }
+
+    /// The client says that 20 of the 50 ns were its own; the rest is of both ends of its calls, and 6 ns of the
+    /// turn-arounds went on at the end.
+    #[test]
+    fn a_turn_around_is_the_clients_own_and_two_ends() {
+        let told = |_: usize, phase: &mut Phase| {
+            phase.client.turnaround_sum_ns = OPERATIONS * 20;
+            phase.client.latency_sum_ns += OPERATIONS * 36;
+            phase.probes.iter_mut().for_each(|probes| probes.idle_ns = OPERATIONS * 6);
+        };
+        let found = of_phases(told);
+        let rows: Vec<(String, f64)> =
+            found.rows.iter().map(|row| (row.key.to.to_string(), row.rounds_ns[0])).collect();
+        assert_eq!(rows.iter().map(|(_, ns)| ns).sum::<f64>(), 1036.0, "{rows:?}");
+        assert_eq!((found.rounds[0].turnaround_ns, found.rounds[0].residual_ns), (20.0, 0.0));
+        // Of a client that does not say it in one of its phases, all of it is its own.
+        let found = of_phases(|index, phase| {
+            told(index, phase);
+            phase.client.asked_around = index == 1;
+        });
+        assert_eq!(found.rounds[0].turnaround_ns, 50.0);
+        assert_eq!(found.rows.iter().map(|row| row.rounds_ns[0]).sum::<f64>(), 1000.0);
+    }
+
+    #[test]
+    fn what_is_under_way_at_the_end_has_stages_too() {
+        let found = of_phases(|_, phase| {
+            phase.probes.iter_mut().for_each(|probes| (probes.lives_ns, probes.unfinished) = (Some(1), 250));
+        });
+        // Four phases with probes, 1250 operations each.
+        assert_eq!(found.operations, 5000);
+        // With the turn-around, of which the client says nothing.
+        assert_eq!(found.rows.iter().map(|row| row.rounds_ns[0]).sum::<f64>(), 1050.0 * 1000.0 / 1250.0);
+        assert_eq!(found.tokens.unfinished, 1000);
+    }
+
+    #[test]
+    fn deviations_of_phases_do_not_cancel() {
+        let found = of_phases(|index, phase| {
+            let lives = if index == 1 { 1_200_000 } else { 900_000 };
+            phase.probes.iter_mut().for_each(|probes| probes.lives_ns = Some(lives));
+        });
+        // Stages of 1,000,000 ns (a turn-around is none) against lives of 200,000 more, and of 100,000 less.
+        assert!((found.conservation_percent - 100.0 * 300.0 / 2100.0).abs() < 1e-9, "{}", found.conservation_percent);
+    }
+
+    #[test]
+    fn losses_are_counted_by_their_cause() {
+        let found = of_phases(|_, phase| {
+            let counters = phase.probes.iter_mut().map(|probes| &mut probes.counters);
+            counters.for_each(|counters| {
+                counters.insert(Counter::LostFreed.name().to_owned(), 3);
+                counters.insert(Counter::Drops.name().to_owned(), 7);
+            });
+        });
+        let lost = found.lost();
+        assert_eq!(lost[Counter::LostFreed.name()], 12);
+        assert_eq!(lost.values().sum::<u64>(), 12);
+        assert_eq!(lost.len(), Counter::losses().count());
+        assert_eq!(found.counter(Counter::Drops), 28);
     }
 }

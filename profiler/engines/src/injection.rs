@@ -158,7 +158,19 @@ impl Injection {
             Kind::SlowUs => {
                 vec!["--spin-us".to_owned(), value, "--spin-every".to_owned(), SLOW_EVERY.to_string()]
             }
-            _ => Vec::new(),
+            Kind::Copy
+            | Kind::QueueWireRequestUs
+            | Kind::QueueWireResponseUs
+            | Kind::QueueVethRequestUs
+            | Kind::QueueVethResponseUs
+            | Kind::ForwardRules
+            | Kind::RawRules
+            | Kind::QuotaPercent
+            | Kind::Hogs
+            | Kind::Filters
+            | Kind::Bridges
+            | Kind::ReadIops
+            | Kind::Proxies => Vec::new(),
         }
     }
 }

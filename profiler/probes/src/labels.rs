@@ -47,7 +47,7 @@ impl Labels {
     /// The place with this number in the kernel.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if the number is no point's.
+    /// [`Error::Unsupported`] if the number is no point's, or of a device that has none.
     pub fn place(&self, id: PlaceId) -> Result<Place> {
         let point = id.point().ok_or_else(|| unknown("point", id.raw()))?;
         let of_kind = match points::at(point) {
@@ -55,7 +55,8 @@ impl Labels {
             At::NetworkDevice => &self.devices,
             At::Disk => &self.disks,
         };
-        Ok(Place::at(point, of_kind.get(&id.index()).map_or("?", |device| device.label.as_str())))
+        let device = of_kind.get(&id.index()).ok_or_else(|| unknown("device", id.index()))?;
+        Ok(Place::at(point, device.label.as_str()))
     }
     /// All of them.
     pub fn devices(&self) -> impl Iterator<Item = &DeviceInfo> {

@@ -1,8 +1,5 @@
 //! The probes in the kernel: loading, attaching, and reading what they counted.
 
-// What of the model is forgotten must not compile: no arm stands for values to come.
-#![deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
-
 pub mod artifact;
 mod cost;
 mod drain;

@@ -182,7 +182,12 @@ pub fn chart(ladder: &Ladder) -> String {
         let words = match rung.says {
             Says::Ground => format!("{} µs", micros(rung.latency_ns)),
             Says::Missing => "missing".to_owned(),
-            _ => says(rung),
+            Says::Agrees
+            | Says::Disagrees
+            | Says::EqualToNothing
+            | Says::TooSmall
+            | Says::TooFewRounds
+            | Says::Incomplete => says(rung),
         };
         let _ = writeln!(
             text,

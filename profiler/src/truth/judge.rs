@@ -105,7 +105,10 @@ impl<'a> Side<'a> {
         let rows = self.waterfall.rows.iter().filter(|row| stage_id(&row.key) == id);
         match case.established {
             Established::ClientsClock => rows.map(|row| row.rounds_ns[round] - row.probes_ns[round]).sum(),
-            _ => rows.map(|row| row.rounds_ns[round]).sum(),
+            Established::ServersClock
+            | Established::QueuesRate
+            | Established::KernelsAccount
+            | Established::ClientsClockTraced => rows.map(|row| row.rounds_ns[round]).sum(),
         }
     }
 

@@ -125,6 +125,16 @@ fn probes_load() -> profiler::error::Result<()> {
 
 /// True if the machine has it. Otherwise the test is to return, and is reported as skipped.
 pub fn has(feature: Feature) -> bool {
+    lack(feature).inspect(|what| harness::skip(what)).is_none()
+}
+
+/// The same where the test goes on without it.
+pub fn is_there(feature: Feature) -> bool {
+    lack(feature).is_none()
+}
+
+/// What it lacks of a feature, by name; `None`: it is there.
+fn lack(feature: Feature) -> Option<String> {
     let (name, found) = match feature {
         Feature::Probes => ("loading BPF programs", probes_load()),
         Feature::Docker => ("a Docker daemon", docker::Client::connect().map(drop)),
@@ -147,18 +157,20 @@ pub fn has(feature: Feature) -> bool {
             ("a cgroup with a CPU quota", Quota::new().map(drop).ok_or_else(missing))
         }
     };
-    match found {
-        Ok(()) => true,
-        Err(error) => {
-            harness::skip(&format!("{name} ({error})"));
-            false
-        }
-    }
+    found.err().map(|error| format!("{name} ({error})"))
 }
 
 /// Whether the longer suites run as well: `cargo xtask test --full`.
 pub fn full() -> bool {
     std::env::var_os("VIRTAX_FULL").is_some()
+}
+
+/// The same for a test that is one of them; without, it is reported as skipped, and has to return at once.
+pub fn is_wanted_in_full() -> bool {
+    if !full() {
+        harness::skip_anyway("--full, which executes the longer tests");
+    }
+    full()
 }
 
 /// A script of bpftrace's at work, which says so in its `BEGIN`: with tracefs in a mount namespace of its own,

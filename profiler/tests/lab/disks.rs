@@ -14,7 +14,7 @@ use profiler::{
 };
 
 use crate::{
-    common::{Out, Running, Traces, alone, check, full, repetitions, run_workload, virtax, wait_until},
+    common::{Out, Running, Traces, alone, check, is_wanted_in_full, repetitions, run_workload, virtax, wait_until},
     only_in_lab,
 };
 
@@ -256,7 +256,7 @@ impl Drop for Raid {
 pub fn operations_go_through_a_raid() {
     let _alone = alone();
     only_in_lab();
-    if !full() {
+    if !is_wanted_in_full() {
         return;
     }
     let disks = ["virtax-a", "virtax-b"].map(Memory::make);

@@ -11,7 +11,7 @@ use profiler::{
 
 use crate::{
     SHORT,
-    common::{Out, Traces, alone, check, full, of, run_workload, text, virtax},
+    common::{Out, Traces, alone, check, is_wanted_in_full, of, run_workload, text, virtax},
     only_in_lab,
     record::{Exits, Perf, Trace, parse_notifications},
 };
@@ -260,7 +260,7 @@ pub fn exits_are_those_that_the_kernel_records() {
 pub fn exits_are_those_that_perf_counts() {
     let _alone = alone();
     only_in_lab();
-    if !full() {
+    if !is_wanted_in_full() {
         return;
     }
     agrees_in_one_of_three(|| {
@@ -364,7 +364,7 @@ pub fn the_way_to_a_guests_disk_and_back_is_divided() {
 pub fn the_inside_of_a_guest_is_seen() {
     let _alone = alone();
     only_in_lab();
-    if !full() {
+    if !is_wanted_in_full() {
         return;
     }
     let before = Traces::now();

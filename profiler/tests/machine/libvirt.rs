@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path};
 
-use crate::common::{Feature, Out, Running, Traces, alone, check, full, has, of, run_workload, text, virtax};
+use crate::common::{
+    Feature, Out, Running, Traces, alone, check, full, has, is_wanted_in_full, of, run_workload, text, virtax,
+};
 
 const SHORT: [&str; 6] = ["--rounds", "1", "--duration", "1.2", "--placement", "split"];
 
@@ -90,7 +92,7 @@ fn look_at(configuration: &str, more: &[&str]) -> (Machine, profiler::result::Ru
 /// reserved is given back.
 pub fn tuned_machines_are_as_they_are_called() {
     let _alone = alone();
-    if !full() || !ready() {
+    if !is_wanted_in_full() || !ready() {
         return;
     }
     let before = Traces::now();

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fs, os::unix::fs::symlink, path::Path, process::Command};
 
-use crate::common::{Feature, Out, Traces, alone, check, full, has, of, run_workload, succeed, text, virtax};
+use crate::common::{
+    Feature, Out, Traces, alone, check, full, has, is_wanted_in_full, of, run_workload, succeed, text, virtax,
+};
 use profiler::{
     counts::Role,
     ladder::{Ladder, Says},
@@ -173,7 +175,7 @@ pub fn a_ladder_goes_on_without_the_rungs_that_are_missing() {
 
 pub fn other_ladders_and_budgets() {
     let _alone = alone();
-    if !full() || !has(Feature::Probes) {
+    if !is_wanted_in_full() || !has(Feature::Probes) {
         return;
     }
     let before = Traces::now();
@@ -196,7 +198,7 @@ pub fn other_ladders_and_budgets() {
 /// One of the longer tests: `cargo xtask truth` finds the same cost.
 pub fn a_known_cost_is_found_and_a_missing_mechanism_is_named() {
     let _alone = alone();
-    if !full() || !has(Feature::Probes) {
+    if !is_wanted_in_full() || !has(Feature::Probes) {
         return;
     }
     let before = Traces::now();

@@ -3,7 +3,8 @@
 use std::{fs, path::Path, process::Command, sync::mpsc, thread::JoinHandle, time::Duration};
 
 use crate::common::{
-    Feature, Out, Running, Traces, alone, check, full, has, of, run_workload, text, virtax, wait_until,
+    Feature, Out, Running, Traces, alone, check, full, has, is_there, is_wanted_in_full, of, run_workload, text,
+    virtax, wait_until,
 };
 use profiler::result::ConfigurationResult;
 
@@ -67,7 +68,7 @@ pub fn requests_are_followed_into_a_guest_and_out_of_it() {
     assert!(user.stages.iter().any(|stage| stage.id == "request/received→send"), "{:?}", user.stages);
     let setting = |name: &str| tap.settings.get(name).map_or("", String::as_str);
     assert_eq!((setting("accelerator"), setting("machine")), ("tcg", "q35"));
-    if has(Feature::Libvirt) {
+    if is_there(Feature::Libvirt) {
         let started_by = setting("started_by");
         assert!(started_by.starts_with("libvirt ") && started_by.ends_with("qemu:///embed"), "{started_by}");
     }
@@ -121,7 +122,7 @@ fn check_inside(configuration: &ConfigurationResult) {
 
 pub fn many_connections_into_a_guest_keep_their_own_tokens() {
     let _alone = alone();
-    if !full() || !ready() || !has(Feature::Redis) {
+    if !is_wanted_in_full() || !ready() || !has(Feature::Redis) {
         return;
     }
     let connections = ["--in", "tcg", "--set", "connections=16", "--set", "request=300"];
@@ -180,7 +181,7 @@ impl InRouter {
 /// dropped by the router, and by a tap whose queue is full.
 pub fn segments_that_are_dropped_before_the_guest_stay_in_the_books() {
     let _alone = alone();
-    if !full() || !ready() {
+    if !is_wanted_in_full() || !ready() {
         return;
     }
     let rule = "--wait -I FORWARD -p tcp --dport 7000 -m statistic --mode nth --every 200 --packet 0 -j DROP";

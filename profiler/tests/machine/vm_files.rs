@@ -1,6 +1,6 @@
 //! Operations of files in virtual machines: through the guest's kernel, QEMU and the host's disk.
 
-use crate::common::{Feature, Out, Traces, alone, check, full, has, run_workload, text, virtax};
+use crate::common::{Feature, Out, Traces, alone, check, has, is_wanted_in_full, run_workload, text, virtax};
 use profiler::{counts::Point, result::ConfigurationResult};
 
 const SHORT: [&str; 6] = ["--rounds", "1", "--duration", "1", "--set", "size=16"];
@@ -71,7 +71,7 @@ pub fn an_operation_passes_guest_and_host() {
 /// However QEMU gets at its image.
 pub fn every_kind_of_disk_is_followed() {
     let _alone = alone();
-    if !has(Feature::Probes) || !has(Feature::Vm) || !full() {
+    if !is_wanted_in_full() || !has(Feature::Probes) || !has(Feature::Vm) {
         return;
     }
     let before = Traces::now();

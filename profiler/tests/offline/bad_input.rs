@@ -356,7 +356,7 @@ fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
                 }
             }
         }
-        _ => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

@@ -41,9 +41,9 @@ fn check(root: &Value, schema: &Value, value: &Value, path: &str, found: &mut Ve
                 check(root, target, value, path, found);
                 true
             }
-            "type" => match said {
-                Value::Array(names) => names.iter().any(|name| is_of(name.as_str().unwrap(), value)),
-                name => is_of(name.as_str().unwrap(), value),
+            "type" => match said.as_array() {
+                Some(names) => names.iter().any(|name| is_of(name.as_str().unwrap(), value)),
+                None => is_of(said.as_str().unwrap(), value),
             },
             "enum" => said.as_array().unwrap().contains(value),
             "const" => said == value,

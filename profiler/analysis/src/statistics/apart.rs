@@ -104,7 +104,7 @@ mod tests {
         let mut rare = vec![0.0; 10];
         rare[3] = 700.0;
         let never = vec![0.0; 10];
-        let alone = estimate_apart(&[steady.clone()], &[steady.clone()])[0];
+        let alone = estimate_apart(std::slice::from_ref(&steady), std::slice::from_ref(&steady))[0];
         let rows = [steady, rare, never.clone()];
         let together = estimate_apart(&rows, &[rows[0].clone(), never.clone(), never]);
         assert_eq!(together[0].ci95, alone.ci95);

@@ -236,9 +236,11 @@ mod tests {
         let found = with(four.clone());
         assert_eq!(stages(&found).residence_ns, 600);
         assert_eq!(toll(&found), [(9, 4)]);
+        // The guest had these for a third less long than by its means, which may be: 67 ns a request.
+        assert_eq!(stages(&with(Matched { residence_ns: 132, ..four.clone() })).residence_ns, 330);
         // Too few, or not to be believed: then by the means.
         for doubtful in [
-            Matched { count: 2, ..four.clone() },
+            Matched { count: 2, held_ns: 200, residence_ns: 120, ..four.clone() },
             Matched { contradicted: 1, ..four.clone() },
             Matched { residence_ns: 401, ..four.clone() },
             // All of it would be toll.

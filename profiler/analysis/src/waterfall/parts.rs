@@ -282,7 +282,9 @@ mod tests {
             total(true, Point::Notified, out(), 100),
         ];
         let boundary = key_of(&whole);
-        let stages: Vec<StageTotal> = [whole].into_iter().chain(steps.clone()).collect();
+        // A part of another stage.
+        let other = total(true, Point::Ready, Place::fixed(Point::Received), 300);
+        let stages: Vec<StageTotal> = [whole, other].into_iter().chain(steps.clone()).collect();
         let phase = testing::phase(PhaseKind::Detailed, 2000).with_stages(stages);
         let left = |steps: &[StageTotal; 4], residence_ns| {
             let mut parts = steps.iter().map(|step| (key_of(step), (step.count, step.total_ns))).collect();
@@ -297,5 +299,84 @@ mod tests {
         // Where the guest was not entered anew, it has the request until it notifies its machine.
         steps[2].from = Place::fixed(Point::Injected);
         assert_eq!(left(&steps, 400), [100, 50, 50, 100]);
+    }
+
+    /// Where neither entry nor notification was seen, the guest had the request in the longest step.
+    #[test]
+    fn a_guests_residence_is_taken_out_of_the_longest_step_where_none_is_its_own() {
+        let out = || Place::at(Point::Receive, "tap@host");
+        let whole = total(false, Point::Taken, out(), 1000);
+        let steps =
+            [total(true, Point::Taken, Place::fixed(Point::Injected), 100), total(true, Point::Injected, out(), 300)];
+        let mut parts: HashMap<StageKey, (u64, u64)> =
+            steps.iter().map(|step| (key_of(step), (step.count, step.total_ns))).collect();
+        let inside = Inside { residence_ns: 200, boundary: Some(key_of(&whole)), ..Inside::default() };
+        let stages = [whole].into_iter().chain(steps.clone()).collect();
+        take_residence(&mut parts, &testing::phase(PhaseKind::Detailed, 2000).with_stages(stages), &inside);
+        // Of the time, 400 of 1000 ns were divided.
+        assert_eq!(steps.map(|step| parts[&key_of(&step)].1), [100, 220]);
+    }
+
+    #[test]
+    fn wake_ups_are_of_the_return_in_which_most_were_woken() {
+        let (fixed, at) = (Place::fixed, Place::at);
+        let rows = [
+            row(Role::Client, fixed(Point::Enter), fixed(Point::Exit), 1.0),
+            row(Role::Client, at(Point::Complete, "vda"), fixed(Point::Exit), 1.0),
+            row(Role::Vmm, at(Point::Complete, "vda"), fixed(Point::Exit), 1.0),
+            row(Role::Client, fixed(Point::Enter), at(Point::Bio, "vda"), 1.0),
+        ];
+        let key = |role, from, to| StageKey { role, from, to: fixed(to) };
+        let keys = [
+            (key(Role::Client, fixed(Point::Enter), Point::Waking), (3, 30)),
+            (key(Role::Client, at(Point::Complete, "vda"), Point::Waking), (10, 100)),
+            (key(Role::Client, fixed(Point::Enter), Point::Exit), (90, 900)),
+        ];
+        let totals = keys.iter().map(|(key, total)| (key, *total)).collect();
+        assert_eq!(row_of_waits(Role::Client, &rows, &totals), Some(1));
+        assert_eq!(row_of_waits(Role::Vmm, &rows, &totals), None);
+    }
+
+    #[test]
+    fn parts_lie_in_the_row_that_has_their_end() {
+        let (fixed, at) = (Place::fixed, Place::at);
+        let part = |role, from: Place, to: Point| StageKey { role, from, to: fixed(to) };
+        // Of a file operation, a thread's wake-up is a part of its return; of a request, of the receipt.
+        let cached = [row(Role::Client, fixed(Point::Enter), fixed(Point::Exit), 1.0)];
+        assert_eq!(row_of(&part(Role::Client, fixed(Point::Enter), Point::Waking), &cached), Some(0));
+        let received = |count| row(Role::Server, fixed(Point::Ready), fixed(Point::Received), count);
+        let delivered = |count| row(Role::Server, fixed(Point::Delivered), fixed(Point::Received), count);
+        assert_eq!(row_of(&part(Role::Server, fixed(Point::Ready), Point::Wakeup), &[received(1.0)]), Some(0));
+        // One that begins where a stage does is of that stage, however rare; others, of the most frequent one.
+        let rows = [received(1.0), delivered(5.0)];
+        assert_eq!(row_of(&part(Role::Server, fixed(Point::Ready), Point::Wakeup), &rows), Some(0));
+        assert_eq!(row_of(&part(Role::Server, fixed(Point::Waking), Point::Wakeup), &rows), Some(1));
+        // What was dropped is sent again, not sent.
+        let sent = |from, count| row(Role::Client, fixed(from), at(Point::Xmit, "wire@client"), count);
+        let rows = [
+            sent(Point::Send, 5.0),
+            sent(Point::Dropped, 0.1),
+            row(Role::Client, fixed(Point::Dropped), fixed(Point::Send), 2.0),
+        ];
+        assert_eq!(row_of(&part(Role::Client, fixed(Point::Dropped), Point::OtherRetransmission), &rows), Some(1));
+    }
+
+    #[test]
+    fn an_interval_of_rounds_is_moved_to_the_share_of_all() {
+        let estimate = Estimate { mean: 0.4, ci95: Some([0.3, 0.5]), simultaneous: None };
+        let [low, high] = around(0.5, estimate).unwrap();
+        assert!((low - 0.4).abs() < 1e-12 && (high - 0.6).abs() < 1e-12, "{low} {high}");
+        assert_eq!(around(0.05, estimate).unwrap()[0], 0.0);
+    }
+
+    #[test]
+    fn what_splits_a_stage_lies_between_its_ends() {
+        let stage =
+            StageKey { role: Role::Server, from: Place::fixed(Point::Ready), to: Place::fixed(Point::Received) };
+        let of = |point: Point| rank(&Place::fixed(point), &stage);
+        let states: Vec<usize> = points::READER.iter().map(|row| of(row.point)).collect();
+        assert_eq!(states, (1..=states.len()).collect::<Vec<_>>());
+        assert_eq!((of(Point::Ready), of(Point::Received)), (0, usize::MAX));
+        assert!(of(Point::Waking) < of(Point::Wakeup) && of(Point::Wakeup) < of(Point::SwitchIn));
     }
 }

@@ -62,7 +62,7 @@ impl Key {
     pub fn near(&self, value: &str) -> String {
         match self.values {
             Values::Words(words) => did_you_mean(value, words.iter().copied()),
-            _ => String::new(),
+            Values::Number { .. } | Values::Path => String::new(),
         }
     }
 }

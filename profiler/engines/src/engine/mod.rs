@@ -30,6 +30,7 @@ use crate::{
 };
 use virtax_model::{
     counts::Accelerator,
+    environment::Environment,
     error::{Error, Result},
 };
 use virtax_probes::{Boundary, Names, process};
@@ -286,6 +287,13 @@ pub trait Engine: Sync {
     /// If it is not there.
     fn version(&self) -> Result<Option<String>> {
         Ok(None)
+    }
+    /// Notes in a run's environment what this engine adds to it: nothing, where it drives no program of its own.
+    ///
+    /// # Errors
+    /// If what it drives is not there.
+    fn describe(&self, _environment: &mut Environment) -> Result<()> {
+        Ok(())
     }
     /// Whether it can put a known cost of this kind in.
     fn accepts(&self, kind: Kind) -> bool {

@@ -125,9 +125,9 @@ pub fn links_here() -> Result<Vec<String>> {
         let mut links = handle.link().get().execute();
         let mut names = Vec::new();
         while let Some(link) = links.try_next().await? {
-            names.extend(link.attributes.into_iter().find_map(|attribute| match attribute {
-                LinkAttribute::IfName(name) => Some(name),
-                _ => None,
+            names.extend(link.attributes.into_iter().find_map(|attribute| {
+                let LinkAttribute::IfName(name) = attribute else { return None };
+                Some(name)
             }));
         }
         Ok(names)

@@ -154,6 +154,21 @@ const SWITCH: Probe = Probe {
             edge: Edge::Within,
             is_waited_for: false,
         },
+        Row {
+            point: Point::VcpuRunning,
+            at: At::NoDevice,
+            passes: Passes(Holder::Vm, Holder::TheSame),
+            next: &[
+                to(Point::Entered).says("the rest of the exit, entry into the guest"),
+                to(Point::Notified).says("until the guest was left to hand on the answer"),
+                to(Point::Receive).says("until the answer came out"),
+            ],
+            splits: Splits::Vm,
+            rank: 16,
+            leg: Leg::Sends,
+            edge: Edge::Within,
+            is_waited_for: false,
+        },
     ],
 };
 

@@ -35,42 +35,25 @@ const VM_INTERRUPT: Probe = Probe {
     set: Set::Vm,
     without: Some("the way of a request from its machine to the guest and back is not divided"),
     alternatives: &[only("interrupt_record", record!("kvm/kvm_apic_accept_irq", "INTERRUPT_VCPU": "apicid"[4]))],
-    points: &[
-        Row {
-            point: Point::Injected,
-            at: At::NoDevice,
-            passes: Passes(Holder::Vm, Holder::TheSame),
-            next: &[
-                to(Point::VcpuRunning).says("waking the virtual CPU's thread"),
-                to(Point::Entered).at_guests_disk(
-                    "the virtual CPU, awake, is told, and the guest entered",
-                    "the rest of the exit, entry into the guest",
-                ),
-                to(Point::Notified).says("until the guest was left to hand on the answer"),
-                to(Point::Receive).says("until the answer came out"),
-            ],
-            splits: Splits::Vm,
-            rank: 15,
-            leg: Leg::Sends,
-            edge: Edge::Within,
-            is_waited_for: false,
-        },
-        Row {
-            point: Point::VcpuRunning,
-            at: At::NoDevice,
-            passes: Passes(Holder::Vm, Holder::TheSame),
-            next: &[
-                to(Point::Entered).says("the rest of the exit, entry into the guest"),
-                to(Point::Notified).says("until the guest was left to hand on the answer"),
-                to(Point::Receive).says("until the answer came out"),
-            ],
-            splits: Splits::Vm,
-            rank: 16,
-            leg: Leg::Sends,
-            edge: Edge::Within,
-            is_waited_for: false,
-        },
-    ],
+    points: &[Row {
+        point: Point::Injected,
+        at: At::NoDevice,
+        passes: Passes(Holder::Vm, Holder::TheSame),
+        next: &[
+            to(Point::VcpuRunning).says("waking the virtual CPU's thread"),
+            to(Point::Entered).at_guests_disk(
+                "the virtual CPU, awake, is told, and the guest entered",
+                "the rest of the exit, entry into the guest",
+            ),
+            to(Point::Notified).says("until the guest was left to hand on the answer"),
+            to(Point::Receive).says("until the answer came out"),
+        ],
+        splits: Splits::Vm,
+        rank: 15,
+        leg: Leg::Sends,
+        edge: Edge::Within,
+        is_waited_for: false,
+    }],
 };
 
 const VM_EXIT: Probe = Probe {

@@ -9,7 +9,10 @@ pub use client::Client;
 
 use super::{Bench, Engine, Host, Key, Server, Values};
 use crate::{engine::configuration::Configuration, ledger::Item};
-use virtax_model::error::Result;
+use virtax_model::{
+    environment::Environment,
+    error::{Error, Result},
+};
 
 /// Label that every object of a run carries, with the run's id as its value.
 pub const LABEL: &str = "org.virtax.run";
@@ -33,6 +36,10 @@ impl Engine for Docker {
     fn version(&self) -> Result<Option<String>> {
         Client::connect()?.version().map(Some)
     }
+    fn describe(&self, environment: &mut Environment) -> Result<()> {
+        environment.docker = self.version()?;
+        Ok(())
+    }
     fn labelled(&self) -> Result<Vec<(String, Item)>> {
         Client::connect()?.labelled()
     }
@@ -42,8 +49,17 @@ impl Engine for Docker {
             Item::Container { name, .. } => client.remove_container(name),
             Item::Network { name, .. } => client.remove_network(name),
             Item::Image { name, .. } => client.remove_image(name),
-            // Not of this engine.
-            _ => Ok(()),
+            Item::Namespace { .. }
+            | Item::Link { .. }
+            | Item::Rule { .. }
+            | Item::Sysctl { .. }
+            | Item::Cgroup { .. }
+            | Item::Folder { .. }
+            | Item::Machine { .. }
+            | Item::HugePages { .. }
+            | Item::Process { .. } => {
+                Err(Error::engine(format!("cannot remove {item}"), "no daemon has made it", "report this"))
+            }
         }
     }
     fn keys(&self) -> &'static [Key] {

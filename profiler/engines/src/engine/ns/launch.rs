@@ -131,10 +131,8 @@ fn lead(spec: &Spec) -> Step<u8> {
             }
             let status = step("wait", waitpid(child, None))?;
             drop(life);
-            Ok(match status {
-                WaitStatus::Exited(_, code) => code as u8,
-                _ => 1,
-            })
+            let WaitStatus::Exited(_, code) = status else { return Ok(1) };
+            Ok(code as u8)
         }
     }
 }

@@ -158,7 +158,7 @@ fn about(configuration: &Configuration, error: Error) -> Error {
         Error::Engine { what, why, remedy } => {
             Error::Engine { what: format!("`{configuration}`: {what}"), why, remedy }
         }
-        other => other,
+        Error::Usage(_) | Error::Workload { .. } | Error::Files { .. } | Error::Interrupted => error,
     }
 }
 
@@ -203,7 +203,23 @@ fn check(configuration: &Configuration) -> std::result::Result<(), String> {
             Err("a proxy stands between two addresses, once; give net=veth or bridge without proxy=on".to_owned())
         }
         Kind::Bridges if !["bridge", "nat"].contains(&net) => Err("there is no bridge; give net=bridge".to_owned()),
-        _ => Ok(()),
+        // The others can be put into any configuration of this engine.
+        Kind::Copy
+        | Kind::SleepUs
+        | Kind::SpinUs
+        | Kind::SlowUs
+        | Kind::QueueWireRequestUs
+        | Kind::QueueWireResponseUs
+        | Kind::QueueVethRequestUs
+        | Kind::QueueVethResponseUs
+        | Kind::ForwardRules
+        | Kind::RawRules
+        | Kind::QuotaPercent
+        | Kind::Hogs
+        | Kind::Filters
+        | Kind::Bridges
+        | Kind::ReadIops
+        | Kind::Proxies => Ok(()),
     }
 }
 
@@ -238,7 +254,18 @@ fn queue_at(kind: Kind) -> Option<QueueAt> {
         Kind::QueueWireResponseUs => Some(QueueAt::WireResponse),
         Kind::QueueVethRequestUs => Some(QueueAt::VethRequest),
         Kind::QueueVethResponseUs => Some(QueueAt::VethResponse),
-        _ => None,
+        Kind::Copy
+        | Kind::SleepUs
+        | Kind::SpinUs
+        | Kind::SlowUs
+        | Kind::ForwardRules
+        | Kind::RawRules
+        | Kind::QuotaPercent
+        | Kind::Hogs
+        | Kind::Filters
+        | Kind::Bridges
+        | Kind::ReadIops
+        | Kind::Proxies => None,
     }
 }
 

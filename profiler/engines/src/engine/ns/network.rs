@@ -98,7 +98,7 @@ fn inside(shape: Shape) -> String {
     match shape {
         Shape::Bridge(_) => bridge(0),
         Shape::Tap => TAP.to_owned(),
-        _ => TO_SERVER.to_owned(),
+        Shape::Own | Shape::Veth => TO_SERVER.to_owned(),
     }
 }
 
