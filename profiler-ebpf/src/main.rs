@@ -1,4 +1,5 @@
-//! virtax's probes: they hand over, count, and record. Names, sums and statistics are user space's.
+//! virtax's probes: they hand over, count, and record. Names, sums and statistics are user space's. What the verifier,
+//! LLVM and aya demand of this code, and why, is in `docs/kernel-side.md`.
 #![no_std]
 #![no_main]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]

@@ -51,7 +51,7 @@ macro_rules! declare {
 }
 profiler_common::tables!(declare);
 
-/// `CLOCK_MONOTONIC`, ns: the clock of the client's and the agent's times, too.
+/// `CLOCK_MONOTONIC`, ns: the clock of the client's and virtax's own times, too.
 #[inline(always)]
 pub fn now() -> u64 {
     // SAFETY: a helper without arguments.

@@ -10,6 +10,8 @@ pub const USER: &str = "user";
 pub const UNMATCHED: &str = "unmatched";
 /// The layer of virtax's own probes.
 pub const OWN: &str = "virtax";
+/// The layer of a sample that could be taken only once interrupts were on again: where it says, but not what ran.
+pub const IRQS_OFF: &str = "irqs-off";
 
 const RULES: &str = include_str!("layers/rules.txt");
 
@@ -246,6 +248,13 @@ mod tests {
         for neither in ["tcp: \n", " : tcp_*\n", "tcp under ip:\n"] {
             assert!(Rules::parse(neither).is_err(), "{neither}");
         }
+    }
+
+    /// The layers that code knows by name have rules of that name.
+    #[test]
+    fn layers_of_code_are_layers_of_rules() {
+        let layers = Rules::own().layers();
+        assert!([OWN, IRQS_OFF].iter().all(|name| layers.contains(name)), "{layers:?}");
     }
 
     /// Every layer that the documents promise.

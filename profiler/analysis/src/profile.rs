@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    layers::{Lookup, Rules, UNMATCHED, USER},
+    layers::{self, Lookup, Rules, UNMATCHED, USER},
     path,
     statistics::{count_interval, mean, share_interval},
     waterfall::{Part, Row, Waterfall},
@@ -209,6 +209,12 @@ pub const WAITING: &str = "waiting";
 pub const QUEUE: &str = "queue";
 /// Work whose length is known exactly, but of which there is no sample to divide it.
 pub const UNSAMPLED: &str = "unsampled";
+/// A file operation is with its disk.
+const DEVICE: &str = "device";
+/// It is with a loop device's worker.
+const LOOP: &str = "loop";
+/// It is with the device mapper, or with a RAID.
+const MAPPER: &str = "dm/md";
 /// Stages with less than this share of the samples do not prolong a run.
 pub const LARGER_STAGE: f64 = 0.05;
 
@@ -221,10 +227,10 @@ const BLIND: f64 = 0.05;
 fn waits_for(row: &Row) -> Option<&'static str> {
     let next = points::next(row.key.from.point, row.key.to.point)?;
     Some(match next.wait? {
-        Wait::Device => "device",
-        Wait::Loop => "loop",
-        Wait::PassingBack if row.key.to.is_at_loop() => "loop",
-        Wait::Mapper | Wait::PassingBack => "dm/md",
+        Wait::Device => DEVICE,
+        Wait::Loop => LOOP,
+        Wait::PassingBack if row.key.to.is_at_loop() => LOOP,
+        Wait::Mapper | Wait::PassingBack => MAPPER,
         Wait::Somebody => WAITING,
     })
 }
@@ -546,20 +552,21 @@ fn busiest(profiles: &[&Profile]) -> f64 {
 /// probes.
 #[must_use]
 pub fn is_named(layer: &str) -> bool {
-    ![UNMATCHED, UNACCOUNTED, UNSAMPLED, "virtax", "irqs-off"].contains(&layer)
+    ![UNMATCHED, UNACCOUNTED, UNSAMPLED, layers::OWN, layers::IRQS_OFF].contains(&layer)
 }
 
 /// Whether a layer is a wait for other operations, or for a CPU that others of the run have: it grows with what is
 /// under way at once.
 #[must_use]
 pub fn is_queueing(layer: &str) -> bool {
-    ["other-requests", "run-queue", QUEUE].contains(&layer)
+    let is_readers = |row: &points::ReaderRow| row.is_queueing && row.point.name() == layer;
+    layer == QUEUE || points::READER.iter().any(is_readers)
 }
 
 /// Whether a layer is none of code: time of a stage that no sample shows, and no part.
 #[must_use]
 pub fn is_rest(layer: &str) -> bool {
-    [UNACCOUNTED, WAITING, UNSAMPLED, QUEUE, "device", "loop", "dm/md"].contains(&layer)
+    [UNACCOUNTED, WAITING, UNSAMPLED, QUEUE, DEVICE, LOOP, MAPPER].contains(&layer)
 }
 
 fn add_cpu(found: &mut Profiled, profiles: &[&Profile], cpu: BTreeMap<(CpuOwner, String), (u64, f64)>) {

@@ -364,13 +364,13 @@ impl Lab<'_> {
         let costs = measurement.costs(PhaseKind::Traced, dispatch_ns)?;
         let guest_costs = measurement.guest_costs()?;
         let before = Load::now(&watched);
-        let (agent_before, clock_before) = (process::own_cpu_ns(), workloads::clock::now_ns());
+        let (own_before, clock_before) = (process::own_cpu_ns(), workloads::clock::now_ns());
         let rounds = f64::from(self.plan.spec.rounds);
         let so_far = self.sampled.entry(configuration.to_string()).or_default();
         let quota = SampleQuota { so_far, needed: self.sampling.until.map(|until| needed(until, round, rounds)) };
         let account = &mut || server.account(parties.client);
         let raw = run_phases(&mut measurement, &self.phases, self.plan.spec.records_per_s, quota, account);
-        let (agent_after, clock_after) = (process::own_cpu_ns(), workloads::clock::now_ns());
+        let (own_after, clock_after) = (process::own_cpu_ns(), workloads::clock::now_ns());
         let raw = match (raw, server.failure()) {
             (Ok(raw), None) => raw,
             (_, Some(why)) => return Err(Error::workload(format!("the server of `{configuration}` failed"), why)),
@@ -418,7 +418,7 @@ impl Lab<'_> {
             costs,
             guest_costs,
             disturbances,
-            virtax_cpu_ns: agent_after - agent_before,
+            virtax_cpu_ns: own_after - own_before,
             virtax_wall_ns: clock_after - clock_before,
         };
         self.probes = Some(probes);

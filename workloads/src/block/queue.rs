@@ -119,6 +119,7 @@ impl Aio {
 }
 
 impl Queue for Aio {
+    // SAFETY: the caller's, as the trait says: the memory stays where it is until the transfer has ended.
     unsafe fn push(&mut self, transfer: &Transfer) -> io::Result<()> {
         self.iocbs[transfer.slot] = Iocb {
             data: transfer.slot as u64,
@@ -196,6 +197,7 @@ impl Ring {
 }
 
 impl Queue for Ring {
+    // SAFETY: as of the other.
     unsafe fn push(&mut self, transfer: &Transfer) -> io::Result<()> {
         let (file, bytes) = (Fd(self.file), transfer.bytes as u32);
         let entry = if transfer.writes {

@@ -484,3 +484,40 @@ pub fn verified_settings(pid: u32) -> Result<BTreeMap<String, String>> {
     .map(|(key, value)| (key.to_owned(), value))
     .collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    /// Makes one file, or cannot.
+    struct Database {
+        can: bool,
+    }
+
+    impl Preparation for Database {
+        fn prepare(&self, settings: &Settings, folder: &Path) -> Result<()> {
+            if !self.can {
+                return Err(Error::workload("cannot make the database", "it says so"));
+            }
+            let file = folder.join("data");
+            std::fs::write(&file, &settings["size"]).map_err(|error| Error::file("write", &file, error))
+        }
+    }
+
+    #[test]
+    fn what_servers_start_from_is_made_once_for_their_user_alone() {
+        let run = tempfile::tempdir().unwrap();
+        let settings = Settings::from([("size".to_owned(), "64".to_owned())]);
+        let (folder, user) = (run.path().join("prepared"), nix::unistd::geteuid().as_raw());
+        let made = prepared(&Database { can: true }, &settings, &folder, user).unwrap();
+        assert_eq!(std::fs::read_to_string(made.join("data")).unwrap(), "64");
+        let found = std::fs::metadata(&made).unwrap();
+        assert_eq!((found.mode() & 0o7777, found.uid()), (0o700, user));
+        // Not over another one, and not without its content.
+        prepared(&Database { can: true }, &settings, &folder, user).unwrap_err();
+        let failed = prepared(&Database { can: false }, &settings, &run.path().join("other"), user).unwrap_err();
+        assert!(failed.to_string().contains("it says so"), "{failed}");
+    }
+}

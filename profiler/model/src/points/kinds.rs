@@ -230,6 +230,8 @@ pub struct ReaderRow {
     pub meaning: &'static str,
     /// Whether it works for the message itself.
     pub is_own_work: bool,
+    /// Whether this grows with what is under way at once: a wait for other operations, or for a CPU that they have.
+    pub is_queueing: bool,
 }
 
 /// A row of the table: one probe, and the points it sees.
