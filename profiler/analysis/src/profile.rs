@@ -754,6 +754,16 @@ mod tests {
     }
 
     #[test]
+    fn every_row_has_layers_or_none() {
+        let rows = || vec![row(Role::Server, Place::fixed(Point::Ready), Place::fixed(Point::Received), 1000.0); 3];
+        assert_eq!(build(Rules::own(), &[], &waterfall_of(rows())).stages, vec![Vec::new(); 3]);
+        // Without samples of its own, all of a row is nobody's.
+        let found = build(Rules::own(), &[profile(Vec::new())], &waterfall_of(rows()));
+        assert_eq!(found.stages.len(), 3);
+        assert!(found.stages.iter().all(|layers| layers.len() == 1 && layers[0].share == 1.0), "{:?}", found.stages);
+    }
+
+    #[test]
     fn cpu_time_is_divided_by_owner_and_layer_and_the_rest_idles() {
         let in_guest = Sample { in_guest: true, ..sample(Some(Role::Server), None, 0) };
         let samples = vec![

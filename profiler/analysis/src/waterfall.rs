@@ -625,12 +625,13 @@ mod tests {
         phase
     }
 
-    /// The waterfall of two rounds, each of two phases of both kinds.
+    /// The waterfall of two rounds, each of two detached and two traced phases by turns, and a sampled one.
     fn of_phases(change: impl Fn(usize, &mut Phase)) -> Waterfall {
         let rounds: Vec<Repetition> = (0..2)
             .map(|round| {
                 let kinds = [PhaseKind::Detached, PhaseKind::Traced, PhaseKind::Detached, PhaseKind::Traced];
-                let mut phases: Vec<Phase> = kinds.into_iter().map(|kind| phase(kind, [600, 400], 50)).collect();
+                let kinds = kinds.into_iter().chain([PhaseKind::Sampled]);
+                let mut phases: Vec<Phase> = kinds.map(|kind| phase(kind, [600, 400], 50)).collect();
                 phases.iter_mut().enumerate().for_each(|(index, phase)| change(index, phase));
                 testing::repetition("native", round, 0, phases)
             })
@@ -669,6 +670,8 @@ mod tests {
         let rows: Vec<(String, f64)> =
             found.rows.iter().map(|row| (row.key.to.to_string(), row.rounds_ns[0])).collect();
         assert_eq!(rows.iter().map(|(_, ns)| ns).sum::<f64>(), 1036.0, "{rows:?}");
+        let sampled = found.rows.iter().map(|row| row.sampled_ns[0].unwrap());
+        assert_eq!(sampled.sum::<f64>(), 1036.0);
         assert_eq!((found.rounds[0].turnaround_ns, found.rounds[0].residual_ns), (20.0, 0.0));
         // Of a client that does not say it in one of its phases, all of it is its own.
         let found = of_phases(|index, phase| {
@@ -682,13 +685,15 @@ mod tests {
     #[test]
     fn what_is_under_way_at_the_end_has_stages_too() {
         let found = of_phases(|_, phase| {
-            phase.probes.iter_mut().for_each(|probes| (probes.lives_ns, probes.unfinished) = (Some(1), 250));
+            phase.probes.iter_mut().for_each(|probes| {
+                (probes.lives_ns, probes.unfinished, probes.unfinished_ns) = (Some(1), 250, 5000);
+            });
         });
-        // Four phases with probes, 1250 operations each.
+        // Four traced phases, 1250 operations each; six with probes.
         assert_eq!(found.operations, 5000);
         // With the turn-around, of which the client says nothing.
         assert_eq!(found.rows.iter().map(|row| row.rounds_ns[0]).sum::<f64>(), 1050.0 * 1000.0 / 1250.0);
-        assert_eq!(found.tokens.unfinished, 1000);
+        assert_eq!((found.tokens.unfinished, found.unfinished_ns_per_op), (1500, 4.0));
     }
 
     #[test]
@@ -697,8 +702,8 @@ mod tests {
             let lives = if index == 1 { 1_200_000 } else { 900_000 };
             phase.probes.iter_mut().for_each(|probes| probes.lives_ns = Some(lives));
         });
-        // Stages of 1,000,000 ns (a turn-around is none) against lives of 200,000 more, and of 100,000 less.
-        assert!((found.conservation_percent - 100.0 * 300.0 / 2100.0).abs() < 1e-9, "{}", found.conservation_percent);
+        // Stages of 1,000,000 ns (a turn-around is none) against lives of 200,000 more, and twice of 100,000 less.
+        assert!((found.conservation_percent - 100.0 * 400.0 / 3000.0).abs() < 1e-9, "{}", found.conservation_percent);
     }
 
     #[test]
@@ -711,9 +716,9 @@ mod tests {
             });
         });
         let lost = found.lost();
-        assert_eq!(lost[Counter::LostFreed.name()], 12);
-        assert_eq!(lost.values().sum::<u64>(), 12);
+        assert_eq!(lost[Counter::LostFreed.name()], 18);
+        assert_eq!(lost.values().sum::<u64>(), 18);
         assert_eq!(lost.len(), Counter::losses().count());
-        assert_eq!(found.counter(Counter::Drops), 28);
+        assert_eq!(found.counter(Counter::Drops), 42);
     }
 }

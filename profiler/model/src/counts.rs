@@ -507,3 +507,39 @@ impl Hooks {
             || self.functions.iter().any(|function| function.contains("conntrack") || function.contains(" nat "))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_have_their_numbers() {
+        let roles = [Role::Client, Role::Server, Role::ProxyIn, Role::ProxyOut, Role::Vcpu, Role::Vmm, Role::Vhost];
+        for role in roles {
+            assert_eq!(Role::from_number(role.number()), Some(role));
+            assert_eq!(role.is_proxy(), role.name() == "proxy", "{role:?}");
+        }
+        assert_eq!(Role::from_number(u8::MAX), None);
+    }
+
+    #[test]
+    fn an_accelerator_is_known_by_its_setting() {
+        let of = |name: &str| Accelerator::of_settings(&[(Accelerator::SETTING.to_owned(), name.to_owned())].into());
+        assert_eq!((of("kvm"), of("tcg"), of("xen")), (Some(Accelerator::Kvm), Some(Accelerator::Tcg), None));
+        assert_eq!(Accelerator::of_settings(&BTreeMap::new()), None);
+    }
+
+    #[test]
+    fn connections_are_tracked_where_something_does_it() {
+        let hooks = |functions: &[&str], tracked_connections| Hooks {
+            functions: functions.iter().map(|function| (*function).to_owned()).collect(),
+            tracked_connections,
+            unknown_because: String::new(),
+        };
+        assert!(hooks(&["prerouting -200 ipv4_conntrack_in [nf_conntrack]"], None).tracks_connections());
+        assert!(hooks(&["postrouting 100 chain nat POSTROUTING"], Some(0)).tracks_connections());
+        assert!(hooks(&[], Some(1)).tracks_connections());
+        assert!(!hooks(&["forward 0 chain filter FORWARD"], Some(0)).tracks_connections());
+        assert!(!hooks(&[], None).tracks_connections());
+    }
+}

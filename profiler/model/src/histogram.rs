@@ -108,4 +108,16 @@ mod tests {
         assert_eq!(Histogram::default().quantile_ns(0.5), None);
         histogram.add(&[(u16::MAX, 1)]);
     }
+
+    #[test]
+    fn steps_and_quantiles_are_of_the_buckets_that_have_counts() {
+        let mut histogram = Histogram::default();
+        histogram.add(&[(bucket_of(100), 3), (bucket_of(1000), 1)]);
+        let steps: Vec<(u64, u64)> = histogram.steps().filter(|(_, count)| *count > 0).collect();
+        // Eight buckets an octave: 96 to 104, 960 to 1024.
+        assert_eq!(steps, [(104, 3), (1024, 1)]);
+        assert_eq!(histogram.steps().count(), BUCKETS);
+        let near = |share: f64, ns: f64| (histogram.quantile_ns(share).unwrap() - ns).abs() < 1e-6;
+        assert!(near(0.375, 100.0) && near(0.75, 104.0) && near(0.875, 992.0) && near(1.0, 1024.0));
+    }
 }

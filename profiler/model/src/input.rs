@@ -187,4 +187,11 @@ mod tests {
             let _ = parse::<Value>(&bytes);
         }
     }
+
+    #[test]
+    fn a_text_may_be_as_long_as_the_longest() {
+        assert_eq!(check_text(&"a".repeat(LONGEST_TEXT)), Ok(()));
+        let refused = check_text(&"a".repeat(LONGEST_TEXT + 1)).unwrap_err();
+        assert_eq!(refused, format!("a text of {} bytes", LONGEST_TEXT + 1));
+    }
 }

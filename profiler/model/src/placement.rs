@@ -95,4 +95,18 @@ mod tests {
         assert_eq!(Placement::Split.divide(&[0, 1, 2, 3]).unwrap().virtax, [0, 1]);
         assert!(Placement::Split.divide(&[3]).is_err());
     }
+
+    #[test]
+    fn a_client_has_its_own_cpus_or_shares_them() {
+        let cpus = |client: &[usize], server: &[usize], virtax: &[usize]| Cpus {
+            client: client.to_vec(),
+            server: server.to_vec(),
+            virtax: virtax.to_vec(),
+        };
+        assert!(cpus(&[1], &[2], &[0]).client_has_its_own());
+        // Any, the server's, virtax's.
+        assert!(!cpus(&[], &[2], &[0]).client_has_its_own());
+        assert!(!cpus(&[1], &[1], &[0]).client_has_its_own());
+        assert!(!cpus(&[1], &[2], &[0, 1]).client_has_its_own());
+    }
 }

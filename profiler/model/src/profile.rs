@@ -156,6 +156,7 @@ impl Profile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counts::ThreadState;
 
     fn profile(operations: u64, samples: Vec<Sample>) -> Profile {
         Profile {
@@ -196,5 +197,29 @@ mod tests {
         assert_eq!(host.frames[1].1, "f10");
         host.add_guest(&profile(0, vec![sample(vec![0])]), |_| 1.0);
         assert_eq!(host.samples.len(), 1);
+    }
+
+    #[test]
+    fn a_guests_waits_and_states_are_scaled_and_named_anew() {
+        let wait = WaitSample {
+            role: Role::Server,
+            stack: vec![0],
+            waker: vec![0],
+            by_softirq: true,
+            count: 2,
+            ns: [10, 20, 30, 40],
+            in_guest: false,
+        };
+        let state = StateTotal { role: Role::Server, state: ThreadState::Blocked, count: 3, total_ns: 100 };
+        let mut guest = profile(10, Vec::new());
+        // The second has a waker that the guest does not name.
+        guest.waits = vec![wait.clone(), WaitSample { waker: vec![9], ..wait.clone() }];
+        guest.states = vec![state.clone()];
+        let mut host = profile(20, Vec::new());
+        host.add_guest(&guest, |_| 1.0);
+        let expected = WaitSample { stack: vec![1], waker: vec![1], ns: [20, 40, 60, 80], in_guest: true, ..wait };
+        assert_eq!(host.waits, [expected]);
+        assert_eq!(host.guest_states, [StateTotal { total_ns: 200, ..state }]);
+        assert!(host.states.is_empty());
     }
 }

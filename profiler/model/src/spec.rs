@@ -88,3 +88,27 @@ impl RunSpec {
         (!are_positive).then_some("a limit or duration is not above 0")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_needs_time_and_limits_above_0() {
+        let spec = RunSpec::default();
+        assert_eq!(spec.impossible(), None);
+        for bad in [0.0, -1.0, f64::NAN] {
+            assert!(RunSpec { duration_s: bad, ..spec.clone() }.impossible().is_some(), "{bad}");
+            assert!(RunSpec { samples_until: Some(bad), ..spec.clone() }.impossible().is_some(), "{bad}");
+            assert!(RunSpec { until_precision: Some(bad), ..spec.clone() }.impossible().is_some(), "{bad}");
+            assert!(RunSpec { equivalent_within: Some(bad), ..spec.clone() }.impossible().is_some(), "{bad}");
+        }
+        assert_eq!(RunSpec { equivalent_within: Some(0.02), ..spec }.impossible(), None);
+    }
+
+    #[test]
+    fn stacks_are_sampled_at_a_rate() {
+        let spec = RunSpec::default();
+        assert!(spec.samples() && !RunSpec { sample_rate_hz: 0, ..spec }.samples());
+    }
+}

@@ -43,3 +43,30 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         Error::file("write", path, error)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_written_whole_and_not_through_a_link() {
+        let folder = std::env::temp_dir().join(format!("virtax-whole-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (path, other) = (folder.join("file"), folder.join("other"));
+        fs::write(&other, "theirs").unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        write_whole(&path, b"ours").unwrap();
+        assert_eq!((fs::read(&path).unwrap(), fs::read(&other).unwrap()), (b"ours".to_vec(), b"theirs".to_vec()));
+        assert!(!path.is_symlink());
+        // Nothing but the two is left, whether it can be written or not.
+        let impossible = folder.join("no-folder/file");
+        assert!(write_json(&impossible, &1).unwrap_err().to_string().contains("no-folder"));
+        fs::create_dir(folder.join("folder")).unwrap();
+        fs::write(folder.join("folder/content"), "").unwrap();
+        write_whole(&folder.join("folder"), b"ours").unwrap_err();
+        let mut left: Vec<_> = fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["file", "folder", "other"]);
+        fs::remove_dir_all(folder).unwrap();
+    }
+}
