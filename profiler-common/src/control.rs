@@ -18,7 +18,8 @@ pub const WITH_PROXIES: u32 = 1;
 pub const WITH_BORDERS: u32 = 2;
 
 /// Whose turn it is: a number that no two phases have as long as the probes are loaded and their tables are not
-/// emptied, and the configuration that is asked. A token has that of the moment at which it began.
+/// emptied, and a configuration. In [`Control`], it is the one that is asked; a token's is the one that its holder
+/// belongs to, whoever is asked meanwhile.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Turn {
@@ -32,6 +33,17 @@ impl Turn {
     #[must_use]
     pub const fn new(epoch: u16, configuration: u8) -> Self {
         Self { epoch, configuration, reserved: 0 }
+    }
+    /// What lies in memory as one; its reserved byte is dropped.
+    #[must_use]
+    pub const fn from_bytes([low, high, configuration, _]: [u8; 4]) -> Self {
+        Self::new(u16::from_ne_bytes([low, high]), configuration)
+    }
+    /// The same phase, of another configuration.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(self, configuration: u8) -> Self {
+        Self { configuration, ..self }
     }
     /// Number of the phase; 0: nothing was followed yet.
     #[inline(always)]
@@ -54,7 +66,7 @@ impl Turn {
 pub struct Control {
     /// [`OFF`] or [`ON`].
     pub state: u32,
-    /// Tokens that begin get it; those of an earlier phase are void.
+    /// The phase, and who is asked in it; tokens of an earlier phase are void.
     pub turn: Turn,
     /// Start of the recorded interval, `CLOCK_MONOTONIC` ns.
     pub open_ns: u64,

@@ -5,7 +5,8 @@ pub const SPREAD: u32 = 0x9E37_79B1;
 /// The same for 64 bits.
 pub const SPREAD_WIDE: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Requests that went into a virtual machine and came out, and that are remembered; by their numbers.
+/// Requests that went into a virtual machine and came out, and that are remembered by their numbers, where the plan
+/// does not ask for more.
 pub const CROSSINGS: u32 = 8192;
 
 /// A request's stay in a virtual machine: seen from the host, and, by the guest's own clock, from within. Both number
@@ -32,11 +33,11 @@ pub const fn crossing_number(sequence: u32, port: u16) -> u32 {
     if number == 0 { 1 } else { number }
 }
 
-/// Where a request of this number is remembered.
+/// Where a request of this number is remembered, modulo the table's entries.
 #[inline(always)]
 #[must_use]
 pub const fn crossing_place(number: u32) -> u32 {
-    number.wrapping_mul(SPREAD) >> 19
+    number.wrapping_mul(SPREAD) >> 16
 }
-const _: () = assert!(CROSSINGS == 1 << (32 - 19));
+const _: () = assert!(CROSSINGS <= 1 << 16, "places have 16 bits");
 const _: () = assert!(size_of::<Crossing>() == 24);

@@ -1,6 +1,6 @@
 //! What is kept of operations on files and their bios.
 
-/// bios under way that can be told apart: a power of two.
+/// bios under way that can be told apart, where the plan does not ask for more: a power of two.
 pub const BIOS: u32 = 16384;
 /// bios that disks below work for, or did.
 pub const BELOW: u32 = 4096;

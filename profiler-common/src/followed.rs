@@ -35,14 +35,15 @@ pub const fn path_role(role: u32) -> u8 {
     if role >= VCPU as u32 { SERVER } else { role as u8 }
 }
 
-/// A process that is followed, or a thread that has a role of its own: its role, and what of it requests are known by.
+/// A process that is followed, or a thread that has a role of its own: its role, the configuration that it belongs to,
+/// and what of it requests are known by.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Followed {
     /// Its role.
     pub role: u8,
-    /// Stops the compiler from inventing padding.
-    pub reserved: u8,
+    /// Number of its configuration.
+    pub configuration: u8,
     /// Of a proxy: the port on which it listens. What comes there is a request.
     pub port: u16,
 }

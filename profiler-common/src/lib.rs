@@ -34,7 +34,7 @@ pub use stage::*;
 pub use tables::*;
 pub use thread::*;
 pub use token::Token;
-pub use vcpu::{EXIT_KEYS, Vcpu, exit_key};
+pub use vcpu::{EXIT_KEYS, ExitId, Vcpu};
 
 /// In place of a field's offset: the running kernel lacks it.
 pub const NO_FIELD: u32 = u32::MAX;

@@ -4,8 +4,10 @@ use crate::point::PlaceId;
 
 /// Points that one record holds.
 pub const RECORD_POINTS: usize = 128;
-/// Requests with a record under way.
+/// Requests with a record under way, where the plan does not ask for more.
 pub const RECORD_SLOTS: u32 = 1024;
+/// The most of them: a token has 13 bits for its record.
+pub const MOST_RECORD_SLOTS: u32 = 4096;
 
 /// One point of a record.
 #[repr(C)]
@@ -49,8 +51,8 @@ impl Seen {
 pub struct Record {
     /// 1 + slot of the client's socket, 0: the record is free.
     pub taken: u64,
-    /// Phase.
-    pub epoch: u32,
+    /// Phase and configuration.
+    pub turn: crate::Turn,
     /// Points used.
     pub len: u32,
     /// The points, in order.

@@ -70,17 +70,31 @@ pub const CALL_KEYS: u64 = 1 << 56;
 /// System calls that can be told apart.
 pub const SYSTEM_CALLS: u32 = 512;
 
-/// Packs a role and a system call's number (below [`SYSTEM_CALLS`]) into a key of the same table.
-#[inline(always)]
-#[must_use]
-pub const fn call_key(role: u8, number: u32) -> u64 {
-    CALL_KEYS | ((role as u64 & 7) << 32) | (number & (SYSTEM_CALLS - 1)) as u64
+/// A system call of a role's threads, as its key in the same table says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallId {
+    /// Number of the configuration.
+    pub configuration: u8,
+    /// Number of the role.
+    pub role: u8,
+    /// The system call's, below [`SYSTEM_CALLS`].
+    pub number: u32,
 }
 
-/// What [`call_key`] packs: the role's number, and the system call's.
-#[must_use]
-pub const fn call_of_key(key: u64) -> (u8, u32) {
-    ((key >> 32 & 7) as u8, key as u32 & (SYSTEM_CALLS - 1))
+impl CallId {
+    /// The key, which has role and configuration where a stage's has them.
+    #[inline(always)]
+    #[must_use]
+    pub const fn key(self) -> u64 {
+        let holder = (self.configuration as u64) << 4 | self.role as u64 & 7;
+        CALL_KEYS | holder << 32 | (self.number & (SYSTEM_CALLS - 1)) as u64
+    }
+
+    /// The call of a key.
+    #[must_use]
+    pub const fn of_key(key: u64) -> Self {
+        Self { configuration: (key >> 36) as u8, role: (key >> 32 & 7) as u8, number: key as u32 & (SYSTEM_CALLS - 1) }
+    }
 }
 
 const _: () = assert!(size_of::<Stage>() == 16 + 4 * BUCKETS);

@@ -7,6 +7,9 @@ pub const PACKET_SLOTS: u32 = 4096;
 /// Connections into a virtual machine that can be followed at once.
 pub const CONNECTION_SLOTS: u32 = 4096;
 
+/// Configurations that are followed at once, where the plan does not ask for more.
+pub const CONFIGURATIONS: u32 = 1;
+
 /// Bytes of the ring buffer of records.
 pub const RECORD_RING_BYTES: u32 = 4 << 20;
 /// Bytes of the ring buffer of stacks.
@@ -52,8 +55,8 @@ macro_rules! tables {
             STAGE_TOTALS: PerCpuArray<$crate::Stage> = $crate::STAGES, plain, stages;
             FURTHER_STAGES: HashMap<u64, u32> = $crate::STAGES - $crate::DIRECT_STAGES, plain, stages;
             FURTHER_TAKEN: Array<u64> = 1, mapped, stages;
-            COUNTS: PerCpuArray<[u64; $crate::COUNTERS]> = 1, plain, kept;
-            STATE_TOTALS: PerCpuArray<[[[u64; 2]; $crate::state::STATES]; $crate::ROLES]> = 1, plain, kept;
+            COUNTS: PerCpuArray<[u64; $crate::COUNTERS]> = $crate::CONFIGURATIONS, plain, kept;
+            STATE_TOTALS: PerCpuArray<[[[u64; 2]; $crate::state::STATES]; $crate::ROLES]> = $crate::CONFIGURATIONS, plain, kept;
             CPUS: PerCpuArray<$crate::Cpu> = 1, plain, checked;
             RECORDS: Array<$crate::Record> = $crate::RECORD_SLOTS, mapped, repetition;
             LAST_LOGGED: PerCpuArray<u64> = 1, plain, kept;
@@ -67,8 +70,8 @@ macro_rules! tables {
             MAKER: Array<u64> = 1, mapped, repetition;
             VM_PLACES: Array<u64> = $crate::vcpu::PLACES, mapped, repetition;
             CROSSINGS: Array<$crate::Crossing> = $crate::CROSSINGS, mapped, repetition;
-            HELD: Array<$crate::vcpu::Held> = 1, mapped, repetition;
-            QEMU: Array<$crate::QemuSteps> = 1, plain, checked;
+            HELD: Array<$crate::vcpu::Held> = $crate::CONFIGURATIONS, mapped, repetition;
+            QEMU: Array<$crate::QemuSteps> = $crate::CONFIGURATIONS, plain, checked;
         }
     };
 }

@@ -78,7 +78,13 @@ impl Thread {
     #[inline(always)]
     #[must_use]
     pub fn new(tid: u32, followed: crate::Followed) -> Self {
-        Self { tid, role: followed.role.into(), port: followed.port.into(), ..Self::default() }
+        Self {
+            tid,
+            role: followed.role.into(),
+            port: followed.port,
+            configuration: followed.configuration,
+            ..Self::default()
+        }
     }
 }
 
@@ -152,7 +158,11 @@ pub struct Thread {
     /// 1: it was switched in last on a CPU that had nothing else to do.
     pub from_idle: u32,
     /// Of a proxy's thread: the port on which that listens.
-    pub port: u32,
+    pub port: u16,
+    /// Number of the configuration that it belongs to.
+    pub configuration: u8,
+    /// Stops the compiler from inventing padding.
+    pub reserved: u8,
     /// What it works on.
     pub tag: Tag,
     /// What virtual processor it is.

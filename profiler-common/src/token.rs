@@ -1,6 +1,6 @@
 //! A request on its way.
 
-use crate::{RECORD_SLOTS, ROLES, Turn, point::PlaceId};
+use crate::{MOST_RECORD_SLOTS, ROLES, Turn, point::PlaceId};
 
 /// A request (or its response) on its way from holder to holder.
 #[repr(C)]
@@ -62,6 +62,6 @@ impl Token {
     }
 }
 
-const _: () = assert!(RECORD_SLOTS < 1 << Token::RECORD_BITS && ROLES == 8, "role and record share 16 bits");
+const _: () = assert!(MOST_RECORD_SLOTS < 1 << Token::RECORD_BITS && ROLES == 8, "role and record share 16 bits");
 
 const _: () = assert!(size_of::<Token>() == 16);

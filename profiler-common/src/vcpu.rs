@@ -1,4 +1,4 @@
-//! What a virtual processor does; its thread's time in a state is kept by [`exit_key`].
+//! What a virtual processor does; its thread's time in a state is kept by [`ExitId`].
 
 use crate::point::PlaceId;
 
@@ -125,10 +125,36 @@ pub const INSIDE: u64 = 1 << 27;
 /// Virtual processors of which that is kept.
 pub const HOLDING_NUMBERS: u8 = 4;
 
-/// Packs a state, a virtual processor's number (below [`NUMBERS`]) and the reason of an exit (or a place) into a key
-/// of the same table.
-#[inline(always)]
-#[must_use]
-pub const fn exit_key(state: u8, number: u8, reason: u16) -> u64 {
-    EXIT_KEYS | ((state as u64) << 22) | ((number as u64 & 63) << 16) | reason as u64
+/// A state of a virtual processor, as its key in the same table says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExitId {
+    /// Number of the configuration.
+    pub configuration: u8,
+    /// The state, by the numbers of this module.
+    pub state: u8,
+    /// The virtual processor's number, below [`NUMBERS`].
+    pub number: u8,
+    /// The reason of the exit, or the place.
+    pub reason: u16,
+}
+
+impl ExitId {
+    /// The key, which has the configuration where a stage's has it. [`HOLDING`] and [`INSIDE`] may be added.
+    #[inline(always)]
+    #[must_use]
+    pub const fn key(self) -> u64 {
+        let vcpu = (self.state as u64 & 15) << 6 | self.number as u64 & 63;
+        EXIT_KEYS | (self.configuration as u64) << 36 | vcpu << 16 | self.reason as u64
+    }
+
+    /// The state of a key.
+    #[must_use]
+    pub const fn of_key(key: u64) -> Self {
+        Self {
+            configuration: (key >> 36) as u8,
+            state: (key >> 22 & 15) as u8,
+            number: (key >> 16 & 63) as u8,
+            reason: key as u16,
+        }
+    }
 }

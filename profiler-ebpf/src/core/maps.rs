@@ -6,8 +6,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use profiler_common::{
-    Border, COUNTERS, Control, Counter, Cpu, Crossing, Followed, RECORD_SLOTS, ROLES as ROLE_COUNT, Record, SPREAD,
-    SPREAD_WIDE, Stage, Thread, Wait, border_key,
+    Border, COUNTERS, Control, Counter, Cpu, Crossing, Followed, ROLES as ROLE_COUNT, Record, SPREAD,
+    SPREAD_WIDE, Stage, Thread, Turn, Wait, border_key,
     point::{DEVICES, DISKS},
     state::{RUNNING, STATES},
     vcpu,
@@ -64,22 +64,31 @@ pub fn control() -> Option<Slot<Control>> {
     CONTROL.slot(0)
 }
 
+/// Counts something of a configuration's, by its holder's turn.
 #[inline(always)]
-pub fn count(counter: Counter) {
-    count_number(counter as u32);
+pub fn count(whose: Turn, counter: Counter) {
+    count_number(whose.configuration(), counter as u32);
 }
 
 #[inline(always)]
-pub fn count_number(counter: u32) {
-    if let Some(mut counts) = COUNTS.slot(0) {
+pub fn count_number(configuration: u8, counter: u32) {
+    if let Some(mut counts) = COUNTS.slot(configuration.into()) {
         counts[counter as usize & (COUNTERS - 1)] += 1;
     }
 }
 
-/// Adds to a counter, modulo 2^64: what is taken off on one CPU may be added on another.
+/// Counts what has no holder yet, where a table is full, for the configuration that is asked.
 #[inline(always)]
-pub fn add(counter: Counter, value: u64) {
-    if let Some(mut counts) = COUNTS.slot(0) {
+pub fn count_without_holder(counter: Counter) {
+    if let Some(control) = control() {
+        count(control.turn, counter);
+    }
+}
+
+/// Adds to a counter of a configuration's, modulo 2^64: what is taken off on one CPU may be added on another.
+#[inline(always)]
+pub fn add(whose: Turn, counter: Counter, value: u64) {
+    if let Some(mut counts) = COUNTS.slot(whose.configuration().into()) {
         let place = &mut counts[counter as usize & (COUNTERS - 1)];
         *place = place.wrapping_add(value);
     }
@@ -87,17 +96,17 @@ pub fn add(counter: Counter, value: u64) {
 
 /// Counts what happens inside the recorded interval.
 #[inline(always)]
-pub fn count_inside(control: &Control, at_ns: u64, counter: Counter) {
+pub fn count_inside(control: &Control, whose: Turn, at_ns: u64, counter: Counter) {
     if at_ns >= control.open_ns && at_ns < control.close_ns {
-        count(counter);
+        count(whose, counter);
     }
 }
 
 /// Adds to a counter what happens inside the recorded interval.
 #[inline(always)]
-pub fn add_inside(control: &Control, at_ns: u64, counter: Counter, value: u64) {
+pub fn add_inside(control: &Control, whose: Turn, at_ns: u64, counter: Counter, value: u64) {
     if at_ns >= control.open_ns && at_ns < control.close_ns {
-        add(counter, value);
+        add(whose, counter, value);
     }
 }
 
@@ -156,14 +165,13 @@ fn crossing(number: u32) -> Option<Slot<Crossing>> {
     if number == 0 {
         return None;
     }
-    let place = profiler_common::crossing_place(number) & (profiler_common::CROSSINGS - 1);
-    CROSSINGS.slot(place)
+    CROSSINGS.slot(profiler_common::crossing_place(number) & settings::crossings_mask())
 }
 
-/// How long the virtual machine has held requests.
+/// How long the virtual machine of a configuration has held requests.
 #[inline(always)]
-pub fn held() -> Option<Slot<vcpu::Held>> {
-    HELD.slot(0)
+pub fn held(configuration: u8) -> Option<Slot<vcpu::Held>> {
+    HELD.slot(configuration.into())
 }
 
 /// The current thread, if its process is of the run.
@@ -182,7 +190,7 @@ pub fn current() -> Option<Slot<Thread>> {
     // A virtual processor is a thread among others of its process.
     let followed = followed(tid).or_else(|| followed((ids >> 32) as u32))?;
     if slot.tid != 0 {
-        count(Counter::ThreadClash);
+        count_without_holder(Counter::ThreadClash);
     }
     *slot = Thread { state: RUNNING, ..Thread::new(tid, followed) };
     Some(slot)
@@ -224,11 +232,11 @@ pub fn wait(slot: u32) -> Option<Slot<Wait>> {
 
 const _: () = assert!(ROLE_COUNT * STATES == 64);
 
-/// Adds the time that a thread of a role was in a state.
+/// Adds the time that a thread was in a state.
 #[inline(always)]
-pub fn add_state(role: u32, state: u32, ns: u64) {
-    if let Some(mut totals) = STATE_TOTALS.slot(0) {
-        let index = below_64(u64::from(role) * STATES as u64 + u64::from(state));
+pub fn add_state(thread: &Thread, state: u32, ns: u64) {
+    if let Some(mut totals) = STATE_TOTALS.slot(thread.configuration.into()) {
+        let index = below_64(u64::from(thread.role) * STATES as u64 + u64::from(state));
         // SAFETY: `below_64`, and so many there are.
         let total = unsafe { totals.as_flattened_mut().get_unchecked_mut(index) };
         total[0] += 1;
@@ -238,7 +246,7 @@ pub fn add_state(role: u32, state: u32, ns: u64) {
 
 #[inline(always)]
 pub fn record(slot: u32) -> Option<Slot<Record>> {
-    RECORDS.slot(slot & (RECORD_SLOTS - 1))
+    RECORDS.slot(slot & settings::records_mask())
 }
 
 /// Index of a device.
@@ -280,7 +288,7 @@ pub fn disk(address: u64) -> Option<u8> {
             return Some(index as u8);
         }
     }
-    count(Counter::DeviceTable);
+    count_without_holder(Counter::DeviceTable);
     None
 }
 
@@ -349,7 +357,7 @@ fn device_further(address: u64, first: u32) -> Option<u8> {
             return Some(index as u8);
         }
     }
-    count(Counter::DeviceTable);
+    count_without_holder(Counter::DeviceTable);
     None
 }
 

@@ -191,6 +191,12 @@ settings! {
     THREADS_MASK => threads_mask;
     /// As [`slots_mask`], of skbs.
     PACKETS_MASK => packets_mask;
+    /// As [`slots_mask`], of bios.
+    BIOS_MASK => bios_mask;
+    /// As [`slots_mask`], of records under way.
+    RECORDS_MASK => records_mask;
+    /// As [`slots_mask`], of requests that a virtual machine has.
+    CROSSINGS_MASK => crossings_mask;
     /// As [`slots_mask`], of connections into a virtual machine.
     CONNECTIONS_MASK => connections_mask;
     /// Offset of `tcp_sock.snd_nxt`; [`NO_FIELD`]: there is none.

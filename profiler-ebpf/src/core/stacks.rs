@@ -13,7 +13,7 @@ use profiler_common::{
 
 use crate::core::{
     kernel::this_cpu,
-    maps::{EVENT_RING, count, cpu, current, now},
+    maps::{EVENT_RING, count_without_holder, cpu, current, now},
     slots::{packet, socket, socket_in},
     token::BPF_RB_NO_WAKEUP,
 };
@@ -22,14 +22,14 @@ use crate::core::{
 #[inline(always)]
 pub fn emit_head(head: &EventHead) {
     let sent = EVENT_RING.output::<EventHead>(head, BPF_RB_NO_WAKEUP).is_ok();
-    count(if sent { Counter::Events } else { Counter::EventsRingFull });
+    count_without_holder(if sent { Counter::Events } else { Counter::EventsRingFull });
 }
 
 /// Sends an event with the kernel's stack and, if it is a process of the run's, the user's.
 #[inline(always)]
 pub fn emit(context: *mut c_void, head: &EventHead, with_user: bool) {
     let Some(mut entry) = EVENT_RING.reserve::<Event>(0) else {
-        count(Counter::EventsRingFull);
+        count_without_holder(Counter::EventsRingFull);
         return;
     };
     let size = (FRAMES * size_of::<u64>()) as u32;
@@ -48,7 +48,7 @@ pub fn emit(context: *mut c_void, head: &EventHead, with_user: bool) {
         };
     }
     entry.submit(BPF_RB_NO_WAKEUP);
-    count(Counter::Events);
+    count_without_holder(Counter::Events);
 }
 
 /// The sampler's timer.

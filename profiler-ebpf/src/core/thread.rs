@@ -4,7 +4,7 @@
 use core::ffi::c_void;
 
 use profiler_common::{
-    CALL_CONTROL, CALL_POLL, CALL_RECEIVE, Control, Counter, EventHead, STACKS, SYSTEM_CALLS, Tag, Thread, call_key,
+    CALL_CONTROL, CALL_POLL, CALL_RECEIVE, CallId, Control, Counter, EventHead, STACKS, SYSTEM_CALLS, Tag, Thread,
     event,
     state::{BLOCKED, RUNNABLE, RUNNING, STATES, SWITCHING, THROTTLED, UNKNOWN, WAKING},
 };
@@ -69,7 +69,7 @@ fn turn_to(control: &Control, mut thread: Slot<Thread>, state: u32, at_ns: u64) 
     }
     *time_in(&mut thread.spent_ns, before) += at_ns - since_ns;
     if at_ns > control.open_ns && since_ns < control.close_ns {
-        add_state(thread.role, before, at_ns.min(control.close_ns) - since_ns.max(control.open_ns));
+        add_state(&thread, before, at_ns.min(control.close_ns) - since_ns.max(control.open_ns));
     }
 }
 
@@ -269,7 +269,8 @@ pub fn returned(control: &Control) -> Fault {
     let number = thread.number.wrapping_sub(1);
     thread.number = 0;
     if number < SYSTEM_CALLS && at_ns < control.close_ns && thread.entered_ns >= control.open_ns {
-        spend_clipped(control, call_key(thread.role as u8, number), thread.entered_ns, at_ns);
+        let call = CallId { configuration: thread.configuration, role: thread.role as u8, number };
+        spend_clipped(control, call.key(), thread.entered_ns, at_ns);
     }
     let kind = thread.call;
     thread.call = 0;
@@ -290,7 +291,7 @@ pub fn softirq_began(control: &Control, vector: u32) -> Fault {
         let at_ns = now();
         cpu.softirq_since_ns = at_ns;
         cpu.tag = cpu.sent;
-        count_inside(control, at_ns, Counter::Softirqs);
+        count_inside(control, control.turn, at_ns, Counter::Softirqs);
     } else {
         cpu.tag.holder = 0;
     }

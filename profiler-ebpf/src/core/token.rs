@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use profiler_common::{
     BUCKETS, BUCKETS_PER_OCTAVE, COUNTED, Connection, Control, Counter, ENDED, FIRST_OCTAVE, Holder, Operation, Packet,
-    RECORD_HEADER, RECORD_POINTS, RECORD_SLOTS, Record, Seen, Socket, StageId, Token, point::PlaceId,
+    RECORD_HEADER, RECORD_POINTS, Record, Seen, Socket, StageId, Token, Turn, point::PlaceId,
 };
 
 use crate::core::{
@@ -35,7 +35,7 @@ fn spend(key: u64, time_ns: u64) -> bool {
 #[inline(never)]
 pub fn spend_part(key: u64, time_ns: u64) {
     if !spend(key, time_ns) {
-        count(Counter::DetailsTable);
+        count_number(StageId::of_key(key).configuration, Counter::DetailsTable as u32);
     }
 }
 
@@ -50,7 +50,8 @@ pub fn spend_clipped(control: &Control, key: u64, start_ns: u64, end_ns: u64) {
     let inside = end_ns < control.close_ns;
     let time_ns = end_ns.min(control.close_ns) - start_ns.max(control.open_ns);
     let Some(mut stage) = stage(key) else {
-        count(Counter::DetailsTable);
+        // Keys of calls and exits have their configuration in the same place.
+        count_number(StageId::of_key(key).configuration, Counter::DetailsTable as u32);
         return;
     };
     stage.total_ns += time_ns;
@@ -219,31 +220,31 @@ pub fn is_inside(control: &Control, at_ns: u64) -> u8 {
 
 /// A request begins; it counts if that is inside the recorded interval (1), whenever it ends.
 #[inline(always)]
-pub fn begins(control: &Control, at_ns: u64) -> u8 {
+pub fn begins(control: &Control, whose: Turn, at_ns: u64) -> u8 {
     let counted = is_inside(control, at_ns);
     if counted == COUNTED {
-        count(Counter::Followed);
-        add(Counter::LifeNs, at_ns.wrapping_neg());
+        count(whose, Counter::Followed);
+        add(whose, Counter::LifeNs, at_ns.wrapping_neg());
     }
     counted
 }
 
 /// A request that counts (or not) has ended, unless more of its answer comes.
 #[inline(always)]
-pub fn ends(counted: &mut u8, at_ns: u64) {
+pub fn ends(whose: Turn, counted: &mut u8, at_ns: u64) {
     if *counted == COUNTED {
-        count(Counter::Operations);
-        count(Counter::Completed);
-        add(Counter::LifeNs, at_ns);
+        count(whose, Counter::Operations);
+        count(whose, Counter::Completed);
+        add(whose, Counter::LifeNs, at_ns);
         *counted = ENDED;
     }
 }
 
 /// More of an answer has come: its request ends later, by so much.
 #[inline(always)]
-pub fn goes_on(counted: u8, ns: u64) {
+pub fn goes_on(whose: Turn, counted: u8, ns: u64) {
     if counted == ENDED {
-        add(Counter::LifeNs, ns);
+        add(whose, Counter::LifeNs, ns);
     }
 }
 
@@ -257,7 +258,7 @@ pub fn begin_record(control: &Control, mut socket: Slot<Holder>) -> u16 {
         socket.countdown -= 1;
         return 0;
     }
-    let slot = take_record(socket.slot, control.epoch());
+    let slot = take_record(socket.slot, socket.token.turn);
     if slot != 0 {
         // Uniform in 0 ..= 2 (n − 1): n requests from one record to the next, on average, at random distances so that
         // no rhythm of the workload is caught.
@@ -270,20 +271,20 @@ pub fn begin_record(control: &Control, mut socket: Slot<Holder>) -> u16 {
 /// 1 + the record's slot, or 0 where another socket has it in this phase: the next request tries again.
 #[cold]
 #[inline(never)]
-fn take_record(of_socket: u32, epoch: u32) -> u32 {
-    let slot = of_socket & (RECORD_SLOTS - 1);
+fn take_record(of_socket: u32, turn: Turn) -> u32 {
+    let slot = of_socket & settings::records_mask();
     let Some(mut record) = record(slot) else { return 0 };
     let taken = record.taken;
-    if taken != 0 && record.epoch == epoch {
+    if taken != 0 && record.turn.epoch() == turn.epoch() {
         return 0;
     }
     // Other sockets share the slot, on other CPUs perhaps.
     if swap_if(&mut record.taken, taken, u64::from(of_socket) + 1) != taken {
         return 0;
     }
-    record.epoch = epoch;
+    record.turn = turn;
     record.len = 0;
-    count(Counter::RecordsStarted);
+    count(turn, Counter::RecordsStarted);
     slot + 1
 }
 
@@ -310,15 +311,15 @@ pub fn commit_record(slot: u16) {
     };
     let len = record.len as usize;
     if len > RECORD_POINTS || record.len > settings::record_limit() {
-        count(Counter::RecordsTooLong);
+        count(record.turn, Counter::RecordsTooLong);
     } else {
         let bytes = RECORD_HEADER + len * size_of::<Seen>();
         // SAFETY: `len` points of a record, which has more of them.
         let data = unsafe { core::slice::from_raw_parts((&raw const *record).cast::<u8>(), bytes) };
         if bytes <= size_of::<Record>() && RECORD_RING.output::<[u8]>(data, BPF_RB_NO_WAKEUP).is_ok() {
-            count(Counter::RecordsCommitted);
+            count(record.turn, Counter::RecordsCommitted);
         } else {
-            count(Counter::RecordsRingFull);
+            count(record.turn, Counter::RecordsRingFull);
         }
     }
     record.taken = 0;
@@ -327,22 +328,22 @@ pub fn commit_record(slot: u16) {
 /// The token is lost; so is its record.
 #[inline(always)]
 pub fn lose(token: &Token, counted: u8, cause: Counter) -> Counter {
-    note_loss(token.record(), counted, cause as u32, token.at_ns);
+    note_loss(token.record(), counted, cause as u32, token.at_ns, token.turn);
     cause
 }
 
 #[cold]
 #[inline(never)]
-fn note_loss(record_slot: u16, counted: u8, cause: u32, at_ns: u64) {
+fn note_loss(record_slot: u16, counted: u8, cause: u32, at_ns: u64, whose: Turn) {
     if counted == COUNTED {
-        count_number(cause);
+        count_number(whose.configuration(), cause);
         // Its stages end here.
-        add(Counter::LifeNs, at_ns);
+        add(whose, Counter::LifeNs, at_ns);
     }
     if record_slot != 0 {
         if let Some(mut record) = record(u32::from(record_slot) - 1) {
             record.taken = 0;
         }
-        count(Counter::RecordsAbandoned);
+        count(whose, Counter::RecordsAbandoned);
     }
 }

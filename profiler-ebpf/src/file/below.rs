@@ -12,7 +12,7 @@ use profiler_common::{
 use crate::{
     core::{
         kernel::{Kernel, read},
-        maps::{BELOW, PASSED, count, current, disk_number, is_loop, now, passes_on},
+        maps::{BELOW, PASSED, count_without_holder, current, disk_number, is_loop, now, passes_on},
         phase::Phase,
         settings::{self, NO_FIELD},
         slot::{Keyed, Slot},
@@ -177,7 +177,7 @@ fn write_back<const D: bool>(control: Phase<D>, bio: u64, bytes: u32, disk: u32,
     may_be_passed_on(&mut entry);
     entry.disk |= expected;
     if !bios::put(&entry) {
-        count(Counter::BioTable);
+        count_without_holder(Counter::BioTable);
     }
     None
 }
@@ -191,14 +191,14 @@ fn goes_below(mut bio: Bio, for_ns: u64, expected: u32) -> Fault {
     bio.disk |= expected;
     bio.above_ns = for_ns;
     if !bios::put(&bio) {
-        count(Counter::BioTable);
+        count_without_holder(Counter::BioTable);
         return Some(Counter::BioTable);
     }
     if BELOW.slot(&bio.above).is_none_or(|below| below.for_ns != for_ns) {
         let first = Level { queued_ns: at_ns, disk, ..Level::default() };
         let below = Below { for_ns, levels: [first, Level::default()] };
         if BELOW.insert(bio.above, below, 0).is_err() {
-            count(Counter::BioTable);
+            count_without_holder(Counter::BioTable);
             return Some(Counter::BioTable);
         }
     }

@@ -1,11 +1,12 @@
 //! The bios under way, by their addresses: as [`crate::core::slots`] has its tables, because a hash table of the
 //! kernel's costs several times as much, and an operation of some microseconds puts, looks up and takes.
 
-use profiler_common::{Bio, SPREAD, file::BIOS as BIOS_MOST};
+use profiler_common::{Bio, SPREAD};
 
 use crate::core::{
     instructions::{low, read_once, swap_if, write_once},
     maps::BIOS,
+    settings,
     slot::{Indexed, Slot},
 };
 
@@ -29,7 +30,7 @@ fn first_place(address: u64) -> u32 {
 
 #[inline(always)]
 fn place(index: u32) -> Option<Slot<Bio>> {
-    BIOS.slot(index & (BIOS_MOST - 1))
+    BIOS.slot(index & settings::bios_mask())
 }
 
 /// What is known of the bio at this address.
@@ -52,7 +53,7 @@ fn find_further(address: u64) -> u32 {
     }
     let first = first_place(address);
     for way in 1..WAYS {
-        let index = (first + way) & (BIOS_MOST - 1);
+        let index = (first + way) & settings::bios_mask();
         if place(index).is_some_and(|found| found.address == address) {
             return index + 1;
         }

@@ -32,7 +32,7 @@ use crate::{
         writeback,
     },
     net::path::{Fault, tag_of},
-    vm::qemu::qemu_ends,
+    vm::qemu,
 };
 
 /// bios of one request that are looked at; a longer one is counted.
@@ -108,7 +108,7 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
     };
     below::may_be_passed_on(&mut entry);
     if !bios::put(&entry) {
-        count(Counter::BioTable);
+        count(operation.token.turn, Counter::BioTable);
         return Some(Counter::BioTable);
     }
     let is_first = fetch_add_word(&mut operation.bios, 1) == 0;
@@ -117,7 +117,7 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
     }
     // After those of its last bio.
     let at_ns = now();
-    count_inside(&control, at_ns, Counter::Bios);
+    count_inside(&control, operation.token.turn, at_ns, Counter::Bios);
     if is_first && waits_for_bio(&operation) {
         if control.splits() && is_asynchronous(&operation) {
             worker_makes_bio(operation.slot, disk, at_ns);
@@ -169,11 +169,11 @@ pub fn split<const D: bool>(control: Phase<D>, front: u64) -> Fault {
         return None;
     }
     if !bios::put(&entry) {
-        count(Counter::BioTable);
+        count(operation.token.turn, Counter::BioTable);
         return Some(Counter::BioTable);
     }
     fetch_add_word(&mut operation.bios, 1);
-    count_inside(&control, now(), Counter::BioSplits);
+    count_inside(&control, operation.token.turn, now(), Counter::BioSplits);
     None
 }
 
@@ -230,7 +230,7 @@ pub fn issued<K: Kernel, const D: bool>(control: Phase<D>, request: u64) -> Faul
 pub fn requeued<const D: bool>(control: Phase<D>, request: u64) -> Fault {
     let bio: u64 = read(request, settings::request_bio());
     if bios::find(bio).is_some() {
-        count_inside(&control, now(), Counter::Requeues);
+        count_inside(&control, control.turn, now(), Counter::Requeues);
     }
     None
 }
@@ -261,7 +261,7 @@ pub fn request_done<K: Kernel, const D: bool>(control: Phase<D>, request: u64, s
         bio = K::load(bio, settings::bio_next());
     }
     if bio != 0 && bios::find(bio).is_some() {
-        count_inside(&control, at_ns, Counter::LongRequests);
+        count_inside(&control, control.turn, at_ns, Counter::LongRequests);
     }
     None
 }
@@ -294,9 +294,9 @@ pub extern "C" fn operation_is_done(slot: u32, at_ns: u64) -> u32 {
     }
     operation.token.point = EXIT;
     let ended_ns = operation.token.at_ns;
-    ends(&mut operation.counted, ended_ns);
+    ends(operation.token.turn, &mut operation.counted, ended_ns);
     if control.splits() {
-        qemu_ends(0, at_ns);
+        qemu::ends(&operation.token, 0, at_ns);
     }
     0
 }
@@ -352,10 +352,10 @@ fn go_on<const D: bool>(control: Phase<D>, entry: &Bio, status: u8, at_ns: u64, 
         return None;
     }
     if status != 0 {
-        count_inside(&control, at_ns, Counter::BioErrors);
+        count_inside(&control, operation.token.turn, at_ns, Counter::BioErrors);
     }
     if operation.number != entry.number || operation.token.point == EXIT || operation.state == EMPTY {
-        count_inside(&control, at_ns, Counter::BiosLater);
+        count_inside(&control, operation.token.turn, at_ns, Counter::BiosLater);
         return None;
     }
     if fetch_add_word(&mut operation.bios, -1) != 1 {

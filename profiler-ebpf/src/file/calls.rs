@@ -30,7 +30,7 @@ use crate::{
         loss::give_up,
         path::{Fault, follow_holder, tag_of},
     },
-    vm::qemu::{qemu_begins, qemu_ends},
+    vm::qemu::{self, qemu_begins},
 };
 
 /// Keys of operations lie where the kernel has no addresses: those of threads,
@@ -48,7 +48,7 @@ const EVENT_IOCB: u64 = 8;
 #[inline(always)]
 pub fn fail<const D: bool>(control: Phase<D>, mut operation: Slot<Operation>, cause: Counter) -> Fault {
     if control.splits() && operation.token.role() == VMM {
-        qemu_ends(0, 0);
+        qemu::ends(&operation.token, 0, 0);
     }
     let fault = give_up(&control, operation.head(), cause);
     operation.token.set_record(0);
@@ -74,13 +74,14 @@ pub fn is_qemus(thread: &Thread) -> bool {
     thread.role == u32::from(VMM) || thread.role == u32::from(VCPU)
 }
 
-/// In which role a thread has its operations: those of a virtual machine's process are told apart from those that a
-/// guest makes.
+/// In which role a thread has its operations, and its configuration: those of a virtual machine's process are told
+/// apart from those that a guest makes.
 #[inline(always)]
-fn role_of(tid: u32) -> u8 {
+fn maker_of(tid: u32) -> (u8, u8) {
     match thread(tid) {
-        Some(thread) if is_qemus(&thread) => VMM,
-        _ => CLIENT,
+        Some(thread) if is_qemus(&thread) => (VMM, thread.configuration),
+        Some(thread) => (CLIENT, thread.configuration),
+        None => (CLIENT, 0),
     }
 }
 
@@ -156,7 +157,7 @@ fn submit_all<const D: bool>(control: Phase<D>, mut thread: Slot<Thread>, regist
     let mut at = argument(registers, settings::registers_third());
     thread.memory = at;
     if number > u64::from(AT_ONCE_MOST) {
-        count_inside(&control, at_ns, Counter::AtOnceMany);
+        count_inside(&control, control.turn.of(thread.configuration), at_ns, Counter::AtOnceMany);
     }
     for index in 0..AT_ONCE_MOST {
         if u64::from(index) >= number {
@@ -255,7 +256,8 @@ pub extern "C" fn operation_ends(slot: u32, at_ns: u64) -> u32 {
 
 #[inline(always)]
 fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64, is_libaio: bool) -> Fault {
-    let first = Token::new(at_ns, control.turn, ENTER, role_of(tid));
+    let (role, configuration) = maker_of(tid);
+    let first = Token::new(at_ns, control.turn.of(configuration), ENTER, role);
     let Some(mut operation) = operation(key) else {
         let fault = follow_holder(key, first, tid);
         if control.splits() && first.role() == VMM && fault.is_none() {
@@ -275,10 +277,10 @@ fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64, is_li
         } else if operation.token.point != ENTER {
             operation.token.point = EXIT;
             let ended_ns = operation.token.at_ns;
-            ends(&mut operation.counted, ended_ns);
+            ends(operation.token.turn, &mut operation.counted, ended_ns);
         }
         if control.splits() {
-            qemu_ends(0, 0);
+            qemu::ends(&operation.token, 0, 0);
         }
     }
     if control.splits() && first.role() == VMM {
@@ -299,7 +301,7 @@ fn begin<const D: bool>(control: Phase<D>, key: u64, tid: u32, at_ns: u64, is_li
         if let Err(cause) = pass(&mut operation.token, is_inside(&control, at_ns), ENTER, at_ns) {
             return fail(control, operation, cause);
         }
-        operation.counted = begins(&control, at_ns);
+        operation.counted = begins(&control, operation.token.turn, at_ns);
         let slot = begin_record(&control, operation.head());
         if slot != 0 {
             append(slot, first.role(), ENTER, at_ns);
@@ -345,7 +347,7 @@ pub fn left<const D: bool>(control: Phase<D>, result: i64) -> Fault {
 #[inline(always)]
 fn reap<const D: bool>(control: Phase<D>, events: u64, result: i64, at_ns: u64) {
     if result > i64::from(AT_ONCE_MOST) {
-        count_inside(&control, at_ns, Counter::AtOnceMany);
+        count_inside(&control, control.turn, at_ns, Counter::AtOnceMany);
     }
     let mut at = events + EVENT_IOCB;
     for index in 0..AT_ONCE_MOST {
@@ -399,7 +401,7 @@ fn reap_ring<const D: bool>(control: Phase<D>, mut thread: Slot<Thread>, at_ns: 
         operation_ends(slot, at_ns);
     }
     if thread.reaped != 0 {
-        count_inside(&control, at_ns, Counter::AtOnceMany);
+        count_inside(&control, control.turn.of(thread.configuration), at_ns, Counter::AtOnceMany);
     }
 }
 
@@ -423,9 +425,9 @@ fn end<const D: bool>(control: Phase<D>, mut operation: Slot<Operation>, at_ns: 
     if let Err(cause) = holder_passes(operation, EXIT, at_ns) {
         return fail(control, operation, cause);
     }
-    ends(&mut operation.counted, at_ns);
+    ends(operation.token.turn, &mut operation.counted, at_ns);
     if control.splits() && operation.token.role() == VMM {
-        qemu_ends(operation.thread, at_ns);
+        qemu::ends(&operation.token, operation.thread, at_ns);
     }
     if operation.token.record() != 0 {
         commit_record(operation.token.record());

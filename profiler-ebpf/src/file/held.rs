@@ -75,11 +75,11 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Option<F
     };
     below::may_be_passed_on(&mut entry);
     if !bios::put(&entry) {
-        count(Counter::BioTable);
+        count(operation.token.turn, Counter::BioTable);
         return Some(Some(Counter::BioTable));
     }
     fetch_add_word(&mut operation.bios, 1);
-    count_inside(&control, at_ns, Counter::Bios);
-    count_inside(&control, at_ns, Counter::HeldBack);
+    count_inside(&control, operation.token.turn, at_ns, Counter::Bios);
+    count_inside(&control, operation.token.turn, at_ns, Counter::HeldBack);
     Some(None)
 }

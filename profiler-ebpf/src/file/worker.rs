@@ -26,8 +26,8 @@ use crate::{
 /// `io_uring:io_uring_queue_async_work`: the workers are given an operation.
 #[inline(always)]
 pub fn given(control: Phase<true>, ring: u64, request: u64, name: u64) -> Fault {
-    maker()?;
-    count_inside(&control, now(), Counter::ByWorkers);
+    let maker = maker()?;
+    count_inside(&control, control.turn.of(maker.configuration), now(), Counter::ByWorkers);
     let _ = GIVEN.insert(request, Given { key: key_of(in_ring(ring, name)), epoch: control.epoch().into() }, 0);
     None
 }
@@ -35,8 +35,8 @@ pub fn given(control: Phase<true>, ring: u64, request: u64, name: u64) -> Fault 
 /// The same where its record does not say which.
 #[inline(always)]
 pub fn counted(control: Phase<true>) -> Fault {
-    maker()?;
-    count_inside(&control, now(), Counter::ByWorkers);
+    let maker = maker()?;
+    count_inside(&control, control.turn.of(maker.configuration), now(), Counter::ByWorkers);
     None
 }
 
@@ -54,7 +54,7 @@ pub fn begins<const D: bool>(control: Phase<D>, mut thread: Slot<Thread>, kernel
     }
     // A second try is the same operation's.
     if key != 0 && (key != thread.submitting || thread.memory != kernels) {
-        count_inside(&control, now(), Counter::InWorkers);
+        count_inside(&control, control.turn.of(thread.configuration), now(), Counter::InWorkers);
     }
     thread.memory = kernels;
     turn_to(control, thread, key);

@@ -74,8 +74,8 @@ pub fn done<const D: bool>(control: Phase<D>, bytes: u32, issued_ns: u64, at_ns:
         return;
     }
     if bytes != 0 {
-        add_inside(&control, at_ns, Counter::WriteBacks, 1);
-        add_inside(&control, at_ns, Counter::WriteBackBytes, u64::from(bytes));
+        add_inside(&control, control.turn, at_ns, Counter::WriteBacks, 1);
+        add_inside(&control, control.turn, at_ns, Counter::WriteBackBytes, u64::from(bytes));
     }
-    add_inside(&control, at_ns, Counter::WriteBackNs, at_ns - issued_ns);
+    add_inside(&control, control.turn, at_ns, Counter::WriteBackNs, at_ns - issued_ns);
 }

@@ -67,13 +67,13 @@ pub fn leaves<K: Kernel, const D: bool>(control: Phase<D>, mut packet: Slot<Pack
         // Not understood: it stays with the skb, and is lost where that is freed, which is counted.
         return None;
     }
-    let index = place_of_connection(key, control.turn);
+    let index = place_of_connection(key, packet.token.turn);
     let Some(mut connection) = (if index == 0 { None } else { connection_in(index - 1) }) else {
         return drop_entry(packet, Counter::LostConnectionTable);
     };
     if connection.state != EMPTY && connection.token.epoch() == control.epoch() {
         if control.splits() && connection.token.point == TAKEN {
-            vcpu::gives_back(&control, PlaceId::NONE, now());
+            vcpu::gives_back(&control, &connection.token, PlaceId::NONE, now());
         }
         lose(&connection.token, connection.counted, Counter::LostUnanswered);
     }
@@ -109,7 +109,7 @@ pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     }
     let mut connection = connection_in(index - 1)?;
     if connection.state == EMPTY || connection.token.epoch() != control.epoch() {
-        count_inside(&control, now(), Counter::Segments);
+        count_inside(&control, connection.token.turn, now(), Counter::Segments);
         return None;
     }
     connection.state = EMPTY;
@@ -120,7 +120,7 @@ pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
         pass_device(control, &mut connection.token, counted, (0, true), Point::Receive, dev, 0, Point::Softirq);
     goes_out(&control, core::mem::take(&mut connection.crossing), connection.token.at_ns);
     if control.splits() && was_taken {
-        vcpu::gives_back(&control, connection.token.point, connection.token.at_ns);
+        vcpu::gives_back(&control, &connection.token, connection.token.point, connection.token.at_ns);
     }
     if let Err(cause) = passed {
         return Some(lose(&connection.token, counted, cause));
@@ -151,8 +151,9 @@ fn arrives<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, place: u8, por
         return None;
     }
     let at_ns = now();
-    let counted = begins(&control, at_ns);
+    let counted = begins(&control, control.turn, at_ns);
     comes_in(&control, counted, number, at_ns);
+    // A machine is one configuration's.
     let token = Token::new(at_ns, control.turn, PlaceId::at(Point::Receive, place), CLIENT);
     let sender: u64 = K::load(skb, settings::skb_sk());
     let carried = Carried { key: skb, socket: sender, token: &token, queued_ns: 0, live: 1, counted, crossing: number };
@@ -168,7 +169,7 @@ pub fn departs<const D: bool>(control: Phase<D>, mut socket: Slot<Socket>, index
     }
     let at_ns = socket.token.at_ns;
     goes_out(&control, core::mem::take(&mut socket.crossing), at_ns);
-    ends(&mut socket.counted, at_ns);
+    ends(socket.token.turn, &mut socket.counted, at_ns);
     socket.state = EMPTY;
     socket.counted = 0;
     true
@@ -191,7 +192,7 @@ pub fn dropped_before(control: Phase<true>, skb: u64) -> Fault {
         return None;
     }
     let at_ns = now();
-    count_inside(&control, at_ns, Counter::Drops);
+    count_inside(&control, connection.token.turn, at_ns, Counter::Drops);
     connection.state = EMPTY;
     if let Err(cause) = holder_passes(connection, DROPPED, at_ns) {
         return Some(lose(&connection.token, connection.counted, cause));
@@ -228,7 +229,7 @@ pub fn taken(control: Phase<true>, skb: u64) -> Fault {
     }
     comes_in(&control, connection.counted, connection.crossing, connection.token.at_ns);
     if control.splits() {
-        vcpu::takes(&control, connection.counted, connection.token.at_ns);
+        vcpu::takes(&control, &connection.token, connection.counted);
     }
     None
 }

@@ -67,7 +67,7 @@ pub fn dropped<K: Kernel>(control: Phase<true>, skb: u64) -> Fault {
         return if fault.is_some() { fault } else { dropped_before(control, skb) };
     };
     let at_ns = now();
-    count_inside(&control, at_ns, Counter::Drops);
+    count_inside(&control, packet.token.turn, at_ns, Counter::Drops);
     if let Err(cause) = holder_passes(packet, DROPPED, at_ns) {
         return drop_entry(packet, cause);
     }
@@ -97,7 +97,7 @@ fn refused<K: Kernel>(control: Phase<true>, skb: u64) -> Fault {
         return None;
     }
     let at_ns = now();
-    count_inside(&control, at_ns, Counter::Drops);
+    count_inside(&control, socket.token.turn, at_ns, Counter::Drops);
     if let Err(cause) = holder_passes(socket, REFUSED, at_ns) {
         return give_up(&control, socket.head(), cause);
     }

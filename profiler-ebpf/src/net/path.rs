@@ -55,7 +55,8 @@ pub fn send<const D: bool>(control: Phase<D>, address: u64) -> Fault {
     if socket.token.epoch() != control.epoch() {
         // The client's first send in this phase: what came before it was not followed.
         if socket.role == CLIENT {
-            socket.token = Token::new(at_ns, control.turn, SEND, CLIENT);
+            let turn = control.turn.of(socket.token.turn.configuration());
+            socket.token = Token::new(at_ns, turn, SEND, CLIENT);
             socket.state = READ;
             socket.counted = 0;
         }
@@ -70,7 +71,7 @@ pub fn send<const D: bool>(control: Phase<D>, address: u64) -> Fault {
             return None;
         };
         // In the lead-in, a receipt may have begun before it could be seen.
-        count_inside(&control, at_ns, odd);
+        count_inside(&control, socket.token.turn, at_ns, odd);
         return Some(odd);
     }
     if socket.token.point != RECEIVED {
@@ -124,7 +125,7 @@ pub fn tag_of(socket: &Holder) -> Tag {
 #[inline(always)]
 fn begin_request<const D: bool>(control: Phase<D>, mut socket: Slot<Socket>, called_ns: u64, answered_ns: u64) {
     let at_ns = socket.token.at_ns;
-    socket.counted = begins(&control, at_ns);
+    socket.counted = begins(&control, socket.token.turn, at_ns);
     let slot = begin_record(&control, socket.head());
     if slot != 0 {
         if called_ns > answered_ns {
@@ -155,7 +156,7 @@ pub fn queue<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     if socket.state != READ || socket.token.epoch() != control.epoch() {
         return None;
     }
-    let token = Token::new(0, control.turn, PlaceId::NONE, CLIENT);
+    let token = Token::new(0, socket.token.turn, PlaceId::NONE, CLIENT);
     put_packet(&Carried {
         key: skb,
         socket: sender,
@@ -197,7 +198,8 @@ pub fn xmit<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, dev: u64) -> 
     let socket = holder?;
     if socket.state == EMPTY && socket.token.epoch() == control.epoch() && has_payload::<K>(skb) {
         let again = retransmission::is_one::<K>(socket.key, skb);
-        count_inside(&control, now(), if again { Counter::Resent } else { Counter::Segments });
+        let counter = if again { Counter::Resent } else { Counter::Segments };
+        count_inside(&control, socket.token.turn, now(), counter);
     }
     None
 }
@@ -219,7 +221,7 @@ fn first_hop<K: Kernel, const D: bool>(control: Phase<D>, mut socket: Slot<Socke
     if is_lost(socket.token.point) {
         if socket.token.point == DROPPED && !retransmission::may_be_one::<K>(socket.key, skb) {
             // A further segment of the message whose first was lost.
-            count_inside(&control, now(), Counter::Segments);
+            count_inside(&control, socket.token.turn, now(), Counter::Segments);
             return None;
         }
         retransmission::waited(&socket, now());
@@ -334,7 +336,7 @@ pub fn delivered<K: Kernel, const D: bool>(control: Phase<D>, address: u64, skb:
     }
     let Some(mut socket) = socket(address) else {
         // A connection made during the lead-in begins with one; a relay never stops.
-        count_inside(&control, at_ns, Counter::UnknownSocket);
+        count_inside(&control, packet.token.turn, at_ns, Counter::UnknownSocket);
         return drop_entry(packet, Counter::LostUnknownSocket);
     };
     if socket.token.epoch() == control.epoch() && socket.state != EMPTY {
@@ -390,20 +392,23 @@ pub fn received<const D: bool>(control: Phase<D>, address: u64, result: i32, fla
     let at_ns = now();
     let known = socket(address);
     // Who receives is asked only where it is not known, or where the thread's times are wanted.
-    let role = match &known {
-        Some(socket) if control.is_plain() && socket.role < PROXY_IN => socket.role,
+    let (role, configuration) = match &known {
+        Some(socket) if control.is_plain() && socket.role < PROXY_IN => {
+            (socket.role, socket.token.turn.configuration())
+        }
         _ => {
             let mut thread = current()?;
             thread.return_ns = 0;
-            if is_proxy(thread.role) {
+            let role = if is_proxy(thread.role) {
                 thread.proxied_slot = known.as_ref().map_or(0, |socket| socket.slot + 1);
                 proxy_role(&thread, address)
             } else {
                 path_role(thread.role)
-            }
+            };
+            (role, thread.configuration)
         }
     };
-    let fresh = Token::new(at_ns, control.turn, RECEIVED, role);
+    let fresh = Token::new(at_ns, control.turn.of(configuration), RECEIVED, role);
     let reader = if control.is_plain() { 0 } else { bpf_get_current_pid_tgid() as u32 };
     let Some(mut socket) = known else {
         // Sockets of other protocols are received from as well, and never get a token.
@@ -430,8 +435,8 @@ pub fn received<const D: bool>(control: Phase<D>, address: u64, result: i32, fla
     }
     let again = socket.state == READ;
     if again {
-        goes_on(socket.counted, at_ns.saturating_sub(socket.token.at_ns));
-        count_inside(&control, at_ns, Counter::Parts);
+        goes_on(socket.token.turn, socket.counted, at_ns.saturating_sub(socket.token.at_ns));
+        count_inside(&control, socket.token.turn, at_ns, Counter::Parts);
         if control.splits()
             && let Some(thread) = current()
         {
@@ -453,7 +458,7 @@ pub fn received<const D: bool>(control: Phase<D>, address: u64, result: i32, fla
         return give_up(&control, socket.head(), cause);
     }
     if !again && socket.role == CLIENT {
-        ends(&mut socket.counted, at_ns);
+        ends(socket.token.turn, &mut socket.counted, at_ns);
     }
     if control.tags() {
         work_on(tag_of(&socket), false);
@@ -471,7 +476,7 @@ pub fn follow_holder(key: u64, token: Token, thread: u32) -> Fault {
     if put_holder(&new) {
         return None;
     }
-    count(Counter::SocketTable);
+    count(token.turn, Counter::SocketTable);
     Some(Counter::SocketTable)
 }
 
@@ -497,8 +502,11 @@ fn split_wait<const D: bool>(control: Phase<D>, socket: &Socket, at_ns: u64) {
 #[inline(always)]
 pub fn sent<const D: bool>(control: Phase<D>, address: u64, result: i32) -> Fault {
     let at_ns = now();
-    if result > 0 && socket(address)?.role <= SERVER {
-        count_inside(&control, at_ns, Counter::Sent);
+    if result > 0 {
+        let socket = socket(address)?;
+        if socket.role <= SERVER {
+            count_inside(&control, socket.token.turn, at_ns, Counter::Sent);
+        }
     }
     None
 }

@@ -26,7 +26,7 @@ use crate::{
 #[inline(always)]
 pub fn proxy_role(thread: &Thread, address: u64) -> u8 {
     let port: u16 = read(address, settings::sock_port());
-    if u32::from(port) == thread.port { PROXY_IN } else { PROXY_OUT }
+    if port == thread.port { PROXY_IN } else { PROXY_OUT }
 }
 
 /// A proxy's thread sends on one socket what it has received from another: the token goes from that to this. Bound by
@@ -48,7 +48,7 @@ pub fn proxy_send<const D: bool>(control: Phase<D>, address: u64, known: Option<
         Some(to) => to,
         None => {
             let role = proxy_role(&thread, address);
-            follow_holder(address, Token::new(0, Turn::default(), PlaceId::NONE, role), 0);
+            follow_holder(address, Token::new(0, Turn::new(0, thread.configuration), PlaceId::NONE, role), 0);
             socket(address)?
         }
     };

@@ -64,7 +64,7 @@ pub fn hands_over(control: &Control, socket: &Socket, mut reader: Slot<Thread>, 
             if wait.tid == reader.tid && wait.at_ns == socket.token.at_ns {
                 divide(socket, &reader, &wait, &spent_ns, call_ns, at_ns);
             } else {
-                count(Counter::ReaderChanged);
+                count(socket.token.turn, Counter::ReaderChanged);
             }
         }
         note(&mut wait, reader.tid, spent_ns, at_ns);

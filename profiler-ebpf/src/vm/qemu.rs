@@ -23,13 +23,13 @@ use crate::{
     file::calls::is_qemus,
 };
 
-/// The machine's steps in this phase.
+/// The steps, in this phase, of a configuration's machine.
 #[inline(always)]
-fn steps(control: &Control) -> Option<Slot<QemuSteps>> {
-    let mut steps = QEMU.slot(0)?;
+fn steps(control: &Control, configuration: u8) -> Option<Slot<QemuSteps>> {
+    let mut steps = QEMU.slot(configuration.into())?;
     if steps.token.epoch() != control.epoch() {
         *steps = QemuSteps {
-            token: Token::new(0, control.turn, PlaceId::NONE, VCPU),
+            token: Token::new(0, control.turn.of(configuration), PlaceId::NONE, VCPU),
             // Who was woken before this phase was woken for something else.
             ended_ns: now(),
             ..QemuSteps::default()
@@ -74,7 +74,7 @@ pub extern "C" fn qemu_wakes(tid: u32, at_ns: u64) -> u32 {
     let (Some(control), Some(mut woken)) = (following::<true>(), thread(tid)) else { return 0 };
     woken.woken_by = 0;
     woken.left_ns = 0;
-    let Some(mut steps) = steps(&control) else { return 0 };
+    let Some(mut steps) = steps(&control, woken.configuration) else { return 0 };
     if steps.completed != 0 && woken.role == u32::from(VMM) {
         steps.completed = 0;
         return 0;
@@ -122,7 +122,7 @@ pub extern "C" fn qemu_interrupts(place: u32) -> u32 {
     if thread.role != u32::from(VMM) {
         return 0;
     }
-    if let Some(mut steps) = steps(&control)
+    if let Some(mut steps) = steps(&control, thread.configuration)
         && tell(&control, steps, &thread, now())
     {
         steps.number = place;
@@ -210,7 +210,7 @@ pub fn runs(control: &Control, thread: &Thread, at_ns: u64) {
 #[unsafe(no_mangle)]
 pub extern "C" fn qemu_runs(tid: u32, at_ns: u64) -> u32 {
     let (Some(control), Some(thread)) = (following::<true>(), thread(tid)) else { return 0 };
-    let Some(mut steps) = steps(&control) else { return 0 };
+    let Some(mut steps) = steps(&control, thread.configuration) else { return 0 };
     if steps.token.point == INJECTED && are_on(&steps, &thread) {
         go_on(steps, &control, VCPU_RUNNING, at_ns);
         // An emulated guest is not entered.
@@ -225,7 +225,7 @@ pub extern "C" fn qemu_runs(tid: u32, at_ns: u64) -> u32 {
 #[inline(always)]
 pub fn enters(control: &Control, thread: &Thread, at_ns: u64) {
     if !control.has_borders()
-        && let Some(mut steps) = steps(control).filter(|steps| are_on(steps, thread))
+        && let Some(mut steps) = steps(control, thread.configuration).filter(|steps| are_on(steps, thread))
     {
         go_on(steps, control, ENTERED, at_ns);
         steps.token.point = PlaceId::NONE;
@@ -241,7 +241,7 @@ pub fn leaves(control: &Control, thread: &Thread, reason: u32) {
     if !control.has_borders()
         && reason != INTERRUPTS[0]
         && reason != INTERRUPTS[1]
-        && let Some(mut steps) = steps(control).filter(|steps| are_on(steps, thread))
+        && let Some(mut steps) = steps(control, thread.configuration).filter(|steps| are_on(steps, thread))
     {
         steps.token.point = PlaceId::NONE;
     }
@@ -253,7 +253,7 @@ pub fn leaves(control: &Control, thread: &Thread, reason: u32) {
 #[unsafe(no_mangle)]
 pub extern "C" fn qemu_begins(tid: u32, at_ns: u64) -> u32 {
     let (Some(control), Some(thread)) = (following::<true>(), thread(tid)) else { return 0 };
-    let Some(mut steps) = steps(&control) else { return 0 };
+    let Some(mut steps) = steps(&control, thread.configuration) else { return 0 };
     let is_alone = fetch_add(&mut steps.under_way, 1) == 0;
     steps.alone = is_alone.into();
     steps.completed = 0;
@@ -297,14 +297,21 @@ fn notified(steps: &QemuSteps, own: &Thread, woken: &Woken<2>) -> Token {
     }
 }
 
-/// One ends; at 0: it was not seen when. In thread 0: when its bios did, which was seen, and not by whom that was
+/// An operation of the machine's ends, as [`qemu_ends`] says.
+#[inline(always)]
+pub fn ends(operation: &Token, tid: u32, at_ns: u64) {
+    qemu_ends(operation.turn.configuration().into(), tid, at_ns);
+}
+
+/// One of a configuration's machine ends; at 0: it was not seen when. In thread 0: when its bios did, which was seen, and not by whom that was
 /// taken.
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn qemu_ends(tid: u32, at_ns: u64) -> u32 {
+extern "C" fn qemu_ends(configuration: u32, tid: u32, at_ns: u64) -> u32 {
     let Some(control) = following::<true>() else { return 0 };
-    let Some(mut steps) = steps(&control).filter(|steps| steps.under_way != 0) else { return 0 };
+    let steps = steps(&control, configuration as u8);
+    let Some(mut steps) = steps.filter(|steps| steps.under_way != 0) else { return 0 };
     let was_only = fetch_add(&mut steps.under_way, -1) == 1;
     steps.token.point = PlaceId::NONE;
     if at_ns != 0 {

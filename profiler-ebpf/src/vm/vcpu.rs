@@ -4,7 +4,7 @@
 //! calls, and where the scheduler takes it off its CPU; so its time is divided without gaps.
 
 use profiler_common::{
-    Control, Counter, Thread, Token, VHOST, VMM, Vcpu, exit_key,
+    Control, Counter, ExitId, Thread, Token, VHOST, VMM,
     point::{self, PlaceId},
     vcpu::{
         BLOCKED, EXIT, GUEST, HOLDING, HOLDING_NUMBERS, Held, INSIDE, KERNEL, NUMBERS, OUT, PLACE, POLLED, PORT, Steps,
@@ -27,8 +27,9 @@ type Fault = Option<Counter>;
 /// The machine has taken a request, which counts or not. One thread moves its packets, so that hardly ever another
 /// CPU writes here at the same time.
 #[inline(always)]
-pub fn takes(control: &Control, counted: u8, at_ns: u64) {
-    let Some(mut held) = held() else { return };
+pub fn takes(control: &Control, token: &Token, counted: u8) {
+    let Some(mut held) = held(token.turn.configuration()) else { return };
+    let at_ns = token.at_ns;
     if held.epoch != control.epoch() {
         *held = Held { epoch: control.epoch(), ..Held::default() };
     }
@@ -44,8 +45,8 @@ pub fn takes(control: &Control, counted: u8, at_ns: u64) {
 /// Not where the answer comes out: the kernel bounds how much a program may do, and that one does a lot.
 #[cold]
 #[inline(never)]
-fn split(control: &Control) {
-    let Some(mut held) = held() else { return };
+fn split(control: &Control, configuration: u8) {
+    let Some(mut held) = held(configuration) else { return };
     let done = held.done;
     // Several processors may leave their guest at once.
     let is_there = done.taken_ns != 0 && swap_if(&mut held.done.taken_ns, done.taken_ns, 0) == done.taken_ns;
@@ -54,7 +55,7 @@ fn split(control: &Control) {
     }
     // Into totals only: the record has had its next point already.
     let role = profiler_common::CLIENT;
-    let token = Token::new(done.taken_ns, control.turn, point::TAKEN, role);
+    let token = Token::new(done.taken_ns, control.turn.of(configuration), point::TAKEN, role);
     let mut parts = Parts::of(&token, done.counted);
     parts.via(point::INJECTED, done.injected_ns);
     parts.via(point::VCPU_RUNNING, done.running_ns);
@@ -72,7 +73,7 @@ pub fn interrupted(control: &Control, number: u32) -> Fault {
         return None;
     }
     qemu::interrupts(control, place_of(number));
-    let mut held = held()?;
+    let mut held = held(thread.configuration)?;
     if held.epoch == control.epoch() && held.count > 0 && held.steps.injected_ns == 0 {
         held.vcpu = place_of(number);
         held.steps.injected_ns = now();
@@ -87,7 +88,7 @@ pub fn notifies(control: &Control, woken: &Thread) {
     if woken.role != u32::from(VMM) && woken.role != u32::from(VHOST) {
         return;
     }
-    let (Some(thread), Some(mut held)) = (current(), held()) else { return };
+    let (Some(thread), Some(mut held)) = (current(), held(woken.configuration)) else { return };
     if thread.vcpu.number != 0 && held.epoch == control.epoch() && held.count > 0 {
         held.steps.notified_ns = notified(&held.steps, thread.vcpu.exit_ns);
     }
@@ -104,12 +105,12 @@ fn notified(steps: &Steps, left_ns: u64) -> u64 {
 
 /// Whether the guest has had the request that its machine holds since before `since_ns`, and has it still.
 #[inline(always)]
-fn has_request(control: &Control, vcpu: &Vcpu, since_ns: u64) -> bool {
-    let Some(held) = held() else { return false };
+fn has_request(control: &Control, thread: &Thread, since_ns: u64) -> bool {
+    let Some(held) = held(thread.configuration) else { return false };
     held.epoch == control.epoch()
         && held.count > 0
         && held.alone != 0
-        && held.vcpu == vcpu.number
+        && held.vcpu == thread.vcpu.number
         && held.steps.entered_ns != 0
         && since_ns >= held.steps.entered_ns
         && held.steps.notified_ns == 0
@@ -123,8 +124,8 @@ fn place_of(number: u32) -> u8 {
 
 /// Its answer comes out at a point, or will not come: none.
 #[inline(always)]
-pub fn gives_back(control: &Control, answered_at: PlaceId, at_ns: u64) {
-    let Some(mut held) = held() else { return };
+pub fn gives_back(control: &Control, token: &Token, answered_at: PlaceId, at_ns: u64) {
+    let Some(mut held) = held(token.turn.configuration()) else { return };
     if held.epoch == control.epoch() && held.count > 0 {
         // Where several are held at once, nothing tells whose interrupt and whose notification it was.
         if held.count == 1 && held.alone != 0 && answered_at != PlaceId::NONE {
@@ -147,8 +148,8 @@ pub fn gives_back(control: &Control, answered_at: PlaceId, at_ns: u64) {
 
 /// How long the machine has held requests in this phase, up to now or to a moment not long ago.
 #[inline(always)]
-fn held_until(control: &Control, at_ns: u64) -> u64 {
-    let Some(held) = held() else { return 0 };
+fn held_until(control: &Control, configuration: u8, at_ns: u64) -> u64 {
+    let Some(held) = held(configuration) else { return 0 };
     if held.epoch != control.epoch() {
         return 0;
     }
@@ -160,33 +161,39 @@ fn held_until(control: &Control, at_ns: u64) -> u64 {
 /// Ends the time in the present state at `at_ns`.
 #[inline(always)]
 fn turn_to(control: &Control, mut thread: Slot<Thread>, state: u8, at_ns: u64) {
-    let vcpu = &mut thread.vcpu;
-    let held_ns = held_until(control, at_ns);
-    if vcpu.epoch != control.epoch() {
+    let held_ns = held_until(control, thread.configuration, at_ns);
+    if thread.vcpu.epoch != control.epoch() {
         // What happened between the phases was not seen.
-        vcpu.epoch = control.epoch();
-        vcpu.exit_ns = 0;
-        vcpu.user_ns = 0;
-        vcpu.state = UNKNOWN;
+        thread.vcpu.epoch = control.epoch();
+        thread.vcpu.exit_ns = 0;
+        thread.vcpu.user_ns = 0;
+        thread.vcpu.state = UNKNOWN;
     }
-    let (before, number) = (vcpu.state, vcpu.number.wrapping_sub(1));
-    if before != UNKNOWN {
-        let reason = if before == GUEST { 0 } else { vcpu.reason };
-        let key = exit_key(before, number, reason);
-        spend_clipped(control, key, vcpu.since_ns, at_ns);
-        // Another CPU may be about to change the one or the other. Many processors would fill the table.
-        let held_ns = held_ns.saturating_sub(vcpu.held_ns).min(at_ns - vcpu.since_ns.min(at_ns));
-        if held_ns > 0 && number < HOLDING_NUMBERS {
-            let inside = before != GUEST && has_request(control, vcpu, vcpu.since_ns);
-            spend_clipped(control, HOLDING | if inside { INSIDE } else { 0 } | key, at_ns - held_ns, at_ns);
-        }
-        if before == USER {
-            vcpu.user_ns += at_ns - vcpu.since_ns.min(at_ns);
-        }
+    if thread.vcpu.state != UNKNOWN {
+        ends_state(control, thread, held_ns, at_ns);
     }
-    vcpu.state = state;
-    vcpu.since_ns = at_ns;
-    vcpu.held_ns = held_ns;
+    thread.vcpu.state = state;
+    thread.vcpu.since_ns = at_ns;
+    thread.vcpu.held_ns = held_ns;
+}
+
+/// Spends the time in the present state, in which its machine's time with requests came to `held_ns`.
+#[inline(always)]
+fn ends_state(control: &Control, mut thread: Slot<Thread>, held_ns: u64, at_ns: u64) {
+    let (vcpu, configuration) = (thread.vcpu, thread.configuration);
+    let number = vcpu.number.wrapping_sub(1);
+    let reason = if vcpu.state == GUEST { 0 } else { vcpu.reason };
+    let key = ExitId { configuration, state: vcpu.state, number, reason }.key();
+    spend_clipped(control, key, vcpu.since_ns, at_ns);
+    // Another CPU may be about to change the one or the other. Many processors would fill the table.
+    let held_ns = held_ns.saturating_sub(vcpu.held_ns).min(at_ns - vcpu.since_ns.min(at_ns));
+    if held_ns > 0 && number < HOLDING_NUMBERS {
+        let inside = vcpu.state != GUEST && has_request(control, &thread, vcpu.since_ns);
+        spend_clipped(control, HOLDING | if inside { INSIDE } else { 0 } | key, at_ns - held_ns, at_ns);
+    }
+    if vcpu.state == USER {
+        thread.vcpu.user_ns += at_ns - vcpu.since_ns.min(at_ns);
+    }
 }
 
 /// `kvm:kvm_entry`
@@ -197,16 +204,17 @@ pub fn entered(control: &Control, number: u32) -> Fault {
     thread.vcpu.number = place_of(number);
     turn_to(control, thread, GUEST, at_ns);
     qemu::enters(control, &thread, at_ns);
-    let vcpu = &mut thread.vcpu;
+    let (vcpu, configuration) = (thread.vcpu, thread.configuration);
+    let number = vcpu.number - 1;
     if vcpu.exit_ns != 0 {
-        let key = exit_key(EXIT, vcpu.number - 1, vcpu.reason);
+        let key = ExitId { configuration, state: EXIT, number, reason: vcpu.reason }.key();
         spend_clipped(control, key, vcpu.exit_ns, at_ns);
-        if vcpu.number <= HOLDING_NUMBERS && has_request(control, vcpu, vcpu.exit_ns) {
+        if number < HOLDING_NUMBERS && has_request(control, &thread, vcpu.exit_ns) {
             spend_clipped(control, HOLDING | INSIDE | key, vcpu.exit_ns, at_ns);
         }
-        vcpu.exit_ns = 0;
+        thread.vcpu.exit_ns = 0;
     }
-    if let Some(mut held) = held() {
+    if let Some(mut held) = held(configuration) {
         let waits = held.steps.injected_ns != 0 && held.steps.entered_ns == 0 && held.steps.notified_ns == 0;
         if waits && held.epoch == control.epoch() && held.vcpu == vcpu.number {
             held.steps.entered_ns = at_ns;
@@ -215,9 +223,10 @@ pub fn entered(control: &Control, number: u32) -> Fault {
     // What a guest reads from a port is told only when it is back from the machine's process.
     if vcpu.user_ns != 0 && vcpu.place != 0 {
         let began_ns = at_ns.saturating_sub(vcpu.user_ns);
-        spend_clipped(control, exit_key(PLACE, vcpu.number - 1, vcpu.place - 1), began_ns, at_ns);
+        let access = ExitId { configuration, state: PLACE, number, reason: vcpu.place - 1 };
+        spend_clipped(control, access.key(), began_ns, at_ns);
     }
-    vcpu.user_ns = 0;
+    thread.vcpu.user_ns = 0;
     None
 }
 
@@ -237,7 +246,7 @@ pub fn left(control: &Control, reason: u32) -> Fault {
     thread.vcpu.user_ns = 0;
     thread.vcpu.exit_ns = at_ns;
     // Last: it takes a while, and the exit has begun.
-    split(control);
+    split(control, thread.configuration);
     None
 }
 
@@ -353,7 +362,7 @@ pub fn gets_cpu(control: &Control, mut thread: Slot<Thread>, at_ns: u64) {
     if vcpu.state == OUT || vcpu.state == BLOCKED {
         let before = vcpu.before;
         turn_to(control, thread, before, at_ns);
-        if let Some(mut held) = held() {
+        if let Some(mut held) = held(thread.configuration) {
             let waits = held.steps.injected_ns != 0 && held.steps.entered_ns == 0 && held.steps.running_ns == 0;
             if waits && held.epoch == control.epoch() && held.vcpu == thread.vcpu.number {
                 held.steps.running_ns = at_ns;

@@ -164,7 +164,7 @@ impl Agent {
             borders: vec![Border { device, kind: BorderKind::Card { port: self.port } }],
         };
         let notes = Notes { record_every: 0, wait_every };
-        let following = ready.follow(&mut self.probes, &followed, notes)?;
+        let following = ready.follow(&mut self.probes, followed.into(), notes)?;
         let expected = match self.options.files {
             true => Expected::Tokens(connections),
             false => Expected::Servers(connections),
@@ -192,7 +192,7 @@ impl Agent {
         open.drain(&mut self.probes, LONGEST_WAIT, |_| ())?;
         let closed = open.close(&self.probes);
         let labels = self.probes.labels(&self.names);
-        let probes = closed.counts(&self.probes, &labels)?;
+        let probes = closed.first_counts(&self.probes, &labels)?;
         // One that came too late is measured again.
         if closed.kind() == PhaseKind::Sampled && !closed.is_late() {
             let mut events = Vec::new();

@@ -3,19 +3,53 @@
 use profiler_common::{WITH_BORDERS, WITH_PROXIES, border_key};
 use virtax_model::counts::Role;
 
-/// One of the configurations that are followed at once, by its place among them. Today, a block of windows has one
-/// window, of one configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One of the configurations that a [`Block`] follows, by its place among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigurationId(u8);
 
 impl ConfigurationId {
-    /// The first.
+    /// The first, which every block has.
     pub const FIRST: Self = Self(0);
 
     /// The number of the configuration in the kernel.
     #[must_use]
     pub const fn number(self) -> u8 {
         self.0
+    }
+}
+
+/// Configurations that are alive at once and followed together: at least one. They are asked in turns, each in windows
+/// of its own. A run's repetition has one configuration, and a phase one window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block(Vec<Followed>);
+
+impl From<Followed> for Block {
+    fn from(followed: Followed) -> Self {
+        Self(vec![followed])
+    }
+}
+
+impl Block {
+    /// Follows one more configuration, if there is room; `None`: a stage's key could not tell it from another.
+    #[must_use]
+    pub fn add(&mut self, followed: Followed) -> Option<ConfigurationId> {
+        let id = u8::try_from(self.0.len()).ok()?;
+        self.0.push(followed);
+        Some(ConfigurationId(id))
+    }
+
+    /// Its configurations.
+    pub fn configurations(&self) -> impl Iterator<Item = ConfigurationId> + use<> {
+        (0..=u8::MAX).take(self.0.len()).map(ConfigurationId)
+    }
+
+    pub(super) fn followed(&self) -> impl Iterator<Item = (ConfigurationId, &Followed)> {
+        self.configurations().zip(&self.0)
+    }
+
+    /// What has to be looked for on the paths.
+    pub(super) fn looks(&self) -> u32 {
+        self.0.iter().fold(0, |looks, followed| looks | followed.looks())
     }
 }
 
@@ -105,9 +139,27 @@ pub struct Followed {
 
 impl Followed {
     /// What has to be looked for on the path.
-    pub(super) fn looks(&self) -> u32 {
+    fn looks(&self) -> u32 {
         let has_proxies = self.tasks.iter().any(|task| task.port.is_some());
         let bit = |is_there: bool, bit: u32| if is_there { bit } else { 0 };
         bit(has_proxies, WITH_PROXIES) | bit(!self.borders.is_empty(), WITH_BORDERS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_follows_as_many_configurations_as_keys_tell_apart() {
+        let proxied =
+            Followed { tasks: vec![Task { id: 1, role: Role::ProxyIn, port: Some(80) }], ..Followed::default() };
+        let mut block = Block::from(Followed::default());
+        assert_eq!((block.looks(), block.configurations().collect::<Vec<_>>()), (0, vec![ConfigurationId::FIRST]));
+        assert_eq!(block.add(proxied), Some(ConfigurationId(1)));
+        assert_eq!(block.looks(), WITH_PROXIES);
+        let added = (2..=255).all(|number| block.add(Followed::default()) == Some(ConfigurationId(number)));
+        assert!(added);
+        assert_eq!((block.add(Followed::default()), block.configurations().count()), (None, 256));
     }
 }

@@ -28,9 +28,9 @@ mod vcpus;
 
 pub use cost::{Dispatch, RunTimes};
 pub use events::RawEvent;
-pub use followed::{Border, BorderKind, Boundary, ConfigurationId, Followed, Task, Window};
+pub use followed::{Block, Border, BorderKind, Boundary, ConfigurationId, Followed, Task, Window};
 pub use labels::{Labels, Names, role};
-pub use limits::Limits;
+pub use limits::{Alive, Limits};
 pub use object::{Attached, Loaded, Support, support};
 pub use offsets::Offsets;
 pub use options::{KINDS, Options, Preference};

@@ -2,8 +2,8 @@
 //! rare unless they are made.
 
 use profiler_common::{
-    CONNECTION_SLOTS, DIRECT_STAGES, EVENT_RING_BYTES, PACKET_SLOTS, RECORD_POINTS, RECORD_RING_BYTES, SLOTS, STAGES,
-    point::DEVICES,
+    CONFIGURATIONS, CONNECTION_SLOTS, CROSSINGS, DIRECT_STAGES, EVENT_RING_BYTES, FOLLOWED, MOST_RECORD_SLOTS,
+    PACKET_SLOTS, RECORD_POINTS, RECORD_RING_BYTES, RECORD_SLOTS, SLOTS, STAGES, file::BIOS, point::DEVICES,
 };
 use virtax_model::error::{Error, Result, did_you_mean};
 
@@ -13,6 +13,20 @@ use super::{table::Table, tables};
 const MOST_ENTRIES: u32 = 1 << 16;
 /// Configurations of which a stage's key can tell one from another.
 const MOST_CONFIGURATIONS: u32 = 1 << 8;
+/// An operation's bios, of which the larger ones have several, and those of disks below.
+const BIOS_PER_OPERATION: u32 = 4;
+
+/// What is alive at once, by the plan of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Alive {
+    /// Configurations.
+    pub configurations: u32,
+    /// Requests or operations of each that are under way at once. A request's connection has both its sockets on this
+    /// machine.
+    pub tokens: u32,
+    /// Threads of each.
+    pub threads: u32,
+}
 
 /// Sizes that the probes are loaded with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +43,16 @@ pub struct Limits {
     pub devices: u32,
     /// Stages and system calls, usually `STAGES`.
     pub stages: u32,
+    /// Configurations that are followed at once, usually one.
+    pub configurations: u32,
+    /// Processes, and threads with a role of their own, usually `FOLLOWED`.
+    pub tasks: u32,
+    /// bios under way, usually `BIOS`.
+    pub bios: u32,
+    /// Records under way, usually `RECORD_SLOTS`.
+    pub records: u32,
+    /// Requests that virtual machines have, usually `CROSSINGS`.
+    pub crossings: u32,
     /// Points of a record, at most `RECORD_POINTS`.
     pub record_points: u32,
     /// Bytes of the ring buffer of records: a power of two times the page's size.
@@ -50,6 +74,11 @@ impl Default for Limits {
             threads: SLOTS,
             devices: DEVICES,
             stages: STAGES,
+            configurations: CONFIGURATIONS,
+            tasks: FOLLOWED,
+            bios: BIOS,
+            records: RECORD_SLOTS,
+            crossings: CROSSINGS,
             record_points: RECORD_POINTS as u32,
             record_ring: RECORD_RING_BYTES,
             event_ring: EVENT_RING_BYTES,
@@ -60,17 +89,27 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Sizes for so many connections at once, of which both ends are sockets of this machine, so many threads, and so
-    /// many configurations that are alive at once: no table more than half full, and none smaller than usual.
+    /// Sizes for what is alive at once: no table more than half full, and none smaller than usual. Devices and disks
+    /// have as many places as a point's number can tell apart, whatever the plan.
     #[must_use]
-    pub fn for_plan(connections: u32, threads: u32, configurations: u32) -> Self {
-        let twice = |number: u32, usual: u32| number.saturating_mul(2).next_power_of_two().clamp(usual, MOST_ENTRIES);
+    pub fn for_plan(alive: Alive) -> Self {
+        let twice = |number: u32, usual: u32| {
+            number.saturating_mul(2).checked_next_power_of_two().unwrap_or(MOST_ENTRIES).clamp(usual, MOST_ENTRIES)
+        };
+        let configurations = alive.configurations.clamp(1, MOST_CONFIGURATIONS);
+        let tokens = alive.tokens.saturating_mul(configurations);
+        let threads = alive.threads.saturating_mul(configurations);
         Self {
-            sockets: twice(connections.saturating_mul(2), SLOTS),
-            packets: twice(connections, PACKET_SLOTS),
-            connections: twice(connections, CONNECTION_SLOTS),
+            sockets: twice(tokens.saturating_mul(2), SLOTS),
+            packets: twice(tokens, PACKET_SLOTS),
+            connections: twice(tokens, CONNECTION_SLOTS),
             threads: twice(threads, SLOTS),
-            stages: STAGES * configurations.max(1).next_power_of_two().min(MOST_CONFIGURATIONS),
+            stages: STAGES * configurations.next_power_of_two(),
+            configurations,
+            tasks: twice(threads, FOLLOWED),
+            bios: twice(tokens.saturating_mul(BIOS_PER_OPERATION), BIOS),
+            records: twice(tokens, RECORD_SLOTS).min(MOST_RECORD_SLOTS),
+            crossings: twice(tokens, CROSSINGS),
             ..Self::default()
         }
     }
@@ -86,13 +125,18 @@ impl Limits {
             connections: of(self.connections, starved.connections, usual.connections),
             threads: of(self.threads, starved.threads, usual.threads),
             stages: of(self.stages, starved.stages, usual.stages),
+            configurations: self.configurations,
+            tasks: self.tasks,
+            bios: self.bios,
+            records: self.records,
+            crossings: self.crossings,
             ..*starved
         }
     }
 
     /// Symbols of the tables' masks, by which places in them are found: a table that is starved has fewer places than
     /// are looked for.
-    pub(super) fn masks(&self) -> [(&'static str, u32); 7] {
+    pub(super) fn masks(&self) -> [(&'static str, u32); 10] {
         let direct = DIRECT_STAGES * self.stages.max(STAGES) / STAGES;
         let mask = |entries: u32, usual: u32| entries.next_power_of_two().max(usual) - 1;
         [
@@ -100,6 +144,9 @@ impl Limits {
             ("THREADS_MASK", mask(self.threads, SLOTS)),
             ("PACKETS_MASK", mask(self.packets, PACKET_SLOTS)),
             ("CONNECTIONS_MASK", mask(self.connections, CONNECTION_SLOTS)),
+            ("BIOS_MASK", mask(self.bios, BIOS)),
+            ("RECORDS_MASK", mask(self.records, RECORD_SLOTS)),
+            ("CROSSINGS_MASK", mask(self.crossings, CROSSINGS)),
             ("STAGES_SHIFT", u64::BITS - direct.ilog2()),
             ("STAGES_MASK", direct - 1),
             ("STAGES_MOST", self.stages.max(STAGES)),
@@ -152,7 +199,7 @@ impl Limits {
     }
 
     /// Names of maps and their entries (of ring buffers: bytes).
-    pub(super) fn maps(&self) -> [(&'static str, u32); 12] {
+    pub(super) fn maps(&self) -> [(&'static str, u32); 20] {
         // What belongs to sockets has as many places, even where few of those can be had.
         let of_sockets = self.sockets.next_power_of_two().max(SLOTS);
         [
@@ -166,6 +213,14 @@ impl Limits {
             (tables::STAGE_KEYS::NAME, self.stages),
             (tables::STAGE_TOTALS::NAME, self.stages.max(STAGES)),
             (tables::FURTHER_STAGES::NAME, self.stages.max(STAGES) / STAGES * (STAGES - DIRECT_STAGES)),
+            (tables::COUNTS::NAME, self.configurations),
+            (tables::STATE_TOTALS::NAME, self.configurations),
+            (tables::HELD::NAME, self.configurations),
+            (tables::QEMU::NAME, self.configurations),
+            (tables::ROLES::NAME, self.tasks),
+            (tables::BIOS::NAME, self.bios),
+            (tables::RECORDS::NAME, self.records),
+            (tables::CROSSINGS::NAME, self.crossings),
             (tables::RECORD_RING, self.record_ring),
             (tables::EVENT_RING, self.event_ring),
         ]
@@ -178,11 +233,19 @@ mod tests {
 
     #[test]
     fn tables_follow_the_plan() {
-        assert_eq!(Limits::for_plan(1, 2, 1), Limits::default());
-        let many = Limits::for_plan(10_000, 2, 20);
+        let alive = |configurations, tokens, threads| Limits::for_plan(Alive { configurations, tokens, threads });
+        assert_eq!(alive(1, 1, 2), Limits::default());
+        // None is larger than what finds its places, whatever is asked for.
+        let most = alive(u32::MAX, u32::MAX, u32::MAX);
+        assert_eq!((most.configurations, most.sockets, most.records), (256, 1 << 16, 1 << 12));
+        let many = alive(20, 500, 2);
         assert_eq!((many.sockets, many.packets, many.connections, many.threads), (1 << 16, 1 << 15, 1 << 15, 1 << 14));
+        assert_eq!((many.bios, many.records, many.crossings, many.tasks), (1 << 16, 1 << 12, 1 << 15, 1 << 12));
+        for table in ["COUNTS", "STATE_TOTALS", "HELD", "QEMU"] {
+            assert!(many.maps().contains(&(table, 20)), "{table}");
+        }
         assert_eq!(
-            (many.stages, many.masks()[4..].to_vec()),
+            (many.stages, many.masks()[7..].to_vec()),
             (32 * STAGES, vec![("STAGES_SHIFT", 50), ("STAGES_MASK", (1 << 14) - 1), ("STAGES_MOST", 32 * STAGES)])
         );
         let mut starved = Limits::default();

@@ -21,7 +21,7 @@ use profiler_common::{
 
 use super::{
     Limits, Offsets, Options,
-    followed::{Border, Followed, Window},
+    followed::{Block, Border, Window},
     layouts::Records,
     mapped::Mapped,
     stacked,
@@ -419,21 +419,28 @@ impl Loaded {
     /// What to follow from now on. Devices that the probes have met already are told as well what they are.
     ///
     /// # Errors
-    /// If a table is full.
-    pub(super) fn follow(&mut self, followed: &Followed) -> Result<()> {
+    /// If the tables were made for fewer configurations, or one is full.
+    pub(super) fn follow(&mut self, block: &Block) -> Result<()> {
+        if block.configurations().count() > self.limits.configurations as usize {
+            let room = self.limits.configurations;
+            return Err(unusable(format!("they have room for {room} configurations at once, and not for more")));
+        }
         let mut roles = keyed_mut::<ROLES>(&mut self.bpf)?;
-        for task in &followed.tasks {
-            let value =
-                profiler_common::Followed { role: task.role.number(), reserved: 0, port: task.port.unwrap_or(0) };
-            roles.insert(task.id, value, 0).map_err(unusable)?;
+        for (configuration, followed) in block.followed() {
+            for task in &followed.tasks {
+                let (role, port) = (task.role.number(), task.port.unwrap_or(0));
+                let value = profiler_common::Followed { role, configuration: configuration.number(), port };
+                roles.insert(task.id, value, 0).map_err(unusable)?;
+            }
         }
         let mut borders = keyed_mut::<BORDERS>(&mut self.bpf)?;
-        for border in &followed.borders {
+        let all: Vec<&Border> = block.followed().flat_map(|(_, followed)| &followed.borders).collect();
+        for border in &all {
             borders.insert(border.key(), border.kind.raw(), 0).map_err(unusable)?;
         }
         let of_device = |device: &profiler_common::Device| {
-            let of = |border: &&Border| border.key() == border_key(device.namespace, device.ifindex);
-            followed.borders.iter().find(of).map_or_else(profiler_common::Border::default, |border| border.kind.raw())
+            let of = |border: &&&Border| border.key() == border_key(device.namespace, device.ifindex);
+            all.iter().find(of).map_or_else(profiler_common::Border::default, |border| border.kind.raw())
         };
         for index in 0..self.tables.devices.len() {
             if let Some(mut device) = self.tables.devices.get(index).filter(|device| device.key != 0) {

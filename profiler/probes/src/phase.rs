@@ -1,4 +1,6 @@
 //! The protocol of a phase with probes, the same on a host and in a guest: attached, following, open, closed, counted.
+//! A phase is a block of windows over one or more configurations that are alive at once; between two windows, the
+//! probes stay attached.
 //!
 //! Each step is a type, and gives the next one: what is forgotten, or done in another order, does not compile. What
 //! differs between the two sides are parameters: who is followed, and whose tokens are waited for.
@@ -11,7 +13,8 @@ use workloads::clock::now_ns;
 use super::{
     Attached, Labels, Loaded, Totals,
     drain::Drain,
-    followed::{ConfigurationId, Followed, Window},
+    followed::{Block, ConfigurationId, Window},
+    totals::{Midst, Over},
 };
 use crate::interrupt;
 use virtax_model::{
@@ -105,12 +108,12 @@ impl Ready {
         Ok(Self { epoch, kind, links, before })
     }
 
-    /// Follows requests of these from now on.
+    /// Follows requests of these configurations from now on.
     ///
     /// # Errors
-    /// If a table of the probes is full.
-    pub fn follow(self, probes: &mut Loaded, followed: &Followed, notes: Notes) -> Result<Following> {
-        probes.follow(followed)?;
+    /// If a table of the probes is full, or was made for fewer configurations.
+    pub fn follow(self, probes: &mut Loaded, block: Block, notes: Notes) -> Result<Following> {
+        probes.follow(&block)?;
         let is_sampled = self.kind == PhaseKind::Sampled;
         let control = Control {
             state: ON,
@@ -121,11 +124,11 @@ impl Ready {
             record_every: if is_sampled { 0 } else { notes.record_every },
             mode: mode(self.kind),
             wait_every: if is_sampled { notes.wait_every } else { 0 },
-            borders: followed.looks(),
+            borders: block.looks(),
         };
         probes.control(control);
         let Self { kind, links, before, .. } = self;
-        Ok(Following { kind, links, before, control })
+        Ok(Following { kind, links, before, block, control })
     }
 }
 
@@ -134,6 +137,7 @@ pub struct Following {
     kind: PhaseKind,
     links: Vec<Attached>,
     before: Totals,
+    block: Block,
     control: Control,
 }
 
@@ -152,14 +156,12 @@ impl Following {
         }
     }
 
-    /// Records what falls into the window.
+    /// Records what falls into the block's first window.
     #[must_use]
     pub fn open(self, probes: &Loaded, window: Window) -> Open {
-        probes.record(window);
-        let Self { kind, links, before, mut control } = self;
-        (control.open_ns, control.close_ns) = (window.open_ns, window.close_ns);
-        // Late ourselves: its beginning is missing.
-        Open { kind, links, before, control, window, is_late: now_ns() >= window.open_ns }
+        let Self { kind, links, before, block, control } = self;
+        let (midst, is_late) = (Midst::default(), false);
+        Open { kind, links, before, block, control, midst, window, is_late }.record(probes, window)
     }
 }
 
@@ -168,7 +170,10 @@ pub struct Open {
     kind: PhaseKind,
     links: Vec<Attached>,
     before: Totals,
+    block: Block,
     control: Control,
+    /// What the ends of earlier windows cut off.
+    midst: Midst,
     window: Window,
     is_late: bool,
 }
@@ -179,7 +184,7 @@ impl Open {
     pub const fn kind(&self) -> PhaseKind {
         self.kind
     }
-    /// Whether the window had begun when it was set.
+    /// Whether a window had begun when it was set.
     #[must_use]
     pub const fn is_late(&self) -> bool {
         self.is_late
@@ -188,6 +193,24 @@ impl Open {
     #[must_use]
     pub const fn window(&self) -> Window {
         self.window
+    }
+
+    fn record(mut self, probes: &Loaded, window: Window) -> Self {
+        probes.record(window);
+        self.control.turn = self.control.turn.of(window.configuration.number());
+        (self.control.open_ns, self.control.close_ns) = (window.open_ns, window.close_ns);
+        // Late ourselves: its beginning is missing.
+        self.is_late |= now_ns() >= window.open_ns;
+        self.window = window;
+        self
+    }
+
+    /// Records what falls into the block's next window, once the one before has drained. What the end of that one cut
+    /// off is added up first: from now on, threads and processors are asked about the next.
+    #[must_use]
+    pub fn next(mut self, probes: &Loaded, window: Window) -> Self {
+        self.midst.add(probes.midst_of(&self.control));
+        self.record(probes, window)
     }
 
     /// After the window: goes on until all that began in it has ended, or has waited for `longest`.
@@ -209,9 +232,10 @@ impl Open {
     pub fn close(self, probes: &Loaded) -> Closed {
         let until_ns = now_ns();
         probes.stop();
-        drop(self.links);
-        let Self { kind, before, control, window, is_late, .. } = self;
-        Closed { kind, before, control, window, until_ns, is_late }
+        let Self { kind, links, before, block, control, mut midst, window, is_late } = self;
+        drop(links);
+        midst.add(probes.midst_of(&control));
+        Closed { kind, before, block, control, midst, window, until_ns, is_late }
     }
 }
 
@@ -219,7 +243,9 @@ impl Open {
 pub struct Closed {
     kind: PhaseKind,
     before: Totals,
+    block: Block,
     control: Control,
+    midst: Midst,
     window: Window,
     until_ns: u64,
     is_late: bool,
@@ -231,12 +257,12 @@ impl Closed {
     pub const fn kind(&self) -> PhaseKind {
         self.kind
     }
-    /// Whether the window had begun when it was set.
+    /// Whether a window had begun when it was set.
     #[must_use]
     pub const fn is_late(&self) -> bool {
         self.is_late
     }
-    /// The window.
+    /// The last window.
     #[must_use]
     pub const fn window(&self) -> Window {
         self.window
@@ -251,11 +277,21 @@ impl Closed {
     pub fn crossings(&self, probes: &Loaded) -> Vec<(u32, u64)> {
         probes.crossings(&self.control)
     }
-    /// What was counted.
+    /// What was counted in the block's windows, of each of its configurations, in order.
     ///
     /// # Errors
     /// If a table cannot be read, or the probes name what does not exist.
-    pub fn counts(&self, probes: &Loaded, labels: &Labels) -> Result<ProbeCounts> {
-        probes.counts_since(&self.before, labels, &self.control, self.until_ns)
+    pub fn counts(&self, probes: &Loaded, labels: &Labels) -> Result<Vec<ProbeCounts>> {
+        let Self { before, midst, until_ns, .. } = self;
+        let over = Over { before, midst, epoch: self.control.epoch(), until_ns: *until_ns };
+        probes.counts_of(&over, self.block.configurations(), labels)
+    }
+
+    /// What was counted of the first configuration, which is the only one of a repetition's phase.
+    ///
+    /// # Errors
+    /// As [`Closed::counts`].
+    pub fn first_counts(&self, probes: &Loaded, labels: &Labels) -> Result<ProbeCounts> {
+        Ok(self.counts(probes, labels)?.swap_remove(usize::from(ConfigurationId::FIRST.number())))
     }
 }

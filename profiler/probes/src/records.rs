@@ -1,6 +1,6 @@
 //! Records as they come through the ring buffer.
 
-use profiler_common::{RECORD_HEADER, RECORD_POINTS, Seen, point::PlaceId};
+use profiler_common::{RECORD_HEADER, RECORD_POINTS, Seen, Turn, point::PlaceId};
 
 use super::object::Loaded;
 
@@ -22,8 +22,8 @@ pub struct RawSeen {
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawRecord {
-    /// Phase it belongs to.
-    pub epoch: u32,
+    /// Phase and configuration that it belongs to.
+    pub turn: Turn,
     /// Its points, in order.
     pub points: Vec<RawSeen>,
 }
@@ -33,7 +33,7 @@ impl RawRecord {
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let word = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-        let (epoch, len) = (word(8)?, word(12)? as usize);
+        let (turn, len) = (Turn::from_bytes(bytes.get(8..12)?.try_into().ok()?), word(12)? as usize);
         let body = bytes.get(RECORD_HEADER..)?;
         if len > RECORD_POINTS || body.len() < len * size_of::<Seen>() {
             return None;
@@ -46,7 +46,7 @@ impl RawRecord {
                 RawSeen { at_ns: seen.at_ns, point: seen.point, role: seen.role(), cpu: seen.cpu(), tid: seen.tid }
             })
             .collect();
-        Some(Self { epoch, points })
+        Some(Self { turn, points })
     }
 }
 
@@ -75,7 +75,8 @@ mod tests {
 
     fn bytes_of(record: &RawRecord) -> Vec<u8> {
         let mut bytes = vec![1, 0, 0, 0, 0, 0, 0, 0];
-        bytes.extend(record.epoch.to_ne_bytes());
+        bytes.extend((record.turn.epoch() as u16).to_ne_bytes());
+        bytes.extend([record.turn.configuration(), 0]);
         bytes.extend((record.points.len() as u32).to_ne_bytes());
         for seen in &record.points {
             bytes.extend(seen.at_ns.to_ne_bytes());
@@ -88,10 +89,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read(epoch: u32, raw in prop::collection::vec((any::<u64>(), any::<u16>(), 0u8..8, 0u16..8192, any::<u32>()), 0..RECORD_POINTS)) {
+        fn what_was_written_is_read(epoch: u16, configuration: u8, raw in prop::collection::vec((any::<u64>(), any::<u16>(), 0u8..8, 0u16..8192, any::<u32>()), 0..RECORD_POINTS)) {
             let seen = |(at_ns, point, role, cpu, tid)| RawSeen { at_ns, point: PlaceId::from_raw(point), role, cpu, tid };
             let points = raw.into_iter().map(seen).collect();
-            let record = RawRecord { epoch, points };
+            let record = RawRecord { turn: Turn::new(epoch, configuration), points };
             prop_assert_eq!(RawRecord::parse(&bytes_of(&record)), Some(record));
         }
 
@@ -104,7 +105,7 @@ mod tests {
     #[test]
     fn a_length_beyond_the_bytes_is_refused() {
         let record = RawRecord {
-            epoch: 1,
+            turn: Turn::new(1, 0),
             points: vec![RawSeen { at_ns: 1, point: PlaceId::fixed(Point::Send), role: 0, cpu: 0, tid: 1 }],
         };
         let bytes = bytes_of(&record);

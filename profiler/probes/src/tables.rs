@@ -90,7 +90,7 @@ fn check<T: Table>(bpf: &Ebpf) -> Result<()> {
 #[derive(Clone, Copy)]
 pub(super) struct RecordHead {
     pub(super) taken: u64,
-    pub(super) epoch: u32,
+    pub(super) turn: profiler_common::Turn,
     len: u32,
 }
 const _: () = assert!(size_of::<RecordHead>() == profiler_common::RECORD_HEADER);

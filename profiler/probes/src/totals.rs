@@ -1,11 +1,11 @@
 //! Reading the probes' tables at the end of a phase.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeBounds};
 
 use aya::maps::PerCpuValues;
 use profiler_common::{
-    CALL_KEYS, CLIENT, COUNTED, COUNTERS, Connection, Counter, Crossing, Device, Disk, EMPTY, EXIT_KEYS, RECORD_SLOTS,
-    ROLES, Socket, Stage, StageId, Thread, call_of_key,
+    CALL_KEYS, CLIENT, COUNTED, COUNTERS, CallId, Connection, Counter, Crossing, Device, Disk, EMPTY, EXIT_KEYS, ROLES,
+    Socket, Stage, StageId, Thread, Turn,
     state::{self, STATES},
 };
 
@@ -23,13 +23,43 @@ use virtax_model::{
     input::LARGEST_NUMBER,
 };
 
-/// Totals as they stand in the kernel: a phase is the difference of two.
+/// Totals as they stand in the kernel: a block of windows is the difference of two.
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
+    /// By key, which has the configuration.
     stages: BTreeMap<u64, (u64, u64, Vec<u32>)>,
-    counters: Vec<u64>,
-    /// By role and state: occurrences, ns.
-    states: [[[u64; 2]; STATES]; ROLES],
+    /// By configuration.
+    counters: Vec<Vec<u64>>,
+    states: Vec<Times>,
+}
+
+/// Of a configuration's threads, by role and state: occurrences, ns.
+type Times = [[[u64; 2]; STATES]; ROLES];
+
+/// What threads and virtual processors are in the midst of at the end of a window, which no program has counted: time
+/// by configuration, role and state, and by key, ns.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Midst {
+    states: BTreeMap<(u8, u32, u32), u64>,
+    vcpus: BTreeMap<u64, u64>,
+}
+
+impl Midst {
+    /// Adds another window's.
+    pub(super) fn add(&mut self, window: Self) {
+        window.states.into_iter().for_each(|(key, ns)| *self.states.entry(key).or_default() += ns);
+        window.vcpus.into_iter().for_each(|(key, ns)| *self.vcpus.entry(key).or_default() += ns);
+    }
+}
+
+/// A block that is over: what stood in the kernel's tables before it, what its windows' ends cut off, and how long it
+/// was followed.
+pub(super) struct Over<'a> {
+    pub(super) before: &'a Totals,
+    pub(super) midst: &'a Midst,
+    pub(super) epoch: u32,
+    /// `CLOCK_MONOTONIC` ns.
+    pub(super) until_ns: u64,
 }
 
 fn text(name: [u8; 16]) -> String {
@@ -83,46 +113,59 @@ impl Loaded {
                 }
             }
         }
-        let counters = self.counters()?;
-        let per_cpu = per_cpu::<STATE_TOTALS>(&self.bpf)?;
-        let mut states = [[[0; 2]; STATES]; ROLES];
-        for cpu in per_cpu.get(&0, 0).map_err(unusable)?.iter() {
-            for (sum, value) in
-                states.as_flattened_mut().as_flattened_mut().iter_mut().zip(cpu.as_flattened().as_flattened())
-            {
-                *sum += value;
-            }
-        }
-        Ok(Totals { stages, counters, states })
+        Ok(Totals { stages, counters: self.counters()?, states: self.states()? })
     }
 
-    /// What happened since `before`, and what the holders still hold of the phase, which was followed until `until_ns`.
+    /// Times of threads, by configuration.
+    fn states(&self) -> Result<Vec<Times>> {
+        let per_cpu = per_cpu::<STATE_TOTALS>(&self.bpf)?;
+        let of = |configuration: u32| -> Result<Times> {
+            let mut times = [[[0; 2]; STATES]; ROLES];
+            for cpu in per_cpu.get(&configuration, 0).map_err(unusable)?.iter() {
+                let sums = times.as_flattened_mut().as_flattened_mut();
+                sums.iter_mut().zip(cpu.as_flattened().as_flattened()).for_each(|(sum, value)| *sum += value);
+            }
+            Ok(times)
+        };
+        (0..self.limits.configurations).map(of).collect()
+    }
+
+    /// What a block counted, of each of its configurations, in order; and what the holders still hold of it.
     ///
     /// # Errors
-    /// If a table cannot be read.
-    pub fn counts_since(
+    /// If a table cannot be read, or names what does not exist, a configuration that was not followed included.
+    pub(super) fn counts_of(
         &self,
-        before: &Totals,
+        over: &Over<'_>,
+        configurations: impl Iterator<Item = ConfigurationId>,
         labels: &Labels,
-        phase: &profiler_common::Control,
-        until_ns: u64,
-    ) -> Result<ProbeCounts> {
+    ) -> Result<Vec<ProbeCounts>> {
         let after = self.totals()?;
-        let mut counts = ProbeCounts {
-            stages: after.stages_since(before, labels, ConfigurationId::FIRST)?,
-            calls: after.calls_since(before)?,
-            states: after.states_since(before, &self.states_unfinished(phase)),
-            vcpus: vcpus::totals(
-                after.vcpus_since(before),
-                vcpus::unfinished(self.threads(), phase),
-                &self.reasons,
-                &self.tables.places.iter().collect::<Vec<_>>(),
-            ),
-            counters: after.counters_since(before),
-            ..ProbeCounts::default()
+        let configurations: Vec<ConfigurationId> = configurations.collect();
+        let found = after.stages.keys().map(|key| StageId::of_key(*key).configuration).max();
+        if let Some(stranger) = found.filter(|found| usize::from(*found) >= configurations.len()) {
+            return Err(unknown("configuration", stranger));
+        }
+        let places: Vec<u64> = self.tables.places.iter().collect();
+        let counts = |of: ConfigurationId| -> Result<ProbeCounts> {
+            let unfinished = over.midst.vcpus.iter().filter(|(key, _)| is_of(**key, of));
+            let mut counts = ProbeCounts {
+                stages: after.stages_since(over.before, labels, of)?,
+                calls: after.calls_since(over.before, of)?,
+                states: after.states_since(over.before, over.midst, of),
+                vcpus: vcpus::totals(
+                    after.vcpus_since(over.before, of),
+                    unfinished.map(|(key, ns)| (*key, *ns)),
+                    &self.reasons,
+                    &places,
+                ),
+                counters: after.counters_since(over.before, of),
+                ..ProbeCounts::default()
+            };
+            self.scan_holders(over, of, &mut counts);
+            Ok(counts)
         };
-        self.scan_holders(phase, until_ns, &mut counts);
-        Ok(counts)
+        configurations.into_iter().map(counts).collect()
     }
 
     /// Requests of the phase that came into the virtual machine and left it: number, and how long they stayed, ns.
@@ -221,18 +264,18 @@ impl Loaded {
         sockets.filter(|socket| socket.key != 0 && of_server(socket)).count()
     }
 
-    /// Times of the states in which threads are at the end of a phase, by role and state.
-    fn states_unfinished(&self, phase: &profiler_common::Control) -> [[u64; STATES]; ROLES] {
-        let mut times = [[0; STATES]; ROLES];
-        for thread in self.threads().filter(|thread| thread.epoch == phase.epoch()) {
+    /// What threads and virtual processors are in the midst of at the end of a window.
+    pub(super) fn midst_of(&self, window: &profiler_common::Control) -> Midst {
+        let mut midst = Midst { vcpus: vcpus::unfinished(self.threads(), window), ..Midst::default() };
+        for thread in self.threads().filter(|thread| thread.epoch == window.epoch()) {
             // A thread that sleeps from end to end has no part in the operations.
-            if thread.state == state::BLOCKED && thread.since_ns <= phase.open_ns {
+            if thread.state == state::BLOCKED && thread.since_ns <= window.open_ns {
                 continue;
             }
-            let since_ns = phase.close_ns.saturating_sub(thread.since_ns.max(phase.open_ns));
-            times[thread.role as usize % ROLES][thread.state as usize % STATES] += since_ns;
+            let since_ns = window.close_ns.saturating_sub(thread.since_ns.max(window.open_ns));
+            *midst.states.entry((thread.configuration, thread.role, thread.state)).or_default() += since_ns;
         }
-        times
+        midst
     }
 
     /// All tokens that anything holds, and whether their requests count.
@@ -246,15 +289,17 @@ impl Loaded {
             .chain(connections.map(|connection| (connection.token, connection.counted)))
     }
 
-    fn counters(&self) -> Result<Vec<u64>> {
+    /// Counters, by configuration.
+    fn counters(&self) -> Result<Vec<Vec<u64>>> {
         let counts = per_cpu::<COUNTS>(&self.bpf)?;
-        let mut counters: Vec<u64> = vec![0; COUNTERS];
-        for cpu in counts.get(&0, 0).map_err(unusable)?.iter() {
-            for (sum, count) in counters.iter_mut().zip(cpu) {
-                *sum = sum.wrapping_add(*count);
+        let of = |configuration: u32| -> Result<Vec<u64>> {
+            let mut counters: Vec<u64> = vec![0; COUNTERS];
+            for cpu in counts.get(&configuration, 0).map_err(unusable)?.iter() {
+                counters.iter_mut().zip(cpu).for_each(|(sum, count)| *sum = sum.wrapping_add(*count));
             }
-        }
-        Ok(counters)
+            Ok(counters)
+        };
+        (0..self.limits.configurations).map(of).collect()
     }
 
     /// Requests that count, of the phase that began after `before`, and have neither ended nor been lost. Once the
@@ -265,8 +310,9 @@ impl Loaded {
     pub fn open_since(&self, before: &Totals) -> Result<u64> {
         let now = self.counters()?;
         let since = |counter: Counter| {
-            let index = counter as usize;
-            now[index].wrapping_sub(before.counters.get(index).copied().unwrap_or(0))
+            let sum =
+                |counters: &[Vec<u64>]| counters.iter().fold(0, |sum: u64, of| sum.wrapping_add(of[counter as usize]));
+            sum(&now).wrapping_sub(sum(&before.counters))
         };
         let ended = since(Counter::Completed) + Counter::losses().map(since).sum::<u64>();
         Ok(since(Counter::Followed).saturating_sub(ended))
@@ -279,94 +325,81 @@ impl Loaded {
         self.holders().filter(|(token, counted)| token.epoch() == epoch && *counted == COUNTED).count()
     }
 
-    /// What the holders still hold of a phase that was followed until `until_ns`.
-    fn scan_holders(&self, phase: &profiler_common::Control, until_ns: u64, counts: &mut ProbeCounts) {
+    /// What the holders still hold of a block.
+    fn scan_holders(&self, over: &Over<'_>, of: ConfigurationId, counts: &mut ProbeCounts) {
         // Ends less beginnings: the sum of all of them is a number, whatever its terms are.
         let mut lives_ns = counts.counters.remove(Counter::LifeNs.name()).unwrap_or(0);
-        for (token, counted) in self.holders().filter(|(token, _)| token.epoch() == phase.epoch()) {
+        let is_own = |turn: Turn| turn == Turn::new(over.epoch as u16, of.number());
+        for (token, counted) in self.holders().filter(|(token, _)| is_own(token.turn)) {
             counts.tokens += 1;
             if counted == COUNTED {
                 counts.unfinished += 1;
-                counts.unfinished_ns += until_ns.saturating_sub(token.at_ns);
+                counts.unfinished_ns += over.until_ns.saturating_sub(token.at_ns);
                 lives_ns = lives_ns.wrapping_add(token.at_ns);
             }
         }
         // Below 0 it can only be by a fault of the probes: the sum is then off by far, and says so.
         counts.lives_ns = Some(lives_ns.min(LARGEST_NUMBER as u64));
-        counts.records_unfinished = (0..RECORD_SLOTS as usize)
+        counts.records_unfinished = (0..self.tables.records.len())
             .filter_map(|slot| self.tables.records.head::<RecordHead>(slot))
-            .filter(|record| record.taken != 0 && record.epoch == phase.epoch())
+            .filter(|record| record.taken != 0 && is_own(record.turn))
             .count() as u64;
     }
 }
 
+/// Whether a key is a configuration's: all kinds of keys have it in one place.
+fn is_of(key: u64, configuration: ConfigurationId) -> bool {
+    StageId::of_key(key).configuration == configuration.number()
+}
+
 impl Totals {
-    /// Stages of the configuration that was followed: another one's would be somebody else's result.
-    fn stages_since(&self, before: &Self, labels: &Labels, followed: ConfigurationId) -> Result<Vec<StageTotal>> {
+    /// Keys of a configuration's within a range, with what happened since.
+    fn since(
+        &self,
+        before: &Self,
+        range: impl RangeBounds<u64>,
+        of: ConfigurationId,
+    ) -> impl Iterator<Item = (u64, Difference)> {
         let none = (0, 0, vec![0; profiler_common::BUCKETS]);
-        self.stages
-            .iter()
-            .filter(|(key, _)| **key < CALL_KEYS)
-            .filter_map(|(key, after)| {
-                let (count, total_ns, buckets) = difference(after, before.stages.get(key).unwrap_or(&none))?;
-                Some((key, count, total_ns, buckets))
-            })
-            .map(|(key, count, total_ns, buckets)| {
-                let stage = StageId::of_key(*key);
-                if stage.configuration != followed.number() {
-                    return Err(unknown("configuration", stage.configuration));
-                }
-                Ok(StageTotal {
-                    part: stage.part,
-                    role: role(stage.role)?,
-                    from: labels.place(stage.from)?,
-                    to: labels.place(stage.to)?,
-                    count,
-                    total_ns,
-                    buckets,
-                })
-            })
-            .collect()
-    }
-
-    fn calls_since(&self, before: &Self) -> Result<Vec<CallTotal>> {
-        let none = (0, 0, vec![0; profiler_common::BUCKETS]);
-        self.stages
-            .range(CALL_KEYS..EXIT_KEYS)
-            .filter_map(|(key, after)| {
-                let (count, total_ns, buckets) = difference(after, before.stages.get(key).unwrap_or(&none))?;
-                Some((key, count, total_ns, buckets))
-            })
-            .map(|(key, count, total_ns, buckets)| {
-                let (caller, number) = call_of_key(*key);
-                Ok(CallTotal {
-                    role: role(caller)?,
-                    name: syscalls::Sysno::new(number as usize)
-                        .map_or_else(|| format!("call {number}"), |call| call.name().to_owned()),
-                    count,
-                    total_ns,
-                    buckets,
-                })
-            })
-            .collect()
-    }
-
-    /// Keys of virtual processors, with counts, times and durations.
-    fn vcpus_since(&self, before: &Self) -> impl Iterator<Item = (u64, Difference)> {
-        let none = (0, 0, vec![0; profiler_common::BUCKETS]);
-        let found = self.stages.range(EXIT_KEYS..);
+        let found = self.stages.range(range).filter(move |(key, _)| is_of(**key, of));
         found.filter_map(move |(key, after)| Some((*key, difference(after, before.stages.get(key).unwrap_or(&none))?)))
     }
 
-    /// Times of threads in each state, those included in which they still are.
-    fn states_since(&self, before: &Self, unfinished: &[[u64; STATES]; ROLES]) -> Vec<StateTotal> {
+    fn stages_since(&self, before: &Self, labels: &Labels, of: ConfigurationId) -> Result<Vec<StageTotal>> {
+        let total = |(key, (count, total_ns, buckets)): (u64, Difference)| -> Result<StageTotal> {
+            let StageId { part, role: number, from, to, .. } = StageId::of_key(key);
+            let (from, to) = (labels.place(from)?, labels.place(to)?);
+            Ok(StageTotal { part, role: role(number)?, from, to, count, total_ns, buckets })
+        };
+        self.since(before, ..CALL_KEYS, of).map(total).collect()
+    }
+
+    fn calls_since(&self, before: &Self, of: ConfigurationId) -> Result<Vec<CallTotal>> {
+        let total = |(key, (count, total_ns, buckets)): (u64, Difference)| -> Result<CallTotal> {
+            let CallId { role: caller, number, .. } = CallId::of_key(key);
+            let name = syscalls::Sysno::new(number as usize)
+                .map_or_else(|| format!("call {number}"), |call| call.name().to_owned());
+            Ok(CallTotal { role: role(caller)?, name, count, total_ns, buckets })
+        };
+        self.since(before, CALL_KEYS..EXIT_KEYS, of).map(total).collect()
+    }
+
+    /// Keys of virtual processors, with counts, times and durations.
+    fn vcpus_since(&self, before: &Self, of: ConfigurationId) -> impl Iterator<Item = (u64, Difference)> {
+        self.since(before, EXIT_KEYS.., of)
+    }
+
+    /// Times of threads in each state, those included in which they were when a window ended.
+    fn states_since(&self, before: &Self, midst: &Midst, of: ConfigurationId) -> Vec<StateTotal> {
         let mut found = Vec::new();
+        let place = usize::from(of.number());
         for role in Role::OF_THREADS {
             for state in ThreadState::ALL {
                 let (role_index, index) = (usize::from(role.number()), state.number() as usize);
-                let [count, ns] = self.states[role_index][index];
-                let [count_before, ns_before] = before.states[role_index][index];
-                let total_ns = ns - ns_before + unfinished[role_index][index];
+                let [count, ns] = self.states[place][role_index][index];
+                let [count_before, ns_before] = before.states[place][role_index][index];
+                let key = (of.number(), u32::from(role.number()), state.number());
+                let total_ns = ns - ns_before + midst.states.get(&key).copied().unwrap_or(0);
                 if total_ns > 0 {
                     found.push(StateTotal { role, state, count: count - count_before, total_ns });
                 }
@@ -375,15 +408,10 @@ impl Totals {
         found
     }
 
-    fn counters_since(&self, before: &Self) -> BTreeMap<String, u64> {
-        Counter::ALL
-            .iter()
-            .map(|counter| {
-                let index = *counter as usize;
-                let before = before.counters.get(index).copied().unwrap_or(0);
-                (counter.name().to_owned(), self.counters[index].wrapping_sub(before))
-            })
-            .collect()
+    fn counters_since(&self, before: &Self, of: ConfigurationId) -> BTreeMap<String, u64> {
+        let (now, before) = (&self.counters[usize::from(of.number())], &before.counters[usize::from(of.number())]);
+        let since = |counter: &Counter| now[*counter as usize].wrapping_sub(before[*counter as usize]);
+        Counter::ALL.iter().map(|counter| (counter.name().to_owned(), since(counter))).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use profiler_common::{
-    Control, Thread,
+    Control, ExitId, Thread,
     vcpu::{BLOCKED, EXIT, GUEST, HOLDING, INSIDE, KERNEL, OUT, PLACE, POLLED, PORT, UNKNOWN, UNSEEN, USER},
 };
 
@@ -91,7 +91,7 @@ type Sum = (u64, u64, Vec<(u16, u32)>);
 /// phase is added, and no durations for it.
 pub(super) fn totals(
     found: impl Iterator<Item = (u64, Sum)>,
-    unfinished: BTreeMap<u64, u64>,
+    unfinished: impl Iterator<Item = (u64, u64)>,
     reasons: &Reasons,
     places: &[u64],
 ) -> Vec<VcpuTotal> {
@@ -101,8 +101,8 @@ pub(super) fn totals(
     }
     all.into_iter()
         .filter_map(|(key, (count, total_ns, buckets))| {
-            let state = state((key >> 22 & 15) as u8)?;
-            let number = key as u16;
+            let ExitId { state: doing, number: vcpu, reason: number, .. } = ExitId::of_key(key);
+            let state = state(doing)?;
             let reason = match state {
                 VcpuState::Guest => String::new(),
                 VcpuState::Access => places.get(usize::from(number)).map_or_else(String::new, |found| place(*found)),
@@ -114,7 +114,7 @@ pub(super) fn totals(
                 | VcpuState::Exit => reasons.name(number),
             };
             let (holding, inside) = (key & HOLDING != 0, key & INSIDE != 0);
-            Some(VcpuTotal { vcpu: (key >> 16 & 63) as u8, state, reason, holding, inside, count, total_ns, buckets })
+            Some(VcpuTotal { vcpu, state, reason, holding, inside, count, total_ns, buckets })
         })
         .collect()
 }
@@ -122,15 +122,16 @@ pub(super) fn totals(
 /// What the virtual processors among these threads are in the midst of at the end of a phase: time by key.
 pub(super) fn unfinished(threads: impl Iterator<Item = Thread>, phase: &Control) -> BTreeMap<u64, u64> {
     let mut times = BTreeMap::new();
-    for vcpu in threads.map(|thread| thread.vcpu).filter(|vcpu| vcpu.number != 0) {
+    for thread in threads.filter(|thread| thread.vcpu.number != 0) {
+        let (vcpu, configuration) = (thread.vcpu, thread.configuration);
         // One that was not seen at all in this phase slept through it.
         let seen = vcpu.epoch == phase.epoch();
         let (state, since_ns) = if seen { (vcpu.state, vcpu.since_ns) } else { (BLOCKED, 0) };
         let since_ns = since_ns.max(phase.open_ns);
         if state != UNKNOWN && since_ns < phase.close_ns {
             let reason = if state == GUEST { 0 } else { vcpu.reason };
-            let key = profiler_common::exit_key(state, vcpu.number - 1, reason);
-            *times.entry(key).or_default() += phase.close_ns - since_ns;
+            let id = ExitId { configuration, state, number: vcpu.number - 1, reason };
+            *times.entry(id.key()).or_default() += phase.close_ns - since_ns;
         }
     }
     times
@@ -169,7 +170,7 @@ print fmt: "vcpu %u reason %s%s%s rip 0x%lx", REC->vcpu_id, (REC->isa == 1) ? __
         };
         let threads = [thread(2, GUEST, 150), thread(2, KERNEL, 0), thread(1, USER, 0), thread(2, UNKNOWN, 0)];
         let times = unfinished(threads.into_iter(), &phase);
-        let shown = totals(std::iter::empty(), times, &Reasons(reasons(FORMAT, false)), &[]);
+        let shown = totals(std::iter::empty(), times.into_iter(), &Reasons(reasons(FORMAT, false)), &[]);
         let shown: Vec<_> = shown.iter().map(|total| (total.state, total.reason.as_str(), total.total_ns)).collect();
         assert_eq!(
             shown,

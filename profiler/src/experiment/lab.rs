@@ -36,7 +36,7 @@ use crate::{
         verdicts,
     },
     placement::Cpus,
-    probes::{Dispatch, Labels, Limits, Loaded, Names, Offsets, Options},
+    probes::{Alive, Dispatch, Labels, Limits, Loaded, Names, Offsets, Options},
     process::{self, allowed_cpus},
     sampling::{self, Sampling},
     workload::{Follows, follows},
@@ -101,7 +101,9 @@ impl<'a> Lab<'a> {
         let is_synchronous = files.is_some_and(|files| files.is_synchronous(&plan.settings));
         let synchronous = is_synchronous && accelerators.is_empty();
         let (connections, threads) = (follows.tokens(&plan.settings), plan.workload.threads(&plan.settings));
-        let limits = Limits::for_plan(connections, threads, 1).starved_by(&options.limits);
+        // A repetition has one.
+        let alive = Alive { configurations: 1, tokens: connections, threads };
+        let limits = Limits::for_plan(alive).starved_by(&options.limits);
         let options = Options { vms: machines, files: files.is_some(), synchronous, limits, ..options };
         let probes = Loaded::new(&offsets, &options)?;
         if !cpus.virtax.is_empty() {

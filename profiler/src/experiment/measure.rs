@@ -309,7 +309,7 @@ impl<'a> Measurement<'a> {
         self.attached += attached_at.elapsed();
         let (schedstat_ns, client) = waited?;
         taken.finish(self.probes, &closed);
-        let counts = closed.counts(self.probes, &self.probes.labels(self.names))?;
+        let counts = closed.first_counts(self.probes, &self.probes.labels(self.names))?;
         let Taken { records, events, .. } = taken;
         let length_ns = window.length_ns();
         let mut sampled = (kind == PhaseKind::Sampled).then(|| RawSampled {
@@ -379,7 +379,7 @@ impl<'a> Measurement<'a> {
             Side::Guest => (0, Expected::Nothing),
         };
         let notes = Notes { record_every, wait_every: self.wait_every };
-        let following = ready.follow(self.probes, &self.parties.followed(&roles), notes)?;
+        let following = ready.follow(self.probes, self.parties.followed(&roles).into(), notes)?;
         following.lead_in(self.probes, expected)?;
         Ok((following, roles))
     }
@@ -458,7 +458,7 @@ impl Taken {
         if self.unreadable > 0 {
             log::warn!("{} records could not be read", self.unreadable);
         }
-        self.records.retain(|record| phase.is_own(record.epoch));
+        self.records.retain(|record| phase.is_own(record.turn.epoch()));
         self.events.retain(|event| phase.is_own(event.head.epoch));
     }
 

@@ -2,6 +2,7 @@
 //! at a time ([`common::alone`]).
 
 mod adversity;
+mod blocks;
 #[path = "../common/mod.rs"]
 mod common;
 mod cross_checks;
@@ -22,6 +23,7 @@ mod vm_files;
 fn main() {
     common::harness::run(tests! {
         adversity: a_server_that_hangs_is_named_and_what_was_measured_is_kept, a_server_that_is_slow_to_start_is_waited_for, a_link_that_vanishes_is_named, a_full_disk_ends_the_run_and_leaves_whole_repetitions, a_read_only_or_impossible_folder_is_refused_before_anything_starts, foreign_load_marks_the_rounds, a_daemon_that_dies_ends_the_run_and_clean_removes_the_rest_once_it_is_back;
+        blocks: configurations_alive_at_once_are_counted_apart;
         cross_checks: system_calls_are_those_that_strace_counts, softirqs_and_switches_are_those_of_proc, three_stages_are_those_that_bpftrace_measures, records_are_as_long_as_the_clients_histogram_says;
         faults: ctrl_c_keeps_what_was_measured_and_leaves_nothing, signals_at_every_step_leave_nothing, clean_removes_what_a_killed_run_left_and_nothing_else, clean_waits_for_what_a_daemon_is_still_making, clean_leaves_living_runs_alone_and_two_runs_do_not_meet, without_a_daemon_docker_is_refused_with_a_remedy_and_nothing_starts, a_server_or_client_that_dies_is_named_and_earlier_repetitions_are_kept, a_folder_with_content_is_refused_and_forced_only_where_it_is_ours, dropped_segments_stay_in_the_books;
         files: a_direct_read_is_one_bio, writes_and_their_syncs, large_operations_end_with_their_last_bio, many_threads_have_an_operation_each, files_lie_where_configurations_say, bios_are_those_that_the_kernel_records, asynchronous_operations_are_each_followed, operations_are_followed_into_workers, asynchronous_operations_in_containers, files_that_cannot_be_are_explained, a_killed_run_leaves_no_layer;
