@@ -8,7 +8,7 @@ macro_rules! counters {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
         /// Everything the probes count, as indices into one per-CPU array.
         #[repr(u32)]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Counter { $($(#[$doc])* $variant,)* }
         impl Counter {
             /// All of them, in order of their index.

@@ -6,7 +6,8 @@
 pub use virtax_agent as agent;
 pub use virtax_analysis as analysis;
 pub use virtax_engines::{
-    artifact, cgroup, child, clean, engine, environment, guest, injection, ledger, net, pack, removal, workload,
+    artifact, cgroup, child, clean, engine, environment, finding, guest, injection, ledger, net, pack, removal,
+    workload,
 };
 pub use virtax_model::{counts, error, histogram, input, placement, points, profile, records, run_folder};
 pub use virtax_probes::{self as probes, interrupt, process, sampling, symbols};

@@ -3,12 +3,12 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use crate::{engine::vm, experiment, symbols};
+use crate::{engine::vm, symbols, workload};
 
 /// What redis-benchmark prints.
 #[must_use]
 pub fn redis_benchmark(bytes: &[u8]) -> bool {
-    experiment::understand_benchmark(&String::from_utf8_lossy(bytes))
+    workload::understand_benchmark(&String::from_utf8_lossy(bytes))
 }
 
 /// A user's part of a libvirt domain.

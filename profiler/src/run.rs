@@ -27,7 +27,6 @@ use crate::{
     injection::{Injection, Kind},
     interrupt,
     ledger::{Ledger, RUNS},
-    pack,
     placement::{Cpus, Placement},
     privileges, probes,
     records::{self, Record},
@@ -40,7 +39,7 @@ use crate::{
         runs::{self, RunsDiff},
     },
     run_folder, symbols,
-    workload::{self, ClientProgram, REDIS_BENCHMARK, ServerProgram},
+    workload::{self, ClientProgram, ServerProgram},
 };
 
 /// What the user asked for.
@@ -297,21 +296,13 @@ fn check_needs(plan: &Plan) -> Result<()> {
         tool.find()?;
     }
     plan.workload.server_executes().map_or(Ok(()), |tool| tool.find().map(drop))?;
-    let has = |name: &str, value: &str| plan.configurations.iter().any(|found| found.key(name) == value);
-    if plan.workload.files().is_some() && (has("blk", "virtio") || has("blk", "nvme") || has("fs", "loop")) {
-        pack::find_tool("mkfs.ext4", "e2fsprogs")?;
-    }
-    if has("fs", "loop") {
-        // Where loop devices are a module, the kernel loads it now: its types are read before the first is attached.
-        let _ = std::fs::File::open("/dev/loop-control");
-    }
-    if has("image", "qcow2") {
-        pack::find_tool("qemu-img", "qemu-utils")?;
+    for configuration in &plan.configurations {
+        engine::by_name(&configuration.engine).map_or(Ok(()), |engine| engine.needs(configuration, plan.workload))?;
     }
     let nowhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
     match plan.workload.client(&plan.settings, nowhere, false) {
         ClientProgram::Own(_) => Ok(()),
-        ClientProgram::RedisBenchmark { .. } => REDIS_BENCHMARK.find().map(drop),
+        ClientProgram::Foreign(client) => client.tool.find().map(drop),
     }
 }
 

@@ -96,9 +96,12 @@ impl PhaseReport {
     }
 }
 
+/// Latencies, ns.
+pub type Latencies = Histogram<u64>;
+
 /// A histogram for latencies: 1 ns to 100 s, three significant digits.
 #[must_use]
-pub fn new_histogram() -> Histogram<u64> {
+pub fn new_histogram() -> Latencies {
     Histogram::new_with_bounds(1, 100_000_000_000, 3).expect("the bounds are constants that the library accepts")
 }
 

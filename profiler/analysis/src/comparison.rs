@@ -213,7 +213,7 @@ mod tests {
             };
             let stages = vec![stage(&call, &send, latency_ns - wait_ns), stage(&send, &received, wait_ns)];
             let counters = [Counter::Operations, Counter::Followed, Counter::Completed];
-            let counters = counters.map(|counter| (counter.name().to_owned(), OPERATIONS)).into();
+            let counters = counters.map(|counter| (counter, OPERATIONS)).into();
             phase = phase.with_probes(ProbeCounts { stages, counters, tokens: 1, ..ProbeCounts::default() });
         }
         (phase.client.operations, phase.client.latency_sum_ns) = (OPERATIONS, OPERATIONS * latency_ns);

@@ -8,19 +8,19 @@
 use super::path::StageKey;
 use virtax_model::{
     counts::{Costs, Point},
-    points,
+    points::{self, ProbeName},
 };
 
-fn probe_of(point: Point) -> Option<&'static str> {
-    points::probe_of(point).map(|probe| probe.name)
+fn probe_of(point: Point) -> Option<ProbeName> {
+    points::probe_of(point).map(ProbeName::of)
 }
 
 /// Time of the probes in each stage, ns per operation; `stages` with their counts per operation.
 #[must_use]
 pub fn probe_time(stages: &[(StageKey, f64)], costs: &Costs) -> Vec<f64> {
     let half = costs.dispatch_ns / 2.0;
-    let mut left: Vec<(&str, f64, f64)> =
-        costs.probes.iter().map(|cost| (cost.probe.as_str(), cost.hits_per_op, cost.ns_per_hit)).collect();
+    let mut left: Vec<(ProbeName, f64, f64)> =
+        costs.probes.iter().map(|cost| (cost.probe, cost.hits_per_op, cost.ns_per_hit)).collect();
     let mut times = vec![0.0; stages.len()];
     for ((key, count), time) in stages.iter().zip(&mut times) {
         if probe_of(key.to.point).is_some() {
@@ -69,7 +69,8 @@ mod tests {
             key(Role::Server, Point::Ready, Point::Received),
             key(Role::Server, Point::Received, Point::Send),
         ];
-        let cost = |probe: &str, hits_per_op| ProbeCost { probe: probe.to_owned(), hits_per_op, ns_per_hit: 30.0 };
+        let cost =
+            |probe, hits_per_op| ProbeCost { probe: ProbeName::parse(probe).unwrap(), hits_per_op, ns_per_hit: 30.0 };
         let costs = Costs {
             probes: vec![
                 cost("send", 1.0),

@@ -7,6 +7,7 @@ use super::{
     describe::direction,
     label,
     layers::{Lookup, Rules},
+    path::StageKey,
     profile::{CpuOwner, LayerShare, Work, row_of, scales, sharing},
     waterfall::{Row, Waterfall},
 };
@@ -28,6 +29,8 @@ pub struct Named {
 /// A stack, outermost frame first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Weighted {
+    /// Of the latency: the stage whose time it is.
+    pub stage: Option<StageKey>,
     /// Its frames.
     pub frames: Vec<Named>,
     /// Its own width, ns per operation.
@@ -128,7 +131,11 @@ fn owner_frames(owner: CpuOwner) -> Vec<Named> {
 fn cpu_stacks(cpu: BTreeMap<CpuOwner, Below>) -> Vec<Weighted> {
     let below = |(owner, stacks): (CpuOwner, Below)| {
         let above = owner_frames(owner);
-        stacks.into_iter().map(move |(frames, ns)| Weighted { frames: [above.clone(), frames].concat(), ns })
+        stacks.into_iter().map(move |(frames, ns)| Weighted {
+            stage: None,
+            frames: [above.clone(), frames].concat(),
+            ns,
+        })
     };
     let mut stacks: Vec<Weighted> = cpu.into_iter().flat_map(below).collect();
     stacks.sort_by(|a, b| a.frames.cmp(&b.frames));
@@ -184,10 +191,10 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall, layers:
 }
 
 /// Divides `ns` among the stacks below as their samples divide theirs; all of it, if there are none, stays with `base`.
-fn divide(base: &[Named], below: &Below, ns: f64, into: &mut Vec<Weighted>) {
+fn divide(stage: Option<&StageKey>, base: &[Named], below: &Below, ns: f64, into: &mut Vec<Weighted>) {
     let whole: f64 = below.values().sum();
     if whole <= 0.0 {
-        into.push(Weighted { frames: base.to_vec(), ns });
+        into.push(Weighted { stage: stage.cloned(), frames: base.to_vec(), ns });
         return;
     }
     // The heaviest layers first, each with its stacks together.
@@ -199,14 +206,14 @@ fn divide(base: &[Named], below: &Below, ns: f64, into: &mut Vec<Weighted>) {
     ordered.sort_by(|(a, _), (b, _)| layers[&b.first()].total_cmp(&layers[&a.first()]).then(a.cmp(b)));
     for (frames, weight) in ordered {
         let frames = base.iter().chain(frames).cloned().collect();
-        into.push(Weighted { frames, ns: ns * weight / whole });
+        into.push(Weighted { stage: stage.cloned(), frames, ns: ns * weight / whole });
     }
 }
 
 /// A row's time, divided as its layers are; without any, all of it is the row's own.
 fn latency_of(row: &Row, inside_known: bool, layers: &[LayerShare], own: &Below, wakers: &Below) -> Vec<Weighted> {
     let ns = crate::statistics::mean(&row.rounds_ns);
-    let base = stage_frames(row, inside_known);
+    let (stage, base) = (Some(&row.key), stage_frames(row, inside_known));
     let mut stacks = Vec::new();
     let is_work = |share: &&LayerShare| share.samples > 0;
     let asleep = [ThreadState::Blocked, ThreadState::Waking].map(ThreadState::name);
@@ -215,16 +222,16 @@ fn latency_of(row: &Row, inside_known: bool, layers: &[LayerShare], own: &Below,
         frames.push(Named { name: wait.layer.clone(), layer: Some(wait.layer.clone()) });
         // While the reader is being woken, its waker works.
         if asleep.contains(&wait.layer.as_str()) {
-            divide(&frames, wakers, ns * wait.share, &mut stacks);
+            divide(stage, &frames, wakers, ns * wait.share, &mut stacks);
         } else if wait.share != 0.0 {
-            stacks.push(Weighted { frames, ns: ns * wait.share });
+            stacks.push(Weighted { stage: stage.cloned(), frames, ns: ns * wait.share });
         }
     }
     let work: f64 = layers.iter().filter(is_work).map(|share| share.share).sum();
     if layers.is_empty() {
-        stacks.push(Weighted { frames: base, ns });
+        stacks.push(Weighted { stage: stage.cloned(), frames: base, ns });
     } else if work > 0.0 {
-        divide(&base, own, ns * work, &mut stacks);
+        divide(stage, &base, own, ns * work, &mut stacks);
     }
     stacks
 }
@@ -266,7 +273,7 @@ fn off_cpu(rules: &Rules, profiles: &[Profile], operations: f64) -> Vec<Weighted
         let whose = if in_guest { format!("{}@{}", role.name(), Side::GUEST) } else { role.name().to_owned() };
         let state = ThreadState::WAITS[state].name();
         let base = [plain(whose), Named { name: state.to_owned(), layer: Some(state.to_owned()) }];
-        divide(&base, seen.get(&key).unwrap_or(&Below::new()), ns, &mut stacks);
+        divide(None, &base, seen.get(&key).unwrap_or(&Below::new()), ns, &mut stacks);
     }
     stacks
 }

@@ -15,9 +15,9 @@ use super::{
 };
 use crate::statistics::mean;
 use virtax_model::{
-    counts::{Costs, Phase, PhaseKind, Place, ProbeCost, ProbeCounts, Repetition, Role, Side, StageTotal},
+    counts::{Costs, Counters, Phase, PhaseKind, Place, ProbeCost, ProbeCounts, Repetition, Role, Side, StageTotal},
     histogram::Histogram,
-    points,
+    points::{self, ProbeName},
 };
 
 /// A row.
@@ -114,7 +114,7 @@ pub struct Waterfall {
     /// Whether the client reports whole runs around phases: then latencies and stages are not over the same operations.
     pub whole_runs: bool,
     /// All counters, summed over the phases with probes.
-    pub counters: BTreeMap<String, u64>,
+    pub counters: Counters,
     /// Records under way at the end of their phase.
     pub records_unfinished: u64,
     /// What the probes cost: medians over the repetitions.
@@ -451,9 +451,9 @@ fn conservation_percent(repetitions: &[&Repetition]) -> f64 {
     if expected == 0.0 { 0.0 } else { 100.0 * off / expected }
 }
 
-fn count_tokens(repetitions: &[&Repetition]) -> (Tokens, BTreeMap<String, u64>, u64) {
+fn count_tokens(repetitions: &[&Repetition]) -> (Tokens, Counters, u64) {
     let mut tokens = Tokens::default();
-    let mut counters: BTreeMap<String, u64> = BTreeMap::new();
+    let mut counters = Counters::default();
     let mut records_unfinished = 0;
     for phase in repetitions.iter().flat_map(|repetition| &repetition.phases) {
         let Some(probes) = &phase.probes else { continue };
@@ -461,9 +461,7 @@ fn count_tokens(repetitions: &[&Repetition]) -> (Tokens, BTreeMap<String, u64>, 
         tokens.completed += probes.counter(Counter::Completed);
         tokens.unfinished += probes.counter(Counter::Unfinished) + probes.unfinished;
         records_unfinished += probes.records_unfinished;
-        for (name, count) in &probes.counters {
-            *counters.entry(name.clone()).or_default() += count;
-        }
+        counters.add(&probes.counters);
     }
     (tokens, counters, records_unfinished)
 }
@@ -480,19 +478,15 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn median_costs(repetitions: &[&Repetition]) -> Costs {
     let all =
         |value: &dyn Fn(&Costs) -> f64| median(repetitions.iter().map(|repetition| value(&repetition.costs)).collect());
-    let names: BTreeSet<&str> =
-        repetitions.iter().flat_map(|repetition| &repetition.costs.probes).map(|cost| cost.probe.as_str()).collect();
+    let names: BTreeSet<ProbeName> =
+        repetitions.iter().flat_map(|repetition| &repetition.costs.probes).map(|cost| cost.probe).collect();
     let probes = names
         .into_iter()
         .map(|name| {
             let of = |value: fn(&ProbeCost) -> f64| {
                 all(&move |costs: &Costs| costs.probes.iter().find(|cost| cost.probe == name).map_or(0.0, value))
             };
-            ProbeCost {
-                probe: name.to_owned(),
-                hits_per_op: of(|cost| cost.hits_per_op),
-                ns_per_hit: of(|cost| cost.ns_per_hit),
-            }
+            ProbeCost { probe: name, hits_per_op: of(|cost| cost.hits_per_op), ns_per_hit: of(|cost| cost.ns_per_hit) }
         })
         .collect();
     Costs { probes, dispatch_ns: all(&|costs| costs.dispatch_ns), floor_ns: all(&|costs| costs.floor_ns) }
@@ -514,15 +508,13 @@ impl Waterfall {
     /// Lost tokens by cause.
     #[must_use]
     pub fn lost(&self) -> BTreeMap<String, u64> {
-        Counter::losses()
-            .map(|cause| (cause.name().to_owned(), self.counters.get(cause.name()).copied().unwrap_or(0)))
-            .collect()
+        Counter::losses().map(|cause| (cause.name().to_owned(), self.counter(cause))).collect()
     }
 
     /// A counter's sum.
     #[must_use]
     pub fn counter(&self, counter: Counter) -> u64 {
-        self.counters.get(counter.name()).copied().unwrap_or(0)
+        self.counters.of(counter)
     }
 }
 
@@ -551,7 +543,7 @@ mod tests {
     /// What does not fit together in a phase of 100 ms on one connection, with so many operations by the probes.
     fn found(seen: u64, told: impl FnOnce(&mut Phase)) -> Option<String> {
         let counters = [(Counter::Operations, seen), (Counter::Followed, seen), (Counter::Completed, seen)];
-        let counters = counters.map(|(counter, count)| (counter.name().to_owned(), count)).into();
+        let counters = counters.into();
         let probes = ProbeCounts { counters, tokens: 1, ..ProbeCounts::default() };
         let mut phase = testing::phase(PhaseKind::Traced, 100_000_000).with_probes(probes);
         told(&mut phase);
@@ -589,7 +581,7 @@ mod tests {
         let lost = |phase: &mut Phase| {
             phase.client.operations = 1000;
             let counters = &mut phase.probes.as_mut().unwrap().counters;
-            counters.insert(Counter::Followed.name().to_owned(), 1001);
+            counters.set(Counter::Followed, 1001);
         };
         assert_eq!(found(1000, lost).unwrap(), "1001 requests followed, 1000 accounted for");
         let two = |phase: &mut Phase| {
@@ -617,7 +609,7 @@ mod tests {
                 stage(&received, &send, turnaround_ns),
             ];
             let counters = [Counter::Operations, Counter::Followed, Counter::Completed];
-            let counters = counters.map(|counter| (counter.name().to_owned(), OPERATIONS)).into();
+            let counters = counters.map(|counter| (counter, OPERATIONS)).into();
             phase = phase.with_probes(ProbeCounts { stages, counters, tokens: 1, ..ProbeCounts::default() });
         }
         phase.client.operations = OPERATIONS;
@@ -711,8 +703,8 @@ mod tests {
         let found = of_phases(|_, phase| {
             let counters = phase.probes.iter_mut().map(|probes| &mut probes.counters);
             counters.for_each(|counters| {
-                counters.insert(Counter::LostFreed.name().to_owned(), 3);
-                counters.insert(Counter::Drops.name().to_owned(), 7);
+                counters.set(Counter::LostFreed, 3);
+                counters.set(Counter::Drops, 7);
             });
         });
         let lost = found.lost();

@@ -4,7 +4,7 @@
 use std::{
     cell::RefCell,
     fs::{self, File, TryLockError},
-    io::Write,
+    io::{self, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     rc::Rc,
@@ -165,6 +165,24 @@ pub fn lies_elsewhere(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|name| name.to_str()?.strip_prefix("virtax-")) else { return false };
     let number = ELSEWHERE.iter().find_map(|purpose| name.split_once(purpose));
     number.is_some_and(|(_, number)| number.parse::<u32>().is_ok())
+}
+
+/// Removes a folder of programs, and the parent if it was the last; never anything outside of [`PROGRAMS`], but for
+/// folders that lie elsewhere by their names.
+///
+/// # Errors
+/// If it lies elsewhere, or cannot be removed.
+pub fn remove_folder(path: &Path) -> Result<()> {
+    if path.parent() != Some(Path::new(PROGRAMS)) && !lies_elsewhere(path) {
+        return Err(Error::file("remove", path, format!("it does not lie in {PROGRAMS}")));
+    }
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", path, error)),
+        _ => {
+            let _ = fs::remove_dir(PROGRAMS);
+            Ok(())
+        }
+    }
 }
 
 /// The way in which an item is removed ([`crate::removal::remove`]); what is gone already is no error. The ledger does

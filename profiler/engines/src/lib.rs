@@ -7,6 +7,7 @@ pub mod child;
 pub mod clean;
 pub mod engine;
 pub mod environment;
+pub mod finding;
 pub mod guest;
 pub mod injection;
 pub mod ledger;

@@ -15,6 +15,7 @@ pub mod profile;
 pub mod records;
 pub mod run_folder;
 pub mod spec;
+pub mod terms;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod whole;

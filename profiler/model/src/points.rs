@@ -32,6 +32,7 @@ macro_rules! record {
 mod files;
 mod kinds;
 mod lookup;
+mod name;
 mod network;
 mod reader;
 mod threads;
@@ -44,6 +45,7 @@ pub use self::{
         all, at, is_ended, is_legal, is_lost, is_of_files, is_own_work, is_part, is_turnaround, next, probe_of, reader,
         row,
     },
+    name::ProbeName,
     reader::READER,
     words::{Wait, Words},
 };

@@ -12,6 +12,7 @@ use crate::interrupt;
 use virtax_model::{
     counts::{PhaseKind, ProbeCost},
     error::{Error, Result},
+    points::ProbeName,
 };
 
 /// Runs and time of each probe.
@@ -86,7 +87,7 @@ impl Loaded {
                 let mut ns: Vec<f64> = found().map(|(_, ns)| *ns).collect();
                 ns.sort_by(f64::total_cmp);
                 ProbeCost {
-                    probe: probe.name.to_owned(),
+                    probe: ProbeName::of(probe),
                     hits_per_op: runs as f64 / operations.max(1) as f64,
                     ns_per_hit: ns.get(ns.len() / 2).map_or(0.0, |median| (median - floor_ns).max(0.0)),
                 }

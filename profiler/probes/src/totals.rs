@@ -18,7 +18,7 @@ use super::{
     vcpus,
 };
 use virtax_model::{
-    counts::{CallTotal, DeviceInfo, ProbeCounts, Role, StageTotal, StateTotal, ThreadState},
+    counts::{CallTotal, Counters, DeviceInfo, ProbeCounts, Role, StageTotal, StateTotal, ThreadState},
     error::{Error, Result},
     input::LARGEST_NUMBER,
 };
@@ -328,7 +328,7 @@ impl Loaded {
     /// What the holders still hold of a block.
     fn scan_holders(&self, over: &Over<'_>, of: ConfigurationId, counts: &mut ProbeCounts) {
         // Ends less beginnings: the sum of all of them is a number, whatever its terms are.
-        let mut lives_ns = counts.counters.remove(Counter::LifeNs.name()).unwrap_or(0);
+        let mut lives_ns = counts.counters.take(Counter::LifeNs);
         let is_own = |turn: Turn| turn == Turn::new(over.epoch as u16, of.number());
         for (token, counted) in self.holders().filter(|(token, _)| is_own(token.turn)) {
             counts.tokens += 1;
@@ -408,10 +408,10 @@ impl Totals {
         found
     }
 
-    fn counters_since(&self, before: &Self, of: ConfigurationId) -> BTreeMap<String, u64> {
+    fn counters_since(&self, before: &Self, of: ConfigurationId) -> Counters {
         let (now, before) = (&self.counters[usize::from(of.number())], &before.counters[usize::from(of.number())]);
         let since = |counter: &Counter| now[*counter as usize].wrapping_sub(before[*counter as usize]);
-        Counter::ALL.iter().map(|counter| (counter.name().to_owned(), since(counter))).collect()
+        Counter::ALL.iter().map(|counter| (*counter, since(counter))).collect()
     }
 }
 

@@ -11,7 +11,6 @@ mod raw;
 pub mod schedule;
 pub mod store;
 
-pub(crate) use client::understand_benchmark;
 pub use lab::Lab;
 pub use plan::Plan;
 pub use virtax_model::spec::RunSpec;

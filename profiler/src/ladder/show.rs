@@ -55,13 +55,16 @@ pub fn table(ladder: &Ladder, look: Look) -> String {
         ladder.rounds
     );
     let mut table = look.table(&["mechanism", "latency µs", "adds", "95 %", "attributed", "95 %", "gap", "what"]);
+    // Said is only what a rung comes on top of that is not the one before it.
+    let mut before = None;
     for rung in &ladder.rungs {
         let measured = rung.on.is_some();
         let only = |text: String| if measured { text } else { String::new() };
-        let on = match (&rung.on, rung.mechanism.as_str()) {
-            (Some(on), "userland proxy" | "Docker, host network") => format!("{} (on {on})", rung.mechanism),
-            _ => rung.mechanism.clone(),
+        let on = match &rung.on {
+            Some(on) if Some(on.as_str()) != before => format!("{} (on {on})", rung.mechanism),
+            Some(_) | None => rung.mechanism.clone(),
         };
+        before = (rung.says != Says::Missing).then_some(rung.mechanism.as_str()).or(before);
         let what: Vec<String> =
             [says(rung), only(largest(rung))].into_iter().filter(|words| !words.is_empty()).collect();
         table.add_row([
@@ -221,7 +224,7 @@ mod tests {
         RungResult {
             mechanism: mechanism.to_owned(),
             configuration: mechanism.to_owned(),
-            on: measured.map(|_| "native".to_owned()),
+            on: None,
             latency_ns: 17_000.0 + ns,
             measured_ns: ns,
             measured_ci95_ns: around(ns, 300.0),
@@ -240,7 +243,7 @@ mod tests {
     }
 
     fn ladder() -> Ladder {
-        Ladder {
+        let mut ladder = Ladder {
             schema_version: crate::ladder::judge::SCHEMA_VERSION,
             order: Order::Network,
             workload: "tcp-rr".to_owned(),
@@ -257,7 +260,14 @@ mod tests {
                 rung("Docker NAT", Some(900.0), Says::TooFewRounds),
                 rung("userland proxy", Some(16_000.0), Says::Incomplete),
             ],
+        };
+        // Each on the one before that stands, but for the proxy.
+        let mut below = None;
+        for rung in ladder.rungs.iter_mut().filter(|rung| rung.says != Says::Missing) {
+            let last = below.replace(rung.mechanism.clone());
+            rung.on = if rung.mechanism == "userland proxy" { Some("bridge".to_owned()) } else { last };
         }
+        ladder
     }
 
     #[test]

@@ -12,6 +12,7 @@ use profiler::{
     counts::{Phase, PhaseKind, Place, Point, Repetition},
     result::{ConfigurationResult, RunResult},
 };
+use profiler_common::Counter;
 
 use crate::{
     common::{Out, Running, Traces, alone, check, is_wanted_in_full, repetitions, run_workload, virtax, wait_until},
@@ -106,7 +107,7 @@ impl Mounted {
         check(&result);
         let measured = Measured { result, rounds: rounds(out) };
         // The file system's; those of disks below are made of it.
-        let bios = measured.result.counters["bios"] as f64 / measured.result.losses.completed as f64;
+        let bios = measured.result.counters.of(Counter::Bios) as f64 / measured.result.losses.completed as f64;
         assert!(measured.is_one(bios), "{bios} bios an operation: {:#?}", measured.ways());
         measured
     }

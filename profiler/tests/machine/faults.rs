@@ -11,6 +11,7 @@ use crate::common::{
     Feature, Out, Running, Traces, alone, child_with, full, has, repetitions, text, virtax, wait_until,
 };
 use profiler::result::RunResult;
+use profiler_common::Counter;
 use rand::{RngExt, SeedableRng};
 
 const BOTH: &str = "native,docker:net=nat";
@@ -289,7 +290,7 @@ pub fn dropped_segments_stay_in_the_books() {
         crate::common::run_tcp_rr(&["--in", "native", "--rounds", "1", "--duration", "2", "--set", "connections=8"]);
     let native = &result.configurations[0];
     let lost = &native.losses.lost;
-    let (drops, all) = (native.counters["drops"], lost.values().sum::<u64>());
+    let (drops, all) = (native.counters.of(Counter::Drops), lost.values().sum::<u64>());
     assert!(drops > 0, "{:?}", native.counters);
     assert!(all == lost["resynchronised"] && 10 * all <= drops, "{drops} drops, {:?}", native.losses);
     assert!(native.conservation_percent.abs() <= 0.5, "{}", native.conservation_percent);

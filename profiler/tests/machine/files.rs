@@ -9,6 +9,7 @@ use profiler::{
     counts::{PhaseKind, Point, Repetition},
     result::{ConfigurationResult, StageResult},
 };
+use profiler_common::Counter;
 
 /// The smaller the file, the less is there to be written first, and given back to the disk in the end.
 const SHORT: [&str; 6] = ["--rounds", "1", "--duration", "0.8", "--set", "size=16"];
@@ -48,7 +49,7 @@ pub fn a_direct_read_is_one_bio() {
     let woken: Vec<&str> =
         stage(native, "complete", "exit").unwrap().parts.iter().map(|part| part.to.point.name()).collect();
     assert!(woken.contains(&"wakeup") && woken.last() == Some(&"exit"), "{woken:?}");
-    let bios = native.counters["bios"] as f64 / native.losses.followed as f64;
+    let bios = native.counters.of(Counter::Bios) as f64 / native.losses.followed as f64;
     assert!((bios - 1.0).abs() < 0.02, "{bios}");
     // Untyped tracepoints see the same.
     let untyped = run_workload("block", &Out::new(), &[&["--in", "native", "--probes", "raw_tp"], &SHORT[..]].concat());
@@ -90,8 +91,8 @@ pub fn large_operations_end_with_their_last_bio() {
         let native = of(&result, "native");
         assert_eq!(native.losses.lost.values().sum::<u64>(), 0, "{:?}", native.losses);
         assert!(native.conservation_percent.abs() <= 0.5, "{}", native.conservation_percent);
-        assert!(native.counters["bios"] > native.losses.followed / 2, "{:?}", native.counters);
-        assert_eq!(native.counters["bio_table_full"], 0);
+        assert!(native.counters.of(Counter::Bios) > native.losses.followed / 2, "{:?}", native.counters);
+        assert_eq!(native.counters.of(Counter::BioTable), 0);
         // Woken by the last bio: what is left then is short.
         let rest = stage(native, "complete", "exit").map_or(0.0, |stage| stage.ns_per_op);
         assert!(rest < 0.1 * native.traced_latency.mean_ns, "{settings:?}: {rest} ns after it: {:#?}", native.stages);
@@ -130,7 +131,7 @@ pub fn files_lie_where_configurations_say() {
     assert_eq!(system(native), system(bind));
     assert_eq!([system(overlay), system(layer), system(memory)], ["overlay", "overlay", "tmpfs"]);
     assert_ne!(system(volume), "overlay");
-    assert_eq!(memory.counters["bios"], 0);
+    assert_eq!(memory.counters.of(Counter::Bios), 0);
     assert!((count(memory, "enter", "exit") - 1.0).abs() < 0.02, "{:#?}", memory.stages);
 }
 
@@ -220,7 +221,8 @@ fn compare_with_kernel(settings: &[&str]) {
         }
         let within = phase.open_ns..phase.open_ns + phase.length_ns;
         let probes = phase.probes.unwrap();
-        let (ours, theirs) = (probes.counters["bios"], queued.iter().filter(|at| within.contains(at)).count() as u64);
+        let (ours, theirs) =
+            (probes.counters.of(Counter::Bios), queued.iter().filter(|at| within.contains(at)).count() as u64);
         // The text's times are rounded to a microsecond.
         assert!(ours.abs_diff(theirs) <= 2 && ours > 20, "{ours} bios, by the kernel {theirs}");
         let disk = probes
@@ -257,12 +259,12 @@ pub fn asynchronous_operations_are_each_followed() {
             let found = count(native, from, to);
             assert!((found - 1.0).abs() < 0.05, "{settings:?}: {from} → {to}: {found}");
         }
-        assert_eq!(native.counters["too_many_operations_at_once"], 0);
+        assert_eq!(native.counters.of(Counter::AtOnceMany), 0);
         // A bio that was given to another operation of its call is done after that one, as often as not. A few writes
         // are left to workers: those that are to set the file's time.
-        let share = |counter: &str| native.counters[counter] as f64 / native.losses.followed as f64;
+        let share = |counter| native.counters.of(counter) as f64 / native.losses.followed as f64;
         assert!(
-            share("bios_after_return") < 0.01 && share("operations_by_workers") < 0.05,
+            share(Counter::BiosLater) < 0.01 && share(Counter::ByWorkers) < 0.05,
             "{settings:?}: {:?}",
             native.counters
         );
@@ -287,7 +289,7 @@ pub fn operations_are_followed_into_workers() {
     for (from, to) in [("enter", "bio"), ("bio", "issue"), ("issue", "complete"), ("complete", "exit")] {
         assert!((count(overlay, from, to) - 1.0).abs() < 0.05, "{from} → {to}: {:#?}", overlay.stages);
     }
-    assert!(overlay.counters["operations_by_workers"] as f64 > 0.9 * overlay.losses.followed as f64);
+    assert!(overlay.counters.of(Counter::ByWorkers) as f64 > 0.9 * overlay.losses.followed as f64);
     let is_said =
         |result: &profiler::result::RunResult| result.warnings.iter().any(|warning| warning.name == "io-workers");
     assert!(!is_said(&result), "{:?}", result.warnings);
@@ -302,7 +304,7 @@ pub fn operations_are_followed_into_workers() {
     let cached = run(&Out::new(), "native", &["engine=io-uring", "kind=write", "direct=off"]);
     let native = of(&cached, "native");
     check(native);
-    assert!(native.counters["operations_followed_into_workers"] == 0 && is_said(&cached), "{:?}", native.counters);
+    assert!(native.counters.of(Counter::InWorkers) == 0 && is_said(&cached), "{:?}", native.counters);
 }
 
 /// On the layers of a container, and on memory, where operations are done before their submission returns.
@@ -316,7 +318,7 @@ pub fn asynchronous_operations_in_containers() {
     result.configurations.iter().for_each(check);
     assert_eq!(before, Traces::now());
     let [layer, memory] = &result.configurations[..] else { panic!("{}", result.configurations.len()) };
-    assert!(count(layer, "issue", "complete") > 0.9 && memory.counters["bios"] == 0);
+    assert!(count(layer, "issue", "complete") > 0.9 && memory.counters.of(Counter::Bios) == 0);
     assert!((count(memory, "enter", "exit") - 1.0).abs() < 0.02, "{:#?}", memory.stages);
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::files::{count, run};
 use crate::common::{Feature, Out, Traces, alone, check, has, of, run_workload, text, virtax};
 use profiler::{experiment::store, result::ConfigurationResult};
+use profiler_common::Counter;
 use workloads::clock::now_ns;
 
 /// Pages that operations left are charged to them when the kernel writes them back, those of other files are not.
@@ -51,10 +52,10 @@ pub fn write_back_is_charged_to_whose_file_it_is() {
             1 + rounds.iter().filter(|round| round.start < end_ns && round.end > phase.open_ns).count()
         })
         .sum();
-    let (bytes, most) = (native.counters["write_back_bytes"], (most * 17 * MIB) as u64);
+    let (bytes, most) = (native.counters.of(Counter::WriteBackBytes), (most * 17 * MIB) as u64);
     assert!(bytes > MIB as u64 && bytes < most, "{bytes} of at most {most}");
     assert!(found.device_ns_per_op > 0.0 && found.bios_per_op > 0.0, "{found:?}");
-    assert_eq!(native.counters["bios"], 0, "they are no operation's own");
+    assert_eq!(native.counters.of(Counter::Bios), 0, "they are no operation's own");
     // What is written past the page cache leaves nothing in it.
     let direct = run(&Out::new(), "native", &["kind=write"]);
     assert_eq!(of(&direct, "native").write_back, None);
@@ -78,7 +79,7 @@ pub fn first_writes_are_told_apart_from_later_ones() {
     let [native, first] = [of(&result, "native"), of(&result, overlay)];
     [native, first, of(&later, overlay)].into_iter().for_each(check);
     // Where nothing lies below, it is a call like others. A copy is written out before it gets its name.
-    assert!(native.counters["bios"] == 0 && count(native, "enter", "exit") > 0.99, "{:#?}", native.stages);
+    assert!(native.counters.of(Counter::Bios) == 0 && count(native, "enter", "exit") > 0.99, "{:#?}", native.stages);
     assert!((count(first, "enter", "bio") - 1.0).abs() < 0.05, "{:#?}", first.stages);
     assert!(first.latency.mean_ns > 5.0 * native.latency.mean_ns, "{}", first.latency.mean_ns);
     // The second layer is none of later writes': in them is one bio, and no other after it.

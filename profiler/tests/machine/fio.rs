@@ -8,6 +8,7 @@ use profiler::{
     counts::{PhaseKind, Point, Repetition},
     result::ConfigurationResult,
 };
+use profiler_common::Counter;
 
 const SHORT: [&str; 6] = ["--rounds", "1", "--duration", "0.8", "--set", "size=16"];
 
@@ -16,7 +17,7 @@ fn run(out: &Out, workload: &str, configurations: &str) -> profiler::result::Run
 }
 
 fn bios_per_operation(configuration: &ConfigurationResult) -> f64 {
-    configuration.counters["bios"] as f64 / configuration.losses.followed as f64
+    configuration.counters.of(Counter::Bios) as f64 / configuration.losses.followed as f64
 }
 
 /// Each of a job's sixteen is followed by itself, to the disk and back, natively and in containers; fio's own mean

@@ -5,6 +5,7 @@ use profiler::{
     analysis::comparison::Verdict,
     result::{ConfigurationResult, RunResult},
 };
+use profiler_common::Counter;
 
 const SHAPE: &[&str] = &["--rounds", "1", "--duration", "0.6"];
 
@@ -80,7 +81,7 @@ pub fn full_tables_of_tokens_are_losses_by_name() {
     // Two devices are on the path, and at most one has a place.
     let found = one("devices=1", "1");
     lost_by(&found, "stage_table_full");
-    assert!(found.counters["device_table_full"] > 0, "{:?}", found.counters);
+    assert!(found.counters.of(Counter::DeviceTable) > 0, "{:?}", found.counters);
     too_small("stages", &[500, 450, 440, 400, 350, 300, 250, 200, 150, 100], "1", "stage_table_full");
 }
 
@@ -117,16 +118,16 @@ pub fn full_rings_and_long_paths_lose_records_and_stacks_and_never_tokens() {
 
     let found = run(&["record-ring=4096"]);
     complete(&found);
-    assert!(found.counters["records_ring_full"] > 0 && found.records.committed > 0, "{:?}", found.counters);
-    assert_eq!(found.records.lost, found.counters["records_ring_full"]);
+    assert!(found.counters.of(Counter::RecordsRingFull) > 0 && found.records.committed > 0, "{:?}", found.counters);
+    assert_eq!(found.records.lost, found.counters.of(Counter::RecordsRingFull));
 
     let found = run(&["record-ring=65536", "reader=0"]);
     complete(&found);
-    assert!(found.counters["records_ring_full"] > 0, "{:?}", found.counters);
+    assert!(found.counters.of(Counter::RecordsRingFull) > 0, "{:?}", found.counters);
 
     let found = run(&["record-points=5"]);
     complete(&found);
-    assert_eq!(found.counters["records_too_long"], found.records.lost, "{:?}", found.counters);
+    assert_eq!(found.counters.of(Counter::RecordsTooLong), found.records.lost, "{:?}", found.counters);
     assert!(found.records.lost > 0 && found.records.committed == 0, "{:?}", found.records);
 
     let found = starved(&["event-ring=4096", "reader=0"], &["--in", "native"]).configurations.remove(0);
@@ -189,8 +190,8 @@ pub fn many_connections_and_threads_lose_nothing() {
         assert_eq!(found.losses.lost.values().sum::<u64>(), 0, "{settings:?}: {:?}", found.losses);
         assert_eq!(found.records.lost, 0, "{settings:?}: {:?}", found.records);
         assert_eq!(found.samples.lost, 0, "{settings:?}: {:?}", found.samples);
-        for counter in ["socket_table_full", "delivered_to_unknown_socket", "device_table_full", "details_table_full"] {
-            assert_eq!(found.counters[counter], 0, "{settings:?}: {:?}", found.counters);
+        for counter in [Counter::SocketTable, Counter::UnknownSocket, Counter::DeviceTable, Counter::DetailsTable] {
+            assert_eq!(found.counters.of(counter), 0, "{settings:?}: {:?}", found.counters);
         }
     }
 }

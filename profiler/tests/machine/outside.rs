@@ -10,6 +10,7 @@ use profiler::{
     counts::Point,
     result::{ConfigurationResult, RunResult, StageResult},
 };
+use profiler_common::Counter;
 
 /// A command that must work.
 fn execute(program: &str, arguments: &[&str]) {
@@ -140,7 +141,7 @@ pub fn a_lost_segments_wait_has_the_name_of_its_cause() {
         assert_eq!(code, Some(0), "{said}");
         let lost = RunResult::load(&out.path()).unwrap();
         check_cause(&lost.configurations[0], cause);
-        assert!(lost.configurations[0].counters.get("resent_segments").is_some_and(|count| *count > 0));
+        assert!(lost.configurations[0].counters.of(Counter::Resent) > 0);
     }
     assert_eq!(before, Traces::now());
 }

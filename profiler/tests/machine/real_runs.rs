@@ -7,6 +7,7 @@ use profiler::{
     probes,
     result::{ConfigurationResult, RunResult},
 };
+use profiler_common::Counter;
 
 fn stage_ids(configuration: &ConfigurationResult) -> Vec<&str> {
     configuration.stages.iter().filter(|stage| stage.count_per_op > 0.5).map(|stage| stage.id.as_str()).collect()
@@ -195,7 +196,7 @@ pub fn a_message_received_in_parts() {
     let result = run_tcp_rr(&["--in", "native", "--rounds", "1", "--duration", "0.5", "--set", "chunk=100"]);
     let native = of(&result, "native");
     assert_eq!(native.incomplete, Vec::<String>::new());
-    let parts = native.counters["received_in_parts"] as f64;
+    let parts = native.counters.of(Counter::Parts) as f64;
     let followed = native.losses.followed as f64;
     assert!((parts / followed - 1.0).abs() < 0.01, "{parts} parts of {followed} requests");
     let row = native.stages.iter().find(|stage| stage.id == "response/received→received").unwrap();

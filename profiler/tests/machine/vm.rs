@@ -7,6 +7,7 @@ use crate::common::{
     virtax, wait_until,
 };
 use profiler::result::ConfigurationResult;
+use profiler_common::Counter;
 
 /// Guests take long to boot: one repetition of each.
 const SHORT: [&str; 6] = ["--rounds", "1", "--duration", "1.2", "--placement", "split"];
@@ -206,7 +207,7 @@ pub fn segments_that_are_dropped_before_the_guest_stay_in_the_books() {
         let result = run_workload("tcp-rr", &Out::new(), &arguments);
         assert!(doing.done(), "{program}");
         let found = &result.configurations[0];
-        assert!(found.counters["drops"] > 0, "{:?}", found.counters);
+        assert!(found.counters.of(Counter::Drops) > 0, "{:?}", found.counters);
         assert_eq!(found.losses.lost.values().sum::<u64>(), 0, "{:?}", found.losses);
         assert!(found.conservation_percent.abs() <= 0.5, "{}", found.conservation_percent);
         let has_row = found.stages.iter().any(|stage| stage.id == *row && stage.ns_per_op > 0.0);

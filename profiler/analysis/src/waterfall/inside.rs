@@ -211,7 +211,7 @@ mod tests {
             ],
             ..ProbeCounts::default()
         };
-        guest.counters.insert(Counter::Operations.name().to_owned(), guest_operations);
+        guest.counters.set(Counter::Operations, guest_operations);
         testing::phase(PhaseKind::Traced, 1000).with_probes(host).with_other_side(guest)
     }
 
@@ -309,7 +309,7 @@ mod tests {
         assert!(stages(&phase(20, 800)).stages.is_empty());
         let mut lossy = phase(10, 100);
         let counters = &mut lossy.guest.as_mut().unwrap().probes.counters;
-        counters.insert(Counter::LostResynchronised.name().to_owned(), 1);
+        counters.set(Counter::LostResynchronised, 1);
         assert!(stages(&lossy).stages.is_empty());
         assert!(stages(&phase(10, u64::MAX)).stages.is_empty());
         let mut without = phase(10, 100);

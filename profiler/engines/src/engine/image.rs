@@ -2,11 +2,13 @@
 
 use std::{fs::File, path::Path};
 
-use crate::{child, pack};
+use crate::{child, workload::Tool};
 use virtax_model::error::{Error, Result};
 
 /// What is on an image that is there for files.
 pub const FILE_SYSTEM: &str = workloads::init::FILE_SYSTEM;
+/// What makes it.
+pub const MKFS: Tool = Tool { name: "mkfs.ext4", package: "e2fsprogs" };
 /// MiB of its journal.
 const JOURNAL_MIB: u64 = 64;
 
@@ -35,15 +37,16 @@ pub fn make_file_system(path: &Path) -> Result<()> {
     let journal = format!("size={JOURNAL_MIB}");
     let now = "lazy_itable_init=0,lazy_journal_init=0";
     let settings = ["-q", "-F", "-m", "0", "-b", "4096", "-J", &journal, "-E", now];
-    tool(&format!("mkfs.{FILE_SYSTEM}"), "e2fsprogs", &settings, &[path])
+    execute(MKFS, &settings, &[path])
 }
 
 /// Executes a program of the machine's on images, to its end.
 ///
 /// # Errors
 /// If it is missing, or fails.
-pub fn tool(name: &str, package: &str, arguments: &[&str], files: &[&Path]) -> Result<()> {
-    let program = pack::find_tool(name, package)?;
+pub fn execute(tool: Tool, arguments: &[&str], files: &[&Path]) -> Result<()> {
+    let name = tool.name;
+    let program = tool.find_of_root()?;
     let fail = |why: String| Error::engine(format!("{name} cannot make a disk's image"), why, "see what it says");
     let output =
         child::command(&program).args(arguments).args(files).output().map_err(|error| fail(error.to_string()))?;

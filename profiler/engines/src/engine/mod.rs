@@ -22,6 +22,7 @@ pub use key::{Key, Values};
 use crate::{
     cgroup::Cgroup,
     engine::configuration::Configuration,
+    finding::Finding,
     injection::{Injection, Kind},
     ledger::{Item, Ledger},
     net::Wire,
@@ -259,6 +260,17 @@ pub trait Engine: Sync {
     fn suits(&self, _configuration: &Configuration, _workload: &dyn Workload, _settings: &Settings) -> Result<()> {
         Ok(())
     }
+    /// Looks for what a configuration needs on this machine, before anything is changed.
+    ///
+    /// # Errors
+    /// If something is missing, with what brings it.
+    fn needs(&self, _configuration: &Configuration, _workload: &dyn Workload) -> Result<()> {
+        Ok(())
+    }
+    /// What this machine has and lacks for it.
+    fn findings(&self) -> Vec<Finding> {
+        self.drives().map(|product| driven(self.name(), product, &self.version())).into_iter().collect()
+    }
     /// What it drives, where that is a program of its own; `None`: the kernel alone.
     fn drives(&self) -> Option<&'static str> {
         None
@@ -318,6 +330,16 @@ pub trait Engine: Sync {
     /// # Errors
     /// If the engine is not there, or refuses.
     fn prepare(&self, bench: &Bench, configurations: &[Configuration]) -> Result<Box<dyn Host>>;
+}
+
+/// Whether what an engine drives is there.
+fn driven(engine: &str, product: &str, version: &Result<Option<String>>) -> Finding {
+    let what = match version {
+        Ok(version) => format!("{product} {}", version.as_deref().unwrap_or_default()),
+        Err(error) => format!("{product}: {}", error.to_string().lines().next().unwrap_or_default()),
+    };
+    let remedy = format!("start the daemon for `{engine}:` configurations; others do not need it");
+    Finding::new(version.is_ok(), what, remedy)
 }
 
 /// What a person calls a configuration, by its name; of an unknown one, its name.

@@ -109,6 +109,9 @@ impl Workload for Fio {
     fn server_executes(&self) -> Option<Tool> {
         Some(FIO)
     }
+    fn tools(&self) -> Vec<Tool> {
+        vec![FIO]
+    }
     fn server_arguments(&self, settings: &Settings, start: Start<'_>) -> Vec<String> {
         let pairs = [
             ("--listen", start.listen.to_string()),

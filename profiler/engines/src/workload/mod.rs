@@ -3,6 +3,7 @@
 mod block;
 mod fio;
 mod redis;
+mod redis_benchmark;
 mod tcp_rr;
 
 use std::{
@@ -11,7 +12,8 @@ use std::{
     time::Duration,
 };
 
-pub use fio::FIO;
+pub use redis_benchmark::understand as understand_benchmark;
+use workloads::protocol::Latencies;
 
 use crate::pack;
 use virtax_model::error::{Error, Result, did_you_mean};
@@ -85,24 +87,49 @@ impl Tool {
     pub fn find(&self) -> Result<PathBuf> {
         pack::find_program(self.name, self.package)
     }
+    /// Where it is, also where only root has programs.
+    ///
+    /// # Errors
+    /// As [`Tool::find`].
+    pub fn find_of_root(&self) -> Result<PathBuf> {
+        pack::find_tool(self.name, self.package)
+    }
 }
 
 /// The program that asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum ClientProgram {
     /// The static binary, told its phases: with these arguments.
     Own(Vec<String>),
-    /// Redis's own benchmark, which knows no phases: a run of its own for each.
-    RedisBenchmark {
-        /// Its arguments, but for the number of requests.
-        arguments: Vec<String>,
-        /// Keys that reads expect.
-        keyspace: u64,
-    },
+    /// Another program, which knows no phases: a run of its own for each.
+    Foreign(Foreign),
 }
 
-/// Redis's own benchmark: the program, and the package of Debian's that brings it.
-pub const REDIS_BENCHMARK: Tool = Tool { name: "redis-benchmark", package: "redis-tools" };
+/// A client of others' making. A run of it makes so many requests, ends, and sums them up.
+#[derive(Debug, Clone)]
+pub struct Foreign {
+    /// The program.
+    pub tool: Tool,
+    /// Its arguments, but for the number of requests.
+    pub arguments: Vec<String>,
+    /// The option before that number.
+    pub number: &'static str,
+    /// A run before all others, which fills the server: arguments, and requests; `None`: there is none.
+    pub filling: Option<(Vec<String>, u64)>,
+    /// Reads what a run has said; `None`: it is no summary.
+    pub parse: fn(&str) -> Option<Summary>,
+}
+
+/// What a run of a [`Foreign`] client has seen.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Requests per second.
+    pub requests_per_s: f64,
+    /// Mean latency, ns.
+    pub mean_ns: f64,
+    /// Latencies, ns.
+    pub histogram: Latencies,
+}
 
 /// What a server is told when it starts.
 #[derive(Debug, Clone, Copy)]
@@ -233,6 +260,10 @@ pub trait Workload: Sync {
     /// A program of this machine's that the server executes.
     fn server_executes(&self) -> Option<Tool> {
         None
+    }
+    /// Programs of this machine's that it needs, with some of its settings at least.
+    fn tools(&self) -> Vec<Tool> {
+        Vec::new()
     }
     /// Replaces settings that are left to the machine.
     fn scale(&self, _settings: &mut Settings) {}

@@ -4,7 +4,10 @@ use std::net::SocketAddrV4;
 
 use workloads::redis::LARGEST_VALUE;
 
-use super::{ClientProgram, NetworkRequests, Range, ServerProgram, Setting, Settings, Start, Tool, Workload};
+use super::{
+    ClientProgram, Foreign, NetworkRequests, Range, ServerProgram, Setting, Settings, Start, Tool, Workload,
+    redis_benchmark,
+};
 use virtax_model::error::{Error, Result};
 
 /// One of the commands. See the module.
@@ -12,6 +15,8 @@ pub struct Redis {
     name: &'static str,
     summary: &'static str,
     command: &'static str,
+    /// Whether it expects values to be there.
+    reads: bool,
 }
 
 impl Redis {
@@ -20,16 +25,19 @@ impl Redis {
         name: "redis-set",
         summary: "Redis SET: many clients, one server thread (real redis-server, own load generator)",
         command: "set",
+        reads: false,
     };
     /// Reads values.
     pub const GET: Self = Self {
         name: "redis-get",
         summary: "Redis GET: many clients, one server thread (real redis-server, own load generator)",
         command: "get",
+        reads: true,
     };
 }
 
 const CONFIGURATION: &str = "redis.conf";
+const SERVER: Tool = Tool { name: "redis-server", package: "redis-server" };
 
 impl NetworkRequests for Redis {
     fn connections(&self, settings: &Settings) -> u32 {
@@ -92,7 +100,10 @@ impl Workload for Redis {
         )))
     }
     fn server_program(&self) -> ServerProgram {
-        ServerProgram::System(Tool { name: "redis-server", package: "redis-server" })
+        ServerProgram::System(SERVER)
+    }
+    fn tools(&self) -> Vec<Tool> {
+        vec![SERVER, redis_benchmark::TOOL]
     }
     fn server_files(&self, _settings: &Settings) -> Vec<(&'static str, String)> {
         // Nothing on disk, nothing in the background: what is measured is the command.
@@ -120,8 +131,7 @@ impl Workload for Redis {
     }
     fn client(&self, settings: &Settings, server: SocketAddrV4, _has_cpu: bool) -> ClientProgram {
         if settings["client"] == "redis-benchmark" {
-            let keyspace = settings["keyspace"].parse().unwrap_or(1);
-            return ClientProgram::RedisBenchmark { arguments: self.benchmark_arguments(settings, server), keyspace };
+            return ClientProgram::Foreign(self.benchmark(settings, server));
         }
         let pairs = [
             ("--connect", server.to_string()),
@@ -139,16 +149,25 @@ impl Workload for Redis {
 }
 
 impl Redis {
-    fn benchmark_arguments(&self, settings: &Settings, server: SocketAddrV4) -> Vec<String> {
-        let pairs = [
-            ("-h", server.ip().to_string()),
-            ("-p", server.port().to_string()),
-            ("-t", self.command.to_owned()),
-            ("-c", settings["clients"].clone()),
-            ("-d", settings["data-size"].clone()),
-            ("-r", settings["keyspace"].clone()),
-            ("--precision", "3".to_owned()),
-        ];
-        pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
+    fn benchmark(&self, settings: &Settings, server: SocketAddrV4) -> Foreign {
+        let arguments = |command: &str| -> Vec<String> {
+            let pairs = [
+                ("-h", server.ip().to_string()),
+                ("-p", server.port().to_string()),
+                ("-t", command.to_owned()),
+                ("-c", settings["clients"].clone()),
+                ("-d", settings["data-size"].clone()),
+                ("-r", settings["keyspace"].clone()),
+                ("--precision", "3".to_owned()),
+            ];
+            pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
+        };
+        // Nearly every key has a value before reads: it writes at random, seven times as often as there are keys,
+        // which leaves e⁻⁷ of them, less than one in a thousand.
+        let keys: u64 = settings["keyspace"].parse().unwrap_or(1);
+        let pipelined = ["-P", "100"].map(str::to_owned);
+        let filling = self.reads.then(|| ([arguments("set"), pipelined.to_vec()].concat(), 7 * keys));
+        let (tool, parse) = (redis_benchmark::TOOL, redis_benchmark::parse);
+        Foreign { tool, arguments: arguments(self.command), number: "-n", filling, parse }
     }
 }

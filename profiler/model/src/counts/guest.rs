@@ -114,17 +114,9 @@ impl Phase {
     }
 }
 
-/// Beginning of the names of counters that the host has, of what a machine's process did.
-const OF_VMM: &str = "vmm_";
 /// Counters of operations: those of the guest's say it all.
 const COUNTED_ANYWAY: [Counter; 5] =
     [Counter::Followed, Counter::Completed, Counter::Unfinished, Counter::Operations, Counter::Events];
-
-/// The name of a counter of the host's, of what a machine's process did, beside the guest's own.
-#[must_use]
-pub fn counter_of_vmm(counter: Counter) -> String {
-    format!("{OF_VMM}{}", counter.name())
-}
 
 impl OtherSide {
     /// Of files, operations begin in the guest, and the host has its machine's share: returned are the guest's
@@ -137,8 +129,8 @@ impl OtherSide {
         guests.vcpus = std::mem::take(&mut self.probes.vcpus);
         // And what it could not follow is as much a loss as the guest's own.
         let own = Counter::ALL.iter().filter(|counter| !COUNTED_ANYWAY.contains(counter));
-        let of_host = own.map(|counter| (counter_of_vmm(*counter), self.probes.counter(*counter)));
-        guests.counters.extend(of_host.filter(|(_, count)| *count > 0));
+        let of_host = own.map(|counter| (*counter, self.probes.counter(*counter))).filter(|(_, count)| *count > 0);
+        of_host.for_each(|(counter, count)| guests.counters.set_of_vmm(counter, count));
         self.probes.stages.retain(|stage| stage.part || stage.from.point != Point::Exit);
         self.side = Side::Host;
         (guests, self)

@@ -5,7 +5,7 @@ use std::fmt;
 pub use profiler_common::point::Point;
 
 pub use super::words::Next;
-use crate::counts::PhaseKind;
+use crate::terms::PhaseKind;
 
 /// In which phases a probe is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! What happens between two points, in words, and what is waited for meanwhile.
 
 use super::kinds::Point;
-use crate::counts::{Place, Role};
+use crate::terms::{Place, Role};
 
 /// What comes next after a point.
 #[derive(Debug, Clone, Copy)]

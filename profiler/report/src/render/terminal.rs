@@ -280,7 +280,7 @@ pub fn summary(result: &RunResult, look: Look) -> String {
     let mut text = lines(&table);
     for configuration in &result.configurations {
         if let Some(found) = &configuration.write_back {
-            let counted = |counter: Counter| configuration.counters.get(counter.name()).copied().unwrap_or(0) as f64;
+            let counted = |counter: Counter| configuration.counters.of(counter) as f64;
             let (bios, mib) = (counted(Counter::WriteBacks), counted(Counter::WriteBackBytes) / f64::from(1 << 20));
             let interval = found.device_ci95_ns.map_or(String::new(), |[low, high]| format!(" [{low:.0}, {high:.0}]"));
             let _ = writeln!(

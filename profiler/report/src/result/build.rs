@@ -25,7 +25,7 @@ use virtax_analysis::{
     waterfall::{self, Waterfall},
 };
 use virtax_model::{
-    counts::{Accelerator, PhaseKind, Repetition, counter_of_vmm},
+    counts::{Accelerator, PhaseKind, Repetition},
     error::{Error, Result},
     header::{Header, SCHEMA_VERSION},
     phases::phases,
@@ -199,12 +199,7 @@ fn configuration(
         exits: super::vcpus::exits(repetitions),
         accesses: super::vcpus::accesses(repetitions),
         losses,
-        counters: waterfall
-            .counters
-            .iter()
-            .filter(|(name, _)| Counter::losses().chain(own).all(|counter| counter.name() != name.as_str()))
-            .map(|(name, count)| (name.clone(), *count))
-            .collect(),
+        counters: waterfall.counters.clone().without(|counter| counter.is_loss() || own.contains(&counter)),
         write_back: super::writeback::write_back(repetitions),
         costs: waterfall.costs.clone(),
         devices: last.devices.clone(),
@@ -401,8 +396,7 @@ fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResu
         (Counter::BioTable, "bios found no place in the probes' table"),
         (Counter::AtOnceMany, "calls began or ended more operations than are followed"),
     ] {
-        let of_host = waterfall.counters.get(&counter_of_vmm(counter)).copied().unwrap_or(0);
-        let times = waterfall.counter(counter) + of_host;
+        let times = waterfall.counters.with_vmm(counter);
         if times > 0 {
             reasons.push(format!("{what} ({}, {times} times)", counter.name()));
         }

@@ -27,7 +27,7 @@ pub use writeback::WriteBackResult;
 
 use virtax_analysis::comparison::Verdict;
 use virtax_model::{
-    counts::{Accelerator, Costs, DeviceInfo, Direction, Hooks, Place, Role},
+    counts::{Accelerator, Costs, Counters, DeviceInfo, Direction, Hooks, Place, Role},
     environment::Environment,
     error::Result,
     header::{self, Settings},
@@ -183,7 +183,8 @@ pub struct ConfigurationResult {
     /// Tokens, each counted at an event of its own.
     pub losses: Losses,
     /// What is no loss.
-    pub counters: BTreeMap<String, u64>,
+    #[schemars(with = "BTreeMap<String, u64>")]
+    pub counters: Counters,
     /// What operations left in the page cache, and the kernel's threads wrote back meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_back: Option<WriteBackResult>,

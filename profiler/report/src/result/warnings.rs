@@ -11,7 +11,7 @@ use virtax_analysis::{
     tail::FEWEST_RECORDS,
 };
 use virtax_model::{
-    counts::{Repetition, Role, counter_of_vmm},
+    counts::{Repetition, Role},
     environment::Environment,
     header::Header,
     points,
@@ -137,7 +137,7 @@ fn open_loop(configuration: &ConfigurationResult, found: &mut Vec<Warning>) {
 /// Requests that still waited when their phase was given up.
 fn given_up(configuration: &ConfigurationResult, found: &mut Vec<Warning>) {
     let count = configuration.losses.unfinished;
-    if count > 0 && configuration.counters.contains_key("resent_segments") {
+    if count > 0 && configuration.counters.has(Counter::Resent) {
         found.push(warning(
             "still-waiting",
             format!(
@@ -154,11 +154,8 @@ const BY_WORKERS: f64 = 0.01;
 
 fn workers(configuration: &ConfigurationResult, found: &mut Vec<Warning>) {
     // Also by those of a virtual machine's process.
-    let count = |counter: Counter| {
-        let names = [counter.name().to_owned(), counter_of_vmm(counter)];
-        names.iter().filter_map(|name| configuration.counters.get(name)).sum::<u64>()
-    };
-    let made = count(Counter::ByWorkers).saturating_sub(count(Counter::InWorkers));
+    let counters = &configuration.counters;
+    let made = counters.with_vmm(Counter::ByWorkers).saturating_sub(counters.with_vmm(Counter::InWorkers));
     let share = made as f64 / configuration.losses.followed.max(1) as f64;
     if share >= BY_WORKERS {
         found.push(warning(

@@ -1,9 +1,7 @@
 //! Clients: what asks, and says what it saw of every phase.
 
+mod foreign;
 mod own;
-mod redis_benchmark;
-
-pub use redis_benchmark::understand as understand_benchmark;
 
 use std::{net::SocketAddrV4, time::Duration};
 
@@ -68,10 +66,8 @@ pub fn start(
             client.wait_ready(workload.patience(settings), || alive(server))?;
             Ok(Box::new(client))
         }
-        ClientProgram::RedisBenchmark { arguments, keyspace } => {
-            let alive = || alive(server);
-            let client = redis_benchmark::RedisBenchmark::start(bench, arguments, keyspace, address, cpus, alive)?;
-            Ok(Box::new(client))
+        ClientProgram::Foreign(program) => {
+            Ok(Box::new(foreign::Runs::start(bench, program, address, cpus, || alive(server))?))
         }
     }
 }

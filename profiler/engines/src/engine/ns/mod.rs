@@ -22,6 +22,7 @@ use self::network::{Network, QueueAt, Shape, Wanted};
 use super::{Bench, DATA, Engine, Host, Key, Server, Values, image};
 use crate::{
     engine::configuration::Configuration,
+    finding::Finding,
     injection::{Injection, Kind},
     ledger::PROGRAMS,
     workload::{Settings, Workload},
@@ -97,6 +98,18 @@ impl Engine for Ns {
             return Err(Error::Usage(format!("`{configuration}` {why}")));
         }
         Ok(())
+    }
+    fn needs(&self, configuration: &Configuration, workload: &dyn Workload) -> Result<()> {
+        if configuration.key("fs") == "loop" && workload.files().is_some() {
+            image::MKFS.find_of_root()?;
+            // Where loop devices are a module, the kernel loads it now: its types are read before the first is
+            // attached.
+            let _ = std::fs::File::open("/dev/loop-control");
+        }
+        Ok(())
+    }
+    fn findings(&self) -> Vec<Finding> {
+        vec![Finding::program(image::MKFS, &image::MKFS.find(), "for `ns:fs=loop` and the disks of virtual machines")]
     }
     fn accepts(&self, _kind: Kind) -> bool {
         true

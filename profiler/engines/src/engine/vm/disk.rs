@@ -73,7 +73,7 @@ impl Disk {
             fs::rename(&raw, &self.path).map_err(fail)?;
         } else {
             let format = ["convert", "-f", "raw", "-O", configuration.key("image")];
-            let made = image::tool("qemu-img", "qemu-utils", &format, &[&raw, &self.path]);
+            let made = image::execute(super::QEMU_IMG, &format, &[&raw, &self.path]);
             let _ = fs::remove_file(&raw);
             made?;
         }

@@ -4,11 +4,13 @@ mod agent;
 mod command_line;
 mod disk;
 mod domain;
+mod findings;
 mod gate;
 mod keys;
 mod launch;
 mod libvirt;
 mod monitor;
+mod removal;
 mod server;
 mod tap;
 mod tuning;
@@ -26,7 +28,12 @@ use std::{
 use xmltree::Element;
 
 pub use self::{
-    agent::Agent, gate::check_device as check_kvm, libvirt::PACKAGES, libvirt::is_installed as has_libvirt, tap::TUN,
+    agent::Agent,
+    gate::check_device as check_kvm,
+    libvirt::PACKAGES,
+    libvirt::is_installed as has_libvirt,
+    removal::{give_back, remove, restore},
+    tap::TUN,
 };
 
 use self::{
@@ -35,16 +42,16 @@ use self::{
     tuning::Layout,
 };
 use super::{
-    Bench, Engine, Host, Key, Server,
+    Bench, Engine, Host, Key, Server, image,
     ns::network::{Network, Shape, Wanted},
 };
 use crate::{
     engine::configuration::Configuration,
+    finding::Finding,
     guest::Kernel,
     injection::Kind,
     ledger::PROGRAMS,
-    pack,
-    workload::{Settings, Workload},
+    workload::{Settings, Tool, Workload},
 };
 use virtax_model::{
     counts::Accelerator,
@@ -94,8 +101,10 @@ pub static TCG: Vm = Vm {
 /// With the hardware's virtualization.
 pub static KVM: Vm = Vm { summary: "a virtual machine of QEMU's, by the kernel's KVM", accelerator: Accelerator::Kvm };
 
-/// QEMU, and Debian's package of it.
-pub const QEMU: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
+/// QEMU.
+pub const QEMU: Tool = Tool { name: "qemu-system-x86_64", package: "qemu-system-x86" };
+/// What makes images in QEMU's own format.
+const QEMU_IMG: Tool = Tool { name: "qemu-img", package: "qemu-utils" };
 
 impl Engine for Vm {
     fn name(&self) -> &'static str {
@@ -131,6 +140,18 @@ impl Engine for Vm {
         }
         Ok(())
     }
+    fn needs(&self, configuration: &Configuration, workload: &dyn Workload) -> Result<()> {
+        if configuration.key("blk") != "none" && workload.files().is_some() {
+            image::MKFS.find_of_root()?;
+        }
+        if configuration.key("image") == "qcow2" {
+            QEMU_IMG.find_of_root()?;
+        }
+        Ok(())
+    }
+    fn findings(&self) -> Vec<Finding> {
+        findings::of(self.accelerator)
+    }
     fn check(&self, configuration: &Configuration) -> Result<()> {
         if configuration.key("vhost") == "on" && configuration.key("net") == "user" {
             return Err(Error::Usage(format!("`{configuration}`: vhost=on needs a tap: net=tap or net=nat")));
@@ -158,7 +179,7 @@ impl Engine for Vm {
         format!("a {machine} machine behind {net}{caveat}")
     }
     fn prepare(&self, bench: &Bench, configurations: &[Configuration]) -> Result<Box<dyn Host>> {
-        let qemu = pack::find_program(QEMU.0, QEMU.1)?;
+        let qemu = QEMU.find()?;
         if self.accelerator == Accelerator::Kvm {
             gate::check_device()?;
         }
@@ -260,7 +281,7 @@ pub fn domain_xml(configuration: &Configuration, snippet: Option<&Element>) -> R
     let agent = (is_tap && configuration.key("agent") == "on").then(|| file("agent-0"));
     let names = domain::Names {
         domain: "virtax-RUN-0",
-        qemu: &format!("/usr/bin/{}", QEMU.0),
+        qemu: &format!("/usr/bin/{}", QEMU.name),
         kernel: &file("vmlinuz-0"),
         initial: &file("initial-0"),
         console: &format!("{}/RUN/console.log", crate::ledger::RUNS),

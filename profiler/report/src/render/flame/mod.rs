@@ -35,17 +35,35 @@ const ROOT: &str = "all";
 
 /// A kind of picture.
 struct Kind {
-    /// First part of the files' names.
-    name: &'static str,
+    shows: Shows,
     /// What its width is, in titles.
     what: &'static str,
     stacks: fn(&Stacks) -> &[Weighted],
 }
 
+/// What a flame graph's width stands for.
+#[derive(Clone, Copy)]
+enum Shows {
+    Latency,
+    Cpu,
+    OffCpu,
+}
+
+impl Shows {
+    /// First part of the files' names.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Latency => "latency",
+            Self::Cpu => "cpu",
+            Self::OffCpu => "off-cpu",
+        }
+    }
+}
+
 const KINDS: &[Kind] = &[
-    Kind { name: "latency", what: "Latency", stacks: |stacks| &stacks.latency },
-    Kind { name: "cpu", what: "CPU time", stacks: |stacks| &stacks.cpu },
-    Kind { name: "off-cpu", what: "Waiting", stacks: |stacks| &stacks.off_cpu },
+    Kind { shows: Shows::Latency, what: "Latency", stacks: |stacks| &stacks.latency },
+    Kind { shows: Shows::Cpu, what: "CPU time", stacks: |stacks| &stacks.cpu },
+    Kind { shows: Shows::OffCpu, what: "Waiting", stacks: |stacks| &stacks.off_cpu },
 ];
 
 /// Frames must not hold what separates them, nor end in what looks like a count.
@@ -284,13 +302,13 @@ fn write_single(
     if lines.is_empty() {
         return Ok(None);
     }
-    let stem = format!("{}.{}", kind.name, file_stem(&configuration.name));
+    let stem = format!("{}.{}", kind.shows.name(), file_stem(&configuration.name));
     let path = folder.join(format!("{stem}.folded"));
     write_whole(&path, (lines.join("\n") + "\n").as_bytes())?;
     let path = folder.join(format!("{stem}.svg"));
-    let residual = match kind.name {
-        "latency" => format!(" (residual {} µs)", micros(configuration.residual_ns_per_op)),
-        _ => String::new(),
+    let residual = match kind.shows {
+        Shows::Latency => format!(" (residual {} µs)", micros(configuration.residual_ns_per_op)),
+        Shows::Cpu | Shows::OffCpu => String::new(),
     };
     let caveat = caveat(configuration.caveat());
     let title = format!(
@@ -315,13 +333,16 @@ fn write_difference(
     };
     let (Some(before), Some(after)) = (of(&comparison.baseline), of(&comparison.candidate)) else { return Ok(None) };
     let (baseline, candidate) = (&comparison.baseline, &comparison.candidate);
-    let before = if kind.name == "latency" { align(before, after) } else { before.to_vec() };
+    let before = match kind.shows {
+        Shows::Latency => align(before, after),
+        Shows::Cpu | Shows::OffCpu => before.to_vec(),
+    };
     let drawing = Drawing::difference(baseline, candidate, &before, after);
     if drawing.lines.is_empty() {
         // Nothing to draw: neither saw an operation, or nothing was sampled.
         return Ok(None);
     }
-    let path = folder.join(format!("{}.{}.minus.{}.svg", kind.name, file_stem(candidate), file_stem(baseline)));
+    let path = folder.join(format!("{}.{}.minus.{}.svg", kind.shows.name(), file_stem(candidate), file_stem(baseline)));
     let title = format!(
         "{}: {candidate} less {baseline}, {} µs (red: more, blue: less; width: {candidate})",
         kind.what,
@@ -342,7 +363,7 @@ mod tests {
 
     fn stack(path: &[&str], ns: f64) -> Weighted {
         let frames = path.iter().map(|name| Named { name: (*name).to_owned(), layer: None }).collect();
-        Weighted { frames, ns }
+        Weighted { stage: None, frames, ns }
     }
 
     proptest! {
@@ -366,6 +387,7 @@ mod tests {
     #[test]
     fn equal_frames_of_two_layers_have_two_colours() {
         let of_layer = |layer: &str| Weighted {
+            stage: None,
             frames: vec![Named { name: "process_backlog".to_owned(), layer: Some(layer.to_owned()) }],
             ns: 10.0,
         };

@@ -106,7 +106,7 @@ mod tests {
 
     fn stack(path: &str, ns: f64) -> Weighted {
         let frames = path.split(';').map(|name| Named { name: name.to_owned(), layer: None }).collect();
-        Weighted { frames, ns }
+        Weighted { stage: None, frames, ns }
     }
 
     #[test]

@@ -63,7 +63,7 @@ fn programs(set: &str, costs: &Costs, look: Look) -> String {
         let ns_per_op = cost.hits_per_op * (cost.ns_per_hit + costs.dispatch_ns);
         total += ns_per_op;
         table.add_row(vec![
-            Cell::new(&cost.probe),
+            Cell::new(cost.probe),
             number(format!("{:.2}", cost.hits_per_op)),
             number(format!("{:.0}", cost.ns_per_hit)),
             number(format!("{ns_per_op:.0}")),

@@ -9,7 +9,7 @@ use super::{
     Look, lines, number,
 };
 use crate::result::{Built, StageResult};
-use virtax_analysis::stacks::Weighted;
+use virtax_analysis::{path::StageKey, stacks::Weighted};
 use virtax_model::error::{Error, Result, did_you_mean};
 
 /// Widest bar, letters; lines of a distribution; functions that are shown.
@@ -105,13 +105,8 @@ fn layers(stage: &StageResult, look: Look) -> String {
 
 /// The innermost functions of a stage's stacks, most time first.
 fn functions(stage: &StageResult, stacks: &[Weighted], look: Look) -> String {
-    let points = format!("{} → {}", stage.from, stage.to);
-    let is_in = |stack: &&Weighted| {
-        stack
-            .frames
-            .get(ABOVE - 1)
-            .is_some_and(|frame| frame.name == points || frame.name.ends_with(&format!(": {points}")))
-    };
+    let key = StageKey { role: stage.role, from: stage.from.clone(), to: stage.to.clone() };
+    let is_in = |stack: &&Weighted| stack.stage.as_ref() == Some(&key);
     let mut by_function: BTreeMap<&str, f64> = BTreeMap::new();
     // Below the stage stands the layer; what has no function below that is no code.
     for stack in stacks.iter().filter(is_in).filter(|stack| stack.frames.len() > ABOVE + 1) {
