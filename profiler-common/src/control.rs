@@ -39,7 +39,7 @@ impl Turn {
     pub const fn from_bytes([low, high, configuration, _]: [u8; 4]) -> Self {
         Self::new(u16::from_ne_bytes([low, high]), configuration)
     }
-    /// The same phase, of another configuration.
+    /// Turns to another configuration of the same phase.
     #[inline(always)]
     #[must_use]
     pub const fn of(self, configuration: u8) -> Self {
@@ -76,7 +76,7 @@ pub struct Control {
     pub record_every: u32,
     /// What is watched besides: [`TOTALS`], [`PARTS`] or [`STACKS`].
     pub mode: u32,
-    /// With [`STACKS`]: one wait in about this many leaves its stacks; 0: none.
+    /// Waits of which about one leaves its stacks, with [`STACKS`]; 0: none does.
     pub wait_every: u32,
     /// What has to be looked for on the path: [`WITH_PROXIES`], [`WITH_BORDERS`].
     pub borders: u32,

@@ -2,7 +2,7 @@
 
 /// Fibonacci hashing (Knuth, TAOCP 6.4): addresses of one slab cache differ in few bits, and so do keys of stages.
 pub const SPREAD: u32 = 0x9E37_79B1;
-/// The same for 64 bits.
+/// Fibonacci hashing for 64 bits.
 pub const SPREAD_WIDE: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Requests that went into a virtual machine and came out, and that are remembered by their numbers, where the plan
@@ -17,7 +17,7 @@ pub const CROSSINGS: u32 = 8192;
 pub struct Crossing {
     /// Phase that it belongs to, by the side's own count.
     pub epoch: u32,
-    /// Its number, never 0.
+    /// Number of the request, never 0.
     pub number: u32,
     /// When it came in, ns.
     pub since_ns: u64,

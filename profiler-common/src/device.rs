@@ -12,7 +12,7 @@ pub struct Device {
     pub ifindex: u32,
     /// Inode number of its network namespace.
     pub namespace: u32,
-    /// Its name, ended by a zero byte.
+    /// Name of the device, ended by a zero byte.
     pub name: [u8; 16],
     /// Whether requests leave the machine here, or come in.
     pub border: Border,
@@ -24,7 +24,7 @@ pub struct Device {
 pub struct Border {
     /// [`Border::NONE`], [`Border::LEADS_IN`] or [`Border::CARD`].
     pub kind: u32,
-    /// Of a [`Border::CARD`]: the port on which this machine's server listens.
+    /// Port on which this machine's server listens, of a [`Border::CARD`].
     pub port: u32,
 }
 
@@ -37,7 +37,7 @@ impl Border {
     pub const CARD: u32 = 2;
 }
 
-/// By what a device is known before the probes have met it.
+/// The key by which a device is known before the probes have met it.
 #[inline(always)]
 #[must_use]
 pub const fn border_key(namespace: u32, ifindex: u32) -> u64 {
@@ -54,11 +54,11 @@ pub struct Disk {
     pub key: u64,
     /// 1: the slot is taken.
     pub lock: u64,
-    /// Its first device number, as `MAJOR << 20 | MINOR`.
+    /// First device number of the disk, as `MAJOR << 20 | MINOR`.
     pub number: u32,
     /// 1: it takes bios as they are, and may pass them on to other disks.
     pub takes_bios: u32,
-    /// Its name, ended by a zero byte.
+    /// Name of the disk, ended by a zero byte.
     pub name: [u8; 16],
 }
 

@@ -20,7 +20,7 @@ pub const LEVELS: usize = 2;
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Bio {
-    /// Its address; 0: the place is free.
+    /// Address of the bio; 0: the place is free.
     pub address: u64,
     /// Place of its operation.
     pub slot: u32,
@@ -97,7 +97,7 @@ impl Below {
 pub struct Sector {
     /// The disk, as `MAJOR << 20 | MINOR`.
     pub device: u64,
-    /// In units of 512 bytes.
+    /// Sector, in units of 512 bytes.
     pub sector: u64,
 }
 
@@ -105,7 +105,7 @@ pub struct Sector {
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Passed {
-    /// Its address.
+    /// Address of the bio.
     pub bio: u64,
     /// When it was queued there, ns.
     pub queued_ns: u64,
@@ -129,9 +129,9 @@ pub struct Done {
     pub number: u32,
     /// Index of the disk.
     pub disk: u32,
-    /// As in [`Bio`].
+    /// Time at which the request was given to the scheduler, as in [`Bio`].
     pub inserted_ns: u64,
-    /// As in [`Bio`].
+    /// Time at which the request was given to the driver, as in [`Bio`].
     pub issued_ns: u64,
     /// When another thread than the operation's queued it, ns; 0: that did.
     pub queued_ns: u64,

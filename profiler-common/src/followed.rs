@@ -40,11 +40,11 @@ pub const fn path_role(role: u32) -> u8 {
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Followed {
-    /// Its role.
+    /// Role of the process or thread.
     pub role: u8,
     /// Number of its configuration.
     pub configuration: u8,
-    /// Of a proxy: the port on which it listens. What comes there is a request.
+    /// Port on which it listens, of a proxy. What comes there is a request.
     pub port: u16,
 }
 const _: () = assert!(size_of::<Followed>() == 4);

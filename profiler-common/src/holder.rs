@@ -28,7 +28,7 @@ pub struct Holder {
     pub lock: u64,
     /// Requests until the next record.
     pub countdown: u32,
-    /// Its index in the array.
+    /// Index of the holder in the array.
     pub slot: u32,
     /// The thread that last received from the socket, or that makes the operation; 0: not known.
     pub thread: u32,
@@ -47,7 +47,7 @@ pub struct Holder {
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Socket {
     head: Holder,
-    /// In a virtual machine: the number of the request that it holds, see [`crate::Crossing`]; 0: none.
+    /// Number of the request that it holds, in a virtual machine, see [`crate::Crossing`]; 0: none.
     pub crossing: u32,
     /// Fills the cache line.
     pub unused: [u32; 3],
@@ -62,7 +62,7 @@ pub struct Operation {
     pub number: u32,
     /// If it is completed: 1 + slot of the next of its thread's; 0: there is none.
     pub next: u32,
-    /// Its bios that are under way.
+    /// Number of bios of the operation that are under way.
     pub bios: u32,
     /// 1: nobody sees its program take the completion.
     pub unseen: u32,
@@ -117,7 +117,7 @@ pub struct Packet {
     pub queued_ns: u64,
     /// 1: it carries a token.
     pub live: u8,
-    /// As in [`Socket`].
+    /// Mark of a request that counts, as in [`Socket`].
     pub counted: u8,
     /// Stops the compiler from inventing padding.
     pub reserved: [u8; 6],
@@ -125,7 +125,7 @@ pub struct Packet {
     pub lock: u64,
     /// 1 + slot of the connection that its token went to, into a virtual machine; 0: it did not.
     pub connection: u32,
-    /// In a virtual machine: as in [`Socket`].
+    /// Number of the request, in a virtual machine, as in [`Socket`].
     pub crossing: u32,
 }
 
@@ -143,7 +143,7 @@ pub struct Connection {
     pub lock: u64,
     /// [`EMPTY`] or [`READ`].
     pub state: u8,
-    /// As in [`Socket`].
+    /// Mark of a request that counts, as in [`Socket`].
     pub counted: u8,
     /// Stops the compiler from inventing padding.
     pub reserved: [u8; 6],

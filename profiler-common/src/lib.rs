@@ -36,5 +36,5 @@ pub use thread::*;
 pub use token::Token;
 pub use vcpu::{EXIT_KEYS, ExitId, Vcpu};
 
-/// In place of a field's offset: the running kernel lacks it.
+/// The offset of a field that the running kernel lacks.
 pub const NO_FIELD: u32 = u32::MAX;

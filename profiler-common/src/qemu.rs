@@ -6,14 +6,14 @@ use crate::Token;
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
 pub struct QemuSteps {
-    /// Its last step since an operation ended: the end itself, or one on the way back to the guest. No point: it is
+    /// The last step since an operation ended: the end itself, or one on the way back to the guest. No point: it is
     /// not waited for any.
     pub token: Token,
     /// Operations under way.
     pub under_way: u64,
     /// When one ended last, ns.
     pub ended_ns: u64,
-    /// In which thread.
+    /// Thread in which it ended.
     pub ended_by: u32,
     /// 1: the last to begin was the only one.
     pub alone: u16,
@@ -21,7 +21,7 @@ pub struct QemuSteps {
     pub completed: u16,
     /// The virtual processor that the guest is told on: its thread; 0: see `number`.
     pub tid: u32,
-    /// The same: 1 + its number; 0: see `tid`.
+    /// 1 + number of the virtual processor that the guest is told on; 0: see `tid`.
     pub number: u32,
 }
 

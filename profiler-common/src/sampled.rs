@@ -9,9 +9,9 @@ pub const FRAMES: usize = 127;
 pub mod event {
     /// The sampler's timer met a CPU at work for the run: kernel and user stacks follow.
     pub const SAMPLE: u8 = 0;
-    /// The same on an idle CPU: no stacks.
+    /// A sample of an idle CPU: no stacks.
     pub const IDLE: u8 = 1;
-    /// The same on a CPU at other work: no stacks, nothing is known of it.
+    /// A sample of a CPU at other work: no stacks, nothing is known of it.
     pub const FOREIGN: u8 = 2;
     /// A thread left its CPU: its own stacks.
     pub const WAIT: u8 = 3;
@@ -31,7 +31,7 @@ pub struct EventHead {
     pub epoch: u32,
     /// The thread: the interrupted one, or the one that waits.
     pub tid: u32,
-    /// Its process.
+    /// Process of the thread.
     pub tgid: u32,
     /// CPU.
     pub cpu: u16,
@@ -53,7 +53,7 @@ pub struct EventHead {
     pub thread_role: u8,
     /// Stops the compiler from inventing padding.
     pub reserved: [u8; 3],
-    /// With [`event::WAIT_END`]: time blocked, waking, runnable, throttled, ns.
+    /// Time blocked, waking, runnable and throttled, ns, with [`event::WAIT_END`].
     pub waited_ns: [u64; 4],
 }
 

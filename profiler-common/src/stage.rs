@@ -21,7 +21,7 @@ pub struct Stage {
     pub buckets: [u32; BUCKETS],
 }
 
-/// Of the places for [`STAGES`], those that a stage has by its key, or the one behind.
+/// Number of places for [`STAGES`] that a stage has by its key, or the one behind.
 pub const DIRECT_STAGES: u32 = 512;
 /// Stages and system calls that one repetition can tell apart: places by key, and such for those that find theirs
 /// taken.

@@ -35,7 +35,7 @@ pub struct Wait {
     pub at_ns: u64,
     /// The reader's [`Thread::spent_ns`] then.
     pub spent_ns: [u64; state::STATES],
-    /// Its running time when it turned to another socket.
+    /// Running time of the reader when it turned to another socket.
     pub processed_ns: u64,
 }
 
@@ -94,7 +94,7 @@ impl Thread {
 pub struct Thread {
     /// Thread id, 0: free.
     pub tid: u32,
-    /// Its process's role.
+    /// Role of the process.
     pub role: u32,
     /// See [`crate::point::Point::Waking`], ns.
     pub waking_ns: u64,
@@ -124,11 +124,11 @@ pub struct Thread {
     pub since_ns: u64,
     /// Time in each state before `since_ns`, ns.
     pub spent_ns: [u64; state::STATES],
-    /// Its running time when it last received or sent a message.
+    /// Running time of the thread when it last received or sent a message.
     pub worked_ns: u64,
     /// 1 + slot of the socket on which it did.
     pub worked_slot: u32,
-    /// Of a proxy's thread: 1 + slot of the socket that it last received from, 0: what that held is handed on.
+    /// 1 + slot of the socket that a proxy's thread last received from, 0: what that held is handed on.
     pub proxied_slot: u32,
     /// Kind of the call that it is in which makes, submits or ends file operations ([`CALL_FILE`] and above); 0: none.
     pub file_call: u32,
@@ -151,13 +151,13 @@ pub struct Thread {
     pub passing_ns: u64,
     /// 1 + slot of the operation that was completed last while it was in the call; 0: none.
     pub reaped: u32,
-    /// Of a virtual machine's thread: the one of it that woke it last; 0: another did.
+    /// The thread of the same virtual machine that woke it last; 0: another did.
     pub woken_by: u32,
     /// When that one had left its guest, if it is a virtual processor of KVM's, ns.
     pub left_ns: u64,
     /// 1: it was switched in last on a CPU that had nothing else to do.
     pub from_idle: u32,
-    /// Of a proxy's thread: the port on which that listens.
+    /// Port on which a proxy's thread listens.
     pub port: u16,
     /// Number of the configuration that it belongs to.
     pub configuration: u8,

@@ -10,7 +10,7 @@ pub struct Token {
     pub at_ns: u64,
     /// Phase that it belongs to, and configuration.
     pub turn: Turn,
-    /// Its last point.
+    /// The last point that it has passed.
     pub point: PlaceId,
     /// Role and record, see [`Token::role`] and [`Token::record`].
     marks: u16,
@@ -44,7 +44,7 @@ impl Token {
     pub const fn record(&self) -> u16 {
         self.marks & ((1 << Self::RECORD_BITS) - 1)
     }
-    /// The same token at another point.
+    /// Moves the token to another point.
     #[inline(always)]
     #[must_use]
     pub const fn at(self, point: PlaceId, at_ns: u64) -> Self {
@@ -55,7 +55,7 @@ impl Token {
     pub const fn set_role(&mut self, role: u8) {
         self.marks = self.record() | (role as u16) << Self::RECORD_BITS;
     }
-    /// It has a record from now on (1 + its slot), or none (0).
+    /// Gives the token a record (1 + the record's slot), or takes it (0).
     #[inline(always)]
     pub const fn set_record(&mut self, record: u16) {
         self.marks = record | (self.role() as u16) << Self::RECORD_BITS;

@@ -4,7 +4,7 @@ use crate::point::PlaceId;
 
 /// Not seen yet.
 pub const UNKNOWN: u8 = 0;
-/// In the guest.
+/// The processor executes the guest.
 pub const GUEST: u8 = 1;
 /// The kernel handles an exit.
 pub const KERNEL: u8 = 2;
@@ -14,7 +14,7 @@ pub const USER: u8 = 3;
 pub const OUT: u8 = 4;
 /// The kernel has put the thread to sleep: the guest has nothing to do, or what it wants is not there yet.
 pub const BLOCKED: u8 = 5;
-/// The same, and the kernel looked for something to do instead of sleeping.
+/// The kernel looked for something to do instead of sleeping.
 pub const POLLED: u8 = 6;
 /// No state: from exit to entry, whatever happened in between.
 pub const EXIT: u8 = 7;
@@ -22,7 +22,7 @@ pub const EXIT: u8 = 7;
 pub const PLACE: u8 = 8;
 /// Virtual processors that are told apart; the last stands for all further ones.
 pub const NUMBERS: u8 = 64;
-/// In place of a reason: the thread was taken off its CPU before the kernel said why the guest was left.
+/// Reason of a thread that was taken off its CPU before the kernel said why the guest was left.
 pub const UNSEEN: u16 = 0xfffe;
 /// Ports and pages of memory that are told apart.
 pub const PLACES: u32 = 256;
@@ -51,7 +51,7 @@ pub struct Vcpu {
     pub number: u8,
     /// What it does, by the numbers of this module.
     pub state: u8,
-    /// Its state when the thread left the CPU.
+    /// State of the processor when the thread left the CPU.
     pub before: u8,
     /// Stops the compiler from inventing padding.
     pub reserved: [u8; 5],
@@ -73,11 +73,11 @@ pub struct Held {
     pub sum_ns: u64,
     /// The last time before that, ns: what is divided up may lie in the past.
     pub last_from_ns: u64,
-    /// Its end, ns.
+    /// End of that time, ns.
     pub last_until_ns: u64,
     /// What has happened with the request that it holds.
     pub steps: Steps,
-    /// The same of the last request, whose answer is out.
+    /// Steps of the last request, whose answer is out.
     pub done: Steps,
     /// 1 + number of the virtual processor of `steps`.
     pub vcpu: u8,

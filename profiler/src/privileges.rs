@@ -8,9 +8,9 @@ use crate::error::{Error, Result};
 /// A capability of Linux (capabilities(7)).
 #[derive(Debug, Clone, Copy)]
 pub struct Capability {
-    /// Its name, as capabilities(7) has it.
+    /// Name of the capability, as capabilities(7) has it.
     pub name: &'static str,
-    /// Its bit (`include/uapi/linux/capability.h`).
+    /// Bit of the capability (`include/uapi/linux/capability.h`).
     bit: u32,
     /// A capability that includes it.
     within: Option<u32>,
@@ -23,7 +23,7 @@ pub struct Capability {
 /// When a capability is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// In every run.
+    /// Every run needs it.
     Always,
     /// Where stacks are sampled.
     Stacks,

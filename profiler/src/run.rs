@@ -251,7 +251,7 @@ pub fn try_out(plan: &Plan) -> Result<Vec<Option<Error>>> {
     lab::try_out(plan, ledger, &run_id)
 }
 
-/// As [`run`], with further rounds for as long as `goes_on` says so of the run's folder.
+/// Runs as [`run`] does, with further rounds for as long as `goes_on` says so of the run's folder.
 ///
 /// # Errors
 /// As [`run`].
@@ -431,7 +431,7 @@ pub fn requests(folder: &Path, wanted: Option<&str>) -> Result<Vec<(String, Vec<
 pub struct Report {
     /// The result.
     pub result: RunResult,
-    /// Its flame graphs.
+    /// Flame graphs of the run.
     pub pictures: Vec<PathBuf>,
     /// The page that shows all of it.
     pub page: PathBuf,

@@ -50,7 +50,7 @@ pub fn explain(what: &str, folder: &Path, error: &io::Error) -> String {
     format!("cannot {what} a file in {}: {error}", folder.display())
 }
 
-/// The same, as an error.
+/// The result of something in a folder, with what it was as an error.
 ///
 /// # Errors
 /// The result's own.

@@ -65,7 +65,7 @@ pub enum Task {
 /// A server and its network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Serve {
-    /// Its address.
+    /// Address of the card.
     pub address: Ipv4Addr,
     /// Length of its network's prefix.
     pub prefix: u8,
@@ -90,7 +90,7 @@ pub struct Serve {
 pub struct Execute {
     /// The program; what it prints goes to the second serial line.
     pub program: PathBuf,
-    /// Its arguments.
+    /// Arguments of the program.
     pub arguments: Vec<String>,
     /// Variables of its environment.
     pub environment: Vec<(String, String)>,

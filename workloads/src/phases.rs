@@ -69,7 +69,7 @@ impl Times {
     const fn queued_ns(&self) -> u64 {
         self.before_ns.saturating_sub(self.intended_ns)
     }
-    /// By how much the client itself made it later than it could have.
+    /// Time by which the client itself made it later than it could have.
     const fn lateness_ns(&self) -> u64 {
         let due_ns = if self.intended_ns > self.before_ns { self.intended_ns } else { self.before_ns };
         self.called_ns.saturating_sub(due_ns)

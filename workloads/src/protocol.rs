@@ -52,10 +52,10 @@ pub struct PhaseReport {
     pub latency_sum_ns: u64,
     /// Time between the return before and the sending call of each of them, ns.
     pub turnaround_sum_ns: u64,
-    /// With a rate: by how much the client itself sent them later than it could have, ns: after the intended time,
+    /// Time by which, with a rate, the client itself sent them later than it could have, ns: after the intended time,
     /// and after the connection had its answer before. Otherwise 0.
     pub lateness_sum_ns: u64,
-    /// With a rate: how long they waited for an earlier request on their connection, from the intended time on, ns;
+    /// Time that, with a rate, they waited for an earlier request on their connection, from the intended time on, ns;
     /// part of the histogram's latencies. `None`: the report is of a version in which `lateness_sum_ns` held both,
     /// and the histogram as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,7 +74,7 @@ pub struct PhaseReport {
     /// and at its end, operations scaled to the phase's length, and its turn-around is not known.
     #[serde(default)]
     pub asked_around: bool,
-    /// With that: how much of the time that it counted over lies outside of the phase, ns.
+    /// Part of the time that it counted over, with that, which lies outside of the phase, ns.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub around_ns: u64,
     /// Latencies, ns: with a rate, what waited for an earlier request on its connection from the intended time on.

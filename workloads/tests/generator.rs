@@ -227,7 +227,7 @@ impl Seen {
     fn mean_ns(&self) -> f64 {
         self.report.latency_sum_ns as f64 / self.report.operations as f64
     }
-    /// The same, without what the server computed, which is longer than it was to be where others took its CPU.
+    /// Time without what the server computed, which is longer than it was to be where others took its CPU.
     fn besides_ns(&self) -> f64 {
         let computed: Vec<f64> = self.inside().map(|served| served.computed_ns as f64).collect();
         self.mean_ns() - mean(&computed)

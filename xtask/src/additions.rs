@@ -283,7 +283,7 @@ fn additions_are_small_and_omissions_do_not_compile() {
     ] {
         tree.refuse(field, "missing field", Change::Replace(THREADS, field, ""));
     }
-    let counts = "profiler/model/src/counts.rs";
+    let counts = "profiler/model/src/terms.rs";
     for arm in ["            Self::Vhost => \"vhost\",\n", "            Self::Throttled => state::THROTTLED,\n"] {
         tree.refuse(arm, "non-exhaustive patterns", Change::Replace(counts, arm, ""));
     }

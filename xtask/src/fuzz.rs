@@ -77,11 +77,11 @@ const PARSERS: &[&str] = &[
     "profiler/engines/src/engine/configuration.rs",
     "profiler/engines/src/engine/vm/domain.rs",
     "profiler/engines/src/injection.rs",
+    "profiler/engines/src/workload/redis_benchmark.rs",
     "profiler/model/src/input.rs",
     "profiler/model/src/records.rs",
     "profiler/probes/src/format.rs",
     "profiler/probes/src/symbols.rs",
-    "profiler/src/experiment/client/redis_benchmark.rs",
     "profiler/src/experiment/profiles.rs",
     "workloads/src/fio/status.rs",
     "workloads/src/protocol.rs",
@@ -155,4 +155,16 @@ fn fuzz(program: &Path, name: &str, seconds: u32, seed: u32) -> Result<()> {
     merge.arg("-merge=1").args([&least, &known, &found]);
     run(merge)?;
     run(of_target(program, name, "VIRTAX_FUZZ_PACK", &least))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn parsers_are_where_they_are_said_to_be() {
+        for file in super::PARSERS {
+            assert!(Path::new("..").join(file).is_file(), "{file}");
+        }
+    }
 }

@@ -66,11 +66,11 @@ const BETWEEN_INTERRUPTS: Duration = Duration::from_millis(50);
 
 /// A machine of the lab.
 pub struct Lab {
-    /// Its kernel's image.
+    /// Image of the machine's kernel.
     pub kernel: PathBuf,
-    /// Its memory, MiB.
+    /// Memory of the machine, MiB.
     pub memory: u32,
-    /// Its processors.
+    /// Processors of the machine.
     pub cpus: u32,
     /// How long it may live.
     pub patience: Duration,

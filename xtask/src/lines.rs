@@ -1,4 +1,4 @@
-//! The width of the lines that people read: prose and comments.
+//! The lines that people read, prose and comments: how wide they are, and how documentation begins.
 
 /// The most columns of a line.
 const COLUMNS: usize = 120;
@@ -18,16 +18,48 @@ fn comments(text: &str) -> impl Iterator<Item = (usize, &str)> {
     (1..).zip(text.lines()).filter(|(_, line)| line.trim_start().starts_with("//") && !line.contains("/ |"))
 }
 
+/// First words of what does not begin with its subject.
+const NO_SUBJECT: [&str; 6] = ["Its ", "It ", "The same ", "The same,", "As [", "Of "];
+
+/// First lines of comments that document something, without the marks.
+fn beginnings(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let document = |line: &str| ["/// ", "//! "].iter().any(|mark| line.trim_start().starts_with(mark));
+    let mut was_one = false;
+    (1..).zip(text.lines()).filter_map(move |(number, line)| {
+        let is_first = document(line) && !was_one;
+        was_one = line.trim_start().starts_with("///") || line.trim_start().starts_with("//!");
+        is_first.then(|| (number, &line.trim_start()[4..]))
+    })
+}
+
+/// All files of the project that are there, with their names.
+fn files() -> Vec<(String, String)> {
+    let listed = std::process::Command::new("git").args(["ls-files", "-z", ".."]).output().unwrap();
+    let names: Vec<&str> = std::str::from_utf8(&listed.stdout).unwrap().split_terminator('\0').collect();
+    assert!(names.len() > 100, "{names:?}");
+    // One that is deleted may be in the index still, and pictures are no text.
+    let read = |name: &&str| Some(((*name).to_owned(), std::fs::read_to_string(name).ok()?));
+    names.iter().filter_map(read).collect()
+}
+
+#[test]
+fn documentation_begins_with_its_subject() {
+    let rust = files().into_iter().filter(|(name, _)| name.ends_with(".rs"));
+    let found: Vec<String> = rust
+        .flat_map(|(name, text)| {
+            let has_none = |(_, begin): &(usize, &str)| NO_SUBJECT.iter().any(|words| begin.starts_with(words));
+            let places = beginnings(&text).filter(has_none).map(|(number, _)| format!("{name}:{number}"));
+            places.collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(found.is_empty(), "{found:#?}");
+}
+
 #[test]
 fn no_line_of_prose_or_comment_is_too_wide() {
-    let listed = std::process::Command::new("git").args(["ls-files", "-z", ".."]).output().unwrap();
-    let files: Vec<&str> = std::str::from_utf8(&listed.stdout).unwrap().split_terminator('\0').collect();
-    assert!(files.len() > 100, "{files:?}");
     let mut wide = Vec::new();
-    for file in files {
-        // A file that is deleted, but not yet in the index.
-        let Ok(text) = std::fs::read_to_string(file) else { continue };
-        let lines: Vec<(usize, &str)> = match std::path::Path::new(file).extension().and_then(|kind| kind.to_str()) {
+    for (file, text) in files() {
+        let lines: Vec<(usize, &str)> = match std::path::Path::new(&file).extension().and_then(|kind| kind.to_str()) {
             Some("md") => prose(&text).collect(),
             Some("rs") => comments(&text).collect(),
             _ => continue,
@@ -36,6 +68,12 @@ fn no_line_of_prose_or_comment_is_too_wide() {
         wide.extend(lines.iter().filter(is_wide).map(|(number, _)| format!("{file}:{number}")));
     }
     assert!(wide.is_empty(), "{wide:#?}");
+}
+
+#[test]
+fn beginnings_are_first_lines() {
+    let text = "/// One\n/// Its second line\nlet a;\n    /// Its length\n#[a]\n/// Two\n///\n/// Its\n";
+    assert_eq!(beginnings(text).collect::<Vec<_>>(), [(1, "One"), (4, "Its length"), (6, "Two")]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod additions;
 mod bench;
 mod build;
 mod daemon;
+mod deny;
 #[cfg(test)]
 mod dependencies;
 mod fuzz;
@@ -103,7 +104,7 @@ enum Task {
         /// Take Debian's newer kernel, of its backports
         #[arg(long, conflicts_with = "kernel")]
         backports: bool,
-        /// Its processors: more than one are emulated less faithfully
+        /// Processors of the machine: more than one are emulated less faithfully
         #[arg(long, default_value_t = 1)]
         cpus: u32,
         /// Execute the tests of profiler/tests/lab; the command are their arguments
@@ -271,7 +272,7 @@ fn test(no_install: bool, full: bool, arguments: &[String]) -> Result<()> {
         let beside = scope.spawn(|| {
             shell::be_nice();
             let tests = shell::run_tests(others);
-            let package = lint().and_then(|()| package::build());
+            let package = lint().and_then(|()| deny::check(full)).and_then(|()| package::build());
             (tests, package)
         });
         let in_lab = test_in_lab(full);

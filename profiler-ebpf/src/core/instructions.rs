@@ -38,7 +38,7 @@ pub fn add_shared(number: &mut u64, value: i64) {
     fetch_add(number, value);
 }
 
-/// The same; what it was before.
+/// Adds to a number that other CPUs change as well, and returns what it was before.
 #[inline(always)]
 pub fn fetch_add(number: &mut u64, value: i64) -> u64 {
     #[cfg(target_arch = "bpf")]
@@ -58,7 +58,7 @@ pub fn fetch_add(number: &mut u64, value: i64) -> u64 {
     core::mem::replace(number, number.wrapping_add_signed(value))
 }
 
-/// The same, of half a word.
+/// Adds to half a word that other CPUs change as well, and returns what it was before.
 #[inline(always)]
 pub fn fetch_add_word(number: &mut u32, value: i32) -> u32 {
     #[cfg(target_arch = "bpf")]
@@ -93,7 +93,7 @@ pub fn below_8(index: u64) -> usize {
     (index as usize & 7)
 }
 
-/// The same, below 64.
+/// An index below 64, as [`below_8`] is one below 8.
 #[inline(always)]
 pub fn below_64(index: u64) -> usize {
     #[cfg(target_arch = "bpf")]

@@ -6,8 +6,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use profiler_common::{
-    Border, COUNTERS, Control, Counter, Cpu, Crossing, Followed, ROLES as ROLE_COUNT, Record, SPREAD,
-    SPREAD_WIDE, Stage, Thread, Turn, Wait, border_key,
+    Border, COUNTERS, Control, Counter, Cpu, Crossing, Followed, ROLES as ROLE_COUNT, Record, SPREAD, SPREAD_WIDE,
+    Stage, Thread, Turn, Wait, border_key,
     point::{DEVICES, DISKS},
     state::{RUNNING, STATES},
     vcpu,
@@ -74,6 +74,17 @@ pub fn count(whose: Turn, counter: Counter) {
 pub fn count_number(configuration: u8, counter: u32) {
     if let Some(mut counts) = COUNTS.slot(configuration.into()) {
         counts[counter as usize & (COUNTERS - 1)] += 1;
+    }
+}
+
+/// Adds to several of a configuration's counters, which are looked up once.
+#[inline(always)]
+pub fn add_all<const N: usize>(whose: Turn, values: [(Counter, u64); N]) {
+    if let Some(mut counts) = COUNTS.slot(whose.configuration().into()) {
+        for (counter, value) in values {
+            let place = &mut counts[counter as usize & (COUNTERS - 1)];
+            *place = place.wrapping_add(value);
+        }
     }
 }
 
@@ -149,7 +160,7 @@ pub fn comes_in(control: &Control, counted: u8, number: u32, at_ns: u64) {
     }
 }
 
-/// Its answer goes out.
+/// The answer to a request leaves the virtual machine.
 #[inline(always)]
 pub fn goes_out(control: &Control, number: u32, at_ns: u64) {
     if let Some(mut crossing) = crossing(number)

@@ -187,17 +187,17 @@ settings! {
     RECORD_LIMIT => record_limit;
     /// Sockets in the table less 1, which is a power of two less 1.
     SLOTS_MASK => slots_mask;
-    /// As [`slots_mask`], of threads.
+    /// Threads in the table less 1, as [`slots_mask`].
     THREADS_MASK => threads_mask;
-    /// As [`slots_mask`], of skbs.
+    /// skbs in the table less 1, as [`slots_mask`].
     PACKETS_MASK => packets_mask;
-    /// As [`slots_mask`], of bios.
+    /// bios in the table less 1, as [`slots_mask`].
     BIOS_MASK => bios_mask;
-    /// As [`slots_mask`], of records under way.
+    /// Records under way in the table less 1, as [`slots_mask`].
     RECORDS_MASK => records_mask;
-    /// As [`slots_mask`], of requests that a virtual machine has.
+    /// Requests in virtual machines in the table less 1, as [`slots_mask`].
     CROSSINGS_MASK => crossings_mask;
-    /// As [`slots_mask`], of connections into a virtual machine.
+    /// Connections into virtual machines in the table less 1, as [`slots_mask`].
     CONNECTIONS_MASK => connections_mask;
     /// Offset of `tcp_sock.snd_nxt`; [`NO_FIELD`]: there is none.
     TCP_NEXT => tcp_next;

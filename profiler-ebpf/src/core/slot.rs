@@ -47,7 +47,7 @@ impl<T> Slot<T> {
 }
 
 impl<T: Headed> Slot<T> {
-    /// Its head.
+    /// The head of the entry.
     #[inline(always)]
     pub fn head(self) -> Slot<Holder> {
         // What `Headed` promises: the head lies at the beginning.
@@ -56,7 +56,7 @@ impl<T: Headed> Slot<T> {
 }
 
 impl Slot<Socket> {
-    /// The same entry: of one table, those whose keys are no addresses are operations.
+    /// The entry as an operation: of one table, those whose keys are no addresses are operations.
     #[inline(always)]
     pub fn as_operation(self) -> Slot<Operation> {
         Slot(self.0.cast())

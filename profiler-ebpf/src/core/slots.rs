@@ -133,7 +133,7 @@ pub fn packet(address: u64) -> Option<Slot<Packet>> {
     PACKETS.slot((index - 1) & settings::packets_mask())
 }
 
-/// As [`find_socket`].
+/// 1 + the place of an skb that is not at its first; 0: it is at none.
 #[cold]
 #[inline(never)]
 fn find_packet(address: u64, first: u32) -> u32 {
@@ -206,7 +206,7 @@ fn take_packet(mut slot: Slot<Packet>, value: &Carried) -> bool {
     taken
 }
 
-/// Its own address first, wherever it stands: an entry of it further on must not survive a free slot before it.
+/// Takes the address's own place first, wherever it stands: an entry further on must not survive a free slot before it.
 #[cold]
 #[inline(never)]
 fn put_packet_further(value: &Carried, first: u32) -> bool {
@@ -254,7 +254,7 @@ pub fn find_connection(key: u64) -> u32 {
     0
 }
 
-/// The same, and if it has none, a free one, or one that no phase has used since `epoch` began.
+/// 1 + the place of a connection: its own, else a free one, or one that no phase has used since `epoch` began.
 #[cold]
 #[inline(never)]
 pub fn place_of_connection(key: u64, turn: Turn) -> u32 {

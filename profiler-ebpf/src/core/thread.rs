@@ -90,7 +90,7 @@ pub fn add_ready(control: &Control, mut thread: Slot<Thread>, value: i64) {
     add_shared(&mut thread.ready, value);
 }
 
-/// It is the current thread: whatever was known of it, it runs.
+/// The current thread runs, whatever was known of it.
 #[inline(always)]
 pub fn runs(control: &Control, thread: Slot<Thread>, at_ns: u64) {
     if thread.epoch != control.epoch() || thread.state != RUNNING {
@@ -98,14 +98,14 @@ pub fn runs(control: &Control, thread: Slot<Thread>, at_ns: u64) {
     }
 }
 
-/// It has received a message.
+/// The thread has received a message.
 #[inline(always)]
 pub fn has_read(control: &Control, mut thread: Slot<Thread>) {
     runs(control, thread, now());
     thread.read += 1;
 }
 
-/// It has answered a message that it had received, or that message was lost.
+/// The thread has answered a message that it had received, or that message was lost.
 #[inline(always)]
 pub fn answered(control: &Control, mut thread: Slot<Thread>) {
     renew(control, thread, UNKNOWN, now());

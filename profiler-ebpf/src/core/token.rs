@@ -9,7 +9,7 @@ use profiler_common::{
 use crate::core::{
     instructions::swap_if,
     kernel::{random, this_cpu},
-    maps::{RECORD_RING, add, count, count_number, record, stage},
+    maps::{RECORD_RING, add, add_all, count, count_number, record, stage},
     settings,
     slot::Slot,
 };
@@ -160,7 +160,7 @@ impl Holds for Connection {
     }
 }
 
-/// As [`pass`], of the token that a holder has.
+/// The token that a holder has passes a point, as [`pass`] says.
 #[inline(always)]
 pub fn holder_passes<H: Holds>(mut holder: Slot<H>, to: PlaceId, at_ns: u64) -> Result<(), Counter> {
     let (token, counted) = holder.held();
@@ -223,8 +223,7 @@ pub fn is_inside(control: &Control, at_ns: u64) -> u8 {
 pub fn begins(control: &Control, whose: Turn, at_ns: u64) -> u8 {
     let counted = is_inside(control, at_ns);
     if counted == COUNTED {
-        count(whose, Counter::Followed);
-        add(whose, Counter::LifeNs, at_ns.wrapping_neg());
+        add_all(whose, [(Counter::Followed, 1), (Counter::LifeNs, at_ns.wrapping_neg())]);
     }
     counted
 }
@@ -233,9 +232,7 @@ pub fn begins(control: &Control, whose: Turn, at_ns: u64) -> u8 {
 #[inline(always)]
 pub fn ends(whose: Turn, counted: &mut u8, at_ns: u64) {
     if *counted == COUNTED {
-        count(whose, Counter::Operations);
-        count(whose, Counter::Completed);
-        add(whose, Counter::LifeNs, at_ns);
+        add_all(whose, [(Counter::Operations, 1), (Counter::Completed, 1), (Counter::LifeNs, at_ns)]);
         *counted = ENDED;
     }
 }

@@ -28,11 +28,11 @@ use crate::{
     net::path::Fault,
 };
 
-/// In place of the bio above: it is write-back.
+/// Address of a bio above that stands for write-back.
 pub const WRITE_BACK: u64 = 1;
-/// With the index of a bio's disk: it was made for one above, and is still to be queued.
+/// Bit beside the index of a bio's disk: it was made for one above, and is still to be queued.
 const EXPECTED: u32 = 1 << 31;
-/// The same: others have work done for that disk.
+/// Bit beside the index of a bio's disk: others have work done for that disk.
 const BY_OTHERS: u32 = 1 << 30;
 /// Whether others work for the bio's disk.
 #[inline(always)]

@@ -10,7 +10,7 @@ use crate::core::{
     slot::{Indexed, Slot},
 };
 
-/// In place of an address: one is being written.
+/// Address of a place that is being written.
 const BEING_FILLED: u64 = 1;
 /// Places looked at for one bio.
 const WAYS: u32 = 8;
@@ -72,7 +72,7 @@ pub fn put(bio: &Bio) -> bool {
     put_further(bio)
 }
 
-/// Its own place first, wherever that is; then a free one, or one that nobody has taken back since its phase.
+/// Takes the bio's own place, wherever that is; then a free one, or one that nobody has taken back since its phase.
 #[cold]
 #[inline(never)]
 fn put_further(bio: &Bio) -> bool {

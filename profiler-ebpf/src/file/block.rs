@@ -326,7 +326,7 @@ fn complete<const D: bool>(control: Phase<D>, known: &mut Bio, status: u8, at_ns
     go_on(control, &bio, status, at_ns, None);
 }
 
-/// The same where disks below are, or write-back is. Looked at by the verifier once.
+/// A bio is done where disks below are, or write-back is. The verifier looks at it once.
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]

@@ -74,7 +74,7 @@ pub fn is_qemus(thread: &Thread) -> bool {
     thread.role == u32::from(VMM) || thread.role == u32::from(VCPU)
 }
 
-/// In which role a thread has its operations, and its configuration: those of a virtual machine's process are told
+/// The role in which a thread has its operations, and its configuration: those of a virtual machine's process are told
 /// apart from those that a guest makes.
 #[inline(always)]
 fn maker_of(tid: u32) -> (u8, u8) {
@@ -245,7 +245,7 @@ pub extern "C" fn operation_begins(key: u64, tid: u32, at_ns: u64) -> u32 {
     following::<true>().and_then(|control| begin(control, key, tid, at_ns, true)).map_or(0, |fault| fault as u32)
 }
 
-/// As [`operation_begins`].
+/// An operation ends: a function of its own, as [`operation_begins`].
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]

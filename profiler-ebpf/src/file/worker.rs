@@ -32,7 +32,7 @@ pub fn given(control: Phase<true>, ring: u64, request: u64, name: u64) -> Fault 
     None
 }
 
-/// The same where its record does not say which.
+/// The workers are given an operation, and its record does not say which.
 #[inline(always)]
 pub fn counted(control: Phase<true>) -> Fault {
     let maker = maker()?;

@@ -141,7 +141,7 @@ pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     None
 }
 
-/// In the machine: a request comes in at its card, and a token begins.
+/// A request comes in at the card of the machine that this is, and a token begins.
 #[inline(always)]
 fn arrives<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, place: u8, port: u32) -> Fault {
     let data: u64 = K::load(skb, settings::skb_data());
@@ -160,7 +160,7 @@ fn arrives<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, place: u8, por
     if put_packet(&carried) { None } else { Some(lose(&token, counted, Counter::LostPacketTable)) }
 }
 
-/// In the machine: whether the response that a socket has just handed to the device with this index leaves by its
+/// Whether, in the machine, the response that a socket has just handed to the device with this index leaves by its
 /// card. Then its token ends here.
 #[inline(always)]
 pub fn departs<const D: bool>(control: Phase<D>, mut socket: Slot<Socket>, index: u8) -> bool {

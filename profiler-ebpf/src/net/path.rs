@@ -105,8 +105,8 @@ pub fn send<const D: bool>(control: Phase<D>, address: u64) -> Fault {
     None
 }
 
-/// In sampled phases, before a token passes a point: whatever this context does from the moment on whose time stands
-/// at that point, samples are to find there.
+/// Says, in sampled phases, before a token passes a point: whatever this context does from the moment on whose time
+/// stands at that point, samples are to find there.
 #[inline(always)]
 fn turns_to<const D: bool>(control: Phase<D>, holder: u64, is_packet: bool, role: u8, point: PlaceId, at_ns: u64) {
     if control.tags() {

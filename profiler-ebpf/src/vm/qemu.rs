@@ -112,7 +112,7 @@ pub fn interrupts(control: &Control, place: u8) {
     }
 }
 
-/// As [`qemu_wakes`].
+/// The machine interrupts its guest: a function of its own, as [`qemu_wakes`].
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -155,7 +155,7 @@ struct Woken<const MOST: usize> {
     times_ns: [(u64, u64); MOST],
     /// The thread that woke the first.
     by: u32,
-    /// As [`Thread::left_ns`] of the first.
+    /// Time at which the waker of the first had left its guest, as [`Thread::left_ns`].
     left_ns: u64,
 }
 
@@ -204,7 +204,7 @@ pub fn runs(control: &Control, thread: &Thread, at_ns: u64) {
     }
 }
 
-/// As [`qemu_wakes`].
+/// A virtual processor runs: a function of its own, as [`qemu_wakes`].
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -303,8 +303,8 @@ pub fn ends(operation: &Token, tid: u32, at_ns: u64) {
     qemu_ends(operation.turn.configuration().into(), tid, at_ns);
 }
 
-/// One of a configuration's machine ends; at 0: it was not seen when. In thread 0: when its bios did, which was seen, and not by whom that was
-/// taken.
+/// One of a configuration's machine ends; at 0: it was not seen when. In thread 0: when its bios did, which was seen,
+/// and not by whom that was taken.
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]

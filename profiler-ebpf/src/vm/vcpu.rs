@@ -122,7 +122,7 @@ fn place_of(number: u32) -> u8 {
     1 + number.min(u32::from(NUMBERS) - 1) as u8
 }
 
-/// Its answer comes out at a point, or will not come: none.
+/// The answer comes out at a point, or will not come: none.
 #[inline(always)]
 pub fn gives_back(control: &Control, token: &Token, answered_at: PlaceId, at_ns: u64) {
     let Some(mut held) = held(token.turn.configuration()) else { return };
@@ -269,7 +269,7 @@ pub fn asks_kernel(control: &Control, thread: Slot<Thread>, at_ns: u64) {
     }
 }
 
-/// It is back.
+/// The thread is back from the kernel.
 #[inline(always)]
 pub fn returned(control: &Control, thread: Slot<Thread>, at_ns: u64) {
     if thread.vcpu.number != 0 && thread.vcpu.epoch == control.epoch() && thread.vcpu.state == KERNEL {
@@ -334,7 +334,7 @@ pub fn leaves_cpu(control: &Control, mut thread: Slot<Thread>, sleeps: bool, at_
     }
 }
 
-/// It may run again.
+/// The thread may run again.
 #[inline(always)]
 pub fn wakes(control: &Control, thread: Slot<Thread>, at_ns: u64) {
     if thread.vcpu.number != 0 && thread.vcpu.epoch == control.epoch() && thread.vcpu.state == BLOCKED {
@@ -342,7 +342,7 @@ pub fn wakes(control: &Control, thread: Slot<Thread>, at_ns: u64) {
     }
 }
 
-/// It runs again.
+/// The thread runs again.
 #[inline(always)]
 pub fn gets_cpu(control: &Control, mut thread: Slot<Thread>, at_ns: u64) {
     let vcpu = &mut thread.vcpu;

@@ -208,9 +208,9 @@ impl Agent {
         Ok(OtherSide { probes, devices, crossings, late: closed.is_late(), ..OtherSide::default() })
     }
 
-    /// As on the host: the statistics' own cost, with the probes told to do nothing, then theirs. What getting into
-    /// them takes is not measured: each turn attaches one, which takes an emulated processor long, and one turn tells
-    /// nothing.
+    /// Measures, as on the host, the statistics' own cost, with the probes told to do nothing, then theirs. What
+    /// getting into them takes is not measured: each turn attaches one, which takes an emulated processor long, and one
+    /// turn tells nothing.
     fn costs(&mut self, connections: u32) -> Result<Costs> {
         let kind = PhaseKind::Traced;
         let _statistics = Loaded::keep_run_times()?;

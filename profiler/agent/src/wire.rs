@@ -28,13 +28,13 @@ pub enum Request {
     },
     /// Probes attached, and requests followed.
     Begin {
-        /// In what kind of phase.
+        /// Kind of the phase.
         kind: PhaseKind,
         /// Connections whose tokens are to be seen first.
         connections: u32,
-        /// In sampled phases: samples a second.
+        /// Samples a second, in sampled phases.
         rate_hz: u32,
-        /// In sampled phases: one wait in about this many leaves its stacks; 0: none.
+        /// Waits of which about one leaves its stacks, in sampled phases; 0: none does.
         wait_every: u32,
     },
     /// What its clock shows.
@@ -45,7 +45,7 @@ pub enum Request {
         in_ns: u64,
         /// From then, by the agent's clock, ns, instead: the same that a program in the guest was told.
         at_ns: Option<u64>,
-        /// Its length, ns.
+        /// Length of the interval, ns.
         length_ns: u64,
     },
     /// What was counted, once the phase is over; and probes detached.
@@ -63,9 +63,9 @@ pub enum Request {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "say")]
 pub enum Reply {
-    /// It is there, and its probes are loaded.
+    /// The agent is there, and its probes are loaded.
     Hello {
-        /// Its [`VERSION`].
+        /// [`VERSION`] of the agent.
         version: u32,
         /// The guest's kernel.
         release: String,
@@ -85,7 +85,7 @@ pub enum Reply {
     Profiled(Box<Profile>),
     /// What the probes cost.
     Costs(Costs),
-    /// It could not do what it was told.
+    /// The agent could not do what it was told.
     Failed {
         /// Why.
         why: String,

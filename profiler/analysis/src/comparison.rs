@@ -25,7 +25,7 @@ pub enum Verdict {
     NotTold,
     /// The interval lies within what was said not to matter.
     Equivalent,
-    /// It is no larger than the difference of the probes' effects.
+    /// The difference is no larger than that of the probes' effects.
     WithinProbeEffect,
     /// Fewer than eight rounds.
     TooFewRounds,
@@ -40,7 +40,7 @@ pub struct RowDelta {
     pub key: StageKey,
     /// Candidate less baseline, ns per operation; a stage that one of them lacks counts as 0 there.
     pub delta: Estimate,
-    /// The same less the probes' own time.
+    /// The difference less the probes' own time.
     pub corrected_ns: f64,
 }
 
@@ -51,7 +51,7 @@ pub struct Comparison {
     pub rounds: usize,
     /// Difference of mean latencies without probes, ns.
     pub latency: Estimate,
-    /// The same with probes.
+    /// The difference with probes.
     pub traced: Estimate,
     /// Difference of the probes' effects: traced less detached.
     pub probe_effect: Estimate,

@@ -32,7 +32,7 @@ impl Label {
         Self { structure: structure(row, inside_known), code: code.map(|share| share.layer.clone()).collect() }
     }
 
-    /// The same stage of another configuration: what either has found.
+    /// The label with what the same stage of another configuration has found.
     #[must_use]
     pub fn with(mut self, other: &Self) -> Self {
         for layer in &other.code {

@@ -18,7 +18,7 @@ use virtax_model::{
 /// A layer's share of a stage's time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerShare {
-    /// Its name; for a wait, what was waited for.
+    /// Name of the layer; for a wait, what was waited for.
     pub layer: String,
     /// 0–1; all of a stage's sum to 1.
     pub share: f64,
@@ -49,7 +49,7 @@ impl CpuOwner {
             (false, _, _) => Self::Softirqs,
         }
     }
-    /// Its name, as shown to a person.
+    /// Name of the owner, as shown to a person.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -65,7 +65,7 @@ impl CpuOwner {
 pub struct CpuLayer {
     /// Whose it is.
     pub owner: CpuOwner,
-    /// Its name.
+    /// Name of the layer.
     pub layer: String,
     /// ns of CPU per operation.
     pub ns_per_op: f64,
@@ -78,13 +78,13 @@ pub struct CpuLayer {
 pub struct RoleTime {
     /// Whose.
     pub role: Role,
-    /// By the scheduler's points, softirqs on top of the threads included.
+    /// CPU time by the scheduler's points, softirqs on top of the threads included.
     pub running_ns: f64,
-    /// By samples alone, each for its timer's period: less exact, and from another source.
+    /// CPU time by samples alone, each for its timer's period: less exact, and from another source.
     pub sampled_ns: f64,
-    /// Of it in softirqs, by samples.
+    /// Part of it in softirqs, by samples.
     pub softirq_ns: f64,
-    /// By the scheduler's account, which includes softirqs unless the kernel accounts for them apart.
+    /// CPU time by the scheduler's account, which includes softirqs unless the kernel accounts for them apart.
     pub schedstat_ns: f64,
 }
 
@@ -124,11 +124,11 @@ pub struct Profiled {
     pub unmatched_share: f64,
     /// Where they are, largest first.
     pub unmatched: Vec<Unmatched>,
-    /// By round: ns per operation of every layer on the path, waits by their own names.
+    /// ns per operation of every layer on the path, by round; waits by their own names.
     pub rounds: BTreeMap<u32, BTreeMap<String, f64>>,
-    /// By round and row: CPU time of the row's own work, ns per operation.
+    /// CPU time of each row's own work, by round, ns per operation.
     pub services: BTreeMap<u32, Vec<f64>>,
-    /// By round: CPU time of client and server beside the rows, ns per operation.
+    /// CPU time of client and server beside the rows, by round, ns per operation.
     pub off_path: BTreeMap<u32, f64>,
     /// Largest share of their time in which the CPUs of client and server were busy, by CPU.
     pub busiest: f64,
@@ -203,7 +203,7 @@ pub fn sharing(rows: &[Row], row: usize) -> Vec<(usize, f64)> {
 
 /// Time of a stage that no sample shows, and no part either.
 pub const UNACCOUNTED: &str = "unaccounted";
-/// The same where somebody certainly waited: too much for chance.
+/// Time in which somebody certainly waited: too much for chance.
 pub const WAITING: &str = "waiting";
 /// What a device's queueing discipline holds.
 pub const QUEUE: &str = "queue";
@@ -211,9 +211,9 @@ pub const QUEUE: &str = "queue";
 pub const UNSAMPLED: &str = "unsampled";
 /// A file operation is with its disk.
 const DEVICE: &str = "device";
-/// It is with a loop device's worker.
+/// Time with a loop device's worker.
 const LOOP: &str = "loop";
-/// It is with the device mapper, or with a RAID.
+/// Time with the device mapper, or with a RAID.
 const MAPPER: &str = "dm/md";
 /// Stages with less than this share of the samples do not prolong a run.
 pub const LARGER_STAGE: f64 = 0.05;

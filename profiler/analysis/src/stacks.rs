@@ -20,20 +20,20 @@ use virtax_model::{
 /// A frame: what it is called, and the layer whose colour it has; no layer: it is no code.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Named {
-    /// Its name.
+    /// Name of the frame.
     pub name: String,
-    /// Its layer.
+    /// Layer of the frame.
     pub layer: Option<String>,
 }
 
 /// A stack, outermost frame first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Weighted {
-    /// Of the latency: the stage whose time it is.
+    /// Stage whose time it is, of the latency.
     pub stage: Option<StageKey>,
-    /// Its frames.
+    /// Frames of the stack.
     pub frames: Vec<Named>,
-    /// Its own width, ns per operation.
+    /// Width of its own, ns per operation.
     pub ns: f64,
 }
 

@@ -196,7 +196,7 @@ pub fn estimate_one(row: Vec<f64>) -> Estimate {
 
 #[cfg(test)]
 mod tests {
-    /// With an error of 1, a difference of 2.8 is found four times in five.
+    /// A difference of 2.8 is found four times in five, with an error of 1.
     #[test]
     fn what_can_be_found_follows_from_the_error() {
         let found = super::detectable(Some([-1.96, 1.96])).unwrap();
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(estimate.ci95, Some([5.0, 5.0]));
     }
 
-    /// Of intervals for means of ten normal values, 95 % must hold the truth: here within three standard errors of 400.
+    /// Ninety-five of a hundred intervals for means of ten normal values hold the truth, within three standard errors.
     #[test]
     fn intervals_hold_the_truth_as_often_as_they_say() {
         let mut random = Pcg64::seed_from_u64(1);

@@ -27,7 +27,7 @@ pub struct Row {
     pub key: StageKey,
     /// Time per operation in each round, ns.
     pub rounds_ns: Vec<f64>,
-    /// Of it the probes' own time in each round, as estimated, ns.
+    /// Time of the probes themselves within it, by round, as estimated, ns.
     pub probes_ns: Vec<f64>,
     /// Time per operation in the sampled phases of each round, ns: what their samples are to be held against. `None`:
     /// there are none, or they saw no operation.
@@ -55,7 +55,7 @@ pub struct Part {
     pub to: Place,
     /// Share of the row's time, 0–1.
     pub share: f64,
-    /// Its 95 % interval over the rounds; `None` below eight.
+    /// Interval of 95 % over the rounds; `None` below eight.
     pub ci95: Option<[f64; 2]>,
     /// The share in each round; `None` where the row had no parts.
     pub rounds_share: Vec<Option<f64>>,
@@ -66,7 +66,7 @@ pub struct Part {
 /// One round's numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Round {
-    /// Its number.
+    /// Number of the round.
     pub round: u32,
     /// Mean latency without probes, from the actual call, ns.
     pub detached_ns: f64,
@@ -74,14 +74,14 @@ pub struct Round {
     pub detached_interval_ns: f64,
     /// Mean latency with the core probes attached, from the actual call, ns.
     pub traced_ns: f64,
-    /// With a rate: how long operations waited for earlier ones of their connection, from the intended time on,
+    /// Time, with a rate, that operations waited for earlier ones of their connection, from the intended time on,
     /// without probes, ns.
     pub detached_queued_ns: f64,
-    /// The same with the core probes attached.
+    /// That time with the core probes attached.
     pub traced_queued_ns: f64,
-    /// With a rate: by how much the client itself made its calls later than it could have, without probes, ns.
+    /// Time by which, with a rate, the client itself made its calls later than it could have, without probes, ns.
     pub detached_lateness_ns: f64,
-    /// The same with the core probes attached.
+    /// That time with the core probes attached.
     pub traced_lateness_ns: f64,
     /// The client's own time between two operations, traced, ns.
     pub turnaround_ns: f64,
@@ -92,13 +92,13 @@ pub struct Round {
 /// A configuration's waterfall.
 #[derive(Debug, Clone)]
 pub struct Waterfall {
-    /// Its name.
+    /// Name of the configuration.
     pub configuration: String,
-    /// Its rounds, in order, as far as every kind of phase saw operations.
+    /// Rounds, in order, as far as every kind of phase saw operations.
     pub rounds: Vec<Round>,
     /// Rounds left out because a phase saw none.
     pub empty_rounds: usize,
-    /// Its rows, in path order.
+    /// Rows, in path order.
     pub rows: Vec<Row>,
     /// Operations in traced phases, by the probes.
     pub operations: u64,
@@ -132,7 +132,7 @@ pub struct Tokens {
     pub unfinished: u64,
 }
 
-/// By how much of the operations a client that is asked around a phase may be off, if it does not say how long it
+/// Share of the operations by which a client that is asked around a phase may be off, if it does not say how long it
 /// counted around it.
 const ASKED_AROUND_OFF: f64 = 0.1;
 
@@ -148,7 +148,7 @@ pub(super) struct Sums {
     pub turnaround_ns: u64,
     pub idle_ns: u64,
     pub unfinished_ns: u64,
-    /// Of it what the client's latencies hold as well: requests that were given up count with their age.
+    /// Part of it that the client's latencies hold as well: requests that were given up count with their age.
     pub given_up_ns: u64,
     /// The client does not know its turn-around.
     pub lacks_turnaround: bool,
@@ -358,8 +358,9 @@ fn contradiction(repetition: &Repetition, phase: &Phase) -> Option<String> {
         .then(|| format!("{} tokens for {connections} connections", probes.tokens))
 }
 
-/// By how much of the operations a client may be off that counts longer than the phase is, and scales what it counted
-/// to the phase: what it counted around it is at most that, if the rate there was between none and twice the phase's.
+/// The share of operations by which a client may be off that counts longer than the phase is, and scales what it
+/// counted to the phase: what it counted around it is at most that, if the rate there was between none and twice the
+/// phase's.
 fn off_by_counting_around(phase: &Phase) -> f64 {
     match (phase.client.asked_around, phase.client.around_ns) {
         (false, _) => 0.0,

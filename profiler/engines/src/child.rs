@@ -66,7 +66,7 @@ pub fn unprivileged(command: &mut Command, group: Option<libc::gid_t>) {
     }
 }
 
-/// In a child of `parent` about to execute.
+/// Lets a child of `parent` that is about to execute die with it.
 fn die_with_parent(parent: libc::pid_t) -> io::Result<()> {
     // SAFETY: no pointers.
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;

@@ -31,7 +31,7 @@ pub enum Kind {
     QueueVethResponseUs,
     /// Rules that match nothing, in the way of what is forwarded.
     ForwardRules,
-    /// The same in the raw table.
+    /// Rules in the raw table.
     RawRules,
     /// A quota of CPU time, % of a CPU, in periods of 5 ms.
     QuotaPercent,
@@ -95,7 +95,7 @@ impl Kind {
         // Every kind has a row: a test looks.
         KINDS.iter().find(|(kind, ..)| *kind == self).unwrap_or(&KINDS[0])
     }
-    /// Its name in configurations.
+    /// Name of the kind in configurations.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.row().1

@@ -26,12 +26,12 @@ pub const PROGRAMS: &str = "/var/lib/virtax";
 pub enum Item {
     /// A network namespace under `/run/netns`.
     Namespace {
-        /// Its name.
+        /// Name of the namespace.
         name: String,
     },
     /// A link in the host's namespace; its peer goes with it.
     Link {
-        /// Its name.
+        /// Name of the link.
         name: String,
     },
     /// A container.
@@ -39,7 +39,7 @@ pub enum Item {
         /// Name of the engine whose it is.
         #[serde(default = "first_engine")]
         engine: String,
-        /// Its name.
+        /// Name of the container.
         name: String,
     },
     /// A container network.
@@ -47,7 +47,7 @@ pub enum Item {
         /// Name of the engine whose it is.
         #[serde(default = "first_engine")]
         engine: String,
-        /// Its name.
+        /// Name of the network.
         name: String,
     },
     /// A container image.
@@ -55,7 +55,7 @@ pub enum Item {
         /// Name of the engine whose it is.
         #[serde(default = "first_engine")]
         engine: String,
-        /// Its reference.
+        /// Reference of the image.
         name: String,
     },
     /// A firewall rule: what follows `iptables -I` or `-D`.
@@ -72,17 +72,17 @@ pub enum Item {
     },
     /// A control group.
     Cgroup {
-        /// Its folder, below [`crate::cgroup::CGROUPS`].
+        /// Folder of the group, below [`crate::cgroup::CGROUPS`].
         path: PathBuf,
     },
     /// A folder for files that must be executable: `/run` often is not.
     Folder {
-        /// Its path, below [`PROGRAMS`].
+        /// Path of the folder, below [`PROGRAMS`].
         path: PathBuf,
     },
     /// A virtual machine that libvirt starts.
     Machine {
-        /// Its domain's name.
+        /// Name of its domain.
         name: String,
     },
     /// Huge pages that were added to the host's.
@@ -94,9 +94,9 @@ pub enum Item {
     },
     /// A process.
     Process {
-        /// Its id.
+        /// Number of the process.
         pid: u32,
-        /// Its start, in ticks since boot: ids are used again.
+        /// Start of the process, in ticks since boot: numbers are used again.
         started: u64,
     },
 }
@@ -299,7 +299,7 @@ impl Drop for Lease {
 
 /// What a dead run left.
 pub struct Remains {
-    /// Its id.
+    /// Id of the run.
     pub run_id: String,
     folder: PathBuf,
     items: Vec<Item>,

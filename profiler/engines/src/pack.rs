@@ -38,7 +38,7 @@ enum Content {
 /// A file of a pack, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packed {
-    /// Its bytes.
+    /// Bytes of a file.
     File(Vec<u8>),
     /// A symbolic link to this path.
     Link(PathBuf),
@@ -70,7 +70,7 @@ pub fn find_program(name: &str, package: &str) -> Result<PathBuf> {
     })
 }
 
-/// As [`find_program`], also where only root has programs.
+/// Finds a program as [`find_program`] does, also where only root has programs.
 ///
 /// # Errors
 /// As that.

@@ -62,7 +62,7 @@ impl From<SavedStage> for StageTotal {
 pub struct CallTotal {
     /// Role of the calling process.
     pub role: Role,
-    /// Its name.
+    /// Name of the system call.
     pub name: String,
     /// Calls that lie in the phase as a whole.
     pub count: u64,
@@ -88,7 +88,7 @@ pub struct StateTotal {
 /// Time of one virtual processor in one state, in one detailed phase.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VcpuTotal {
-    /// Its number in its machine.
+    /// Number of the processor in its machine.
     pub vcpu: u8,
     /// What it did.
     pub state: VcpuState,
@@ -97,7 +97,7 @@ pub struct VcpuTotal {
     /// Whether this is that part of the time in the state in which the machine held a request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub holding: bool,
-    /// With `holding`: whether the guest had the request. It had been entered with it, and not been left to hand on
+    /// Whether, with `holding`, the guest had the request. It had been entered with it, and not been left to hand on
     /// the answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub inside: bool,
@@ -130,7 +130,7 @@ pub struct ProbeCounts {
     /// Time since their last point, ns, of the requests that count and are still under way when the phase is given
     /// up. (Where `lives_ns` is not known: of all tokens, inside the phase.)
     pub unfinished_ns: u64,
-    /// Of it the time of clients' sockets between a receipt and the next send, ns; 0 where `lives_ns` is known.
+    /// Part of it of clients' sockets between a receipt and the next send, ns; 0 where `lives_ns` is known.
     pub idle_ns: u64,
     /// Ends less beginnings of all requests that count, ns; of what was lost, or is unfinished, its last point: what
     /// their stages must sum to. `None`: the phase is of a version that clipped stages to the phase instead.

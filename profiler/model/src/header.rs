@@ -27,7 +27,7 @@ pub struct Header {
     pub command: String,
     /// The workload's name.
     pub workload: String,
-    /// Its settings.
+    /// Settings of the workload.
     pub settings: Settings,
     /// Largest residual of a complete result, share of the client's mean.
     pub residual_limit: f64,

@@ -106,7 +106,7 @@ pub struct Lines<'a, R> {
 }
 
 impl<'a, R: Read> Lines<'a, R> {
-    /// Of what is read from `path` through `reader`.
+    /// Reads lines of what comes from `path` through `reader`.
     pub fn new(path: &'a Path, reader: R) -> Self {
         Self { path, reader: BufReader::new(reader), line: Vec::new(), number: 0, bytes: 0 }
     }

@@ -71,7 +71,7 @@ impl Placement {
         })
     }
 
-    /// Its name on the command line.
+    /// Name of the placement on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

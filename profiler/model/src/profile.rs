@@ -13,9 +13,9 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Space {
-    /// In the kernel.
+    /// Code of the kernel.
     Kernel,
-    /// In a process.
+    /// Code of a process.
     User,
 }
 
@@ -83,7 +83,7 @@ pub struct CpuSamples {
 pub struct RoleCpu {
     /// Whose.
     pub role: Role,
-    /// By `/proc/PID/task/TID/schedstat`, ns.
+    /// CPU time by `/proc/PID/task/TID/schedstat`, ns.
     pub schedstat_ns: u64,
 }
 

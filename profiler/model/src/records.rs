@@ -29,7 +29,7 @@ pub struct Pass {
     pub at_ns: u64,
     /// On which CPU.
     pub cpu: u16,
-    /// In which thread's context.
+    /// Thread in whose context it was seen.
     pub tid: u32,
 }
 
@@ -40,7 +40,7 @@ pub struct Record {
     pub round: u32,
     /// Kind of its phase.
     pub kind: PhaseKind,
-    /// Its points.
+    /// Points of the record.
     pub passes: Vec<Pass>,
 }
 

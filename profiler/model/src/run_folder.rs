@@ -12,7 +12,7 @@ pub const RESULT: &str = "result.json";
 pub const PAGE: &str = "report.html";
 /// What the rungs of a ladder add.
 pub const LADDER: &str = "ladder.json";
-/// The same as a picture.
+/// The ladder as a picture.
 pub const LADDER_CHART: &str = "ladder.svg";
 /// The end of the name of a file that is being written.
 pub const NEW: &str = ".new";

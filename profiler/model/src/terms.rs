@@ -23,7 +23,7 @@ pub enum PhaseKind {
 }
 
 impl PhaseKind {
-    /// As shown to a person.
+    /// Name of the kind, as shown to a person.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -46,7 +46,7 @@ pub enum Role {
     Server,
     /// A proxy between them: requests that it has, and its threads.
     ProxyIn,
-    /// The same proxy: responses that it has.
+    /// Responses that the proxy has.
     ProxyOut,
     /// Threads that are virtual processors.
     Vcpu,
@@ -91,7 +91,7 @@ impl Role {
     pub const fn is_proxy(self) -> bool {
         matches!(self, Self::ProxyIn | Self::ProxyOut)
     }
-    /// As shown to a person.
+    /// Name of the role, as shown to a person.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -135,7 +135,7 @@ impl Accelerator {
             Self::Tcg => "tcg",
         }
     }
-    /// Of a configuration with these settings; `None`: its server runs in no virtual machine.
+    /// The accelerator of a configuration with these settings; `None`: its server runs in no virtual machine.
     #[must_use]
     pub fn of_settings(settings: &BTreeMap<String, String>) -> Option<Self> {
         let name = settings.get(Self::SETTING)?;
@@ -155,7 +155,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// As shown to a person.
+    /// Name of the direction, as shown to a person.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -175,17 +175,17 @@ impl std::fmt::Display for Direction {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ThreadState {
-    /// It runs, softirqs on top of it included.
+    /// The thread runs, softirqs on top of it included.
     Running,
-    /// It sleeps.
+    /// The thread sleeps.
     Blocked,
-    /// It is being woken, and on no run queue yet.
+    /// The thread is being woken, and on no run queue yet.
     Waking,
-    /// It waits for a CPU.
+    /// The thread waits for a CPU.
     RunQueue,
-    /// Its group has used up its quota.
+    /// The thread's group has used up its quota.
     Throttled,
-    /// It has been woken on an idle CPU, which is on its way to it.
+    /// The thread has been woken on an idle CPU, which is on its way to it.
     Switching,
 }
 
@@ -208,7 +208,7 @@ impl ThreadState {
             Self::Switching => state::SWITCHING,
         }
     }
-    /// As shown to a person.
+    /// Name of the state, as shown to a person.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -226,13 +226,13 @@ impl ThreadState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VcpuState {
-    /// It executes the guest.
+    /// The processor executes the guest.
     Guest,
     /// The host's kernel handles an exit.
     Kernel,
     /// The machine's process does, its waits included.
     User,
-    /// Its thread waits for a CPU.
+    /// The processor's thread waits for a CPU.
     ScheduledOut,
     /// The kernel has put its thread to sleep: the guest is halted, or waits for what is not there yet.
     Blocked,

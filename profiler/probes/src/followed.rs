@@ -38,7 +38,7 @@ impl Block {
         Some(ConfigurationId(id))
     }
 
-    /// Its configurations.
+    /// Configurations of the block.
     pub fn configurations(&self) -> impl Iterator<Item = ConfigurationId> + use<> {
         (0..=u8::MAX).take(self.0.len()).map(ConfigurationId)
     }
@@ -88,7 +88,7 @@ pub struct Task {
     pub id: u32,
     /// The role.
     pub role: Role,
-    /// Of a proxy: the port on which it listens.
+    /// Port on which a proxy listens.
     pub port: Option<u16>,
 }
 

@@ -26,7 +26,7 @@ pub struct Format {
     pub name: String,
     /// The number under which `perf_event_open(2)` knows it.
     pub id: u32,
-    /// Its fields by name, those of the common header included.
+    /// Fields by name, those of the common header included.
     pub fields: BTreeMap<String, Field>,
 }
 

@@ -7,7 +7,7 @@ use virtax_model::points::{Field, Hook, PROBES};
 
 /// Records of tracepoints, as this kernel lays them out.
 pub(super) struct Records {
-    /// By event, and the fields of it that are wanted: its number, or why it cannot be used.
+    /// Number of each event, by the fields of it that are wanted, or why it cannot be used.
     events: BTreeMap<(&'static str, &'static [Field]), std::result::Result<u32, String>>,
     /// Symbols of the probes' settings, and the offsets of the fields that they stand for.
     pub(super) offsets: Vec<(&'static str, u32)>,
@@ -16,7 +16,7 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// Of all events in the table of points.
+    /// Layouts of all events in the table of points.
     pub(super) fn of_running_kernel() -> Self {
         let tracefs = Tracefs::open().map_err(|error| format!("no tracefs: {error}"));
         let all = tracefs.as_ref().map(Tracefs::event_names).unwrap_or_default();

@@ -57,7 +57,7 @@ impl<T: InMemory> Mapped<T> {
         }
     }
 
-    /// Its entries.
+    /// Number of entries.
     pub const fn len(&self) -> usize {
         self.len
     }

@@ -7,7 +7,7 @@ use btf_rs::{Btf, Type};
 use virtax_model::error::{Error, Result};
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
-/// Of the module, where loop devices are one, and it is loaded.
+/// Types of the module, where loop devices are one, and it is loaded.
 const LOOP_BTF: &str = "/sys/kernel/btf/loop";
 
 /// The probes' settings: the symbol in their object, the structure, and the path of the field in it.
@@ -70,7 +70,7 @@ const OPTIONAL: &[(&str, &str, &str)] = &[
     ("REGISTERS_FOURTH", "pt_regs", "r10"),
 ];
 
-/// Of the module, where overlayfs is one, and it is loaded.
+/// Types of the module, where overlayfs is one, and it is loaded.
 const OVERLAY_BTF: &str = "/sys/kernel/btf/overlay";
 
 /// Offsets of all fields that the probes read, in bytes.

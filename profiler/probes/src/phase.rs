@@ -35,7 +35,7 @@ pub const LEAD_OUT: Duration = Duration::from_millis(2);
 pub struct Notes {
     /// One request in this many gets a record; 0: none.
     pub record_every: u32,
-    /// In sampled phases, one wait in about this many leaves its stacks; 0: none.
+    /// Waits of which about one leaves its stacks, in sampled phases; 0: none does.
     pub wait_every: u32,
 }
 

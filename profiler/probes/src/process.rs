@@ -221,7 +221,7 @@ pub fn root_file_system(pid: u32) -> Option<String> {
     text.lines().filter_map(root_kind).next_back()
 }
 
-/// Of a line of `mountinfo` (proc_pid_mountinfo(5)) about `/`: the kind of its file system.
+/// The kind of file system that a line of `mountinfo` (proc_pid_mountinfo(5)) gives for `/`.
 fn root_kind(line: &str) -> Option<String> {
     let (mount, system) = line.split_once(" - ")?;
     (mount.split(' ').nth(4)? == "/").then(|| system.split(' ').next().unwrap_or_default().to_owned())

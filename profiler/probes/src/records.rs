@@ -24,7 +24,7 @@ pub struct RawSeen {
 pub struct RawRecord {
     /// Phase and configuration that it belongs to.
     pub turn: Turn,
-    /// Its points, in order.
+    /// Points of the record, in order.
     pub points: Vec<RawSeen>,
 }
 

@@ -25,7 +25,7 @@ pub struct Sampling {
 
 /// One sampled phase.
 pub struct RawSampled {
-    /// Its events, in the order of their arrival.
+    /// Events, in the order of their arrival.
     pub events: Vec<RawEvent>,
     /// Names of the processes' functions.
     pub users: UserNames,
@@ -339,7 +339,7 @@ fn merge_samples(samples: Vec<Sample>) -> Vec<Sample> {
     merged.into_values().collect()
 }
 
-/// The same for waits.
+/// Puts waits with equal stacks together.
 fn merge_waits(waits: Vec<WaitSample>) -> Vec<WaitSample> {
     let key = |wait: &WaitSample| (wait.role, wait.stack.clone(), wait.waker.clone(), wait.by_softirq);
     let mut merged = BTreeMap::new();

@@ -77,7 +77,7 @@ impl Symbols {
         self.kernel_of(Path::new(KALLSYMS), addresses)
     }
 
-    /// The same, by another file of that form.
+    /// Names functions of the kernel by another file of that form.
     ///
     /// # Errors
     /// If it cannot be read.

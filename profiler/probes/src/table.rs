@@ -8,7 +8,7 @@ use virtax_model::error::{Error, Result};
 
 /// A table of the probes.
 pub(super) trait Table {
-    /// Its name in the object.
+    /// Name of the table in the object.
     const NAME: &'static str;
     /// What an entry holds.
     type Value;
@@ -46,7 +46,7 @@ pub(super) fn per_cpu<T: Table<Value: Pod>>(bpf: &Ebpf) -> Result<PerCpuArray<&M
     typed(bpf.map(T::NAME))
 }
 
-/// The same, to be written.
+/// A table with a value for each CPU, to be written.
 pub(super) fn per_cpu_mut<T: Table<Value: Pod>>(bpf: &mut Ebpf) -> Result<PerCpuArray<&mut MapData, T::Value>> {
     typed(bpf.map_mut(T::NAME))
 }

@@ -26,14 +26,14 @@ use virtax_model::{
 /// Totals as they stand in the kernel: a block of windows is the difference of two.
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
-    /// By key, which has the configuration.
+    /// Counts, times and durations by key, which has the configuration.
     stages: BTreeMap<u64, (u64, u64, Vec<u32>)>,
-    /// By configuration.
+    /// Counters by configuration.
     counters: Vec<Vec<u64>>,
     states: Vec<Times>,
 }
 
-/// Of a configuration's threads, by role and state: occurrences, ns.
+/// Occurrences and ns of a configuration's threads, by role and state.
 type Times = [[[u64; 2]; STATES]; ROLES];
 
 /// What threads and virtual processors are in the midst of at the end of a window, which no program has counted: time

@@ -67,7 +67,7 @@ pub struct RequestsOptions {
     /// How many of each configuration
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub slowest: usize,
-    /// Of this configuration alone
+    /// Show this configuration alone
     #[arg(long = "in", value_name = "CONFIG")]
     pub configuration: Option<String>,
 }

@@ -394,7 +394,7 @@ impl<'a> Measurement<'a> {
         self.until_it_fits(|measurement| measurement.try_costs(kind, dispatch_ns))
     }
 
-    /// The same of the agent's, in the guest; `None`: there is none.
+    /// Costs of the agent's probes, in the guest; `None`: there is none.
     ///
     /// # Errors
     /// If the client fails.

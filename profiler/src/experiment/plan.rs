@@ -16,7 +16,7 @@ pub struct Plan {
     pub workload: &'static dyn Workload,
     /// The workload's settings.
     pub settings: Settings,
-    /// In the order of `--in`.
+    /// Configurations, in the order of `--in`.
     pub configurations: Vec<Configuration>,
     /// Index of the one that others are compared with.
     pub baseline: usize,

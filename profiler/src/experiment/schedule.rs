@@ -29,7 +29,7 @@ pub trait Repeater {
 
 /// What a repetition brought home.
 pub struct Brought {
-    /// Its counts.
+    /// Counts of the repetition.
     pub repetition: Repetition,
     /// Single requests.
     pub records: Vec<Record>,

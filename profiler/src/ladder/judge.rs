@@ -21,11 +21,11 @@ const NAMED: usize = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Says {
-    /// It costs something, and the waterfalls attribute as much.
+    /// The mechanism costs something, and the waterfalls attribute as much.
     Agrees,
-    /// It costs something, and the waterfalls attribute something else.
+    /// The mechanism costs something, and the waterfalls attribute something else.
     Disagrees,
-    /// It costs nothing, within the precision.
+    /// The mechanism costs nothing, within the precision.
     EqualToNothing,
     /// Too small to tell at this number of rounds: whether it costs anything, or, where it does, whether the
     /// attribution agrees.
@@ -53,15 +53,15 @@ pub struct RungResult {
     pub latency_ns: f64,
     /// What it adds to that of the rung below, ns per operation.
     pub measured_ns: f64,
-    /// Its 95 % interval.
+    /// Interval of 95 %.
     pub measured_ci95_ns: Option<[f64; 2]>,
     /// What the stages' differences add up to, less the probes' own time, ns per operation.
     pub attributed_ns: f64,
-    /// Its 95 % interval.
+    /// Interval of 95 %.
     pub attributed_ci95_ns: Option<[f64; 2]>,
     /// Attributed less measured, ns, paired by round.
     pub gap_ns: f64,
-    /// Its 95 % interval.
+    /// Interval of 95 %.
     pub gap_ci95_ns: Option<[f64; 2]>,
     /// What its own layers add, ns per operation, with the probes attached; `null` if it has none, or without samples.
     pub own_layers_ns: Option<f64>,

@@ -37,7 +37,7 @@ pub struct Options {
 
 /// What a ladder brought.
 pub struct Climbed {
-    /// Its rungs.
+    /// Rungs of the ladder.
     pub ladder: Ladder,
     /// The run.
     pub outcome: Outcome,

@@ -16,7 +16,7 @@ pub enum Order {
 }
 
 impl Order {
-    /// As on the command line.
+    /// Name of the order, as on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

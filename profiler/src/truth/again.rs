@@ -36,9 +36,9 @@ pub struct AgainResult {
     pub placement: Placement,
     /// Difference of the latencies, ns.
     pub latency_delta_ns: f64,
-    /// Its interval.
+    /// Interval of the difference.
     pub ci95_ns: Option<[f64; 2]>,
-    /// Its verdict.
+    /// Verdict of the comparison.
     pub verdict: Verdict,
     /// Rows that differ from 0, all rows considered at once.
     pub significant: Vec<String>,

@@ -2,7 +2,7 @@
 
 use crate::{injection::Kind, placement::Placement};
 
-/// By what means, none of them virtax's probes, it is known how large the cost is.
+/// The means, none of them virtax's probes, by which it is known how large the cost is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Established {
     /// The server's own clock around what it does before its answers.
@@ -21,7 +21,7 @@ pub enum Established {
 }
 
 impl Established {
-    /// As shown.
+    /// Name of the means, as shown.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -37,7 +37,7 @@ impl Established {
 /// A case.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
-    /// Its name.
+    /// Name of the case.
     pub name: &'static str,
     /// The workload, and settings of it that are not the usual ones.
     pub workload: &'static str,

@@ -32,11 +32,11 @@ pub struct Size {
     pub configuration: String,
     /// How much was put in, ns per operation.
     pub injected_ns: f64,
-    /// Its 95 % interval over the rounds.
+    /// Interval of 95 % over the rounds.
     pub injected_ci95_ns: Option<[f64; 2]>,
     /// How much more its stages hold than the base's, ns per operation.
     pub attributed_ns: f64,
-    /// Its 95 % interval over the rounds.
+    /// Interval of 95 % over the rounds.
     pub attributed_ci95_ns: Option<[f64; 2]>,
     /// Fewest events in a round, where events are counted.
     pub fewest_events: Option<u64>,
@@ -74,7 +74,7 @@ pub struct Judged {
     pub sizes: Vec<Size>,
     /// Slope of attributed against injected.
     pub slope: f64,
-    /// Its 95 % interval, by a bootstrap over the rounds.
+    /// Interval of 95 %, by a bootstrap over the rounds.
     pub slope_ci95: Option<[f64; 2]>,
     /// Why it failed; empty: it passed.
     pub failures: Vec<String>,

@@ -28,7 +28,7 @@ pub fn skip(what: &str) {
     LACKS.set(Some(what.to_owned()));
 }
 
-/// The same where a machine need not have it, though everything was set up.
+/// Skips the test where a machine need not have it, though everything was set up.
 pub fn skip_anyway(what: &str) {
     LACKS.set(Some(what.to_owned()));
 }

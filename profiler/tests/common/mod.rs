@@ -128,7 +128,7 @@ pub fn has(feature: Feature) -> bool {
     lack(feature).inspect(|what| harness::skip(what)).is_none()
 }
 
-/// The same where the test goes on without it.
+/// Whether the machine has a feature, where the test goes on without it.
 pub fn is_there(feature: Feature) -> bool {
     lack(feature).is_none()
 }
@@ -165,7 +165,7 @@ pub fn full() -> bool {
     std::env::var_os("VIRTAX_FULL").is_some()
 }
 
-/// The same for a test that is one of them; without, it is reported as skipped, and has to return at once.
+/// Whether a test runs that is one of `--full`; without, it is reported as skipped, and has to return at once.
 pub fn is_wanted_in_full() -> bool {
     if !full() {
         harness::skip_anyway("--full, which executes the longer tests");

@@ -47,7 +47,7 @@ impl Running {
         }
     }
 
-    /// Its child with this word in its arguments, as soon as it is there.
+    /// The child of the run with this word in its arguments, as soon as it is there.
     pub fn party(&self, word: &str) -> u32 {
         let mut pid = None;
         wait_until(word, || {
@@ -74,7 +74,7 @@ impl Running {
         pid.unwrap()
     }
 
-    /// Its exit code, and all that it said. A minute at most: a run that hangs is a failure.
+    /// Exit code of the run, and all that it said. A minute at most: a run that hangs is a failure.
     pub fn end(mut self) -> (Option<i32>, String) {
         let child = &mut self.child;
         let mut status = None;

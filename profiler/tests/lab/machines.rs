@@ -83,7 +83,7 @@ fn check_vcpus(configuration: &ConfigurationResult) {
     }
 }
 
-/// With one request at a time and one virtual processor, what the processor did while the machine held a request is
+/// What the processor did while the machine held a request, with one request at a time and one virtual processor, is
 /// the machine's stage.
 fn check_holding(out: &Out) -> Agreement {
     let text = fs::read_to_string(out.path().join("repetitions.jsonl")).unwrap();

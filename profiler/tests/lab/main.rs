@@ -1,5 +1,5 @@
-//! In the lab (`cargo xtask lab`): another kernel, with kprobes and trampolines, disks that pass bios on, and a KVM
-//! whose exits are real. `cargo xtask test` executes this there.
+//! Tests in the lab (`cargo xtask lab`): another kernel, with kprobes and trampolines, disks that pass bios on, and a
+//! KVM whose exits are real. `cargo xtask test` executes this there.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -42,8 +42,8 @@ impl Trace {
     }
 }
 
-/// Of lines `THREAD [CPU] … TIME: kvm_exit: vcpu 0 reason REASON rip …` and `…: kvm_entry: vcpu 0, …`, s. A thread is
-/// one virtual processor.
+/// Reads lines `THREAD [CPU] … TIME: kvm_exit: vcpu 0 reason REASON rip …` and `…: kvm_entry: vcpu 0, …`, s. A thread
+/// is one virtual processor.
 fn parse_exits(text: &str) -> Exits {
     let (mut left, mut found) = (BTreeMap::new(), Vec::new());
     for line in text.lines().filter(|line| !line.starts_with('#')) {

@@ -173,7 +173,7 @@ pub fn a_read_only_or_impossible_folder_is_refused_before_anything_starts() {
     }
 }
 
-/// As many busy processes as there are CPUs, for a bounded time.
+/// Busy processes, as many as there are CPUs, for a bounded time.
 struct Busy(Vec<Child>);
 
 impl Busy {

@@ -97,7 +97,7 @@ fn check_cause(found: &ConfigurationResult, wanted: &str) {
     assert!(residual.abs() < 0.05 || !found.incomplete.is_empty(), "{wanted}: residual {residual}");
 }
 
-/// Of requests to a native server: in the host's own namespace, and so on the way.
+/// Rules that drop requests to a native server: in the host's own namespace, and so on the way.
 const DROP_ON_THE_WAY: [&str; 16] = [
     "raw",
     "PREROUTING",
@@ -221,7 +221,7 @@ pub fn messages_of_several_segments_are_not_complete() {
     assert!(found.incomplete.iter().any(|reason| reason.contains("segments")), "{:?}", found.incomplete);
 }
 
-/// As Docker 28 protects a container's own address: by a rule that no other says a word of.
+/// A rule drops what goes to a container's own address, as Docker 28 protects it: no other says a word of it.
 pub fn a_rule_that_drops_what_is_forwarded_is_named_soon() {
     let _alone = alone();
     if !has(Feature::Probes) || !has(Feature::Docker) {
@@ -316,7 +316,7 @@ fn pass_on(
     let _ = to.shutdown(std::net::Shutdown::Write);
 }
 
-/// Its version becomes 28, in as many bytes.
+/// The daemon's version becomes 28, in as many bytes.
 fn say_28(bytes: &mut [u8]) {
     let key = b"\"Version\":\"";
     let places: Vec<usize> =

@@ -33,7 +33,7 @@ impl Copy {
         copy.write("repetitions.jsonl", (first.join("\n") + "\n").as_bytes());
         copy
     }
-    /// The same without stacks and records: most fields have nothing to do with them.
+    /// A run without stacks and records: most fields have nothing to do with them.
     fn small() -> Self {
         let copy = Self::new();
         for entry in fs::read_dir(copy.0.path()).unwrap().flatten() {

@@ -111,8 +111,8 @@ see("errors", errors.join(";"));
 document.title = found.join(" ");
 </script></body>"###;
 
-/// In a browser: what can be clicked, searched and sorted does what it should, and nothing goes wrong. One of the
-/// longer tests: the browser is larger than all else that tests need.
+/// A browser shows the page: what can be clicked, searched and sorted does what it should, and nothing goes wrong. One
+/// of the longer tests: the browser is larger than all else that tests need.
 pub fn a_browser_shows_it() {
     let Some(browser) =
         ["chromium", "chromium-browser"].iter().find_map(|name| profiler::pack::find_program(name, name).ok())
@@ -196,7 +196,7 @@ pub fn metrics_keep_their_rules() {
     assert!(text.contains(&format!("statistic=\"mean\"}} {mean}")), "{mean}");
 }
 
-/// By speedscope's schema: every sample names frames that are there, and has a weight.
+/// Every sample names frames that are there, and has a weight, by speedscope's schema.
 pub fn stacks_for_speedscope_are_those_of_the_pictures() {
     for kind in [Kind::Latency, Kind::Cpu, Kind::OffCpu] {
         let file: Value = serde_json::from_str(&exported("run", Format::Speedscope, kind)).unwrap();
@@ -217,7 +217,7 @@ pub fn stacks_for_speedscope_are_those_of_the_pictures() {
     }
 }
 
-/// By pprof's own rules (`profile.proto`): the first text is empty, every number is of something that is there, and
+/// The first text is empty, every number is of something that is there, by pprof's own rules (`profile.proto`), and
 /// values are of the types.
 pub fn stacks_for_pprof_are_those_of_the_pictures() {
     for kind in [Kind::Latency, Kind::Cpu, Kind::OffCpu] {
@@ -252,7 +252,8 @@ pub fn stacks_for_pprof_are_those_of_the_pictures() {
     }
 }
 
-/// By the Firefox Profiler's processed format: tables as long as they say, whose numbers are of rows that are there.
+/// Tables are as long as they say, and their numbers are of rows that are there, by the Firefox Profiler's processed
+/// format.
 pub fn stacks_for_firefox_are_those_of_the_pictures() {
     for kind in [Kind::Latency, Kind::Cpu, Kind::OffCpu] {
         let file: Value = serde_json::from_str(&exported("run", Format::Firefox, kind)).unwrap();

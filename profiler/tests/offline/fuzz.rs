@@ -18,7 +18,7 @@ use crate::{
     targets::{Target, here, targets},
 };
 
-/// In all 60 s, shared by the targets; with `--full`, ten times that.
+/// Seconds in all, shared by the targets; with `--full`, ten times that.
 const SECONDS: f64 = 60.0;
 /// What one input may take at most: longer is a hang.
 const PATIENCE: Duration = Duration::from_secs(20);

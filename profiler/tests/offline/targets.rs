@@ -28,11 +28,11 @@ pub struct Target {
 }
 
 impl Target {
-    /// The same, which refuses these.
+    /// The target, which refuses these.
     fn refusing(self, refused: &[&str]) -> Self {
         Self { refused: texts(refused), ..self }
     }
-    /// The same, which refuses its first seed with a piece of it in the place of another.
+    /// The target, which refuses its first seed with a piece of it in the place of another.
     fn refusing_changed(self, changes: &[(&str, &str)]) -> Self {
         let seed = String::from_utf8(self.seeds[0].clone()).expect("text");
         let change = |(from, to): &(&str, &str)| {

@@ -57,7 +57,7 @@ pub enum Unwritten {
         /// The next name.
         next: AtomicU64,
     },
-    /// The same one, which lies in no lower layer, by its descriptor.
+    /// A file that lies in no lower layer, by its descriptor.
     Nameless(CString),
 }
 
@@ -89,7 +89,7 @@ impl Unwritten {
         }
     }
 
-    /// Its copy takes room: once it was made, it goes.
+    /// The copy takes room: once it was made, it goes.
     fn remove(&self, folder: RawFd, name: &CString) -> io::Result<()> {
         if matches!(self, Self::Nameless(_)) {
             return Ok(());

@@ -78,7 +78,7 @@ struct Iocb {
 const IOCB_CMD_PREAD: u16 = 0;
 const IOCB_CMD_PWRITE: u16 = 1;
 
-/// As there.
+/// An event as the kernel has it.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 struct Event {
@@ -180,7 +180,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// As [`Aio::new`], for the current thread alone.
+    /// A queue of io_uring's for the current thread alone, as [`Aio::new`].
     ///
     /// # Errors
     /// If the kernel has none, or forbids it (`kernel.io_uring_disabled`, seccomp).

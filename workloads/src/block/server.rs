@@ -43,11 +43,11 @@ pub enum Order {
 /// How operations are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Engine {
-    /// By calls that return when they are done.
+    /// Calls that return when they are done.
     Sync,
-    /// By `io_submit` and `io_getevents`.
+    /// `io_submit` and `io_getevents`.
     Libaio,
-    /// By `io_uring_enter`.
+    /// `io_uring_enter`.
     IoUring,
 }
 

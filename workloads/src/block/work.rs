@@ -65,7 +65,7 @@ struct Blocks {
     order: Order,
     /// Blocks from which random ones are taken: all of the file's.
     all: u64,
-    /// Its own part, for sequential ones.
+    /// First place of the thread's own part, for sequential operations.
     first: u64,
     count: u64,
     next: u64,
@@ -178,7 +178,7 @@ impl Making<'_> {
         Ok(())
     }
 
-    /// As many at once as there are places: whatever is done is followed by the next.
+    /// Makes as many at once as there are places: whatever is done is followed by the next.
     fn queued(mut self, queue: &mut dyn Queue) -> io::Result<()> {
         let buffers =
             (0..self.options.depth).map(|_| Buffer::new(self.options.bytes)).collect::<io::Result<Vec<_>>>()?;
@@ -277,7 +277,7 @@ mod tests {
         }
     }
 
-    /// As a container's seccomp filter does: the call is refused.
+    /// Forbids a call as a container's seccomp filter does: it is refused.
     fn forbid(call: libc::c_long) {
         let instruction = |code: u32, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf, k };
         let mut filter = [

@@ -135,8 +135,8 @@ impl Fio {
         Ok(fio)
     }
 
-    /// It counts nothing before its jobs work; of a signal before it has a handler, it dies; and before its thread
-    /// for answers works, it forgets that it was asked.
+    /// Waits until its jobs work: fio counts nothing before; of a signal before it has a handler, it dies; and before
+    /// its thread for answers works, it forgets that it was asked.
     fn wait_until_it_works(&mut self) -> io::Result<()> {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -182,8 +182,8 @@ impl Fio {
         Ok(answer)
     }
 
-    /// The same; `None`: it does not answer in time. What it began to say before `since_ms` is the late answer to
-    /// another question.
+    /// Asks it within a time; `None`: it does not answer in time. What it began to say before `since_ms` is the late
+    /// answer to another question.
     fn ask_within(&mut self, patience: Duration, since_ms: u64) -> io::Result<Option<Status>> {
         self.check()?;
         let end = Instant::now() + patience;

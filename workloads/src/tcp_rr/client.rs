@@ -146,7 +146,7 @@ impl Connection {
         Self { stream, schedule, called_ns: 0, returned_ns: now_ns(), missing: 0 }
     }
 
-    /// Its request has returned: the times of that, and the next one is due.
+    /// The request of the connection has returned: the times of that, and the next one is due.
     fn returned(&mut self, back_ns: u64) -> Times {
         let (before_ns, called_ns) = (self.returned_ns, self.called_ns);
         let times = Times { intended_ns: self.schedule.due_ns().unwrap_or(called_ns), before_ns, called_ns, back_ns };

@@ -114,7 +114,7 @@ mod tests {
         assert!(width(&together[0]) < 2.0 * width(&alone), "{together:?} {alone:?}");
     }
 
-    /// Of two samples of one distribution, an interval misses 0 in about one of twenty.
+    /// An interval of two samples of one distribution misses 0 in about one of twenty.
     #[test]
     fn intervals_cover() {
         let mut random = Pcg64::seed_from_u64(7);

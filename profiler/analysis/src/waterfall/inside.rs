@@ -22,11 +22,11 @@ pub(super) struct Inside {
     pub boundary: Option<StageKey>,
     /// Time of the stages together, ns: never more than the boundary's.
     pub residence_ns: u64,
-    /// Of files: the guest's stages that they lie in, and how much of the time in each, ns.
+    /// Stages of the guest's that operations on files lie in, and how much of the time in each, ns.
     pub of_guest: Vec<(StageKey, u64)>,
 }
 
-/// By how much the numbers of requests may differ that host and guest saw in phases of one length, some milliseconds
+/// Share by which the numbers of requests may differ that host and guest saw in phases of one length, some milliseconds
 /// apart.
 const APART: f64 = 0.25;
 /// The share of a guest's requests that may be lost there.

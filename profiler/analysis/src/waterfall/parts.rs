@@ -55,8 +55,8 @@ fn is_woken(place: &Place) -> bool {
     matches!(place.point, Point::Waking | Point::Wakeup | Point::SwitchIn | Point::IdleSwitchIn)
 }
 
-/// Of the rows in which a file operation returns, the one in which threads were woken most; parts that begin with the
-/// waking do not say of which they are. `None`: these are no file operations, or nobody waited.
+/// Among the rows in which a file operation returns, the one in which threads were woken most; parts that begin with
+/// the waking do not say of which they are. `None`: these are no file operations, or nobody waited.
 fn row_of_waits(role: Role, rows: &[Row], totals: &BTreeMap<&StageKey, (u64, u64)>) -> Option<usize> {
     let woken = |row: &Row| -> u64 {
         let begin =

@@ -68,7 +68,7 @@ impl Configuration {
 /// Configurations as asked for, and what was assumed of them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Parsed {
-    /// In the order given.
+    /// Configurations, in the order given.
     pub configurations: Vec<Configuration>,
     /// Lines for the user: defaults that were filled in.
     pub notes: Vec<String>,
@@ -104,7 +104,7 @@ pub fn parse_list(text: &str) -> Result<Parsed> {
     Ok(parsed)
 }
 
-/// The same configuration under a name that is not taken.
+/// A copy of a configuration, under a name that is not taken.
 fn copy_of(configuration: Configuration, taken: &[Configuration]) -> Result<Configuration> {
     if configuration.injection.is_some() {
         return Err(Error::Usage(format!("configuration `{configuration}` is given twice")));

@@ -13,7 +13,7 @@ struct Place {
     system: String,
     /// What that was mounted from.
     source: String,
-    /// Its device's number.
+    /// Number of the device.
     device: String,
 }
 

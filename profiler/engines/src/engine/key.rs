@@ -5,7 +5,7 @@ use virtax_model::error::did_you_mean;
 /// A key that an engine understands.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
-    /// Its name.
+    /// Name of the key.
     pub name: &'static str,
     /// What it can be.
     pub values: Values,

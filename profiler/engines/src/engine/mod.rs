@@ -100,7 +100,7 @@ fn prepared(preparation: &dyn Preparation, settings: &Settings, folder: &Path, o
 pub struct ServerFiles {
     /// Port to listen on.
     pub port: u16,
-    /// Its program and files, for containers.
+    /// Program and files of the server, for containers.
     pub pack: Pack,
     /// The program natively.
     program: PathBuf,
@@ -228,7 +228,7 @@ impl ServerFiles {
 
 /// A way to run servers.
 pub trait Engine: Sync {
-    /// Its name in configurations.
+    /// Name of the engine in configurations.
     fn name(&self) -> &'static str;
     /// One line for `virtax list`.
     fn summary(&self) -> &'static str;
@@ -402,7 +402,7 @@ fn last_lines_of(log: &Path, most: usize) -> String {
 pub trait Server {
     /// Where the client reaches it.
     fn address(&self) -> SocketAddrV4;
-    /// Its first process, by the host's numbers.
+    /// First process of the server, by the host's numbers.
     fn pid(&self) -> u32;
     /// The proxy between it and the client, if there is one.
     fn relay(&self) -> Option<u32> {
@@ -456,7 +456,7 @@ pub trait Server {
     /// # Errors
     /// If it is gone.
     fn label(&self, names: &mut Names) -> Result<()>;
-    /// Its last words, if it has ended.
+    /// Last words of the server, if it has ended.
     fn failure(&mut self) -> Option<String>;
 }
 

@@ -29,7 +29,7 @@ pub fn read() -> Environment {
     Environment { other_bpf_programs: other_programs(), ..read_beside_programs() }
 }
 
-/// The same without the BPF programs of others: once virtax has loaded its own, these cannot be told apart.
+/// Reads it without the BPF programs of others: once virtax has loaded its own, these cannot be told apart.
 #[must_use]
 pub fn read_beside_programs() -> Environment {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -24,7 +24,7 @@ fn cache() -> Option<PathBuf> {
 pub struct Kernel {
     /// The image.
     pub image: PathBuf,
-    /// Its release, as `uname -r` says it in the guest.
+    /// Release of the kernel, as `uname -r` says it in the guest.
     pub release: String,
     /// Folder of its modules.
     pub modules: PathBuf,

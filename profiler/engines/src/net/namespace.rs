@@ -69,7 +69,7 @@ impl Namespace {
         Ok(Self { file, path, _lease: lease })
     }
 
-    /// Its file under `/run/netns`.
+    /// The file of the namespace under `/run/netns`.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

@@ -21,7 +21,7 @@ use virtax_model::error::{Error, Result, did_you_mean};
 /// A setting that a workload understands.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// Its name.
+    /// Name of the setting.
     pub name: &'static str,
     /// What it can be.
     pub range: Range,
@@ -73,7 +73,7 @@ pub enum ServerProgram {
 /// A program of this machine's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tool {
-    /// Its name.
+    /// Name of the program.
     pub name: &'static str,
     /// The package of Debian's that brings it.
     pub package: &'static str,
@@ -110,7 +110,7 @@ pub enum ClientProgram {
 pub struct Foreign {
     /// The program.
     pub tool: Tool,
-    /// Its arguments, but for the number of requests.
+    /// Arguments of the program, but for the number of requests.
     pub arguments: Vec<String>,
     /// The option before that number.
     pub number: &'static str,
@@ -224,7 +224,7 @@ pub fn follows(workload: &dyn Workload) -> Result<Follows<'_>> {
 
 /// What client and server do.
 pub trait Workload: Sync {
-    /// Its name on the command line.
+    /// Name of the workload on the command line.
     fn name(&self) -> &'static str;
     /// One line for `virtax list`.
     fn summary(&self) -> &'static str;

@@ -57,7 +57,7 @@ impl Counters {
         }
     }
 
-    /// The same without some of its own.
+    /// Leaves some of its own counters out.
     #[must_use]
     pub fn without(mut self, are_out: impl Fn(Counter) -> bool) -> Self {
         self.own.retain(|counter, _| !are_out(*counter));

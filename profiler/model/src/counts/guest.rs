@@ -14,18 +14,18 @@ use crate::histogram::bucket_of;
 /// What the other side counted in one phase: the agent in a guest, or the host, where operations are the guest's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherSide {
-    /// Its counts. A guest's stages lie between its network card and back; a host's in the guest's waits for its disk.
+    /// Counts. A guest's stages lie between its network card and back; a host's in the guest's waits for its disk.
     pub probes: ProbeCounts,
     /// Devices on the path.
     pub devices: Vec<DeviceInfo>,
-    /// In traced phases: single requests by number, and how long the guest had them, ns. Only while they travel.
+    /// Single requests by number, and how long the guest had them, ns, in traced phases. Only while they travel.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub crossings: Vec<(u32, u64)>,
     /// Whose counts these are. The host's are of what the machine's process did for its guest; the phase's own are then
     /// the guest's.
     #[serde(rename = "is_host", with = "as_is_host", default = "guests", skip_serializing_if = "is_guests")]
     pub side: Side,
-    /// It was told of the phase only when that had begun: its beginning is missing.
+    /// Whether it was told of the phase only when that had begun: its beginning is missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub late: bool,
     /// Those put together with the host's, by the host.
@@ -119,9 +119,9 @@ const COUNTED_ANYWAY: [Counter; 5] =
     [Counter::Followed, Counter::Completed, Counter::Unfinished, Counter::Operations, Counter::Events];
 
 impl OtherSide {
-    /// Of files, operations begin in the guest, and the host has its machine's share: returned are the guest's
-    /// counts as the primary ones, and the host's in their place, without the time that the machine's process was not
-    /// asked for anything.
+    /// Turns the views round. Operations on files begin in the guest, and the host has its machine's share: returned
+    /// are the guest's counts as the primary ones, and the host's in their place, without the time that the machine's
+    /// process was not asked for anything.
     #[must_use]
     pub fn into_primary(mut self, host: ProbeCounts) -> (ProbeCounts, Self) {
         let mut guests = std::mem::replace(&mut self.probes, host);

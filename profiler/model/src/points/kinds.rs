@@ -7,26 +7,26 @@ pub use profiler_common::point::Point;
 pub use super::words::Next;
 use crate::terms::PhaseKind;
 
-/// In which phases a probe is attached.
+/// The phases in which a probe is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Set {
-    /// In all phases with probes of runs of requests over the network: what the totals and records need.
+    /// All phases with probes of runs of requests over the network: what the totals and records need.
     Core,
-    /// In detailed and sampled phases: what threads and softirqs do.
+    /// Detailed and sampled phases: what threads and softirqs do.
     Schedule,
-    /// In detailed phases only: what splits stages into parts, at a cost that would distort the totals.
+    /// Detailed phases only: what splits stages into parts, at a cost that would distort the totals.
     Detail,
-    /// In detailed phases of runs with virtual machines of the kernel's: their processors.
+    /// Detailed phases of runs with virtual machines of the kernel's: their processors.
     Vm,
-    /// In all phases with probes of any run: who is followed.
+    /// All phases with probes of any run: who is followed.
     Processes,
-    /// As [`Set::Core`], of runs of file operations.
+    /// Phases of [`Set::Core`], of runs of file operations.
     File,
-    /// As [`Set::File`], where operations may be asynchronous.
+    /// Phases of [`Set::File`], where operations may be asynchronous.
     FileAsynchronous,
-    /// As [`Set::Detail`], of runs of file operations.
+    /// Phases of [`Set::Detail`], of runs of file operations.
     FileDetail,
-    /// As [`Set::Detail`], of runs of requests over the network.
+    /// Phases of [`Set::Detail`], of runs of requests over the network.
     NetworkDetail,
 }
 
@@ -126,7 +126,7 @@ pub enum Holder {
 }
 
 impl Holder {
-    /// As shown to a person.
+    /// Name of the point, as shown to a person.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -158,22 +158,22 @@ impl fmt::Display for Passes {
 /// Who has a message from a point on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leg {
-    /// Its sender, or it travels.
+    /// The sender of the message has it, or it travels.
     Sends,
     /// Nobody: a segment of it was dropped, and its sender has not tried again yet.
     Lost,
-    /// Its receiver, whose it becomes at this point.
+    /// The receiver of the message gets it at this point.
     Arrives,
-    /// Its receiver.
+    /// The receiver of the message has it.
     Receives,
 }
 
 /// Whether a request begins or ends at a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edge {
-    /// It begins here, in the client.
+    /// A request begins here, in the client.
     Begins,
-    /// It ends here, in the client.
+    /// A request ends here, in the client.
     Ends,
     /// Neither.
     Within,
@@ -211,7 +211,7 @@ pub struct Row {
     pub next: &'static [Next],
     /// The stage that it splits.
     pub splits: Splits,
-    /// Its place among the points that split one stage.
+    /// Rank among the points that split one stage.
     pub rank: u8,
     /// Who has a message from here on.
     pub leg: Leg,
@@ -226,7 +226,7 @@ pub struct Row {
 pub struct ReaderRow {
     /// What it does.
     pub point: Point,
-    /// In words.
+    /// Meaning of the state, in words.
     pub meaning: &'static str,
     /// Whether it works for the message itself.
     pub is_own_work: bool,
@@ -237,7 +237,7 @@ pub struct ReaderRow {
 /// A row of the table: one probe, and the points it sees.
 #[derive(Debug, Clone, Copy)]
 pub struct Probe {
-    /// Its name, in costs and in `virtax doctor`.
+    /// Name of the probe, in costs and in `virtax doctor`.
     pub name: &'static str,
     /// When it is attached.
     pub set: Set,

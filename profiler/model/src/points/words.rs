@@ -21,18 +21,18 @@ pub enum Words {
     None,
     /// These.
     Are(&'static str),
-    /// With the name of the holder's role between the two.
+    /// Words with the name of the holder's role between the two.
     WithRole(&'static str, &'static str),
     /// Devices make the difference.
     ByDevice(fn(&Place, &Place) -> &'static str),
-    /// In any stage, and in the one in which a guest waits for its disk.
+    /// Words in any stage, and in the one in which a guest waits for its disk.
     OrAtGuestsDisk(&'static str, &'static str),
 }
 
 /// What a file operation waits for between two points, where neither samples nor parts say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// Its disk.
+    /// The disk of the operation.
     Device,
     /// A loop device's worker.
     Loop,

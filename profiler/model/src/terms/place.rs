@@ -57,7 +57,7 @@ impl Device {
     pub fn label(&self) -> &str {
         &self.label
     }
-    /// Its name without the namespace.
+    /// Name of the device without its namespace.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.label[..self.name]

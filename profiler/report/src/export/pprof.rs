@@ -40,10 +40,10 @@ pub struct Profile {
 /// `ValueType`.
 #[derive(Clone, Copy, PartialEq, Message)]
 pub struct ValueType {
-    /// Its name.
+    /// Name of the kind.
     #[prost(int64, tag = "1")]
     pub r#type: i64,
-    /// Its unit.
+    /// Unit of the kind.
     #[prost(int64, tag = "2")]
     pub unit: i64,
 }
@@ -65,10 +65,10 @@ pub struct Sample {
 /// `Label`.
 #[derive(Clone, Copy, PartialEq, Message)]
 pub struct Label {
-    /// Its name.
+    /// Name of the label.
     #[prost(int64, tag = "1")]
     pub key: i64,
-    /// Its text.
+    /// Text of the label.
     #[prost(int64, tag = "2")]
     pub str: i64,
 }
@@ -98,10 +98,10 @@ pub struct Function {
     /// Not 0.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    /// Its name.
+    /// Name of the function.
     #[prost(int64, tag = "2")]
     pub name: i64,
-    /// The same, as its system calls it.
+    /// Name of the function, as its system calls it.
     #[prost(int64, tag = "3")]
     pub system_name: i64,
 }

@@ -14,7 +14,7 @@ pub fn micros(ns: f64) -> String {
     minus(format!("{micros:.digits$}"))
 }
 
-/// The same with its sign.
+/// A time in microseconds with its sign.
 #[must_use]
 pub fn signed_micros(ns: f64) -> String {
     let text = micros(ns);
@@ -27,7 +27,7 @@ pub fn bounds(interval: Option<[f64; 2]>) -> String {
     interval.map_or(String::new(), |[low, high]| format!("[{}, {}]", micros(low), micros(high)))
 }
 
-/// The same of shares (0–1), in percent.
+/// Bounds of a share (0–1), in percent.
 #[must_use]
 pub fn share_bounds(interval: Option<[f64; 2]>) -> String {
     interval.map_or(String::new(), |[low, high]| format!("[{:.0}, {:.0}]", 100.0 * low, 100.0 * high))

@@ -98,7 +98,7 @@ pub fn report(result: &RunResult, look: Look) -> String {
     text
 }
 
-/// In parentheses, if there is one.
+/// A caveat in parentheses, if there is one.
 pub(super) fn caveat(caveat: Option<&str>) -> String {
     caveat.map_or(String::new(), |caveat| format!(" ({caveat})"))
 }

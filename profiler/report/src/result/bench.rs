@@ -22,7 +22,7 @@ pub enum Variant {
 }
 
 impl Variant {
-    /// As shown.
+    /// Name of the variant, as shown.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

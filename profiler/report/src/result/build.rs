@@ -48,7 +48,7 @@ pub struct Inputs<'a> {
     pub header: &'a Header,
     /// What engine and workload say of it.
     pub told: &'a Told<'a>,
-    /// Its counts.
+    /// Counts of the run.
     pub repetitions: &'a [Repetition],
     /// Records of a configuration.
     pub records: &'a dyn Fn(&str) -> Result<Vec<Record>>,
@@ -70,9 +70,9 @@ pub struct Told<'a> {
 pub struct Built {
     /// The result.
     pub result: RunResult,
-    /// In the order of its configurations.
+    /// Stacks, in the order of the result's configurations.
     pub stacks: Vec<Stacks>,
-    /// In the same order.
+    /// Details, in the same order.
     pub details: Vec<Details>,
 }
 

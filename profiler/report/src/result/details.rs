@@ -18,16 +18,16 @@ use virtax_model::{
 const STEP: f64 = 1.04;
 const FIRST_STEP_NS: u64 = 500;
 
-/// Of one configuration.
+/// Details of one configuration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Details {
-    /// Its rounds, in order.
+    /// Rounds, in order.
     pub rounds: Vec<RoundDetail>,
     /// The tenth of the records around the median latency; empty: too few records.
     pub typical: Vec<TailStage>,
     /// Latencies of detached phases: upper end of a step, ns, and operations in it.
     pub histogram: Vec<(u64, u64)>,
-    /// The same of each stage, in the order of the result's.
+    /// Distribution of each stage, in the order of the result's.
     pub stages: Vec<Vec<(u64, u64)>>,
     /// ns per operation of each stage in each round.
     #[serde(skip)]
@@ -37,7 +37,7 @@ pub struct Details {
 /// A round.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct RoundDetail {
-    /// Its number, from 0.
+    /// Number of the round, from 0.
     pub round: u32,
     /// Mean latency with nothing attached, ns.
     pub detached_ns: f64,

@@ -67,7 +67,7 @@ pub struct RunResult {
     pub warnings: Vec<Warning>,
     /// Name of the configuration that others are compared with.
     pub baseline: String,
-    /// In the order of `--in`.
+    /// Configurations, in the order of `--in`.
     pub configurations: Vec<ConfigurationResult>,
     /// Every ordered pair, in the order of `--in`.
     pub comparisons: Vec<ComparisonResult>,
@@ -76,9 +76,9 @@ pub struct RunResult {
 /// The workload.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkloadResult {
-    /// Its name.
+    /// Name of the workload.
     pub name: String,
-    /// Its settings, defaults included.
+    /// Settings of the workload, defaults included.
     pub settings: Settings,
 }
 
@@ -88,7 +88,7 @@ pub struct WorkloadResult {
 pub struct Latency {
     /// Mean over the rounds' means.
     pub mean_ns: f64,
-    /// Its 95 % interval; `null` below eight rounds.
+    /// Interval of 95 %; `null` below eight rounds.
     pub ci95_ns: Option<[f64; 2]>,
     /// Median.
     pub p50_ns: f64,
@@ -110,14 +110,15 @@ pub struct OpenLoop {
     /// How long operations waited for earlier ones of their connection, from the time at which they were to be made,
     /// ns per operation: part of the latency.
     pub queued_ns_per_op: f64,
-    /// By how much the client itself made its calls later than it could have, ns per operation: no part of the latency.
+    /// Time by which the client itself made its calls later than it could have, ns per operation: no part of the
+    /// latency.
     pub lateness_ns_per_op: f64,
 }
 
 /// A configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfigurationResult {
-    /// Its name.
+    /// Name of the configuration.
     pub name: String,
     /// What the server ran in, as verified from inside.
     pub settings: BTreeMap<String, String>,
@@ -131,14 +132,14 @@ pub struct ConfigurationResult {
     pub latency: Latency,
     /// Traced phases.
     pub traced_latency: Latency,
-    /// In path order, from the client's call to its return.
+    /// Stages in path order, from the client's call to its return.
     pub stages: Vec<StageResult>,
     /// The client's own time between return and next call, traced, ns per operation: not part of the latency.
     pub turnaround_ns_per_op: f64,
-    /// With a rate: by how much the client itself made its calls later than it could have, traced, ns per operation;
+    /// Time by which, with a rate, the client itself made its calls later than it could have, traced, ns per operation;
     /// else 0.
     pub lateness_ns_per_op: f64,
-    /// With a rate: how long operations waited for earlier ones of their connection, traced, ns per operation; part
+    /// Time that, with a rate, operations waited for earlier ones of their connection, traced, ns per operation; part
     /// of the latency.
     #[serde(default)]
     pub queued_ns_per_op: f64,
@@ -164,7 +165,7 @@ pub struct ConfigurationResult {
     pub conservation_percent: f64,
     /// Traced against detached latency, % of the detached.
     pub probe_effect_percent: f64,
-    /// Its interval.
+    /// Interval of the effect.
     pub probe_effect_ci95_percent: Option<[f64; 2]>,
     /// CPU time by role and layer, on and off the path, largest first; sampled phases.
     pub cpu_layers: Vec<CpuLayerResult>,
@@ -220,15 +221,16 @@ pub struct StageResult {
     pub role: Role,
     /// Time per operation, ns.
     pub ns_per_op: f64,
-    /// Its 95 % interval; `null` below eight rounds.
+    /// Interval of 95 %; `null` below eight rounds.
     pub ci95_ns: Option<[f64; 2]>,
     /// Less the probes' own time, ns.
     pub corrected_ns_per_op: f64,
-    /// Of its time what somebody worked for the operation, ns of CPU time: what it costs. `null` without samples.
+    /// Part of its time in which somebody worked for the operation, ns of CPU time: what it costs. `null` without
+    /// samples.
     #[serde(default)]
     pub service_ns_per_op: Option<f64>,
-    /// Of its time the waits for other operations, and for a CPU that the run itself had, ns: it grows with what is
-    /// under way at once.
+    /// Part of its time that was waiting for other operations, and for a CPU that the run itself had, ns: it grows with
+    /// what is under way at once.
     #[serde(default)]
     pub queueing_ns_per_op: Option<f64>,
     /// How often it occurs per operation.
@@ -247,11 +249,11 @@ pub struct StageResult {
 /// A layer of a stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LayerResult {
-    /// Its name.
+    /// Name of the layer.
     pub layer: String,
     /// Share of the stage's time, 0–1.
     pub share: f64,
-    /// Its 95 % interval: of a sampled share, and of what no sample has seen, by the number of samples; of a wait
+    /// Interval of 95 %: of a sampled share, and of what no sample has seen, by the number of samples; of a wait
     /// over the rounds (`null` below eight).
     pub ci95: Option<[f64; 2]>,
     /// Samples; 0 for a wait, which is measured.
@@ -263,11 +265,11 @@ pub struct LayerResult {
 pub struct CpuLayerResult {
     /// `client`, `server`, or `softirq`: on whatever thread it ran.
     pub role: String,
-    /// Its name.
+    /// Name of the layer.
     pub layer: String,
     /// CPU time per operation, ns.
     pub ns_per_op: f64,
-    /// Its 95 % interval, by the number of samples.
+    /// Interval of 95 %, by the number of samples.
     pub ci95_ns: Option<[f64; 2]>,
 }
 
@@ -276,14 +278,14 @@ pub struct CpuLayerResult {
 pub struct CpuTimeResult {
     /// Whose; `idle` and `foreign` are the rest of the CPUs with a timer.
     pub role: String,
-    /// By the scheduler's points (`foreign`: by samples; `idle`: what is left), softirqs on top of the threads
+    /// CPU time by the scheduler's points (`foreign`: by samples; `idle`: what is left), softirqs on top of the threads
     /// included, ns per operation. The role's layers and its share of `softirq` sum to it.
     pub running_ns_per_op: f64,
-    /// Of it in softirqs, by samples.
+    /// Part of it in softirqs, by samples.
     pub softirq_ns_per_op: f64,
-    /// By samples alone, each for its timer's period, ns per operation: less exact, and from another source.
+    /// CPU time by samples alone, each for its timer's period, ns per operation: less exact, and from another source.
     pub sampled_ns_per_op: f64,
-    /// By `/proc/PID/task/TID/schedstat`, ns per operation; `null` where that has no such account.
+    /// CPU time by `/proc/PID/task/TID/schedstat`, ns per operation; `null` where that has no such account.
     pub schedstat_ns_per_op: Option<f64>,
 }
 
@@ -309,7 +311,7 @@ pub struct SampleCounts {
 /// A function that no rule of the layers matches, nor any of its callers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UnmatchedResult {
-    /// Its name.
+    /// Name of the function.
     pub function: String,
     /// Share of the samples in the kernel, 0–1.
     pub share: f64,
@@ -322,7 +324,7 @@ pub struct UnmatchedResult {
 pub struct SyscallResult {
     /// `client` or `server`.
     pub role: Role,
-    /// Its name.
+    /// Name of the system call.
     pub name: String,
     /// Calls per operation.
     pub count_per_op: f64,
@@ -347,7 +349,7 @@ pub struct PartResult {
     pub label: String,
     /// Share of the stage, 0–1, as detailed phases divide it.
     pub share: f64,
-    /// Its 95 % interval; `null` below eight rounds.
+    /// Interval of 95 %; `null` below eight rounds.
     pub ci95: Option<[f64; 2]>,
     /// That share of the stage's time, ns per operation.
     pub ns_per_op: f64,
@@ -380,11 +382,11 @@ impl From<SavedPart> for PartResult {
 /// A row of the slowest requests' waterfall.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TailStage {
-    /// As in [`StageResult`].
+    /// Id of the stage, as in [`StageResult`].
     pub id: String,
-    /// As in [`StageResult`].
+    /// Label of the stage, as in [`StageResult`].
     pub label: String,
-    /// As in [`StageResult`].
+    /// Direction of the message, as in [`StageResult`].
     pub direction: Direction,
     /// Time per slow request, ns.
     pub ns_per_op: f64,
@@ -433,10 +435,10 @@ pub struct ComparisonResult {
     pub rounds: usize,
     /// Difference of the detached mean latencies, from the actual call, ns.
     pub latency_delta_ns: f64,
-    /// Its 95 % interval.
+    /// Interval of 95 %.
     pub ci95_ns: Option<[f64; 2]>,
-    /// With the verdicts `not_told` and `equivalent`: how equal the two are, % of the baseline's latency, by the
-    /// interval's far end.
+    /// Bound, with the verdicts `not_told` and `equivalent`, on the two's difference, % of the baseline's latency, by
+    /// the interval's far end.
     pub equal_within_percent: Option<f64>,
     /// The smallest difference of latencies that as many rounds find four times in five, ns.
     #[serde(default)]
@@ -445,21 +447,21 @@ pub struct ComparisonResult {
     pub verdict: Verdict,
     /// Difference of the traced mean latencies, ns.
     pub traced_delta_ns: f64,
-    /// Its interval.
+    /// Interval of the traced difference.
     pub traced_ci95_ns: Option<[f64; 2]>,
     /// Traced less detached difference, ns: from the traced delta to the detached one.
     pub probe_effect_difference_ns: f64,
-    /// Its interval.
+    /// Interval of that difference.
     pub probe_effect_difference_ci95_ns: Option<[f64; 2]>,
     /// Difference of the residuals, ns: with the stages it sums to the traced delta.
     pub residual_delta_ns: f64,
     /// Sum of the corrected deltas, ns: to be held against the detached delta.
     pub corrected_sum_ns: f64,
-    /// Its interval.
+    /// Interval of the sum.
     pub corrected_sum_ci95_ns: Option<[f64; 2]>,
     /// That sum less the detached delta, paired by round, ns: what the attribution is off by.
     pub gap_ns: f64,
-    /// Its interval.
+    /// Interval of the gap.
     pub gap_ci95_ns: Option<[f64; 2]>,
     /// The 99 % quantiles; `null` where either has no latencies.
     #[serde(default)]
@@ -469,7 +471,7 @@ pub struct ComparisonResult {
     pub saturated: Option<SaturatedResult>,
     /// Rows, largest change first.
     pub stages: Vec<StageDelta>,
-    /// The same by layer: with the residuals' difference they sum to the traced delta. Empty without samples.
+    /// Differences by layer: with the residuals' difference they sum to the traced delta. Empty without samples.
     pub layers: Vec<LayerDelta>,
 }
 
@@ -482,7 +484,7 @@ pub struct QuantileDelta {
     pub candidate_ns: f64,
     /// The mean difference of the rounds' quantiles, ns.
     pub delta_ns: f64,
-    /// Its 95 % interval.
+    /// Interval of 95 %.
     pub ci95_ns: Option<[f64; 2]>,
 }
 
@@ -498,7 +500,7 @@ pub struct SaturatedResult {
     pub candidate_cpu_ns_per_op: f64,
     /// Their difference, ns.
     pub cpu_delta_ns: f64,
-    /// Its 95 % interval.
+    /// Interval of 95 %.
     pub cpu_ci95_ns: Option<[f64; 2]>,
     /// What the stages' work adds, with probes, ns of CPU time per operation.
     pub service_delta_ns: f64,
@@ -509,11 +511,11 @@ pub struct SaturatedResult {
 /// A layer's change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LayerDelta {
-    /// Its name.
+    /// Name of the layer.
     pub layer: String,
     /// Candidate less baseline, ns of latency per operation.
     pub delta_ns: f64,
-    /// Its 95 % interval, all layers considered at once.
+    /// Interval of 95 %, all layers considered at once.
     pub ci95_ns: Option<[f64; 2]>,
     /// Whether it differs from 0, all layers considered at once.
     pub significant: bool,
@@ -525,13 +527,13 @@ pub struct LayerDelta {
 /// A row of a comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StageDelta {
-    /// As in [`StageResult`].
+    /// Id of the stage, as in [`StageResult`].
     pub id: String,
-    /// As in [`StageResult`].
+    /// Label of the stage, as in [`StageResult`].
     pub label: String,
     /// Candidate less baseline, ns per operation.
     pub delta_ns: f64,
-    /// Its 95 % interval, all rows considered at once: `significant` says whether it leaves 0 out.
+    /// Interval of 95 %, all rows considered at once: `significant` says whether it leaves 0 out.
     pub ci95_ns: Option<[f64; 2]>,
     /// Less the probes' own time, ns.
     pub corrected_delta_ns: f64,

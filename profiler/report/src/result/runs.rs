@@ -15,9 +15,9 @@ use virtax_model::{
 /// A configuration of one run against one of another.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunsDiff {
-    /// Of the first run.
+    /// Name of the first run.
     pub first: String,
-    /// Of the second.
+    /// Name of the second run.
     pub second: String,
     /// Rounds of either.
     pub rounds: [usize; 2],
@@ -36,13 +36,13 @@ pub struct Change {
     pub id: String,
     /// What it holds.
     pub label: String,
-    /// In the first, ns per operation; 0: it has none.
+    /// Time in the first run, ns per operation; 0: it has none.
     pub first_ns: f64,
-    /// In the second.
+    /// Time in the second run.
     pub second_ns: f64,
     /// The second's less the first's, ns.
     pub delta_ns: f64,
-    /// Its 95 % interval; `None` where either has too few rounds.
+    /// Interval of 95 %; `None` where either has too few rounds.
     pub ci95_ns: Option<[f64; 2]>,
     /// Whether it differs from 0, all rows considered at once.
     pub significant: bool,

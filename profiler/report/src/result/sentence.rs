@@ -16,7 +16,7 @@ const FEWEST_SAMPLES: u64 = 5;
 
 /// A row of a comparison, as the sentence names it.
 pub struct NamedRow {
-    /// In words.
+    /// Label of the row, in words.
     pub label: Label,
     /// What it adds to the latency, less the probes' own time, ns.
     pub corrected_ns: f64,
@@ -29,7 +29,7 @@ pub struct NamedRow {
 /// A quantile of either latency, ns, and the difference of the rounds' quantiles.
 #[derive(Debug, Clone, Copy)]
 pub struct Quantiles {
-    /// Of the baseline and of the candidate.
+    /// Latencies of the baseline and of the candidate.
     pub of: [f64; 2],
     /// Their difference.
     pub delta: Estimate,
@@ -55,9 +55,9 @@ pub struct Finding<'a> {
     pub compared: &'a Comparison,
     /// Mean latency of the baseline, ns.
     pub base_ns: f64,
-    /// Its rows.
+    /// Rows of the comparison.
     pub rows: &'a [NamedRow],
-    /// Its layers.
+    /// Layers of the comparison.
     pub layers: &'a [LayerDelta],
     /// The 99 % quantiles.
     pub p99: Option<Quantiles>,

@@ -24,7 +24,7 @@ const MODE_SHARE: f64 = 0.1;
 const APART: f64 = 1.3;
 const VALLEY: f64 = 0.5;
 
-/// Of each configuration; and of how the workload asks.
+/// Warnings of each configuration, and of how the workload asks.
 pub(super) fn of(header: &Header, configurations: &[ConfigurationResult], repetitions: &[Repetition]) -> Vec<Warning> {
     let mut found = Vec::new();
     for configuration in configurations {

@@ -15,13 +15,13 @@ use virtax_model::{
 /// Time of a virtual processor by what it did, ns per operation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VcpuTimes {
-    /// In the guest.
+    /// Time in the guest.
     pub guest_ns_per_op: f64,
     /// The kernel handled exits.
     pub kernel_ns_per_op: f64,
     /// The machine's process did.
     pub user_ns_per_op: f64,
-    /// Its thread waited for a CPU.
+    /// Time for which the thread waited for a CPU.
     pub scheduled_out_ns_per_op: f64,
     /// The kernel had put its thread to sleep: no overhead where the guest had nothing to do.
     pub blocked_ns_per_op: f64,
@@ -41,7 +41,7 @@ impl VcpuTimes {
             polled_ns_per_op: per(VcpuState::Polled),
         }
     }
-    /// In the order of the fields.
+    /// All times, in the order of the fields.
     #[must_use]
     pub const fn all(&self) -> [f64; 6] {
         [
@@ -63,7 +63,7 @@ impl VcpuTimes {
 /// What a virtual processor did. The six states sum to the time of the phases.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VcpuResult {
-    /// Its number.
+    /// Number of the processor.
     pub vcpu: u8,
     /// All its time.
     #[serde(flatten)]
@@ -85,11 +85,11 @@ pub struct ExitResult {
     pub reason: String,
     /// How often, seen at the next entry.
     pub count: u64,
-    /// The same per operation.
+    /// Exits per operation.
     pub count_per_op: f64,
     /// From exit to entry, ns per operation: the following five together, and what crosses the ends of phases.
     pub ns_per_op: f64,
-    /// Of it the kernel's handling.
+    /// Part of it that the kernel handled.
     pub kernel_ns_per_op: f64,
     /// The machine's process's.
     pub user_ns_per_op: f64,
@@ -99,11 +99,11 @@ pub struct ExitResult {
     pub blocked_ns_per_op: f64,
     /// Polling.
     pub polled_ns_per_op: f64,
-    /// Of these five, while the machine held a request.
+    /// Part of these five while the machine held a request.
     #[serde(default)]
     pub holding_ns_per_op: f64,
-    /// Of that, what lies inside the guest: it had been entered with a request, the only one, and had not been left
-    /// to hand on the answer. Nearly all of it is in the guest's rows; what is outside, in the boundary's toll.
+    /// Part of that which lies inside the guest: it had been entered with a request, the only one, and had not been
+    /// left to hand on the answer. Nearly all of it is in the guest's rows; what is outside, in the boundary's toll.
     #[serde(default)]
     pub inside_ns_per_op: f64,
     /// Exits inside the guest's residence, per operation.

@@ -20,7 +20,7 @@ use virtax_model::{
 /// A warning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Warning {
-    /// Its name, stable.
+    /// Name of the warning, stable.
     pub name: String,
     /// What is the matter.
     pub text: String,

@@ -17,11 +17,11 @@ pub struct WriteBackResult {
     pub bytes_per_op: f64,
     /// Their time from issue to completion, ns per operation: of several at once, each one's.
     pub device_ns_per_op: f64,
-    /// Its 95 % interval over the rounds.
+    /// Interval of 95 % over the rounds.
     pub device_ci95_ns: Option<[f64; 2]>,
 }
 
-/// Of a configuration's repetitions; `None`: nothing was written back meanwhile.
+/// The write-back of a configuration's repetitions; `None`: nothing was written back meanwhile.
 pub(super) fn write_back(repetitions: &[&Repetition]) -> Option<WriteBackResult> {
     let of_phases = |repetition: &Repetition, counter: Counter| -> f64 {
         repetition

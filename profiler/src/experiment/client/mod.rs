@@ -15,7 +15,7 @@ use crate::{
 
 /// A client at work; dropping it ends it.
 pub trait Client {
-    /// Its process.
+    /// Number of the client's process.
     fn pid(&self) -> u32;
     /// Sees to it that it works from now on, at least for as long as a phase of this length takes with all that goes
     /// around it.

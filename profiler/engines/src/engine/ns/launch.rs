@@ -52,7 +52,7 @@ pub struct Spec {
     pub loading_filters: u32,
     /// The program, as seen from inside.
     pub program: PathBuf,
-    /// Its arguments.
+    /// Arguments of the program.
     pub arguments: Vec<String>,
 }
 
@@ -202,7 +202,7 @@ fn become_nobody() -> Step<()> {
     }
 }
 
-/// Its parent's number says nothing in a namespace of its own: a pipe tells whether it died before.
+/// The parent's number says nothing in a namespace of its own: a pipe tells whether it died before.
 fn die_with_parent(alive: &OwnedFd) -> Step<()> {
     // SAFETY: no pointers.
     if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } < 0 {

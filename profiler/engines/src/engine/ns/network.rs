@@ -24,13 +24,13 @@ use virtax_probes::{Names, process};
 /// How the server is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
-    /// It is in the router's own namespace.
+    /// The server is in the router's own namespace.
     Own,
-    /// By a pair of links.
+    /// A pair of links leads to it.
     Veth,
-    /// By a pair of links, one end of which is a port of a bridge; this many bridges in a row.
+    /// A pair of links leads to it, one end of which is a port of a bridge; this many bridges in a row.
     Bridge(u32),
-    /// It is in a virtual machine, whose process brings the link.
+    /// The server is in a virtual machine, whose process brings the link.
     Tap,
 }
 

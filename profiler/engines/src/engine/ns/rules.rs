@@ -39,7 +39,7 @@ impl Tool {
             )
         })
     }
-    /// As shown.
+    /// Name of the program, as shown.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -64,7 +64,7 @@ pub struct Rules<'a> {
     pub nat: bool,
     /// Rules that match nothing, in the way of what is forwarded.
     pub forward: u32,
-    /// The same before anything else, in the raw table.
+    /// Rules before anything else, in the raw table.
     pub raw: u32,
 }
 

@@ -23,9 +23,9 @@ pub struct Qemu {
 /// How a guest is joined to the rest.
 #[derive(Debug, Clone)]
 pub enum Card {
-    /// By these descriptors of a tap, and of vhost.
+    /// Descriptors of a tap, and of vhost.
     Tap(i32, Option<i32>),
-    /// By QEMU's own network.
+    /// QEMU's own network.
     User(UserNetwork),
 }
 

@@ -149,7 +149,7 @@ pub fn drivers(configuration: &Configuration) -> &'static [&'static str] {
     }
 }
 
-/// By what a file system on it has the sums of its blocks computed, in kernels where it asks for that by name.
+/// The module by which a file system has the sums of its blocks computed, in kernels where it asks for that by name.
 pub const WISHES: &[&str] = &["crc32c_generic"];
 
 /// What the guest says of its disk (`vda:virtio_blk:524288:write-back`), for a person.

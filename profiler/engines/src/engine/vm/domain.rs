@@ -18,7 +18,7 @@ pub struct Names<'a> {
     pub qemu: &'a str,
     /// The guest's kernel.
     pub kernel: &'a str,
-    /// Its initial file system.
+    /// Initial file system of the guest.
     pub initial: &'a str,
     /// Where its console is written.
     pub console: &'a str,
@@ -26,16 +26,16 @@ pub struct Names<'a> {
     pub agent: Option<&'a str>,
     /// The image of its disk, if it has one.
     pub disk: Option<&'a str>,
-    /// Its card.
+    /// Card of the guest.
     pub card: Card<'a>,
 }
 
 /// How libvirt joins a guest to the rest.
 #[derive(Debug, Clone, Copy)]
 pub enum Card<'a> {
-    /// By a tap that is there.
+    /// A tap that is there.
     Tap(&'a str),
-    /// By QEMU's own network, in QEMU's words: libvirt 9 has none for ports that are forwarded.
+    /// QEMU's own network, in QEMU's words: libvirt 9 has none for ports that are forwarded.
     User(&'a str),
 }
 
@@ -245,7 +245,7 @@ pub fn merge(domain: &mut Element, snippet: &Element) {
     }
 }
 
-/// As a file has it.
+/// The domain as a file has it.
 ///
 /// # Errors
 /// If it cannot be written, which cannot happen for what was read.

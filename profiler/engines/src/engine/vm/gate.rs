@@ -20,7 +20,7 @@ use virtax_probes::{self, Tracefs, process};
 const DEVICE: &str = "/dev/kvm";
 /// The tracepoints at which a processor enters a guest and leaves it.
 const ENTRY_AND_EXIT: [&str; 2] = ["kvm/kvm_entry", "kvm/kvm_exit"];
-/// By then a guest has been entered, if it ever is: its firmware's first instruction is one.
+/// Time after which a guest has been entered, if it ever is: its firmware's first instruction is one.
 pub const FIRST_ENTRY: Duration = Duration::from_secs(10);
 
 const INSTEAD: &str = "take `tcg`, an emulated processor: its results say nothing of KVM's cost";
@@ -82,8 +82,8 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// Of a machine whose process has just been started: the threads that it has, and those that they start from now
-    /// on, are counted.
+    /// Watches a machine whose process has just been started: the threads that it has, and those that they start from
+    /// now on, are counted.
     ///
     /// # Errors
     /// If the kernel refuses the counters.

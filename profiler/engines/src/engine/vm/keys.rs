@@ -4,7 +4,7 @@ use crate::engine::{Key, Values};
 
 const SWITCH: Values = Values::Words(&["off", "on"]);
 
-/// Of both engines.
+/// Keys of both engines.
 pub const KEYS: [Key; 16] = [
     Key {
         name: "net",
@@ -103,6 +103,6 @@ pub const KEYS: [Key; 16] = [
     },
 ];
 
-/// As in the study of Felter et al. (2015): virtio and vhost in both; what the authors call tuned is pinned, knows
-/// where it lies, and sees the host's processors as they are.
+/// Machines as in the study of Felter et al. (2015): virtio and vhost in both; what the authors call tuned is pinned,
+/// knows where it lies, and sees the host's processors as they are.
 pub const PRESETS: [(&str, &str); 2] = [("tuned", "vhost=on,pin=on,topology=host,numa=bind"), ("untuned", "vhost=on")];

@@ -46,7 +46,7 @@ pub struct Wanted<'a> {
     pub link: Link<'a>,
     pub layout: &'a Layout,
     pub files: &'a Files,
-    /// Its number in this run.
+    /// Number of the machine in this run.
     pub number: u32,
     pub has_agent: bool,
 }
@@ -66,7 +66,7 @@ pub struct Launched {
     pub boundary: Option<Boundary>,
     /// The host's end of the way to its agent.
     pub agent: Option<UnixStream>,
-    /// And of QEMU's monitor, if virtax has it: libvirt has it for itself.
+    /// QEMU's monitor, if virtax has it: libvirt has it for itself.
     pub monitor: Option<UnixStream>,
     pub proof: Option<Proof>,
 }

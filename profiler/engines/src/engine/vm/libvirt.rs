@@ -60,7 +60,7 @@ pub struct Libvirt {
     uri: String,
     /// The folder of an embedded driver.
     root: Option<PathBuf>,
-    /// Its version.
+    /// Version of libvirt.
     pub version: String,
 }
 
@@ -91,7 +91,7 @@ impl Libvirt {
         Ok(found)
     }
 
-    /// In words, for the result.
+    /// Name of libvirt and its version, for the result.
     #[must_use]
     pub fn name(&self) -> String {
         let uri = if self.root.is_some() { EMBEDDED } else { self.uri.as_str() };

@@ -92,13 +92,13 @@ impl fmt::Display for Starter {
     }
 }
 
-/// With an emulated processor.
+/// Machines with an emulated processor.
 pub static TCG: Vm = Vm {
     summary: "a virtual machine of QEMU's with an emulated processor: no evidence of KVM's cost",
     accelerator: Accelerator::Tcg,
 };
 
-/// With the hardware's virtualization.
+/// Machines with the hardware's virtualization.
 pub static KVM: Vm = Vm { summary: "a virtual machine of QEMU's, by the kernel's KVM", accelerator: Accelerator::Kvm };
 
 /// QEMU.

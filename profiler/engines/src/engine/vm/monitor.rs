@@ -85,7 +85,7 @@ fn numbers(answer: &Value) -> BTreeSet<u32> {
     numbers.filter_map(|number| number.try_into().ok()).collect()
 }
 
-/// The same by the names that `debug-threads=on` gives them.
+/// The threads by the names that `debug-threads=on` gives them.
 fn by_name(threads: &[(u32, String)]) -> Threads {
     let with =
         |wanted: &dyn Fn(&str) -> bool| threads.iter().filter(|(_, name)| wanted(name)).map(|(tid, _)| *tid).collect();

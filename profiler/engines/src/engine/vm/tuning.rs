@@ -33,7 +33,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Of a configuration whose machine runs on these CPUs of the host.
+    /// The layout of a configuration whose machine runs on these CPUs of the host.
     #[must_use]
     pub fn of(configuration: &Configuration, cpus: &[usize]) -> Self {
         let first = cpus.first().copied().unwrap_or(0);

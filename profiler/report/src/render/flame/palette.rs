@@ -56,7 +56,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("other-retransmission", "#4f6b3a"),
 ];
 
-/// Of frames that are no code.
+/// Colour of frames that are no code.
 pub const PLAIN: &str = "#e4ded4";
 
 /// The colour of a layer.

@@ -68,7 +68,7 @@ impl Node {
         (self.after_ns - self.children.iter().map(|child| child.after_ns).sum::<f64>()).max(0.0)
     }
 
-    /// The same in the baseline.
+    /// Width of its own in the baseline.
     #[must_use]
     pub fn own_before_ns(&self) -> f64 {
         (self.before_ns - self.children.iter().map(|child| child.before_ns).sum::<f64>()).max(0.0)
