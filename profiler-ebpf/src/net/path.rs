@@ -391,23 +391,7 @@ pub fn received<const D: bool>(control: Phase<D>, address: u64, result: i32, fla
     }
     let at_ns = now();
     let known = socket(address);
-    // Who receives is asked only where it is not known, or where the thread's times are wanted.
-    let (role, configuration) = match &known {
-        Some(socket) if control.is_plain() && socket.role < PROXY_IN => {
-            (socket.role, socket.token.turn.configuration())
-        }
-        _ => {
-            let mut thread = current()?;
-            thread.return_ns = 0;
-            let role = if is_proxy(thread.role) {
-                thread.proxied_slot = known.as_ref().map_or(0, |socket| socket.slot + 1);
-                proxy_role(&thread, address)
-            } else {
-                path_role(thread.role)
-            };
-            (role, thread.configuration)
-        }
-    };
+    let (role, configuration) = receiver(control, address, known)?;
     let fresh = Token::new(at_ns, control.turn.of(configuration), RECEIVED, role);
     let reader = if control.is_plain() { 0 } else { bpf_get_current_pid_tgid() as u32 };
     let Some(mut socket) = known else {
@@ -467,6 +451,27 @@ pub fn received<const D: bool>(control: Phase<D>, address: u64, result: i32, fla
         }
     }
     None
+}
+
+/// In which role a message is received from the socket at this address, and of which configuration. Who receives is
+/// asked only where it is not known, or where the thread's times are wanted.
+#[inline(always)]
+fn receiver<const D: bool>(control: Phase<D>, address: u64, known: Option<Slot<Socket>>) -> Option<(u8, u8)> {
+    if let Some(socket) = known
+        && control.is_plain()
+        && socket.role < PROXY_IN
+    {
+        return Some((socket.role, socket.token.turn.configuration()));
+    }
+    let mut thread = current()?;
+    thread.return_ns = 0;
+    let role = if is_proxy(thread.role) {
+        thread.proxied_slot = known.map_or(0, |socket| socket.slot + 1);
+        proxy_role(&thread, address)
+    } else {
+        path_role(thread.role)
+    };
+    Some((role, thread.configuration))
 }
 
 /// A socket, or an operation on a file, is followed from now on.

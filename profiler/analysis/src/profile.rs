@@ -274,7 +274,7 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Prof
     // With the operations of their round.
     let mut by_round: BTreeMap<u32, (Vec<Counts>, u64)> = BTreeMap::new();
     let mut cpu: BTreeMap<(CpuOwner, String), (u64, f64)> = BTreeMap::new();
-    let mut kernel = (0u64, BTreeMap::<String, (u64, f64)>::new());
+    let mut unmatched = Kernel::default();
     let operations = profiles.iter().map(|profile| profile.operations).sum::<u64>().max(1) as f64;
     for profile in &profiles {
         let (of_round, operations_of_round) = by_round.entry(profile.round).or_insert_with(|| (none.clone(), 0));
@@ -283,14 +283,7 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Prof
         let scale = scales(profile);
         for sample in &profile.samples {
             let layer = lookup.layer(&profile.frames, &sample.stack);
-            if layer != USER {
-                kernel.0 += sample.count;
-            }
-            if layer == UNMATCHED {
-                let leaf = sample.stack.last().map_or("", |index| profile.frames[*index as usize].1.as_str());
-                let sum = kernel.1.entry(leaf.to_owned()).or_default();
-                *sum = (sum.0 + sample.count, sum.1 + sample.ns * scale(sample) / operations);
-            }
+            unmatched.add(profile, sample, layer, sample.ns * scale(sample) / operations);
             let sum = cpu.entry((CpuOwner::of(sample), layer.to_owned())).or_default();
             sum.0 += sample.count;
             sum.1 += sample.ns * scale(sample);
@@ -324,15 +317,41 @@ pub fn build(rules: &Rules, profiles: &[Profile], waterfall: &Waterfall) -> Prof
     }
     add_cpu(&mut found, &profiles, cpu);
     found.busiest = busiest(&profiles);
-    let unmatched: u64 = kernel.1.values().map(|(count, _)| count).sum();
-    found.unmatched_share = unmatched as f64 / kernel.0.max(1) as f64;
-    found.unmatched = kernel
-        .1
-        .into_iter()
-        .map(|(function, (count, ns_per_op))| Unmatched { function, share: count as f64 / kernel.0 as f64, ns_per_op })
-        .collect();
-    found.unmatched.sort_by(|a, b| b.share.total_cmp(&a.share));
+    (found.unmatched_share, found.unmatched) = unmatched.result();
     found
+}
+
+/// Samples in the kernel, and those of functions that no rule matches, with their time.
+#[derive(Default)]
+struct Kernel {
+    samples: u64,
+    unmatched: BTreeMap<String, (u64, f64)>,
+}
+
+impl Kernel {
+    fn add(&mut self, profile: &Profile, sample: &Sample, layer: &str, ns_per_op: f64) {
+        if layer != USER {
+            self.samples += sample.count;
+        }
+        if layer == UNMATCHED {
+            let leaf = sample.stack.last().map_or("", |index| profile.frames[*index as usize].1.as_str());
+            let sum = self.unmatched.entry(leaf.to_owned()).or_default();
+            *sum = (sum.0 + sample.count, sum.1 + ns_per_op);
+        }
+    }
+
+    /// The share of all that is unmatched, and the functions, most samples first.
+    fn result(self) -> (f64, Vec<Unmatched>) {
+        let all = self.samples;
+        let unmatched: u64 = self.unmatched.values().map(|(count, _)| count).sum();
+        let of = |(function, (count, ns_per_op)): (String, (u64, f64))| {
+            let share = count as f64 / all as f64;
+            Unmatched { function, share, ns_per_op }
+        };
+        let mut functions: Vec<Unmatched> = self.unmatched.into_iter().map(of).collect();
+        functions.sort_by(|a, b| b.share.total_cmp(&a.share));
+        (unmatched as f64 / all.max(1) as f64, functions)
+    }
 }
 
 /// Time of a role's threads in a state, ns, by the scheduler's points.

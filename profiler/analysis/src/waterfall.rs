@@ -246,54 +246,14 @@ pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
     let sampled = all_sums(PhaseKind::Sampled);
 
     let mut rows = stage_rows(&traced, &sampled, &full);
-    for (round, repetition) in full.iter().enumerate() {
-        rows.iter_mut().for_each(|row| row.probes_ns.push(0.0));
-        // Host and guest have probes of their own.
-        let of_sides = [(Side::Host, Some(&repetition.costs)), (Side::Guest, repetition.guest_costs.as_ref())];
-        for (side, costs) in of_sides {
-            let Some(costs) = costs else { continue };
-            let of_side = || rows.iter().enumerate().filter(|(_, row)| row.side == side);
-            let indices: Vec<usize> = of_side().map(|(index, _)| index).collect();
-            let stages: Vec<(StageKey, f64)> =
-                of_side().map(|(_, row)| (row.key.clone(), row.rounds_count[round])).collect();
-            for (index, ns) in indices.into_iter().zip(probe_time(&stages, costs)) {
-                // Nothing that a guest says makes less than nothing of a row.
-                let believed = if ns.is_finite() { ns.clamp(0.0, rows[index].rounds_ns[round].max(0.0)) } else { 0.0 };
-                rows[index].probes_ns[round] = match side {
-                    Side::Host => ns,
-                    Side::Guest => believed,
-                };
-            }
-        }
-    }
+    charge_probes(&mut rows, &full);
     parts::attach(&mut rows, &traced, &detailed);
     let turnarounds = edges::replace_turnaround(&mut rows, &traced, &detailed, &sampled, &full);
-
-    let rounds = full
-        .iter()
-        .enumerate()
-        .map(|(index, repetition)| {
-            let (traced, detached) = (&traced[index], &detached[index]);
-            let traced_ns = per(traced.latency_ns, traced.client_operations);
-            Round {
-                round: repetition.round,
-                detached_ns: per(detached.latency_ns, detached.client_operations),
-                traced_ns,
-                detached_interval_ns: per(detached.length_ns, detached.client_operations),
-                detached_queued_ns: per(detached.queued_ns, detached.client_operations),
-                traced_queued_ns: per(traced.queued_ns, traced.client_operations),
-                detached_lateness_ns: per(detached.lateness_ns, detached.client_operations),
-                traced_lateness_ns: per(traced.lateness_ns, traced.client_operations),
-                turnaround_ns: turnarounds.as_ref().map_or_else(
-                    || per(traced.turnaround_ns, traced.client_operations),
-                    |turnarounds| turnarounds[index],
-                ),
-                residual_ns: traced_ns
-                    - rows.iter().map(|row| row.rounds_ns[index]).sum::<f64>()
-                    - per(traced.given_up_ns, traced.operations),
-            }
-        })
-        .collect();
+    let round = |(index, repetition): (usize, &&Repetition)| {
+        let turnaround_ns = turnarounds.as_ref().map(|turnarounds| turnarounds[index]);
+        round_of(repetition, [&detached[index], &traced[index]], turnaround_ns, &rows, index)
+    };
+    let rounds = full.iter().enumerate().map(round).collect();
     let (tokens, counters, records_unfinished) = count_tokens(repetitions);
     Waterfall {
         configuration: configuration.to_owned(),
@@ -312,6 +272,55 @@ pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
         counters,
         records_unfinished,
         costs: median_costs(repetitions),
+    }
+}
+
+/// Notes in each row what of it is the probes' own time, by round. Host and guest have probes of their own.
+fn charge_probes(rows: &mut [Row], repetitions: &[&Repetition]) {
+    for (round, repetition) in repetitions.iter().enumerate() {
+        rows.iter_mut().for_each(|row| row.probes_ns.push(0.0));
+        let of_sides = [(Side::Host, Some(&repetition.costs)), (Side::Guest, repetition.guest_costs.as_ref())];
+        for (side, costs) in of_sides {
+            let Some(costs) = costs else { continue };
+            let of_side = || rows.iter().enumerate().filter(|(_, row)| row.side == side);
+            let indices: Vec<usize> = of_side().map(|(index, _)| index).collect();
+            let stages: Vec<(StageKey, f64)> =
+                of_side().map(|(_, row)| (row.key.clone(), row.rounds_count[round])).collect();
+            for (index, ns) in indices.into_iter().zip(probe_time(&stages, costs)) {
+                // Nothing that a guest says makes less than nothing of a row.
+                let believed = if ns.is_finite() { ns.clamp(0.0, rows[index].rounds_ns[round].max(0.0)) } else { 0.0 };
+                rows[index].probes_ns[round] = match side {
+                    Side::Host => ns,
+                    Side::Guest => believed,
+                };
+            }
+        }
+    }
+}
+
+/// The means of one round, which is the one of this index in the rows.
+fn round_of(
+    repetition: &Repetition,
+    [detached, traced]: [&Sums; 2],
+    turnaround_ns: Option<f64>,
+    rows: &[Row],
+    index: usize,
+) -> Round {
+    let (of_detached, of_traced) =
+        (|sum| per(sum, detached.client_operations), |sum| per(sum, traced.client_operations));
+    let traced_ns = of_traced(traced.latency_ns);
+    let stages_ns: f64 = rows.iter().map(|row| row.rounds_ns[index]).sum();
+    Round {
+        round: repetition.round,
+        detached_ns: of_detached(detached.latency_ns),
+        traced_ns,
+        detached_interval_ns: of_detached(detached.length_ns),
+        detached_queued_ns: of_detached(detached.queued_ns),
+        traced_queued_ns: of_traced(traced.queued_ns),
+        detached_lateness_ns: of_detached(detached.lateness_ns),
+        traced_lateness_ns: of_traced(traced.lateness_ns),
+        turnaround_ns: turnaround_ns.unwrap_or_else(|| of_traced(traced.turnaround_ns)),
+        residual_ns: traced_ns - stages_ns - per(traced.given_up_ns, traced.operations),
     }
 }
 

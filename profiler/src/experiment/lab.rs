@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, path::Path, rc::Rc, time::Duration};
 
-use virtax_model::phases::phases;
+use virtax_model::{phases::phases, profile::Profile};
 
 use super::{
     client::{self, Client},
     measure::Measurement,
     parties::Parties,
     plan::Plan,
-    raw::RawPhase,
+    raw::{Either, Named, RawPhase},
     schedule::{Brought, Repeater},
 };
 use crate::{
@@ -19,9 +19,9 @@ use crate::{
     },
     artifact,
     cgroup::Cgroup,
-    counts::{Accelerator, AccountTotal, Phase, PhaseKind, Place, Repetition, Role, Side},
+    counts::{Accelerator, AccountTotal, PhaseKind, Place, Repetition, Role, Side},
     engine::configuration::Configuration,
-    engine::{self, Account, Bench, Host, Server, ServerFiles},
+    engine::{self, Account, Bench, Host, Server, ServerFiles, vm::Agent},
     environment::{
         hooks_in, hooks_of,
         load::{Load, Watched},
@@ -38,7 +38,7 @@ use crate::{
     placement::Cpus,
     probes::{Alive, Dispatch, Labels, Limits, Loaded, Names, Offsets, Options},
     process::{self, allowed_cpus},
-    sampling::{self, Sampling},
+    sampling::{self, RawSampled, Sampling},
     workload::{Follows, follows},
 };
 
@@ -380,25 +380,8 @@ impl Lab<'_> {
         };
         let disturbances = Load::now(&watched).disturbances_since(&before);
         let labels = probes.labels(&names);
-        let (mut phases, mut records, mut sampled) = (Vec::new(), Vec::new(), Vec::new());
-        for phase in raw {
-            let (phase, of_phase, stacks) = match phase {
-                Either::Detached(phase) => (phase, Vec::new(), None),
-                Either::Probed(raw) => raw.named(&labels, round)?,
-            };
-            phases.push(phase);
-            records.extend(of_phase);
-            sampled.extend(stacks);
-        }
-        let mut profile = match sampled.is_empty() {
-            true => None,
-            false => Some(sampling::profile(&sampled, &labels, round, &self.sampling)?),
-        };
-        if let (Some(profile), Some(agent)) = (&mut profile, &mut agent)
-            && let Some(guest) = agent.profile()
-        {
-            profile.add_guest(&guest, profile::scales(&guest));
-        }
+        let Named { phases, records, sampled } = Named::of(raw, &labels, round)?;
+        let profile = self.profile(&sampled, &labels, round, agent.as_mut())?;
         let guests = phases.iter().rev().filter_map(|phase| phase.guest.as_ref());
         let guest_devices = guests.take(1).flat_map(|guest| guest.devices.clone()).collect::<Vec<_>>();
         let repetition = Repetition {
@@ -426,6 +409,24 @@ impl Lab<'_> {
         self.probes = Some(probes);
         Ok(Brought { repetition, records, profile })
     }
+
+    /// What the sampled phases of a repetition sum up to, the guest's part included; `None`: there were none.
+    fn profile(
+        &self,
+        sampled: &[RawSampled],
+        labels: &Labels,
+        round: u32,
+        agent: Option<&mut Agent>,
+    ) -> Result<Option<Profile>> {
+        if sampled.is_empty() {
+            return Ok(None);
+        }
+        let mut profile = sampling::profile(sampled, labels, round, &self.sampling)?;
+        if let Some(guest) = agent.and_then(Agent::profile) {
+            profile.add_guest(&guest, profile::scales(&guest));
+        }
+        Ok(Some(profile))
+    }
 }
 
 /// What a known cost amounted to in between.
@@ -433,20 +434,6 @@ fn account_since(before: Option<Account>, after: Option<Account>, wall_ns: u64) 
     let (before, after) = (before?, after?);
     let (events, ns) = (after.events.saturating_sub(before.events), after.ns.saturating_sub(before.ns));
     Some(AccountTotal { events, ns, wall_ns })
-}
-
-enum Either {
-    Detached(Phase),
-    Probed(RawPhase),
-}
-
-impl Either {
-    fn set_account(&mut self, account: Option<AccountTotal>) {
-        match self {
-            Self::Detached(phase) => phase.account = account,
-            Self::Probed(raw) => raw.phase.account = account,
-        }
-    }
 }
 
 /// How many samples the larger stages are to have.

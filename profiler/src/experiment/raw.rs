@@ -9,7 +9,7 @@ use profiler_common::{
 use workloads::protocol::PhaseReport;
 
 use crate::{
-    counts::{Phase, Place, Role},
+    counts::{AccountTotal, Phase, Place, Role},
     error::Result,
     probes::{Labels, RawRecord, RawSeen, role},
     records::{Pass, Record},
@@ -63,5 +63,54 @@ impl RawPhase {
         };
         let records = self.records.into_iter().map(record).collect::<Result<_>>()?;
         Ok((self.phase, records, self.sampled))
+    }
+}
+
+/// A phase, with the probes or without.
+pub enum Either {
+    /// Without.
+    Detached(Phase),
+    /// With.
+    Probed(RawPhase),
+}
+
+impl Either {
+    /// Notes what the configuration's known cost amounted to.
+    pub fn set_account(&mut self, account: Option<AccountTotal>) {
+        match self {
+            Self::Detached(phase) => phase.account = account,
+            Self::Probed(raw) => raw.phase.account = account,
+        }
+    }
+}
+
+/// A repetition's phases, with the names of what they saw.
+#[derive(Default)]
+pub struct Named {
+    /// Phases, in order.
+    pub phases: Vec<Phase>,
+    /// Single requests.
+    pub records: Vec<Record>,
+    /// Samples, whose functions have no names yet.
+    pub sampled: Vec<RawSampled>,
+}
+
+impl Named {
+    /// Gives what the phases saw its names.
+    ///
+    /// # Errors
+    /// As [`RawPhase::named`].
+    pub fn of(raw: Vec<Either>, labels: &Labels, round: u32) -> Result<Self> {
+        let mut named = Self::default();
+        for phase in raw {
+            let (phase, records, sampled) = match phase {
+                Either::Detached(phase) => (phase, Vec::new(), None),
+                Either::Probed(raw) => raw.named(labels, round)?,
+            };
+            named.phases.push(phase);
+            named.records.extend(records);
+            named.sampled.extend(sampled);
+        }
+        Ok(named)
     }
 }

@@ -156,6 +156,15 @@ pub fn chart(ladder: &Ladder) -> String {
         NAMES + 210.0,
         NAMES + 228.0,
     );
+    scale(&mut text, [low, high], height, &at);
+    for (index, rung) in ladder.rungs.iter().enumerate() {
+        bars(&mut text, rung, TOP + ROW * index as f64 + 6.0, &at);
+    }
+    text + "</svg>\n"
+}
+
+/// Vertical lines at round numbers, from the lowest to the highest.
+fn scale(text: &mut String, [low, high]: [f64; 2], height: f64, at: &dyn Fn(f64) -> f64) {
     let step = tick(high - low);
     let mut line = (low / step).ceil() * step;
     while line <= high {
@@ -169,38 +178,38 @@ pub fn chart(ladder: &Ladder) -> String {
         );
         line += step;
     }
-    for (index, rung) in ladder.rungs.iter().enumerate() {
-        let y = TOP + ROW * index as f64 + 6.0;
-        let _ = writeln!(
-            text,
-            r#"<text x="{:.0}" y="{:.1}" text-anchor="end">{}</text>"#,
-            NAMES - 12.0,
-            y + 18.0,
-            escape(&rung.mechanism)
-        );
-        if rung.on.is_some() {
-            bar(&mut text, &at, y, rung.measured_ns, rung.measured_ci95_ns, MEASURED);
-            bar(&mut text, &at, y + BAR + 3.0, rung.attributed_ns, rung.attributed_ci95_ns, ATTRIBUTED);
-        }
-        let words = match rung.says {
-            Says::Ground => format!("{} µs", micros(rung.latency_ns)),
-            Says::Missing => "missing".to_owned(),
-            Says::Agrees
-            | Says::Disagrees
-            | Says::EqualToNothing
-            | Says::TooSmall
-            | Says::TooFewRounds
-            | Says::Incomplete => says(rung),
-        };
-        let _ = writeln!(
-            text,
-            r##"<text x="{:.0}" y="{:.1}" fill="#333">{}</text>"##,
-            WIDTH - RIGHT + 14.0,
-            y + 18.0,
-            escape(&words)
-        );
+}
+
+/// A rung: its name, what it adds, measured and attributed, and what is said of it.
+fn bars(text: &mut String, rung: &RungResult, y: f64, at: &dyn Fn(f64) -> f64) {
+    let _ = writeln!(
+        text,
+        r#"<text x="{:.0}" y="{:.1}" text-anchor="end">{}</text>"#,
+        NAMES - 12.0,
+        y + 18.0,
+        escape(&rung.mechanism)
+    );
+    if rung.on.is_some() {
+        bar(text, &at, y, rung.measured_ns, rung.measured_ci95_ns, MEASURED);
+        bar(text, &at, y + BAR + 3.0, rung.attributed_ns, rung.attributed_ci95_ns, ATTRIBUTED);
     }
-    text + "</svg>\n"
+    let words = match rung.says {
+        Says::Ground => format!("{} µs", micros(rung.latency_ns)),
+        Says::Missing => "missing".to_owned(),
+        Says::Agrees
+        | Says::Disagrees
+        | Says::EqualToNothing
+        | Says::TooSmall
+        | Says::TooFewRounds
+        | Says::Incomplete => says(rung),
+    };
+    let _ = writeln!(
+        text,
+        r##"<text x="{:.0}" y="{:.1}" fill="#333">{}</text>"##,
+        WIDTH - RIGHT + 14.0,
+        y + 18.0,
+        escape(&words)
+    );
 }
 
 #[cfg(test)]

@@ -122,11 +122,25 @@ fn part_name(part: &PartResult) -> (String, String) {
 #[must_use]
 pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
     let mut table = look.table(&["stage", "µs/op", "95 %", "corrected", "count/op", "p50", "p99", "what"]);
-    let latency = configuration.traced_latency.mean_ns;
+    add_stages(configuration, &mut table);
+    add_sums(configuration, &mut table);
+    add_latencies(configuration, &mut table);
+    let mut text = format!("{}{}\n{}", configuration.name, caveat(configuration.caveat()), lines(&table));
+    text.push_str(&tail(configuration, look));
+    text.push_str(&profiled::tables(configuration, look));
+    for reason in &configuration.incomplete {
+        let _ = writeln!(text, "INCOMPLETE: {reason}");
+    }
+    text
+}
+
+/// The rows of stages and their parts; rare ones are put together.
+fn add_stages(configuration: &ConfigurationResult, table: &mut Table) {
+    let smallest_ns = SMALLEST_SHARE * configuration.traced_latency.mean_ns;
     let mut direction = None;
     let (mut rare, mut rare_ns) = (0, 0.0);
     for stage in &configuration.stages {
-        if stage.ns_per_op.abs() < SMALLEST_SHARE * latency {
+        if stage.ns_per_op.abs() < smallest_ns {
             rare += 1;
             rare_ns += stage.ns_per_op;
             continue;
@@ -147,7 +161,7 @@ pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
             number(optional(stage.p99_ns)),
             Cell::new(&stage.label),
         ]);
-        for part in stage.parts.iter().filter(|part| part.ns_per_op > SMALLEST_SHARE * latency) {
+        for part in stage.parts.iter().filter(|part| part.ns_per_op > smallest_ns) {
             let (name, meaning) = part_name(part);
             table.add_row(vec![
                 Cell::new(format!("    · {name}")),
@@ -164,25 +178,30 @@ pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
     if rare > 0 {
         table.add_row(vec![Cell::new(format!("  {rare} rare stages")), number(micros(rare_ns))]);
     }
+}
+
+/// What the stages sum to, and what stands beside that sum.
+fn add_sums(configuration: &ConfigurationResult, table: &mut Table) {
     let total: f64 = configuration.stages.iter().map(|stage| stage.ns_per_op).sum();
     let corrected: f64 = configuration.stages.iter().map(|stage| stage.corrected_ns_per_op).sum();
     table.add_row(vec![Cell::new("sum of the stages"), number(micros(total)), number(""), number(micros(corrected))]);
-    table.add_row(vec![
-        Cell::new("unfinished at the ends of phases, beside the sum"),
-        number(micros(configuration.unfinished_ns_per_op)),
-    ]);
-    table.add_row(vec![Cell::new("residual"), number(micros(configuration.residual_ns_per_op))]);
+    let mut row = |name: &str, ns: f64| {
+        table.add_row(vec![Cell::new(name), number(micros(ns))]);
+    };
+    row("unfinished at the ends of phases, beside the sum", configuration.unfinished_ns_per_op);
+    row("residual", configuration.residual_ns_per_op);
     if let Some(open) = &configuration.open_loop {
-        let mut row = |name: &str, ns: f64| {
-            table.add_row(vec![Cell::new(name), number(micros(ns))]);
-        };
         row("waited for earlier operations of its connection, detached, in the latency", open.queued_ns_per_op);
         row("the client itself was late, detached, in no latency", open.lateness_ns_per_op);
     }
+}
+
+/// What the client, or the program, says itself.
+fn add_latencies(configuration: &ConfigurationResult, table: &mut Table) {
     let by = if of_files(configuration) { "the program" } else { "the client" };
     table.add_row(vec![
         Cell::new(format!("latency, traced phases, by {by}")),
-        number(micros(latency)),
+        number(micros(configuration.traced_latency.mean_ns)),
         number(bounds(configuration.traced_latency.ci95_ns)),
     ]);
     table.add_row(vec![
@@ -194,13 +213,6 @@ pub fn waterfall(configuration: &ConfigurationResult, look: Look) -> String {
         number(micros(configuration.latency.p50_ns)),
         number(micros(configuration.latency.p99_ns)),
     ]);
-    let mut text = format!("{}{}\n{}", configuration.name, caveat(configuration.caveat()), lines(&table));
-    text.push_str(&tail(configuration, look));
-    text.push_str(&profiled::tables(configuration, look));
-    for reason in &configuration.incomplete {
-        let _ = writeln!(text, "INCOMPLETE: {reason}");
-    }
-    text
 }
 
 /// The mean latency without probes; without any operation there is none.

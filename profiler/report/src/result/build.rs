@@ -13,7 +13,7 @@ use super::{
     warnings,
 };
 use virtax_analysis::{
-    comparison::{Comparison, compare, stage_id},
+    comparison::{Comparison, RowDelta, compare, stage_id},
     describe::{direction, what, what_part},
     label::Label,
     layers::Rules,
@@ -365,6 +365,30 @@ const SEGMENTS_LIMIT: f64 = 0.001;
 /// Everything that keeps a result from being complete, by name.
 fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResult) -> Vec<String> {
     let mut reasons = Vec::new();
+    sums_that_are_off(header, waterfall, result, &mut reasons);
+    full_tables(waterfall, result, &mut reasons);
+    not_followed(waterfall, result, &mut reasons);
+    if let Some(first) = waterfall.contradictions.first() {
+        let more = match waterfall.contradictions.len() {
+            1 => String::new(),
+            count => format!("; and {} more phases", count - 1),
+        };
+        reasons.push(format!("the counts of a phase contradict each other: {first}{more}"));
+    }
+    if waterfall.empty_rounds > 0 {
+        reasons.push(format!(
+            "{} rounds had no operation in their detached or traced phases and were left out: longer --duration",
+            waterfall.empty_rounds
+        ));
+    }
+    if waterfall.operations == 0 {
+        reasons.push("the probes saw no operation".to_owned());
+    }
+    reasons
+}
+
+/// Requests that were lost, and sums that are not what they should be.
+fn sums_that_are_off(header: &Header, waterfall: &Waterfall, result: &ConfigurationResult, reasons: &mut Vec<String>) {
     let lost = result.losses.lost_share();
     if lost > LOSS_LIMIT {
         reasons.push(format!(
@@ -391,6 +415,10 @@ fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResu
             result.conservation_percent
         ));
     }
+}
+
+/// What found no place in the probes' tables, but for tokens, which are lost by name.
+fn full_tables(waterfall: &Waterfall, result: &ConfigurationResult, reasons: &mut Vec<String>) {
     for (counter, what) in [
         (Counter::SocketTable, "sockets, or threads that make file operations, found no place in the probes' table"),
         (Counter::BioTable, "bios found no place in the probes' table"),
@@ -401,32 +429,6 @@ fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResu
             reasons.push(format!("{what} ({}, {times} times)", counter.name()));
         }
     }
-    if waterfall.counter(Counter::UnknownSocket) > 0 {
-        reasons.push(
-            "requests were delivered to a socket of no process of the run: a relay (docker-proxy?) stands on the path"
-                .to_owned(),
-        );
-    }
-    if waterfall.counter(Counter::Pipelined) > 0 {
-        reasons.push(
-            "requests were sent while others were under way on the same connection (pipelining): not built yet"
-                .to_owned(),
-        );
-    }
-    if waterfall.counter(Counter::Unreceived) > 0 {
-        reasons.push(
-            "the server answered what no call had received (splice, sendfile, zero-copy or io_uring): not built yet"
-                .to_owned(),
-        );
-    }
-    let segments = waterfall.counter(Counter::Segments) as f64 / result.losses.followed.max(1) as f64;
-    if segments > SEGMENTS_LIMIT {
-        reasons.push(format!(
-            "messages had {:.2} further segments per request, and stages are those of the first: give messages that one segment holds \
-             (smaller `request` and `response`, or the usual MTU and offloads)",
-            segments
-        ));
-    }
     let details = waterfall.counter(Counter::DetailsTable);
     if details > 0 {
         reasons.push(format!("{details} times of parts and system calls found no place in the probes' table"));
@@ -436,23 +438,35 @@ fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResu
     if stacks_lost > LOSS_LIMIT {
         reasons.push(format!("{:.2} % of the stacks were lost (limit {} %)", 100.0 * stacks_lost, 100.0 * LOSS_LIMIT));
     }
-    if let Some(first) = waterfall.contradictions.first() {
-        let more = match waterfall.contradictions.len() {
-            1 => String::new(),
-            count => format!("; and {} more phases", count - 1),
-        };
-        reasons.push(format!("the counts of a phase contradict each other: {first}{more}"));
+}
+
+/// Requests of kinds that are not followed.
+fn not_followed(waterfall: &Waterfall, result: &ConfigurationResult, reasons: &mut Vec<String>) {
+    for (counter, what) in [
+        (
+            Counter::UnknownSocket,
+            "requests were delivered to a socket of no process of the run: a relay (docker-proxy?) stands on the path",
+        ),
+        (
+            Counter::Pipelined,
+            "requests were sent while others were under way on the same connection (pipelining): not built yet",
+        ),
+        (
+            Counter::Unreceived,
+            "the server answered what no call had received (splice, sendfile, zero-copy or io_uring): not built yet",
+        ),
+    ] {
+        if waterfall.counter(counter) > 0 {
+            reasons.push(what.to_owned());
+        }
     }
-    if waterfall.empty_rounds > 0 {
+    let segments = waterfall.counter(Counter::Segments) as f64 / result.losses.followed.max(1) as f64;
+    if segments > SEGMENTS_LIMIT {
         reasons.push(format!(
-            "{} rounds had no operation in their detached or traced phases and were left out: longer --duration",
-            waterfall.empty_rounds
+            "messages had {segments:.2} further segments per request, and stages are those of the first: give messages that one \
+             segment holds (smaller `request` and `response`, or the usual MTU and offloads)"
         ));
     }
-    if waterfall.operations == 0 {
-        reasons.push("the probes saw no operation".to_owned());
-    }
-    reasons
 }
 
 /// A baseline and a candidate.
@@ -525,18 +539,7 @@ impl Sides<'_> {
         let layers = super::profiled::layer_deltas(self.profiled[0], self.profiled[1]);
         let keys: Vec<&StageKey> = compared.rows.iter().map(|row| &row.key).collect();
         let services = self.services(&keys);
-        let all_labels = [labels(candidate, self.profiled[1]), labels(baseline, self.profiled[0])];
-        let named: Vec<NamedRow> = compared
-            .rows
-            .iter()
-            .enumerate()
-            .map(|(index, row)| NamedRow {
-                label: label_of(&[&all_labels[0], &all_labels[1]], &row.key),
-                corrected_ns: row.corrected_ns,
-                service_ns: services.as_ref().map_or(0.0, |(services, _)| services[index]),
-                significant: row.delta.differs_from_zero(),
-            })
-            .collect();
+        let named = self.named_rows(compared, services.as_ref().map(|(services, _)| services.as_slice()));
         let p99 = self.p99(repetitions)?;
         let interval = |found: &Waterfall| found.mean_of(|round| round.detached_interval_ns);
         let saturated =
@@ -545,22 +548,6 @@ impl Sides<'_> {
                 cpu_ns: [interval(baseline), interval(candidate)],
                 off_path_ns: *off_path_ns,
             });
-        let mut stages: Vec<StageDelta> = compared
-            .rows
-            .iter()
-            .zip(&named)
-            .map(|(row, named)| StageDelta {
-                id: stage_id(&row.key),
-                label: named.label.to_string(),
-                delta_ns: row.delta.mean,
-                ci95_ns: row.delta.simultaneous,
-                detectable_ns: detectable(row.delta.ci95),
-                corrected_delta_ns: row.corrected_ns,
-                service_delta_ns: services.as_ref().map(|_| named.service_ns),
-                significant: row.delta.differs_from_zero(),
-            })
-            .collect();
-        stages.sort_by(|a, b| b.delta_ns.abs().total_cmp(&a.delta_ns.abs()));
         let finding = Finding {
             names: [&baseline.configuration, &candidate.configuration].map(|name| (told.phrase)(name)),
             compared,
@@ -586,8 +573,39 @@ impl Sides<'_> {
             delta_ns: found.delta.mean,
             ci95_ns: found.delta.ci95,
         });
+        let stages = stage_deltas(compared, &named, services.is_some());
         Ok(comparison(self.waterfalls, compared, sentence, Tables { stages, layers, p99, saturated }))
     }
+
+    /// The rows with their labels, and what each costs in CPU time, where that is known.
+    fn named_rows(&self, compared: &Comparison, services: Option<&[f64]>) -> Vec<NamedRow> {
+        let [baseline, candidate] = self.waterfalls;
+        let all_labels = [labels(candidate, self.profiled[1]), labels(baseline, self.profiled[0])];
+        let named = |(index, row): (usize, &RowDelta)| NamedRow {
+            label: label_of(&[&all_labels[0], &all_labels[1]], &row.key),
+            corrected_ns: row.corrected_ns,
+            service_ns: services.map_or(0.0, |services| services[index]),
+            significant: row.delta.differs_from_zero(),
+        };
+        compared.rows.iter().enumerate().map(named).collect()
+    }
+}
+
+/// Rows of a comparison, largest change first.
+fn stage_deltas(compared: &Comparison, named: &[NamedRow], has_services: bool) -> Vec<StageDelta> {
+    let delta = |(row, named): (&RowDelta, &NamedRow)| StageDelta {
+        id: stage_id(&row.key),
+        label: named.label.to_string(),
+        delta_ns: row.delta.mean,
+        ci95_ns: row.delta.simultaneous,
+        detectable_ns: detectable(row.delta.ci95),
+        corrected_delta_ns: row.corrected_ns,
+        service_delta_ns: has_services.then_some(named.service_ns),
+        significant: row.delta.differs_from_zero(),
+    };
+    let mut stages: Vec<StageDelta> = compared.rows.iter().zip(named).map(delta).collect();
+    stages.sort_by(|a, b| b.delta_ns.abs().total_cmp(&a.delta_ns.abs()));
+    stages
 }
 
 /// What a comparison's result has beside its heads.

@@ -105,23 +105,10 @@ pub(super) fn start(
     };
     // With QEMU's own network, QEMU is the server, and nothing of the guest is on the path.
     let has_agent = configuration.key("agent") == "on" && network.is_some();
-    let mut files_of_guest = bench.server.pack.clone();
     let mut task = place.guest;
-    if has_agent {
-        files_of_guest.add_file(Path::new(AGENT), artifact::agent()?, 0o755);
-        task.agent = Some(AGENT.into());
-    }
     task.has_disk = disk.is_some();
     task.data = holds_files.then(|| DATA.into());
-    let image = Image {
-        kernel,
-        drivers: &[DRIVERS, disk::drivers(configuration), if holds_files { &[FILE_SYSTEM] } else { &[] }].concat(),
-        wishes: if holds_files { disk::WISHES } else { &[] },
-        binary: artifact::workload()?,
-        packs: &[&files_of_guest],
-        task: Task::Serve(task),
-    };
-    image.write(&files.initial)?;
+    write_image(bench, configuration, kernel, (task, has_agent), &files.initial)?;
     File::create(&files.console).map_err(|error| Error::file("write", &files.console, error))?;
     let layout = Layout::of(configuration, &bench.server_cpus);
     let settings = Settings::make(bench, configuration, &layout)?;
@@ -148,9 +135,55 @@ pub(super) fn start(
     };
     let for_files = if holds_files { bench.server.patience() } else { Duration::ZERO };
     let ready = guest.await_server(PATIENCE + for_files, configuration, launched.proof.as_ref())?;
+    guest.facts = facts(&guest, configuration, machine, starter, &ready)?;
+    if let Some(monitor) = launched.monitor {
+        let threads = monitor::check(monitor, guest.running.pid())?;
+        guest.facts.push(("threads".to_owned(), threads));
+    }
+    if let Some(host) = launched.agent {
+        let greeted = Agent::greet(host, &guest.console)
+            .map_err(|error| Error::workload("there is no way to the guest", error))?;
+        guest.agent = Some(greeted);
+    }
+    Ok(Box::new(guest))
+}
+
+/// Writes a guest's initial file system: what it is to do, and what for, an agent perhaps.
+fn write_image(
+    bench: &Bench,
+    configuration: &Configuration,
+    kernel: &Kernel,
+    (mut task, has_agent): (Serve, bool),
+    path: &Path,
+) -> Result<()> {
+    let mut files = bench.server.pack.clone();
+    if has_agent {
+        files.add_file(Path::new(AGENT), artifact::agent()?, 0o755);
+        task.agent = Some(AGENT.into());
+    }
+    let holds_files = task.data.is_some();
+    let image = Image {
+        kernel,
+        drivers: &[DRIVERS, disk::drivers(configuration), if holds_files { &[FILE_SYSTEM] } else { &[] }].concat(),
+        wishes: if holds_files { disk::WISHES } else { &[] },
+        binary: artifact::workload()?,
+        packs: &[&files],
+        task: Task::Serve(task),
+    };
+    image.write(path)
+}
+
+/// What the machine is, and what its guest says of itself when it is ready: release, uptime, disk.
+fn facts(
+    guest: &Guest,
+    configuration: &Configuration,
+    machine: &Qemu,
+    starter: &Starter,
+    ready: &str,
+) -> Result<Vec<(String, String)>> {
     let mut words = ready.split(' ');
     let (release, uptime) = (words.next().unwrap_or_default(), words.next().unwrap_or("?"));
-    guest.facts = [
+    let mut facts = [
         (Accelerator::SETTING, machine.accelerator.name().to_owned()),
         ("machine", configuration.key("machine").to_owned()),
         ("guest_kernel", release.to_owned()),
@@ -159,27 +192,18 @@ pub(super) fn start(
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .to_vec();
-    if let Some(monitor) = launched.monitor {
-        let threads = monitor::check(monitor, guest.running.pid())?;
-        guest.facts.push(("threads".to_owned(), threads));
-    }
     if let Some(disk) = &guest.disk {
         let seen = disk.check(configuration, words.next().unwrap_or_default())?;
         if disk.holds_files {
             // It would not have come up without it.
             let device = seen.split(',').next().unwrap_or_default();
-            guest.facts.push(("filesystem".to_owned(), FILE_SYSTEM.to_owned()));
-            guest.facts.push(("filesystem_source".to_owned(), format!("/dev/{device} of the guest's")));
-            guest.facts.extend(files::of_image(&disk.path));
+            facts.push(("filesystem".to_owned(), FILE_SYSTEM.to_owned()));
+            facts.push(("filesystem_source".to_owned(), format!("/dev/{device} of the guest's")));
+            facts.extend(files::of_image(&disk.path));
         }
-        guest.facts.push(("guest_disk".to_owned(), seen));
+        facts.push(("guest_disk".to_owned(), seen));
     }
-    if let Some(host) = launched.agent {
-        let greeted = Agent::greet(host, &guest.console)
-            .map_err(|error| Error::workload("there is no way to the guest", error))?;
-        guest.agent = Some(greeted);
-    }
-    Ok(Box::new(guest))
+    Ok(facts)
 }
 
 /// What the guest's kernel gave up for: it may say so before many lines of how it came there.
