@@ -9,7 +9,21 @@ use std::{
 };
 
 /// Folders and files that the library is made of.
-const TREE: [&str; 6] = ["Cargo.toml", "Cargo.lock", "profiler", "profiler-common", "workloads", "xtask"];
+const TREE: [&str; 7] =
+    ["Cargo.toml", "Cargo.lock", "profiler", "profiler-common", "profiler-ebpf", "workloads", "xtask"];
+
+/// What is compiled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// A package's library.
+    Library(&'static str),
+    /// Clients and servers, with their program.
+    Workloads,
+    /// The probes, by the host's compiler: what only BPF has is put aside by `cfg`.
+    Kernel,
+}
+
+const WHOLE: Part = Part::Library("profiler");
 
 /// A copy of the tree, in which everything is built again and again.
 struct Copied(PathBuf);
@@ -51,11 +65,18 @@ impl Copied {
         Self(folder)
     }
 
-    /// Whether a crate compiles; if not, why.
-    fn check(&self, package: &str) -> Result<(), String> {
+    /// Whether a part compiles; if not, why.
+    fn check(&self, part: Part) -> Result<(), String> {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["check", "--quiet", "--locked", "--offline", "--lib", "--package", package]);
-        cargo.current_dir(&self.0).env("CARGO_TARGET_DIR", "../target").env_remove("RUSTFLAGS");
+        cargo.args(["check", "--quiet", "--locked", "--offline"]).env_remove("RUSTFLAGS").current_dir(&self.0);
+        match part {
+            Part::Library(package) => cargo.args(["--lib", "--package", package]),
+            Part::Workloads => cargo.args(["--lib", "--bins", "--package", "workloads"]),
+            // Its profile for releases has no unwinding, without which it does not compile.
+            Part::Kernel => cargo.args(["--release", "--manifest-path", "profiler-ebpf/Cargo.toml"]),
+        };
+        // The kernel's part is a workspace of its own.
+        cargo.env("CARGO_TARGET_DIR", if part == Part::Kernel { "../target-of-kernel" } else { "../target" });
         let output = cargo.output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         if output.status.success() { Ok(()) } else { Err(said) }
@@ -88,7 +109,7 @@ impl Copied {
     }
 
     /// Adds something in so many files at most.
-    fn add(&self, what: &str, most: usize, package: &str, changes: &[Change]) {
+    fn add(&self, what: &str, most: usize, parts: &[Part], changes: &[Change]) {
         let mut files: Vec<&str> = changes
             .iter()
             .map(|change| match change {
@@ -98,7 +119,8 @@ impl Copied {
         files.sort_unstable();
         files.dedup();
         assert!(files.len() <= most, "{what} takes {} files: {files:?}", files.len());
-        if let Err(said) = self.with(changes, |tree| tree.check(package)) {
+        let check = |tree: &Self| parts.iter().try_for_each(|part| tree.check(*part));
+        if let Err(said) = self.with(changes, check) {
             panic!("{what} does not compile:\n{said}");
         }
     }
@@ -108,8 +130,8 @@ impl Copied {
         self.refuse_in("virtax-model", what, reason, change);
     }
 
-    fn refuse_in(&self, package: &str, what: &str, reason: &str, change: Change) {
-        match self.with(&[change], |tree| tree.check(package)) {
+    fn refuse_in(&self, package: &'static str, what: &str, reason: &str, change: Change) {
+        match self.with(&[change], |tree| tree.check(Part::Library(package))) {
             Ok(()) => panic!("{what} compiles"),
             Err(said) => assert!(said.contains(reason), "{what} does not compile, but why?\n{said}"),
         }
@@ -180,13 +202,42 @@ impl Workload for Paper {
         Vec::new()
     }
     fn client(&self, _settings: &Settings, _server: SocketAddrV4, _has_cpu: bool) -> ClientProgram {
-        ClientProgram::Own(Vec::new())
+        ClientProgram::Own(vec!["paper-client".to_owned()])
     }
     fn residual_limit(&self) -> f64 {
         0.05
     }
 }
 "#;
+
+const CLIENT: &str = r#"//! A client on paper.
+
+/// What it does.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Options {
+    /// Connections.
+    #[arg(long, default_value_t = 1)]
+    pub connections: u32,
+}
+
+/// Asks nothing, on paper.
+///
+/// # Errors
+/// None.
+pub fn drive(_options: &Options) -> std::io::Result<()> {
+    Ok(())
+}
+"#;
+
+const HANDLER: &str = "/// `sched:sched_paper`
+#[inline(always)]
+pub fn paper(_control: &Control) -> Fault {
+    let mut thread = current()?;
+    thread.waking_ns = now();
+    None
+}
+/// `sched:sched_wakeup`
+";
 
 const PROBE: &str = r#"const PAPER: Probe = Probe {
     name: "paper",
@@ -208,6 +259,7 @@ const PROBE: &str = r#"const PAPER: Probe = Probe {
 
 const WAKEUP: Probe = "#;
 
+const PROGRAMS: &str = "profiler-ebpf/src/programs.rs";
 const COMMON: &str = "profiler-common/src/point.rs";
 const THREADS: &str = "profiler/model/src/points/threads.rs";
 const VALUE: (&str, &str) = (
@@ -215,17 +267,14 @@ const VALUE: (&str, &str) = (
     "    /// On paper.\n    Paper \"paper\",\n    /// The thread is on a run queue",
 );
 
-/// Beside these, a point has a handler and a line in `profiler-ebpf`, which is compiled for another machine.
-const OF_KERNEL: usize = 2;
-
 #[test]
 fn additions_are_small_and_omissions_do_not_compile() {
     let tree = Copied::new();
-    tree.check("profiler").unwrap();
+    [WHOLE, Part::Workloads, Part::Kernel].into_iter().try_for_each(|part| tree.check(part)).unwrap();
     tree.add(
         "an engine",
         1 + 3,
-        "profiler",
+        &[WHOLE],
         &[
             Change::New("profiler/engines/src/engine/paper.rs", ENGINE),
             Change::Replace("profiler/engines/src/engine/mod.rs", "mod native;", "mod native;\nmod paper;"),
@@ -239,7 +288,7 @@ fn additions_are_small_and_omissions_do_not_compile() {
     tree.add(
         "a workload",
         1 + 4,
-        "profiler",
+        &[WHOLE, Part::Workloads],
         &[
             Change::New("profiler/engines/src/workload/paper.rs", WORKLOAD),
             Change::Replace("profiler/engines/src/workload/mod.rs", "mod tcp_rr;", "mod paper;\nmod tcp_rr;"),
@@ -248,16 +297,36 @@ fn additions_are_small_and_omissions_do_not_compile() {
                 "        &tcp_rr::TcpRr,",
                 "        &paper::Paper,\n        &tcp_rr::TcpRr,",
             ),
+            Change::New("workloads/src/paper.rs", CLIENT),
+            Change::Replace("workloads/src/lib.rs", "pub mod phases;", "pub mod paper;\npub mod phases;"),
+            Change::Replace("workloads/src/main.rs", "init, redis,", "init, paper, redis,"),
+            Change::Replace(
+                "workloads/src/main.rs",
+                "    /// Userland proxy\n",
+                "    /// On paper\n    PaperClient(paper::Options),\n    /// Userland proxy\n",
+            ),
+            Change::Replace(
+                "workloads/src/main.rs",
+                "        Command::Relay(options)",
+                "        Command::PaperClient(options) => paper::drive(&options),\n        Command::Relay(options)",
+            ),
         ],
     );
     tree.add(
         "a point",
-        4 - OF_KERNEL,
-        "profiler",
+        4,
+        &[WHOLE, Part::Kernel],
         &[
             Change::Replace(COMMON, VALUE.0, VALUE.1),
             Change::Replace(THREADS, "const WAKEUP: Probe = ", PROBE),
             Change::Replace(THREADS, "[WAKING, WAKEUP,", "[WAKING, PAPER, WAKEUP,"),
+            Change::Replace(
+                PROGRAMS,
+                "    wakeup_typed, wakeup_raw:",
+                "    paper_typed, paper_raw: \"sched_paper\" => |_ctx, control, K| thread::paper(&control);\n    \
+                 wakeup_typed, wakeup_raw:",
+            ),
+            Change::Replace("profiler-ebpf/src/core/thread.rs", "/// `sched:sched_wakeup`\n", HANDLER),
             Change::Replace(THREADS, "to(Point::Wakeup),", "to(Point::Wakeup),\n    to(Point::Paper),"),
         ],
     );

@@ -2,6 +2,7 @@
 //! `profiler/fuzz/corpus`, from where tests take it.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -47,7 +48,7 @@ pub fn all(filter: &str, seconds: u32, seed: u32) -> Result<()> {
 /// Lines of the parsers that the corpora reach, function by function.
 ///
 /// # Errors
-/// If LLVM's tools are missing, or a corpus fails.
+/// If LLVM's tools are missing, a corpus fails, or the corpora reach fewer than [`LEAST_REACHED`].
 pub fn coverage() -> Result<()> {
     let (profdata, cov) = (llvm("llvm-profdata")?, llvm("llvm-cov")?);
     let program = build("target/fuzz-coverage", &["-Cinstrument-coverage"])?;
@@ -64,29 +65,94 @@ pub fn coverage() -> Result<()> {
         merge.arg(profile);
     }
     run(merge)?;
-    let mut show = command(cov);
-    show.arg("report").arg(&program).arg(format!("-instr-profile={}", merged.display()));
-    show.args(["-show-functions", "-show-branch-summary=false", "-show-region-summary=false"]).args(PARSERS);
-    run(show)
+    let mut export = command(cov);
+    export.arg("export").arg(&program).arg(format!("-instr-profile={}", merged.display())).arg("-format=lcov");
+    export.args(PARSERS.map(|(file, _)| file));
+    judge(&output(export)?)
 }
 
-/// Where the parsers are.
-const PARSERS: &[&str] = &[
-    "profiler/agent/src/wire.rs",
-    "profiler/analysis/src/layers.rs",
-    "profiler/engines/src/engine/configuration.rs",
-    "profiler/engines/src/engine/vm/domain.rs",
-    "profiler/engines/src/injection.rs",
-    "profiler/engines/src/workload/redis_benchmark.rs",
-    "profiler/model/src/input.rs",
-    "profiler/model/src/records.rs",
-    "profiler/probes/src/format.rs",
-    "profiler/probes/src/symbols.rs",
-    "profiler/src/experiment/profiles.rs",
-    "workloads/src/fio/status.rs",
-    "workloads/src/protocol.rs",
-    "workloads/src/redis/resp.rs",
+/// Share of the parsers' lines that the corpora are to reach.
+const LEAST_REACHED: f64 = 0.95;
+
+/// Where the parsers are: files, and the functions in them that read what comes from outside.
+const PARSERS: [(&str, &[&str]); 14] = [
+    ("profiler/agent/src/wire.rs", &["hear", "understand"]),
+    ("profiler/analysis/src/layers.rs", &["matches", "parse"]),
+    (
+        "profiler/engines/src/engine/configuration.rs",
+        &["parse", "parse_list", "parse_pair", "split_injection", "split_preset", "fill_in"],
+    ),
+    ("profiler/engines/src/engine/vm/domain.rs", &["parse_snippet"]),
+    ("profiler/engines/src/injection.rs", &["parse"]),
+    ("profiler/engines/src/workload/redis_benchmark.rs", &["parse"]),
+    ("profiler/model/src/input.rs", &["document", "parse", "check", "check_text", "next_line"]),
+    ("profiler/model/src/records.rs", &["read", "record"]),
+    ("profiler/probes/src/format.rs", &["parse", "offset_of", "number", "field"]),
+    ("profiler/probes/src/symbols.rs", &["check_kernel_symbols", "plain", "kernel_of"]),
+    ("profiler/src/experiment/profiles.rs", &["read", "check"]),
+    ("workloads/src/fio/status.rs", &["parse", "hint", "read_next"]),
+    ("workloads/src/protocol.rs", &["decode_histogram", "check_header"]),
+    ("workloads/src/redis/resp.rs", &["parse"]),
 ];
+
+/// Lines of a function in a file's text: numbers of the first and the last.
+fn lines_of(text: &str, function: &str) -> Option<(usize, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let begins =
+        |line: &&str| [format!("fn {function}("), format!("fn {function}<")].iter().any(|name| line.contains(name));
+    let first = lines.iter().position(begins)?;
+    let indent = &lines[first][..lines[first].len() - lines[first].trim_start().len()];
+    let last = first + lines[first..].iter().position(|line| *line == format!("{indent}}}"))?;
+    Some((first + 1, last + 1))
+}
+
+/// How often each line of each file was reached, by lcov's own format: `SF:file`, then `DA:line,count`.
+fn reached(lcov: &str) -> BTreeMap<String, BTreeMap<usize, u64>> {
+    let mut files: BTreeMap<String, BTreeMap<usize, u64>> = BTreeMap::new();
+    let mut file = String::new();
+    for line in lcov.lines() {
+        if let Some(name) = line.strip_prefix("SF:") {
+            name.clone_into(&mut file);
+        } else if let Some((number, count)) = line.strip_prefix("DA:").and_then(|rest| rest.split_once(','))
+            && let (Ok(number), Ok(count)) = (number.parse(), count.parse())
+        {
+            files.entry(file.clone()).or_default().insert(number, count);
+        }
+    }
+    files
+}
+
+/// Prints what is reached, and what is not; an error, if that is too much.
+fn judge(lcov: &str) -> Result<()> {
+    let files = reached(lcov);
+    let (mut all, mut missed) = (0, 0);
+    for (file, functions) in PARSERS {
+        let counts = files.iter().find(|(name, _)| name.ends_with(file)).map(|(_, counts)| counts);
+        let counts = counts.with_context(|| format!("nothing is known of {file}"))?;
+        let text = fs::read_to_string(file)?;
+        for function in functions {
+            let (first, last) = lines_of(&text, function).with_context(|| format!("{file} has no {function}"))?;
+            let of_function: Vec<(&usize, &u64)> = counts.range(first..=last).collect();
+            let not: Vec<String> =
+                of_function.iter().filter(|(_, count)| **count == 0).map(|(line, _)| line.to_string()).collect();
+            println!("{:>4} of {:>3} lines of {function} ({file})", of_function.len() - not.len(), of_function.len());
+            if !not.is_empty() {
+                println!("     not reached: {}", not.join(", "));
+            }
+            (all, missed) = (all + of_function.len(), missed + not.len());
+        }
+    }
+    let share = 1.0 - missed as f64 / all.max(1) as f64;
+    println!("reached: {:.1} % of {all} lines", 100.0 * share);
+    if share < LEAST_REACHED {
+        bail!(
+            "the corpora reach {:.1} % of the parsers' lines, of {:.0} % at least",
+            100.0 * share,
+            100.0 * LEAST_REACHED
+        );
+    }
+    Ok(())
+}
 
 /// Compiles `profiler/fuzz` with these flags. Its platform is named, so that programs of the build have none of them.
 fn build(folder: &str, flags: &[&str]) -> Result<PathBuf> {
@@ -159,12 +225,26 @@ fn fuzz(program: &Path, name: &str, seconds: u32, seed: u32) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use super::*;
 
     #[test]
     fn parsers_are_where_they_are_said_to_be() {
-        for file in super::PARSERS {
-            assert!(Path::new("..").join(file).is_file(), "{file}");
+        for (file, functions) in PARSERS {
+            let text = fs::read_to_string(Path::new("..").join(file)).unwrap();
+            for function in functions {
+                assert!(lines_of(&text, function).is_some(), "{file} has no {function}");
+            }
         }
+    }
+
+    #[test]
+    fn lines_are_those_of_a_function() {
+        let text = "fn one() {\n}\nimpl A {\n    fn two<T>(a: T) {\n        if a {\n        }\n    }\n}\n";
+        assert_eq!(
+            (lines_of(text, "one"), lines_of(text, "two"), lines_of(text, "three")),
+            (Some((1, 2)), Some((4, 7)), None)
+        );
+        let counts = reached("SF:/a/b.rs\nFN:1,x\nDA:1,5\nDA:2,0\nend_of_record\nSF:c.rs\nDA:7,1\n");
+        assert_eq!((counts["/a/b.rs"][&1], counts["/a/b.rs"][&2], counts["c.rs"][&7]), (5, 0, 1));
     }
 }

@@ -273,6 +273,7 @@ fn test(no_install: bool, full: bool, arguments: &[String]) -> Result<()> {
             shell::be_nice();
             let tests = shell::run_tests(others);
             let package = lint().and_then(|()| deny::check(full)).and_then(|()| package::build());
+            let package = if full { fuzz::coverage().and(package) } else { package };
             (tests, package)
         });
         let in_lab = test_in_lab(full);
