@@ -16,7 +16,7 @@ enum Command {
     /// Load generator for Redis; told its phases on standard input
     RedisClient(redis::client::Options),
     /// Reads and writes a file, as the client says
-    BlockServer(block::server::Options),
+    BlockServer(block::options::Options),
     /// Tells the server of a file its phases, as they come on standard input
     BlockClient(block::client::Options),
     /// Runs fio on a file, and says what it says

@@ -10,7 +10,8 @@ use super::{
     parties::Parties,
     plan::Plan,
     raw::{Either, Named, RawPhase},
-    schedule::{Brought, Repeater},
+    schedule::Repeater,
+    store::Brought,
 };
 use crate::{
     analysis::{

@@ -10,6 +10,9 @@ use crate::{
     workload::{Settings, Workload},
 };
 
+/// Most rounds of a run that goes on until something is told.
+pub const MOST_ROUNDS: u32 = 10_000;
+
 /// What a run is to do.
 pub struct Plan {
     /// What client and server do.

@@ -6,16 +6,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use profiler_common::Counter;
 
 use super::{
-    plan::{Plan, orders},
-    store::Store,
+    plan::{MOST_ROUNDS, Plan, orders},
+    store::{Brought, Store},
 };
 use crate::{
     counts::{PhaseKind, Repetition},
     engine::configuration::Configuration,
     error::{Error, Result},
     interrupt,
-    profile::Profile,
-    records::Record,
 };
 
 /// Measures a configuration once. The real one is [`super::Lab`]; tests have another.
@@ -26,19 +24,6 @@ pub trait Repeater {
     /// If it cannot be completed; nothing of it counts then.
     fn repeat(&mut self, configuration: &Configuration, round: u32, position: u32) -> Result<Brought>;
 }
-
-/// What a repetition brought home.
-pub struct Brought {
-    /// Counts of the repetition.
-    pub repetition: Repetition,
-    /// Single requests.
-    pub records: Vec<Record>,
-    /// Stacks, if they were sampled.
-    pub profile: Option<Profile>,
-}
-
-/// Most rounds of a run that goes on until something is told.
-pub const MOST_ROUNDS: u32 = 10_000;
 
 /// Runs all rounds, and more for as long as `goes_on` says so of the store's folder; an error ends them, and what was
 /// saved stays. Returns the error that did, if any.

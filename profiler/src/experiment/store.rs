@@ -13,15 +13,26 @@ use virtax_model::{
     whole::write_json,
 };
 
-use super::{profiles, schedule::Brought};
+use super::{plan::MOST_ROUNDS, profiles};
 use crate::{
     counts::Repetition,
     engine::configuration,
     error::{Error, Result},
     input::{self, Lines},
-    records,
+    profile::Profile,
+    records::{self, Record},
     run_folder::{HEADER, REPETITIONS, is_ours, records_path, stacks_path},
 };
+
+/// What a repetition brought home.
+pub struct Brought {
+    /// Counts of the repetition.
+    pub repetition: Repetition,
+    /// Single requests.
+    pub records: Vec<Record>,
+    /// Stacks, if they were sampled.
+    pub profile: Option<Profile>,
+}
 
 /// A directory that a run writes.
 pub struct Store {
@@ -164,7 +175,7 @@ fn takes(header: &Header, repetition: &Repetition) -> std::result::Result<(), St
         return Err(format!("configuration `{}` is not one of this run's", repetition.configuration.escape_debug()));
     }
     // A run that goes on until something is told has more rounds than were asked for.
-    let most = header.spec.rounds.max(super::schedule::MOST_ROUNDS);
+    let most = header.spec.rounds.max(MOST_ROUNDS);
     if repetition.round >= most {
         return Err(format!("round {} of {most}", u64::from(repetition.round) + 1));
     }

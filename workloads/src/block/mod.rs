@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod first;
+pub mod options;
 mod queue;
 pub mod server;
 mod work;

@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
+    options::{ALIGNMENT, Engine, Kind, Options, Order},
     queue::{Aio, Queue, Ring, Transfer},
-    server::{ALIGNMENT, Engine, Kind, Options, Order},
 };
 use crate::{
     clock::now_ns,
@@ -227,7 +227,7 @@ impl Making<'_> {
 mod tests {
     use std::sync::Arc;
 
-    use super::{super::server::tests::options, *};
+    use super::{super::options::tests::options, *};
     use crate::file::make;
 
     #[test]

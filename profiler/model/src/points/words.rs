@@ -1,6 +1,7 @@
 //! What happens between two points, in words, and what is waited for meanwhile.
 
-use super::kinds::Point;
+use profiler_common::point::Point;
+
 use crate::terms::{Place, Role};
 
 /// What comes next after a point.

@@ -1,70 +1,38 @@
 //! From raw counts to the result.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
-use hdrhistogram::Histogram as Hdr;
 use profiler_common::Counter;
-use workloads::protocol::decode_histogram;
 
 use super::{
-    ComparisonResult, ConfigurationResult, Details, Latency, LayerDelta, Losses, OpenLoop, PartResult, QuantileDelta,
-    RecordCounts, RunResult, SaturatedResult, StageDelta, StageResult, TailStage, WorkloadResult,
+    ComparisonResult, ConfigurationResult, Details, LayerDelta, Losses, OpenLoop, PartResult, QuantileDelta,
+    RecordCounts, RunResult, SaturatedResult, StageDelta, StageResult, WorkloadResult,
+    client::client_sums,
+    incomplete::incomplete,
+    inputs::{Inputs, Told},
+    labels::{label_of, labels, tail_stages},
     sentence::{Finding, NamedRow, Quantiles, Saturated},
     warnings,
 };
 use virtax_analysis::{
     comparison::{Comparison, RowDelta, compare, stage_id},
-    describe::{direction, what, what_part},
+    describe::{direction, what_part},
     label::Label,
     layers::Rules,
     path::StageKey,
     profile::{self, LayerShare, Profiled},
     stacks::{self, Stacks},
     statistics::{Estimate, detectable, estimate, estimate_one, mean},
-    tail::{self, Tail},
+    tail,
     waterfall::{self, Waterfall},
 };
 use virtax_model::{
-    counts::{Accelerator, PhaseKind, Repetition},
-    error::{Error, Result},
-    header::{Header, SCHEMA_VERSION},
-    phases::phases,
+    counts::{PhaseKind, Repetition},
+    error::Result,
+    header::SCHEMA_VERSION,
     points,
-    profile::Profile,
     records::Record,
 };
-
-/// Largest share of lost tokens of a complete result.
-const LOSS_LIMIT: f64 = 0.001;
-/// Largest residual of a complete result of a virtual machine, share of the latency, where the workload's own is
-/// smaller.
-const RESIDUAL_OF_MACHINES: f64 = 0.07;
-/// Largest deviation from conservation of a complete result, %.
-const CONSERVATION_LIMIT_PERCENT: f64 = 0.5;
-
-/// What a run saved.
-pub struct Inputs<'a> {
-    /// What was known before.
-    pub header: &'a Header,
-    /// What engine and workload say of it.
-    pub told: &'a Told<'a>,
-    /// Counts of the run.
-    pub repetitions: &'a [Repetition],
-    /// Records of a configuration.
-    pub records: &'a dyn Fn(&str) -> Result<Vec<Record>>,
-    /// Stacks of a configuration.
-    pub profiles: &'a dyn Fn(&str) -> Result<Vec<Profile>>,
-}
-
-/// What engines and the workload say of a run. They are asked by whoever knows them; the result passes it on.
-pub struct Told<'a> {
-    /// What a person calls a configuration.
-    pub phrase: &'a dyn Fn(&str) -> String,
-    /// Operations per second that were asked for; `None`: each connection sends as soon as it has its answer.
-    pub rate_per_s: Option<f64>,
-    /// How the workload was made smaller than what it stands for; `None`: it was not.
-    pub scaled: Option<String>,
-}
 
 /// A result, and the stacks that its flame graphs are drawn from, by configuration.
 pub struct Built {
@@ -213,56 +181,6 @@ fn configuration(
     Ok(result)
 }
 
-/// What a client saw in all phases of a kind.
-pub(super) struct ClientSums {
-    operations: u64,
-    length_ns: u64,
-    pub histogram: Hdr<u64>,
-}
-
-pub(super) fn client_sums(repetitions: &[&Repetition], kind: PhaseKind) -> Result<ClientSums> {
-    let mut sums = ClientSums { operations: 0, length_ns: 0, histogram: workloads::protocol::new_histogram() };
-    for phase in repetitions.iter().flat_map(|repetition| waterfall::of_kind(repetition, kind)) {
-        let broken = |why: String| Error::Files { what: "cannot read a stored latency histogram".to_owned(), why };
-        let histogram = decode_histogram(&phase.client.histogram).map_err(broken)?;
-        sums.histogram.add(&histogram).map_err(|error| broken(error.to_string()))?;
-        sums.operations += phase.client.operations;
-        sums.length_ns += phase.length_ns;
-    }
-    Ok(sums)
-}
-
-impl ClientSums {
-    fn latency(&self, means: Vec<f64>) -> Latency {
-        let mean = estimate_one(means);
-        let at = |quantile| self.histogram.value_at_quantile(quantile) as f64;
-        Latency {
-            mean_ns: mean.mean,
-            ci95_ns: mean.ci95,
-            p50_ns: at(0.5),
-            p90_ns: at(0.9),
-            p99_ns: at(0.99),
-            p999_ns: at(0.999),
-            max_ns: self.histogram.max() as f64,
-        }
-    }
-}
-
-/// Labels of a configuration's rows, in their order.
-fn labels(waterfall: &Waterfall, profiled: &Profiled) -> Vec<(StageKey, Label)> {
-    let inside_known = waterfall.has_inside();
-    let rows = waterfall.rows.iter().zip(&profiled.stages);
-    rows.map(|(row, layers)| (row.key.clone(), Label::of(row, inside_known, layers))).collect()
-}
-
-/// The label of a stage, of whichever configuration has it; of one that is no row, what is certain.
-fn label_of(labels: &[&[(StageKey, Label)]], key: &StageKey) -> Label {
-    let mut found =
-        labels.iter().flat_map(|labels| labels.iter()).filter(|(known, _)| known == key).map(|(_, label)| label);
-    let certain = || Label { structure: what(key.role, &key.from, &key.to), code: Vec::new() };
-    found.next().map_or_else(certain, |first| found.fold(first.clone(), Label::with))
-}
-
 /// CPU time of a row, by its index, ns per operation; `None` where nothing was sampled.
 fn service(profiled: &Profiled, index: usize) -> Option<f64> {
     let of_rounds: Vec<f64> = profiled.services.values().filter_map(|rows| rows.get(index).copied()).collect();
@@ -318,19 +236,6 @@ fn share_of(layers: &[LayerShare], is_meant: impl Fn(&LayerShare) -> bool) -> Op
     (!layers.is_empty()).then(|| meant.map(|layer| layer.share).sum())
 }
 
-pub(super) fn tail_stages(tail: &Tail, labels: &[(StageKey, Label)]) -> Vec<TailStage> {
-    tail.stages
-        .iter()
-        .map(|(key, ns)| TailStage {
-            id: stage_id(key),
-            label: label_of(&[labels], key).to_string(),
-            direction: direction(key.role, key.from.point),
-            ns_per_op: *ns,
-            n: tail.records,
-        })
-        .collect()
-}
-
 fn record_counts(waterfall: &Waterfall, records: &[Record]) -> RecordCounts {
     let lost = [Counter::RecordsRingFull, Counter::RecordsTooLong, Counter::RecordsAbandoned];
     RecordCounts {
@@ -339,133 +244,6 @@ fn record_counts(waterfall: &Waterfall, records: &[Record]) -> RecordCounts {
         lost: lost.iter().map(|cause| waterfall.counter(*cause)).sum(),
         unfinished: waterfall.records_unfinished,
         illegal_transitions: tail::illegal_transitions(records).values().sum(),
-    }
-}
-
-/// Requests that cross the ends of a phase are in the client's mean whole, in the stages by the part inside: with
-/// phases that are short against the latency, the two differ.
-fn phases_too_short(header: &Header, result: &ConfigurationResult) -> String {
-    let latency = Duration::from_nanos(result.traced_latency.mean_ns as u64);
-    let traced = phases(header.spec.duration(), header.spec.samples())
-        .ok()
-        .and_then(|phases| phases.into_iter().find(|(kind, _)| *kind == PhaseKind::Traced));
-    match traced {
-        Some((_, length)) if latency * 10 > length => format!(
-            ": its phases of {} ms are short against a latency of {} ms, give a longer `--duration`",
-            length.as_millis(),
-            latency.as_millis()
-        ),
-        _ => String::new(),
-    }
-}
-
-/// Share of the requests whose further segments make a result incomplete.
-const SEGMENTS_LIMIT: f64 = 0.001;
-
-/// Everything that keeps a result from being complete, by name.
-fn incomplete(header: &Header, waterfall: &Waterfall, result: &ConfigurationResult) -> Vec<String> {
-    let mut reasons = Vec::new();
-    sums_that_are_off(header, waterfall, result, &mut reasons);
-    full_tables(waterfall, result, &mut reasons);
-    not_followed(waterfall, result, &mut reasons);
-    if let Some(first) = waterfall.contradictions.first() {
-        let more = match waterfall.contradictions.len() {
-            1 => String::new(),
-            count => format!("; and {} more phases", count - 1),
-        };
-        reasons.push(format!("the counts of a phase contradict each other: {first}{more}"));
-    }
-    if waterfall.empty_rounds > 0 {
-        reasons.push(format!(
-            "{} rounds had no operation in their detached or traced phases and were left out: longer --duration",
-            waterfall.empty_rounds
-        ));
-    }
-    if waterfall.operations == 0 {
-        reasons.push("the probes saw no operation".to_owned());
-    }
-    reasons
-}
-
-/// Requests that were lost, and sums that are not what they should be.
-fn sums_that_are_off(header: &Header, waterfall: &Waterfall, result: &ConfigurationResult, reasons: &mut Vec<String>) {
-    let lost = result.losses.lost_share();
-    if lost > LOSS_LIMIT {
-        reasons.push(format!(
-            "{:.2} % of the followed requests were lost (limit {} %)",
-            100.0 * lost,
-            100.0 * LOSS_LIMIT
-        ));
-    }
-    let residual = result.residual_share().abs();
-    // Of few and long requests, one that crosses the end of a phase weighs much.
-    let in_vm = Accelerator::of_settings(&result.settings).is_some();
-    let residual_limit = if in_vm { header.residual_limit.max(RESIDUAL_OF_MACHINES) } else { header.residual_limit };
-    if residual > residual_limit && !waterfall.whole_runs {
-        reasons.push(format!(
-            "the residual is {:.1} % of the latency (limit {:.0} %){}",
-            100.0 * residual,
-            100.0 * residual_limit,
-            phases_too_short(header, result)
-        ));
-    }
-    if result.conservation_percent.abs() > CONSERVATION_LIMIT_PERCENT {
-        reasons.push(format!(
-            "stages deviate by {:.2} % from tokens × time (limit {CONSERVATION_LIMIT_PERCENT} %)",
-            result.conservation_percent
-        ));
-    }
-}
-
-/// What found no place in the probes' tables, but for tokens, which are lost by name.
-fn full_tables(waterfall: &Waterfall, result: &ConfigurationResult, reasons: &mut Vec<String>) {
-    for (counter, what) in [
-        (Counter::SocketTable, "sockets, or threads that make file operations, found no place in the probes' table"),
-        (Counter::BioTable, "bios found no place in the probes' table"),
-        (Counter::AtOnceMany, "calls began or ended more operations than are followed"),
-    ] {
-        let times = waterfall.counters.with_vmm(counter);
-        if times > 0 {
-            reasons.push(format!("{what} ({}, {times} times)", counter.name()));
-        }
-    }
-    let details = waterfall.counter(Counter::DetailsTable);
-    if details > 0 {
-        reasons.push(format!("{details} times of parts and system calls found no place in the probes' table"));
-    }
-    let samples = &result.samples;
-    let stacks_lost = samples.lost as f64 / (samples.events + samples.lost).max(1) as f64;
-    if stacks_lost > LOSS_LIMIT {
-        reasons.push(format!("{:.2} % of the stacks were lost (limit {} %)", 100.0 * stacks_lost, 100.0 * LOSS_LIMIT));
-    }
-}
-
-/// Requests of kinds that are not followed.
-fn not_followed(waterfall: &Waterfall, result: &ConfigurationResult, reasons: &mut Vec<String>) {
-    for (counter, what) in [
-        (
-            Counter::UnknownSocket,
-            "requests were delivered to a socket of no process of the run: a relay (docker-proxy?) stands on the path",
-        ),
-        (
-            Counter::Pipelined,
-            "requests were sent while others were under way on the same connection (pipelining): not built yet",
-        ),
-        (
-            Counter::Unreceived,
-            "the server answered what no call had received (splice, sendfile, zero-copy or io_uring): not built yet",
-        ),
-    ] {
-        if waterfall.counter(counter) > 0 {
-            reasons.push(what.to_owned());
-        }
-    }
-    let segments = waterfall.counter(Counter::Segments) as f64 / result.losses.followed.max(1) as f64;
-    if segments > SEGMENTS_LIMIT {
-        reasons.push(format!(
-            "messages had {segments:.2} further segments per request, and stages are those of the first: give messages that one \
-             segment holds (smaller `request` and `response`, or the usual MTU and offloads)"
-        ));
     }
 }
 

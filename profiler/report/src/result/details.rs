@@ -3,10 +3,7 @@
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::{
-    TailStage,
-    build::{client_sums, tail_stages},
-};
+use super::{TailStage, client::client_sums, labels::tail_stages};
 use virtax_analysis::{label::Label, path::StageKey, tail, waterfall::Waterfall};
 use virtax_model::{
     counts::{PhaseKind, Repetition},

@@ -2,7 +2,11 @@
 
 pub mod bench;
 mod build;
+mod client;
 mod details;
+mod incomplete;
+mod inputs;
+mod labels;
 pub mod precision;
 mod profiled;
 pub mod runs;
@@ -10,6 +14,7 @@ mod schema;
 mod sentence;
 mod shape;
 mod vcpus;
+mod warning;
 mod warnings;
 mod writeback;
 
@@ -18,11 +23,12 @@ use std::{collections::BTreeMap, path::Path};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use build::{Built, Inputs, Told, build};
+pub use build::{Built, build};
 pub use details::{Details, RoundDetail};
+pub use inputs::{Inputs, Told};
 pub use schema::schema;
 pub use vcpus::{AccessResult, ExitResult, VcpuResult, VcpuTimes};
-pub use warnings::Warning;
+pub use warning::Warning;
 pub use writeback::WriteBackResult;
 
 use virtax_analysis::comparison::Verdict;

@@ -3,7 +3,10 @@
 use hdrhistogram::Histogram;
 use workloads::protocol::{decode_histogram, new_histogram};
 
-use super::{ConfigurationResult, Warning, details, warnings::warning};
+use super::{
+    ConfigurationResult, details,
+    warning::{Warning, warning},
+};
 use virtax_analysis::statistics::ROUNDS_FOR_VERDICTS;
 use virtax_model::{
     counts::{PhaseKind, Repetition},

@@ -1,10 +1,13 @@
 //! What harms or limits a result, by name and with a remedy.
 
 use profiler_common::Counter;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
-use super::{ConfigurationResult, Inputs, StageResult, precision, shape};
+use super::{
+    ConfigurationResult, StageResult,
+    inputs::Inputs,
+    precision, shape,
+    warning::{Warning, warning},
+};
 use virtax_analysis::{
     profile::LARGER_STAGE,
     statistics::{ROUNDS_FOR_VERDICTS, samples_needed},
@@ -16,21 +19,6 @@ use virtax_model::{
     header::Header,
     points,
 };
-
-/// A warning.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Warning {
-    /// Name of the warning, stable.
-    pub name: String,
-    /// What is the matter.
-    pub text: String,
-    /// What can be done.
-    pub remedy: String,
-}
-
-pub(super) fn warning(name: &str, text: impl Into<String>, remedy: &str) -> Warning {
-    Warning { name: name.to_owned(), text: text.into(), remedy: remedy.to_owned() }
-}
 
 /// Whose latency is known less well than was wished for, and the rounds that it would take.
 fn too_few_rounds(configuration: &ConfigurationResult, wished: f64, found: &mut Vec<Warning>) {
