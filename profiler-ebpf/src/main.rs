@@ -8,6 +8,7 @@ mod core;
 mod file;
 mod net;
 mod programs;
+mod sched;
 mod vm;
 
 #[cfg(not(test))]

@@ -17,10 +17,11 @@ use aya_log_ebpf::warn;
 use crate::{
     core::{
         kernel::{self, Kernel, Typed, Untyped},
-        maps, phase, settings, stacks, thread,
+        maps, phase, settings, stacks,
     },
     file::{below, block, calls, worker, writeback},
     net::{loss, path},
+    sched,
     vm::vcpu,
 };
 
@@ -85,13 +86,13 @@ tracepoints! {
     state_typed, state_raw: "inet_sock_set_state" => |ctx, control, K| loss::state_changed(control, ctx.arg(0), ctx.arg(2));
     queue_typed, queue_raw: "net_dev_queue" => |ctx, control, K| path::queue::<K, _>(control, ctx.arg(0));
     sent_typed, sent_raw: "sock_send_length" => |ctx, control, K| path::sent(control, ctx.arg(0), ctx.arg(1));
-    waking_typed, waking_raw: "sched_waking" => |ctx, control, K| thread::waking(&control, ctx.as_ptr(), K::load(ctx.arg(0), settings::task_pid()));
-    wakeup_typed, wakeup_raw: "sched_wakeup" => |ctx, control, K| thread::wakeup(&control, K::load(ctx.arg(0), settings::task_pid()));
-    switch_typed, switch_raw: "sched_switch" => |ctx, control, K| thread::switched::<K>(&control, ctx.as_ptr(), ctx.arg(0), ctx.arg(1), ctx.arg(2));
-    call_typed, call_raw: "sys_enter" => |ctx, control, K| thread::called(&control, ctx.arg(1));
-    return_typed, return_raw: "sys_exit" => |ctx, control, K| thread::returned(&control);
-    softirq_typed, softirq_raw: "softirq_entry" => |ctx, control, K| thread::softirq_began(&control, ctx.arg(0));
-    softirq_end_typed, softirq_end_raw: "softirq_exit" => |ctx, _control, K| thread::softirq_ended(ctx.arg(0));
+    waking_typed, waking_raw: "sched_waking" => |ctx, control, K| sched::waking(&control, ctx.as_ptr(), K::load(ctx.arg(0), settings::task_pid()));
+    wakeup_typed, wakeup_raw: "sched_wakeup" => |ctx, control, K| sched::wakeup(&control, K::load(ctx.arg(0), settings::task_pid()));
+    switch_typed, switch_raw: "sched_switch" => |ctx, control, K| sched::switched::<K>(&control, ctx.as_ptr(), ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    call_typed, call_raw: "sys_enter" => |ctx, control, K| sched::called(&control, ctx.arg(1));
+    return_typed, return_raw: "sys_exit" => |ctx, control, K| sched::returned(&control);
+    softirq_typed, softirq_raw: "softirq_entry" => |ctx, control, K| sched::softirq_began(&control, ctx.arg(0));
+    softirq_end_typed, softirq_end_raw: "softirq_exit" => |ctx, _control, K| sched::softirq_ended(ctx.arg(0));
     file_call_typed, file_call_raw | file_call_plain_typed, file_call_plain_raw: "sys_enter"
         => |ctx, control, K| calls::entered(control, ctx.arg(0), ctx.arg(1));
     file_return_typed, file_return_raw | file_return_plain_typed, file_return_plain_raw: "sys_exit"
@@ -113,8 +114,8 @@ tracepoints! {
     flush_end_typed, flush_end_raw: "writeback_single_inode" => |_ctx, _control, K| writeback::ends();
     bio_done_typed, bio_done_raw | bio_done_plain_typed, bio_done_plain_raw: "block_bio_complete"
         => |ctx, control, K| block::bio_done::<K, _>(control, ctx.arg(1));
-    fork_typed, fork_raw: "sched_process_fork" => |ctx, _control, K| thread::forked::<K>(ctx.arg(0), ctx.arg(1));
-    exit_typed, exit_raw: "sched_process_exit" => |ctx, _control, K| thread::exited::<K>(ctx.arg(0));
+    fork_typed, fork_raw: "sched_process_fork" => |ctx, _control, K| sched::forked::<K>(ctx.arg(0), ctx.arg(1));
+    exit_typed, exit_raw: "sched_process_exit" => |ctx, _control, K| sched::exited::<K>(ctx.arg(0));
 }
 
 /// A field of a tracepoint's record; zeroes where it cannot be read.
@@ -167,8 +168,8 @@ records! {
         field(&ctx, settings::sent_sk()),
         field(&ctx, settings::sent_ret()),
     );
-    waking_record: "sched_waking" => |ctx, control| thread::waking(&control, ctx.as_ptr(), field(&ctx, settings::waking_pid()));
-    wakeup_record: "sched_wakeup" => |ctx, control| thread::wakeup(&control, field(&ctx, settings::wakeup_pid()));
+    waking_record: "sched_waking" => |ctx, control| sched::waking(&control, ctx.as_ptr(), field(&ctx, settings::waking_pid()));
+    wakeup_record: "sched_wakeup" => |ctx, control| sched::wakeup(&control, field(&ctx, settings::wakeup_pid()));
     entry_record: "kvm_entry" => |ctx, control| vcpu::entered(&control, field(&ctx, settings::entry_vcpu()));
     exit_record: "kvm_exit" => |ctx, control| vcpu::left(&control, field(&ctx, settings::exit_reason()));
     interrupt_record: "kvm_apic_accept_irq" => |ctx, control| vcpu::interrupted(&control, field(&ctx, settings::interrupt_vcpu()));
@@ -203,10 +204,10 @@ records! {
         field(&ctx, settings::ring_complete_ctx()),
         field(&ctx, settings::ring_complete_data()),
     );
-    call_record: "sys_enter" => |ctx, control| thread::called(&control, field(&ctx, settings::call_id()));
-    return_record: "sys_exit" => |ctx, control| thread::returned(&control);
-    softirq_record: "softirq_entry" => |ctx, control| thread::softirq_began(&control, field(&ctx, settings::softirq_vec()));
-    softirq_end_record: "softirq_exit" => |ctx, _control| thread::softirq_ended(field(&ctx, settings::softirq_end_vec()));
+    call_record: "sys_enter" => |ctx, control| sched::called(&control, field(&ctx, settings::call_id()));
+    return_record: "sys_exit" => |ctx, control| sched::returned(&control);
+    softirq_record: "softirq_entry" => |ctx, control| sched::softirq_began(&control, field(&ctx, settings::softirq_vec()));
+    softirq_end_record: "softirq_exit" => |ctx, _control| sched::softirq_ended(field(&ctx, settings::softirq_end_vec()));
 }
 
 /// The sampler: a timer of every CPU.

@@ -146,3 +146,10 @@ pub fn write_once<T: Copy>(place: &mut T, value: T) {
     // SAFETY: as in `read_once`.
     unsafe { core::ptr::write_volatile(place, value) }
 }
+
+/// Takes a slot's lock; false: another CPU has it. Without it, two CPUs that find the same slot free would both write
+/// it, and one's token would vanish uncounted.
+#[inline(always)]
+pub fn try_lock(lock: &mut u64) -> bool {
+    swap_if(lock, 0, 1) == 0
+}

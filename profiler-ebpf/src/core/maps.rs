@@ -14,11 +14,10 @@ use profiler_common::{
 };
 
 use crate::core::{
-    instructions::{below_64, fetch_add, low, read_once, swap_if},
+    instructions::{below_64, fetch_add, low, read_once, swap_if, try_lock},
     kernel::read,
     settings::{self, NO_FIELD},
     slot::{Indexed, Keyed, Slot},
-    slots::try_lock,
 };
 
 /// `BPF_F_MMAPABLE`: user space reads the array as memory, without a system call per entry.

@@ -1,5 +1,6 @@
 //! What every probe uses: the kernel's memory, tables, slots, tokens, threads, stacks.
 
+pub mod holder;
 pub mod instructions;
 pub mod kernel;
 pub mod maps;

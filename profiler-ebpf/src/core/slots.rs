@@ -6,7 +6,7 @@
 use profiler_common::{Connection, Counter, EMPTY, Holder, Operation, Packet, SPREAD, Socket, Token, Turn};
 
 use crate::core::{
-    instructions::{low, reads_end_here, swap_if, write_once},
+    instructions::{low, reads_end_here, try_lock, write_once},
     maps::{CONNECTIONS, PACKETS, SOCKETS},
     settings,
     slot::{Indexed, Slot},
@@ -68,13 +68,6 @@ fn find_socket(address: u64, first: u32) -> u32 {
         }
     }
     0
-}
-
-/// Takes a slot's lock; false: another CPU has it. Without it, two CPUs that find the same slot free would both write
-/// it, and one's token would vanish uncounted.
-#[inline(always)]
-pub fn try_lock(lock: &mut u64) -> bool {
-    swap_if(lock, 0, 1) == 0
 }
 
 /// Gives it back.

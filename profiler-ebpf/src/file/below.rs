@@ -5,14 +5,15 @@
 //! operation goes through that when it is done (`block::settle`).
 
 use profiler_common::{
-    Below, Bio, Counter, Level, Operation, Passed, Sector,
+    Below, Bio, Counter, Level, Operation, Sector,
     point::{PlaceId, Point},
 };
 
 use crate::{
     core::{
+        holder::Fault,
         kernel::{Kernel, read},
-        maps::{BELOW, PASSED, count_without_holder, current, disk_number, is_loop, now, passes_on},
+        maps::{BELOW, PASSED, count_without_holder, current, disk_number, now},
         phase::Phase,
         settings::{self, NO_FIELD},
         slot::{Keyed, Slot},
@@ -20,25 +21,17 @@ use crate::{
         token::{Parts, holder_passes},
     },
     file::{
-        bios,
-        block::{disk_under, tag_at},
-        calls::of_current,
-        held, writeback,
+        bios::{self, is_by_others, may_be_passed_on},
+        held,
+        operation::{disk_under, of_current, tag_at},
+        writeback,
     },
-    net::path::Fault,
 };
 
 /// Address of a bio above that stands for write-back.
 pub const WRITE_BACK: u64 = 1;
 /// Bit beside the index of a bio's disk: it was made for one above, and is still to be queued.
 const EXPECTED: u32 = 1 << 31;
-/// Bit beside the index of a bio's disk: others have work done for that disk.
-const BY_OTHERS: u32 = 1 << 30;
-/// Whether others work for the bio's disk.
-#[inline(always)]
-pub fn is_by_others(bio: &Bio) -> bool {
-    bio.disk & BY_OTHERS != 0
-}
 
 /// When a bio was given to its disk: by it, or as a request.
 #[inline(always)]
@@ -66,29 +59,6 @@ pub fn is_expected<const D: bool>(control: Phase<D>, bio: u64) -> bool {
         thread.passing = 0;
     }
     false
-}
-
-/// A bio is queued: if its disk may pass it on, where it begins is noted.
-#[inline(always)]
-pub fn may_be_passed_on(entry: &mut Bio) {
-    if is_loop(entry.disk) {
-        entry.disk |= BY_OTHERS;
-    }
-    if settings::stacked() == 0 || !passes_on(entry.disk) {
-        return;
-    }
-    entry.disk |= BY_OTHERS;
-    // It has no request that could be inserted.
-    if entry.inserted_ns == 0 {
-        entry.inserted_ns = now();
-    }
-    let sector: u64 = read(entry.address, settings::bio_sector());
-    let place = Sector { device: u64::from(disk_number(entry.disk)), sector };
-    if let Some(mut thread) = current() {
-        thread.passing = entry.address;
-        thread.passing_ns = entry.inserted_ns;
-    }
-    let _ = PASSED.insert(place, Passed { bio: entry.address, queued_ns: entry.inserted_ns }, 0);
 }
 
 /// The bio that is to be passed on from there.

@@ -1,11 +1,12 @@
 //! The bios under way, by their addresses: as [`crate::core::slots`] has its tables, because a hash table of the
 //! kernel's costs several times as much, and an operation of some microseconds puts, looks up and takes.
 
-use profiler_common::{Bio, SPREAD};
+use profiler_common::{Bio, Passed, SPREAD, Sector};
 
 use crate::core::{
     instructions::{low, read_once, swap_if, write_once},
-    maps::BIOS,
+    kernel::read,
+    maps::{BIOS, PASSED, current, disk_number, is_loop, now, passes_on},
     settings,
     slot::{Indexed, Slot},
 };
@@ -112,4 +113,36 @@ pub fn take(found: &mut Bio) -> Bio {
     let bio = *found;
     found.address = 0;
     bio
+}
+
+/// Bit beside the index of a bio's disk: others have work done for that disk.
+const BY_OTHERS: u32 = 1 << 30;
+
+/// Whether others work for the bio's disk.
+#[inline(always)]
+pub fn is_by_others(bio: &Bio) -> bool {
+    bio.disk & BY_OTHERS != 0
+}
+
+/// A bio is queued: if its disk may pass it on, where it begins is noted.
+#[inline(always)]
+pub fn may_be_passed_on(entry: &mut Bio) {
+    if is_loop(entry.disk) {
+        entry.disk |= BY_OTHERS;
+    }
+    if settings::stacked() == 0 || !passes_on(entry.disk) {
+        return;
+    }
+    entry.disk |= BY_OTHERS;
+    // It has no request that could be inserted.
+    if entry.inserted_ns == 0 {
+        entry.inserted_ns = now();
+    }
+    let sector: u64 = read(entry.address, settings::bio_sector());
+    let place = Sector { device: u64::from(disk_number(entry.disk)), sector };
+    if let Some(mut thread) = current() {
+        thread.passing = entry.address;
+        thread.passing_ns = entry.inserted_ns;
+    }
+    let _ = PASSED.insert(place, Passed { bio: entry.address, queued_ns: entry.inserted_ns }, 0);
 }

@@ -7,16 +7,17 @@
 //! What disks below have done for a bio is left with it (`crate::file::below`).
 
 use profiler_common::{
-    Bio, Counter, EMPTY, Operation, Tag,
+    Bio, Counter, EMPTY, Operation,
     point::{ENTER, EXIT, HELD_BACK, PlaceId, Point},
     state::RUNNING,
 };
 
 use crate::{
     core::{
+        holder::{Fault, tag_of},
         instructions::{fetch_add_word, write_once},
         kernel::{Kernel, read},
-        maps::{DONE, count, count_inside, disk, now, thread},
+        maps::{DONE, count, count_inside, now, thread},
         phase::{Phase, following},
         settings,
         slot::{Indexed, Slot},
@@ -27,11 +28,10 @@ use crate::{
     file::{
         below::{self, WRITE_BACK},
         bios,
-        calls::{fail, is_asynchronous, is_under_way, of_current},
+        operation::{disk_under, fail, is_asynchronous, is_under_way, of_current, tag_at},
         worker::{self, worker_makes_bio},
         writeback,
     },
-    net::path::{Fault, tag_of},
     vm::qemu,
 };
 
@@ -78,12 +78,6 @@ pub extern "C" fn operation_was_below(slot: u32) -> u32 {
     u32::from(below::pass(&done.below, &control, operation).is_err())
 }
 
-/// What a thread works on, when its operation is further on than its token.
-#[inline(always)]
-pub fn tag_at(operation: &Operation, point: PlaceId) -> Tag {
-    Tag { point, ..tag_of(operation) }
-}
-
 /// `block:block_bio_queue`, in the context of whoever submits.
 #[inline(always)]
 pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
@@ -106,7 +100,7 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Fault {
         epoch: control.epoch(),
         ..Bio::default()
     };
-    below::may_be_passed_on(&mut entry);
+    bios::may_be_passed_on(&mut entry);
     if !bios::put(&entry) {
         count(operation.token.turn, Counter::BioTable);
         return Some(Counter::BioTable);
@@ -138,13 +132,6 @@ fn waits_for_bio(operation: &Operation) -> bool {
     operation.token.point == ENTER || operation.token.point.is_at(Point::Complete)
 }
 
-/// The index of a bio's disk.
-#[inline(always)]
-pub fn disk_under<K: Kernel>(bio: u64) -> Option<u32> {
-    let device: u64 = K::load(bio, settings::bio_bdev());
-    disk(K::load(device, settings::bdev_disk())).map(u32::from)
-}
-
 /// `block:block_split`: the front of a bio becomes one of its own, to which the rest is bound.
 #[inline(always)]
 pub fn split<const D: bool>(control: Phase<D>, front: u64) -> Fault {
@@ -152,13 +139,13 @@ pub fn split<const D: bool>(control: Phase<D>, front: u64) -> Fault {
     let Some(mut known) = bios::find(rest) else {
         // The device mapper has passed on the front of it, and what is left is still to be.
         let mut front = bios::find(front)?;
-        below::may_be_passed_on(&mut front);
+        bios::may_be_passed_on(&mut front);
         return None;
     };
     // Both now begin elsewhere, or are others.
-    below::may_be_passed_on(&mut known);
+    bios::may_be_passed_on(&mut known);
     let mut entry = Bio { address: front, ..*known };
-    below::may_be_passed_on(&mut entry);
+    bios::may_be_passed_on(&mut entry);
     if entry.above != 0 {
         // Its bytes are the whole one's.
         bios::put(&Bio { number: if entry.above == WRITE_BACK { 0 } else { entry.number }, ..entry });
@@ -318,7 +305,7 @@ pub extern "C" fn submission_returns(slot: u32) -> u32 {
 #[cold]
 #[inline(never)]
 fn complete<const D: bool>(control: Phase<D>, known: &mut Bio, status: u8, at_ns: u64, first: u64) {
-    if known.above != 0 || below::is_by_others(known) {
+    if known.above != 0 || bios::is_by_others(known) {
         bio_is_done(bios::number_of_address(known), status.into(), at_ns, first);
         return;
     }

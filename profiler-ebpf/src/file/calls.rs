@@ -4,75 +4,38 @@
 //! own, known by what its program calls it (the address of its `iocb`, the `user_data` of its ring's entry): it
 //! begins with the call that submits it, and ends with the one that takes its completion.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user};
+use aya_ebpf::helpers::bpf_probe_read_user;
 use profiler_common::{
-    CALL_FILE, CALL_REAP, CALL_RING, CALL_SUBMIT, CLIENT, Counter, EMPTY, Operation, READ, SERVER, Tag, Thread, Token,
-    VCPU, VMM,
+    CALL_FILE, CALL_REAP, CALL_RING, CALL_SUBMIT, CLIENT, Counter, EMPTY, Operation, READ, Tag, Thread, Token, VMM,
     point::{ENTER, EXIT, IDLE_SWITCH_IN, SWITCH_IN, WAKEUP, WAKING},
 };
 
 use crate::{
     core::{
+        holder::{Fault, follow_holder, tag_of},
         kernel::read,
-        maps::{call_kind, count_inside, current, now, thread},
+        maps::{call_kind, count_inside, now, thread},
         phase::{Phase, following},
         settings::{self, NO_FIELD},
         slot::Slot,
         slots::{operation, operation_in},
-        thread::work_on,
+        thread::{is_qemus, work_on},
         token::{Parts, append, begin_record, begins, commit_record, ends, holder_passes, is_inside, lose, pass},
     },
     file::{
         block::{settle, submission_returns},
-        held, worker,
-    },
-    net::{
-        loss::give_up,
-        path::{Fault, follow_holder, tag_of},
+        held,
+        operation::{fail, in_ring, is_under_way, key_of, key_of_thread, maker, turn_to},
+        worker,
     },
     vm::qemu::{self, qemu_begins},
 };
 
-/// Keys of operations lie where the kernel has no addresses: those of threads,
-const THREADS: u64 = 1 << 62;
-/// and those of asynchronous ones: below it, their process and as much of what that calls them.
-const ASYNCHRONOUS: u64 = 1 << 62 | 1 << 61;
-const NAME_BITS: u32 = 45;
 /// Operations that one call may begin or end; more are counted.
 const AT_ONCE_MOST: u32 = 128;
 /// Bytes of an `io_event`, and where it has its iocb (`include/uapi/linux/aio_abi.h`).
 const EVENT_BYTES: u64 = 32;
 const EVENT_IOCB: u64 = 8;
-
-/// The token is lost; the next operation in its place has a new one.
-#[inline(always)]
-pub fn fail<const D: bool>(control: Phase<D>, mut operation: Slot<Operation>, cause: Counter) -> Fault {
-    if control.splits() && operation.token.role() == VMM {
-        qemu::ends(&operation.token, 0, 0);
-    }
-    let fault = give_up(&control, operation.head(), cause);
-    operation.token.set_record(0);
-    fault
-}
-
-/// Whether an operation's thread goes on while it is under way.
-#[inline(always)]
-pub fn is_asynchronous(operation: &Operation) -> bool {
-    operation.key & ASYNCHRONOUS == ASYNCHRONOUS
-}
-
-/// The current thread, if it makes operations: a server's, or a virtual machine's process for its guest.
-#[inline(always)]
-pub fn maker() -> Option<Slot<Thread>> {
-    current().filter(|thread| thread.role == u32::from(SERVER) || is_qemus(thread))
-}
-
-/// Whether a thread is one of a virtual machine's: where nothing wakes another, a virtual processor's makes what its
-/// guest asks for.
-#[inline(always)]
-pub fn is_qemus(thread: &Thread) -> bool {
-    thread.role == u32::from(VMM) || thread.role == u32::from(VCPU)
-}
 
 /// The role in which a thread has its operations, and its configuration: those of a virtual machine's process are told
 /// apart from those that a guest makes.
@@ -83,37 +46,6 @@ fn maker_of(tid: u32) -> (u8, u8) {
         Some(thread) => (CLIENT, thread.configuration),
         None => (CLIENT, 0),
     }
-}
-
-/// The operation that the current thread is in, was in last, or submits.
-#[inline(always)]
-pub fn of_current() -> Option<Slot<Operation>> {
-    let thread = maker()?;
-    operation(if thread.submitting == 0 { THREADS | u64::from(thread.tid) } else { thread.submitting })
-}
-
-/// The key of what the current process calls `name`.
-#[inline(always)]
-pub fn key_of(name: u64) -> u64 {
-    key_in(bpf_get_current_pid_tgid() >> 32, name)
-}
-
-/// The key of what any process calls `name`.
-#[inline(always)]
-pub fn key_in(process: u64, name: u64) -> u64 {
-    ASYNCHRONOUS | (process & 0xffff) << NAME_BITS | name & ((1 << NAME_BITS) - 1)
-}
-
-/// The key of the operations that a thread makes in calls which return when they are done.
-#[inline(always)]
-pub fn key_of_thread(tid: u32) -> u64 {
-    THREADS | u64::from(tid)
-}
-
-/// Whether its call, or its completion, is still to come, and its token known.
-#[inline(always)]
-pub fn is_under_way<const D: bool>(control: Phase<D>, operation: &Operation) -> bool {
-    operation.token.epoch() == control.epoch() && operation.state != EMPTY && operation.token.point != EXIT
 }
 
 /// `raw_syscalls:sys_enter`
@@ -129,7 +61,7 @@ pub fn entered<const D: bool>(control: Phase<D>, registers: u64, number: u64) ->
     thread.file_call = kind;
     thread.file_call_ns = at_ns;
     match kind {
-        CALL_FILE => return begin(control, THREADS | u64::from(thread.tid), thread.tid, at_ns, false),
+        CALL_FILE => return begin(control, key_of_thread(thread.tid), thread.tid, at_ns, false),
         CALL_SUBMIT => submit_all(control, thread, registers, at_ns),
         CALL_REAP => thread.memory = argument(registers, settings::registers_fourth()),
         _ => thread.reaped = 0,
@@ -204,25 +136,6 @@ pub fn submits(control: Phase<true>, iocb: u64) -> Fault {
         turn_to(control, thread, key_of(iocb));
     }
     None
-}
-
-/// What a ring's program calls an operation may be a small number, the same in another ring: both together.
-#[inline(always)]
-pub fn in_ring(ring: u64, name: u64) -> u64 {
-    // Places are found by the low half: the rings' differing bits are to reach all of it (Knuth's multiplicative
-    // hash, 64 bits).
-    name ^ (ring >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 19
-}
-
-/// The thread works for an operation from now on.
-#[inline(always)]
-pub fn turn_to<const D: bool>(control: Phase<D>, mut thread: Slot<Thread>, key: u64) {
-    thread.submitting = key;
-    if control.tags()
-        && let Some(operation) = operation(key)
-    {
-        work_on(tag_of(&operation), false);
-    }
 }
 
 /// `io_uring:io_uring_submit_req`: as [`submits`]. With several in one call, all began with it.
@@ -323,7 +236,7 @@ pub fn left<const D: bool>(control: Phase<D>, result: i64) -> Fault {
     let mut fault = None;
     match core::mem::take(&mut thread.file_call) {
         CALL_FILE => {
-            if let Some(operation) = operation(THREADS | u64::from(thread.tid)) {
+            if let Some(operation) = operation(key_of_thread(thread.tid)) {
                 fault = end(control, operation, at_ns);
             }
         }

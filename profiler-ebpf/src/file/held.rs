@@ -5,6 +5,7 @@ use profiler_common::{Bio, Counter, Operation, Thread};
 
 use crate::{
     core::{
+        holder::Fault,
         instructions::fetch_add_word,
         kernel::{Kernel, read},
         maps::{MAKER, count, count_inside, now},
@@ -14,11 +15,9 @@ use crate::{
         slots::operation,
     },
     file::{
-        below, bios,
-        block::disk_under,
-        calls::{in_ring, is_under_way, key_in, key_of_thread},
+        bios,
+        operation::{disk_under, in_ring, is_under_way, key_in, key_of_thread},
     },
-    net::path::Fault,
 };
 
 /// A thread makes an operation.
@@ -73,7 +72,7 @@ pub fn queued<K: Kernel, const D: bool>(control: Phase<D>, bio: u64) -> Option<F
         above_ns: at_ns,
         ..Bio::default()
     };
-    below::may_be_passed_on(&mut entry);
+    bios::may_be_passed_on(&mut entry);
     if !bios::put(&entry) {
         count(operation.token.turn, Counter::BioTable);
         return Some(Some(Counter::BioTable));

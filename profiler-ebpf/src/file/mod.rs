@@ -5,5 +5,6 @@ pub mod bios;
 pub mod block;
 pub mod calls;
 pub mod held;
+pub mod operation;
 pub mod worker;
 pub mod writeback;

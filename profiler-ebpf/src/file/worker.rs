@@ -11,6 +11,7 @@ use profiler_common::{
 
 use crate::{
     core::{
+        holder::Fault,
         kernel::{Kernel, read},
         maps::{GIVEN, count_inside, current, now},
         phase::{Phase, following},
@@ -19,8 +20,7 @@ use crate::{
         slots::operation_in,
         token::Parts,
     },
-    file::calls::{in_ring, key_of, maker, turn_to},
-    net::path::Fault,
+    file::operation::{in_ring, key_of, maker, turn_to},
 };
 
 /// `io_uring:io_uring_queue_async_work`: the workers are given an operation.

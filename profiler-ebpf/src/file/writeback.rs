@@ -6,14 +6,14 @@ use profiler_common::Counter;
 
 use crate::{
     core::{
+        holder::Fault,
         kernel::read,
         maps::{FILES, FLUSHERS, add_inside},
         phase::Phase,
         settings::{self, NO_FIELD},
         slot::Keyed,
     },
-    file::calls::maker,
-    net::path::Fault,
+    file::operation::maker,
 };
 
 /// What kind of file an inode is (`S_IFMT`), and a disk itself, whose pages are everybody's.

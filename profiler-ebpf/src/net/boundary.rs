@@ -8,6 +8,7 @@ use profiler_common::{
 
 use crate::{
     core::{
+        holder::Fault,
         kernel::{Kernel, read},
         maps::{border, comes_in, count_inside, device, goes_out, now},
         phase::Phase,
@@ -17,10 +18,7 @@ use crate::{
         thread::work_on,
         token::{begins, ends, holder_passes, lose},
     },
-    net::{
-        loss::drop_entry,
-        path::{Fault, pass_device, tag_of_packet},
-    },
+    net::hop::{drop_entry, pass_device, tag_of_packet},
     vm::vcpu,
 };
 

@@ -1,62 +1,28 @@
 //! Tokens that do not arrive: dropped, freed, closed, or lost on the way.
 
 use profiler_common::{
-    Control, Counter, EMPTY, Holder, Packet, READ, STACKS, UNREAD,
-    point::{DROPPED, READY, REFUSED, SEND},
+    Counter, EMPTY, READ,
+    point::{DROPPED, REFUSED, SEND},
 };
 
 use crate::{
     core::{
+        holder::{Fault, forget, give_up},
         instructions::write_once,
         kernel::{Kernel, has_payload},
-        maps::{count_inside, now, thread},
+        maps::{count_inside, now},
         phase::Phase,
         settings,
-        slot::Slot,
         slots::{release, socket},
-        thread::{add_ready, answered},
         token::{holder_passes, lose},
     },
     net::{
         boundary::{dropped_before, taken},
-        path::{Fault, is_lost, travelling},
+        hop::{drop_entry, is_lost, travelling},
     },
 };
 
 const TCP_CLOSE: i32 = 7;
-
-/// The socket loses its token: nobody works for it any more.
-#[inline(always)]
-pub fn forget(control: &Control, socket: &Holder) {
-    if control.mode != STACKS || socket.token.epoch() != control.epoch() {
-        return;
-    }
-    if let Some(thread) = thread(socket.thread) {
-        if socket.state == READ {
-            answered(control, thread);
-        } else if socket.state == UNREAD && socket.token.point == READY {
-            add_ready(control, thread, -1);
-        }
-    }
-}
-
-/// A fault in the socket's own books.
-#[inline(always)]
-pub fn give_up(control: &Control, mut socket: Slot<Holder>, cause: Counter) -> Fault {
-    forget(control, &socket);
-    let fault = lose(&socket.token, socket.counted, cause);
-    socket.state = EMPTY;
-    socket.counted = 0;
-    Some(fault)
-}
-
-/// A travelling token is lost.
-#[inline(always)]
-pub fn drop_entry(packet: Slot<Packet>, cause: Counter) -> Fault {
-    let fault = lose(&packet.token, packet.counted, cause);
-    release(packet);
-    Some(fault)
-}
 
 /// `skb:kfree_skb`: the token goes back to the sender, whose retransmission takes it along.
 #[inline(always)]

@@ -2,43 +2,33 @@
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use profiler_common::{
-    CALL_RECEIVE, CLIENT, Counter, EMPTY, Holder, PROXY_IN, Packet, READ, SERVER, Socket, Tag, Token, UNREAD, is_proxy,
-    path_role,
+    CALL_RECEIVE, CLIENT, Counter, EMPTY, PROXY_IN, READ, SERVER, Socket, Token, UNREAD, is_proxy, path_role,
     point::{
-        BACKLOG, CALL, DELIVERED, DROPPED, POLL_RETURN, PlaceId, Point, READY, RECEIVE_CALL, RECEIVED, REFUSED, SEND,
-        SWITCH_IN, WAKEUP, WAKING,
+        BACKLOG, CALL, DELIVERED, DROPPED, POLL_RETURN, PlaceId, Point, READY, RECEIVE_CALL, RECEIVED, SEND, SWITCH_IN,
+        WAKEUP, WAKING,
     },
 };
 
 use crate::{
     core::{
+        holder::{Fault, follow_holder, forget, give_up, tag_of},
         kernel::{Kernel, has_payload, read},
-        maps::{count, count_inside, cpu, current, device, now, thread},
+        maps::{count_inside, cpu, current, now, thread},
         phase::Phase,
         settings,
         slot::Slot,
-        slots::{Carried, packet, put_holder, put_packet, release, socket},
+        slots::{Carried, packet, put_packet, release, socket},
         thread::{add_ready, answered, has_read, work_on},
-        token::{
-            Parts, append, begin_record, begins, commit_record, ends, goes_on, holder_passes, is_inside, lose, pass,
-        },
+        token::{append, begin_record, begins, commit_record, ends, goes_on, holder_passes, is_inside, lose, pass},
     },
     net::{
         boundary,
-        loss::{drop_entry, forget, give_up},
+        hop::{drop_entry, hop, is_lost, pass_device, tag_of_packet, travelling, turns_to},
         proxy::{proxy_role, proxy_send},
         reader::{self, note_times},
         retransmission,
     },
 };
-
-pub type Fault = Option<Counter>;
-
-/// Whether a token waits in its socket for a segment to be sent again.
-#[inline(always)]
-pub fn is_lost(point: PlaceId) -> bool {
-    point == DROPPED || point == REFUSED
-}
 
 const MSG_PEEK: i32 = 2;
 const IPPROTO_TCP: u16 = 6;
@@ -103,23 +93,6 @@ pub fn send<const D: bool>(control: Phase<D>, address: u64) -> Fault {
         }
     }
     None
-}
-
-/// Says, in sampled phases, before a token passes a point: whatever this context does from the moment on whose time
-/// stands at that point, samples are to find there.
-#[inline(always)]
-fn turns_to<const D: bool>(control: Phase<D>, holder: u64, is_packet: bool, role: u8, point: PlaceId, at_ns: u64) {
-    if control.tags() {
-        let packet = is_packet as u8;
-        work_on(Tag { holder, at_ns, point, role, packet, reserved: [0; 4] }, false);
-    }
-}
-
-#[inline(always)]
-pub fn tag_of(socket: &Holder) -> Tag {
-    let token = &socket.token;
-    // The key as the map holds it is a number; an address from a typed tracepoint is a pointer.
-    Tag { holder: socket.key, at_ns: token.at_ns, point: token.point, role: token.role(), packet: 0, reserved: [0; 4] }
 }
 
 #[inline(always)]
@@ -255,59 +228,6 @@ fn first_hop<K: Kernel, const D: bool>(control: Phase<D>, mut socket: Slot<Socke
     None
 }
 
-#[inline(always)]
-pub fn tag_of_packet(packet: &Packet) -> Tag {
-    let token = &packet.token;
-    Tag { holder: packet.key, at_ns: token.at_ns, point: token.point, role: token.role(), packet: 1, reserved: [0; 4] }
-}
-
-/// A token of a holder (a socket, or a packet) passes `what` at a device, whose index this returns, after a time
-/// `part_ns` that was left behind under `part`.
-#[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "all of it is inlined")]
-pub fn pass_device<const D: bool>(
-    control: Phase<D>,
-    token: &mut Token,
-    counted: u8,
-    (holder, is_packet): (u64, bool),
-    what: Point,
-    dev: u64,
-    part_ns: u64,
-    part: Point,
-) -> Result<u8, Counter> {
-    let Some(index) = device(dev) else {
-        return Err(Counter::LostStageTable);
-    };
-    let to = PlaceId::at(what, index);
-    let at_ns = now();
-    turns_to(control, holder, is_packet, token.role(), to, at_ns);
-    if control.splits() && part_ns > token.at_ns && part_ns <= at_ns {
-        let mut parts = Parts::of(token, counted);
-        parts.via(PlaceId::at(part, index), part_ns);
-        parts.end(to, at_ns);
-    }
-    pass(token, counted, to, at_ns).map(|()| index)
-}
-
-/// A travelling token passes the next device. Returns its index.
-#[inline(always)]
-fn hop<const D: bool>(
-    control: Phase<D>,
-    mut packet: Slot<Packet>,
-    what: Point,
-    dev: u64,
-    part_ns: u64,
-    part: Point,
-) -> Result<u8, Fault> {
-    let (holder, counted) = ((packet.key, true), packet.counted);
-    let index = pass_device(control, &mut packet.token, counted, holder, what, dev, part_ns, part)
-        .map_err(|cause| drop_entry(packet, cause))?;
-    if control.tags() {
-        work_on(tag_of_packet(&packet), what == Point::Xmit);
-    }
-    Ok(index)
-}
-
 /// `net:netif_receive_skb`.
 #[inline(always)]
 pub fn receive<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
@@ -315,11 +235,6 @@ pub fn receive<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     let dev: u64 = K::load(skb, settings::skb_dev());
     let since = if control.splits() { cpu().map_or(0, |cpu| cpu.softirq_since_ns) } else { 0 };
     hop(control, packet, Point::Receive, dev, since, Point::Softirq).err()?
-}
-
-#[inline(always)]
-pub fn travelling<const D: bool>(control: Phase<D>, skb: u64) -> Option<Slot<Packet>> {
-    packet(skb).filter(|packet| packet.live != 0 && packet.token.epoch() == control.epoch())
 }
 
 /// `tcp:tcp_probe`: skb → socket. A pure ACK has no entry, so it falls out at the look-up.
@@ -472,17 +387,6 @@ fn receiver<const D: bool>(control: Phase<D>, address: u64, known: Option<Slot<S
         path_role(thread.role)
     };
     Some((role, thread.configuration))
-}
-
-/// A socket, or an operation on a file, is followed from now on.
-#[inline(always)]
-pub fn follow_holder(key: u64, token: Token, thread: u32) -> Fault {
-    let new = Holder { key, token, state: READ, role: token.role(), thread, lock: 1, ..Holder::default() };
-    if put_holder(&new) {
-        return None;
-    }
-    count(token.turn, Counter::SocketTable);
-    Some(Counter::SocketTable)
 }
 
 /// Splits `ready → received` by what the receiving thread did meanwhile.

@@ -5,21 +5,16 @@ use profiler_common::{
     point::{PlaceId, RECEIVED, SEND},
 };
 
-use crate::{
-    core::{
-        kernel::read,
-        maps::{current, now},
-        phase::Phase,
-        settings,
-        slot::Slot,
-        slots::{socket, socket_in},
-        thread::{answered, work_on},
-        token::{holder_passes, lose},
-    },
-    net::{
-        loss::{forget, give_up},
-        path::{Fault, follow_holder, tag_of},
-    },
+use crate::core::{
+    holder::{Fault, follow_holder, forget, give_up, tag_of},
+    kernel::read,
+    maps::{current, now},
+    phase::Phase,
+    settings,
+    slot::Slot,
+    slots::{socket, socket_in},
+    thread::{answered, work_on},
+    token::{holder_passes, lose},
 };
 
 /// The direction of which a proxy's socket receives the messages: those to its own port are requests.

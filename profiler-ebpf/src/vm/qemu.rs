@@ -12,15 +12,13 @@ use profiler_common::{
     },
 };
 
-use crate::{
-    core::{
-        instructions::fetch_add,
-        maps::{QEMU, current, now, thread},
-        phase::following,
-        slot::{Indexed, Slot},
-        token::Parts,
-    },
-    file::calls::is_qemus,
+use crate::core::{
+    instructions::fetch_add,
+    maps::{QEMU, current, now, thread},
+    phase::following,
+    slot::{Indexed, Slot},
+    thread::is_qemus,
+    token::Parts,
 };
 
 /// The steps, in this phase, of a configuration's machine.

@@ -4,7 +4,7 @@
 //! calls, and where the scheduler takes it off its CPU; so its time is divided without gaps.
 
 use profiler_common::{
-    Control, Counter, ExitId, Thread, Token, VHOST, VMM,
+    Control, ExitId, Thread, Token, VHOST, VMM,
     point::{self, PlaceId},
     vcpu::{
         BLOCKED, EXIT, GUEST, HOLDING, HOLDING_NUMBERS, Held, INSIDE, KERNEL, NUMBERS, OUT, PLACE, POLLED, PORT, Steps,
@@ -14,6 +14,7 @@ use profiler_common::{
 
 use crate::{
     core::{
+        holder::Fault,
         instructions::{swap_if, write_once},
         maps::{current, held, now, place_of_guest},
         slot::Slot,
@@ -21,8 +22,6 @@ use crate::{
     },
     vm::qemu,
 };
-
-type Fault = Option<Counter>;
 
 /// The machine has taken a request, which counts or not. One thread moves its packets, so that hardly ever another
 /// CPU writes here at the same time.
