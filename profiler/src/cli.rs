@@ -13,11 +13,12 @@ use clap::{
     error::{ContextKind, ContextValue},
 };
 use clap_complete::Shell;
+use virtax_model::spec::said;
+
 use profiler::{
     error,
     experiment::RunSpec,
     ladder::{self, Order},
-    placement::Placement,
     probes::{self, KINDS, Limits, Preference},
     run::{Request, VmSettings},
     truth,
@@ -133,13 +134,13 @@ pub struct RunOptions {
     #[arg(long, value_name = "CONFIG")]
     pub baseline: Option<String>,
     /// Go on until every configuration's mean latency is known to ± this share of it, or the budget ends
-    #[arg(long, value_name = "PERCENT", value_parser = half_width)]
+    #[arg(long, value_name = "PERCENT", value_parser = said::half_width)]
     pub until_precision: Option<f64>,
     /// Seconds that --until-precision may take
-    #[arg(long, default_value = "1800", value_name = "S", value_parser = seconds)]
+    #[arg(long, default_value = "1800", value_name = "S", value_parser = said::duration)]
     pub budget: Duration,
     /// Say `equivalent` where the difference, with its interval, is less than this share of the baseline's latency
-    #[arg(long, value_name = "PERCENT", value_parser = half_width)]
+    #[arg(long, value_name = "PERCENT", value_parser = said::half_width)]
     pub equivalent_within: Option<f64>,
     #[command(flatten)]
     pub common: CommonOptions,
@@ -148,15 +149,8 @@ pub struct RunOptions {
 /// What a run and a ladder can be told.
 #[derive(Args)]
 pub struct CommonOptions {
-    /// How often every configuration is measured; verdicts from 8
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub rounds: u32,
-    /// Measured seconds per configuration and round
-    #[arg(long, default_value = "1", value_name = "S", value_parser = seconds)]
-    pub duration: Duration,
-    /// CPUs: client and server on one, on one each, or anywhere
-    #[arg(long, value_enum, default_value = "same")]
-    pub placement: Placement,
+    #[command(flatten)]
+    pub spec: RunSpec,
     /// A setting of the workload; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
@@ -169,18 +163,6 @@ pub struct CommonOptions {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
-    /// Records of single requests per second; 0: none
-    #[arg(long, default_value_t = 2000.0, value_name = "N", value_parser = rate)]
-    pub records: f64,
-    /// Stacks sampled per second on each CPU, in phases of their own; 0: none
-    #[arg(long, default_value_t = 997, value_name = "HZ", value_parser = clap::value_parser!(u32).range(0..=10_000))]
-    pub sample_rate: u32,
-    /// Go on sampling until the layers of every stage with 5 % of the samples are known to ± this share of it
-    #[arg(long, value_name = "PERCENT", value_parser = half_width)]
-    pub samples_until: Option<f64>,
-    /// Seed of the order of configurations within rounds
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
     /// libvirt for virtual machines, such as qemu:///system; none: QEMU without libvirt [default: qemu:///embed,
     /// where there is one and it knows the machine]
     #[arg(long, value_name = "URI")]
@@ -211,13 +193,13 @@ pub struct LadderOptions {
     /// What client and server do, such as tcp-rr
     pub workload: String,
     /// Differences of less than this share of the latency are nothing
-    #[arg(long, default_value = "2", value_name = "PERCENT", value_parser = half_width)]
+    #[arg(long, default_value = "2", value_name = "PERCENT", value_parser = said::half_width)]
     pub precision: f64,
     /// Go on until every mechanism's cost is told to this precision, or the budget ends
-    #[arg(long, value_name = "PERCENT", value_parser = half_width, conflicts_with = "precision")]
+    #[arg(long, value_name = "PERCENT", value_parser = said::half_width, conflicts_with = "precision")]
     pub until_precision: Option<f64>,
     /// Seconds that --until-precision may take
-    #[arg(long, default_value = "1800", value_name = "S", value_parser = seconds)]
+    #[arg(long, default_value = "1800", value_name = "S", value_parser = said::duration)]
     pub budget: Duration,
     #[command(flatten)]
     pub common: CommonOptions,
@@ -267,7 +249,7 @@ pub struct TruthOptions {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub rounds: u32,
     /// Measured seconds per configuration and round
-    #[arg(long, default_value = "0.6", value_name = "S", value_parser = seconds)]
+    #[arg(long, default_value = "0.6", value_name = "S", value_parser = said::duration)]
     pub duration: Duration,
     /// Folder for the runs and truth.json
     #[arg(long, default_value = "virtax-truth", value_name = "DIR")]
@@ -333,29 +315,6 @@ pub struct BenchOptions {
     pub run: RunOptions,
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.trim_end_matches('s').parse::<f64>().ok();
-    // A century: more, and points in time would be none.
-    let sane = seconds.filter(|seconds| *seconds < 3.2e9);
-    let duration = sane.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    duration.ok_or_else(|| "not a number of seconds, such as 1.5".to_owned())
-}
-
-fn rate(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(rate) if (0.0..=1e6).contains(&rate) => Ok(rate),
-        _ => Err("not a number from 0 to 1000000".to_owned()),
-    }
-}
-
-/// A percentage as a share.
-fn half_width(text: &str) -> Result<f64, String> {
-    match text.trim_end_matches('%').trim_end().parse::<f64>() {
-        Ok(percent) if (0.5..=50.0).contains(&percent) => Ok(percent / 100.0),
-        _ => Err("not a percentage from 0.5 to 50".to_owned()),
-    }
-}
-
 /// Completions of the whole command line for a shell.
 pub fn completions(shell: Shell) -> Vec<u8> {
     let mut text = Vec::new();
@@ -411,17 +370,7 @@ impl CommonOptions {
             workload: workload.to_owned(),
             configurations: configurations.to_owned(),
             baseline: baseline.map(str::to_owned),
-            spec: RunSpec {
-                placement: self.placement,
-                rounds: self.rounds,
-                duration_s: self.duration.as_secs_f64(),
-                seed: self.seed,
-                records_per_s: self.records,
-                sample_rate_hz: self.sample_rate,
-                samples_until: self.samples_until,
-                until_precision: None,
-                equivalent_within: None,
-            },
+            spec: self.spec.clone(),
             budget: Duration::ZERO,
             settings: self.settings.clone(),
             out: self.out.clone(),
@@ -452,10 +401,10 @@ mod tests {
 
     #[test]
     fn durations() {
-        assert_eq!(seconds("1.5").unwrap(), Duration::from_millis(1500));
-        assert_eq!(seconds("2s").unwrap(), Duration::from_secs(2));
+        assert_eq!(said::duration("1.5").unwrap(), Duration::from_millis(1500));
+        assert_eq!(said::duration("2s").unwrap(), Duration::from_secs(2));
         for bad in ["", "x", "-1", "nan", "1e400"] {
-            assert!(seconds(bad).is_err(), "{bad}");
+            assert!(said::duration(bad).is_err(), "{bad}");
         }
     }
 

@@ -6,46 +6,128 @@ use serde::{Deserialize, Serialize};
 
 use crate::placement::Placement;
 
-/// How a run measures, whatever it runs: the same values on the command line, in the plan, and in `run.json`.
+/// How a run measures, whatever it runs: the same on the command line, in the plan, and in `run.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "command-line", derive(clap::Args))]
 pub struct RunSpec {
-    /// Where client and server run.
-    pub placement: Placement,
     /// How often every configuration is measured.
+    #[cfg_attr(feature = "command-line", arg(
+        long, default_value_t = USUAL.rounds, value_parser = clap::value_parser!(u32).range(1..=10_000),
+        help = "How often every configuration is measured; verdicts from 8"
+    ))]
     pub rounds: u32,
     /// Measured time per configuration and round, seconds.
+    #[cfg_attr(feature = "command-line", arg(
+        long = "duration", default_value_t = USUAL.duration_s, value_name = "S", value_parser = said::seconds,
+        help = "Measured seconds per configuration and round"
+    ))]
     pub duration_s: f64,
-    /// Seed of the order within rounds.
-    pub seed: u64,
+    /// Where client and server run.
+    #[cfg_attr(feature = "command-line", arg(
+        long, value_enum, default_value = USUAL.placement.name(),
+        help = "CPUs: client and server on one, on one each, or anywhere"
+    ))]
+    pub placement: Placement,
     /// Records per second that the probes aim at; 0: none.
     #[serde(default)]
+    #[cfg_attr(feature = "command-line", arg(
+        long = "records", default_value_t = USUAL.records_per_s, value_name = "N", value_parser = said::rate,
+        help = "Records of single requests per second; 0: none"
+    ))]
     pub records_per_s: f64,
     /// Samples a second on each CPU; 0: none, and no sampled phases.
+    #[cfg_attr(feature = "command-line", arg(
+        long = "sample-rate", default_value_t = USUAL.sample_rate_hz, value_name = "HZ",
+        value_parser = clap::value_parser!(u32).range(0..=10_000),
+        help = "Stacks sampled per second on each CPU, in phases of their own; 0: none"
+    ))]
     pub sample_rate_hz: u32,
     /// Half width of the layers' shares, as a share, until which sampled phases go on; `None`: no longer than the
     /// others.
     #[serde(default)]
+    #[cfg_attr(feature = "command-line", arg(
+        long, value_name = "PERCENT", value_parser = said::half_width,
+        help = "Go on sampling until the layers of every stage with 5 % of the samples are known to ± this share of it"
+    ))]
     pub samples_until: Option<f64>,
-    /// Half width of mean latencies, as a share, until which rounds go on; `None`: no longer than `rounds`.
+    /// Seed of the order within rounds.
+    #[cfg_attr(feature = "command-line", arg(
+        long, default_value_t = USUAL.seed, help = "Seed of the order of configurations within rounds"
+    ))]
+    pub seed: u64,
+    /// Half width of mean latencies, as a share, until which rounds go on; `None`: no longer than `rounds`. A ladder
+    /// has a limit of its own.
     #[serde(default)]
+    #[cfg_attr(feature = "command-line", arg(skip))]
     pub until_precision: Option<f64>,
     /// Difference, as a share of the baseline's latency, that does not matter to who asked.
     #[serde(default)]
+    #[cfg_attr(feature = "command-line", arg(skip))]
     pub equivalent_within: Option<f64>,
 }
 
+/// How a run measures that is told nothing else.
+const USUAL: RunSpec = RunSpec {
+    rounds: 10,
+    duration_s: 1.0,
+    placement: Placement::Same,
+    records_per_s: 2000.0,
+    sample_rate_hz: 997,
+    samples_until: None,
+    seed: 1,
+    until_precision: None,
+    equivalent_within: None,
+};
+
 impl Default for RunSpec {
     fn default() -> Self {
-        Self {
-            placement: Placement::Same,
-            rounds: 10,
-            duration_s: 1.0,
-            seed: 1,
-            records_per_s: 2000.0,
-            sample_rate_hz: 997,
-            samples_until: None,
-            until_precision: None,
-            equivalent_within: None,
+        USUAL
+    }
+}
+
+/// Values as a person says them.
+pub mod said {
+    use std::time::Duration;
+
+    /// A number of seconds, with or without an `s`.
+    ///
+    /// # Errors
+    /// What it is not.
+    pub fn duration(text: &str) -> Result<Duration, String> {
+        let seconds = text.trim_end_matches('s').parse::<f64>().ok();
+        // A century: more, and points in time would be none.
+        let sane = seconds.filter(|seconds| *seconds < 3.2e9);
+        let duration = sane.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        duration.ok_or_else(|| "not a number of seconds, such as 1.5".to_owned())
+    }
+
+    /// A number of seconds as [`duration`] reads it.
+    ///
+    /// # Errors
+    /// As [`duration`].
+    pub fn seconds(text: &str) -> Result<f64, String> {
+        duration(text).map(|duration| duration.as_secs_f64())
+    }
+
+    /// A rate per second.
+    ///
+    /// # Errors
+    /// What it is not.
+    pub fn rate(text: &str) -> Result<f64, String> {
+        match text.parse::<f64>() {
+            Ok(rate) if (0.0..=1e6).contains(&rate) => Ok(rate),
+            _ => Err("not a number from 0 to 1000000".to_owned()),
+        }
+    }
+
+    /// A percentage as a share.
+    ///
+    /// # Errors
+    /// What it is not.
+    pub fn half_width(text: &str) -> Result<f64, String> {
+        match text.trim_end_matches('%').trim_end().parse::<f64>() {
+            Ok(percent) if (0.5..=50.0).contains(&percent) => Ok(percent / 100.0),
+            _ => Err("not a percentage from 0.5 to 50".to_owned()),
         }
     }
 }
@@ -104,6 +186,18 @@ mod tests {
             assert!(RunSpec { equivalent_within: Some(bad), ..spec.clone() }.impossible().is_some(), "{bad}");
         }
         assert_eq!(RunSpec { equivalent_within: Some(0.02), ..spec }.impossible(), None);
+    }
+
+    #[test]
+    fn what_a_person_says_is_read_or_refused() {
+        assert_eq!((said::seconds("1.5s"), said::rate("0"), said::half_width("4 %")), (Ok(1.5), Ok(0.0), Ok(0.04)));
+        for text in ["-1", "nan", "inf", "1e10", "", "x"] {
+            assert!(said::duration(text).is_err() && said::half_width(text).is_err(), "{text}");
+        }
+        for text in ["-0.1", "1000001", "nan", ""] {
+            assert!(said::rate(text).is_err(), "{text}");
+        }
+        assert!(said::half_width("0.4").is_err() && said::half_width("51%").is_err());
     }
 
     #[test]
