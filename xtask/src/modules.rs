@@ -84,7 +84,7 @@ fn files(folder: &Path, module: &str, into: &mut BTreeMap<String, String>) {
         let within = if module.is_empty() { name.to_owned() } else { format!("{module}::{name}") };
         if path.is_dir() {
             files(&path, &within, into);
-        } else if path.extension().is_some_and(|kind| kind == "rs") && !["main", "lib"].contains(&name) {
+        } else if path.extension().is_some_and(|kind| kind == "rs") && !["main", "lib", "tests"].contains(&name) {
             let module = if name == "mod" { module.to_owned() } else { within };
             into.insert(module, std::fs::read_to_string(&path).unwrap());
         }

@@ -1,6 +1,11 @@
 //! The table of cases: a known cost, and the stages in which it must be found.
 
-use crate::{injection::Kind, placement::Placement};
+use crate::{
+    analysis::{describe::direction, path::StageKey},
+    counts::{Direction, Place, Point, Role},
+    injection::Kind,
+    placement::Placement,
+};
 
 /// The means, none of them virtax's probes, by which it is known how large the cost is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +58,8 @@ pub struct Case {
     pub sizes: &'static [u32],
     /// How its size is known.
     pub established: Established,
-    /// Ids of the stages that are to show it, or their beginnings with a `*`.
-    pub target: &'static [&'static str],
+    /// The stages that are to show it.
+    pub target: &'static [Target],
     /// Where client and server run.
     pub placement: Placement,
     /// Whether it is one of those that are run without `--full`.
@@ -65,7 +70,82 @@ pub struct Case {
     pub in_tail: bool,
 }
 
-const SERVERS_TIME: &[&str] = &["request/received→send"];
+/// Stages that are to show a cost: by where they begin, and where they end, if that matters.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    direction: Direction,
+    is_proxys: bool,
+    from: Option<Spot>,
+    to: Option<Spot>,
+}
+
+/// A point, at a device or at any place.
+#[derive(Debug, Clone, Copy)]
+struct Spot {
+    point: Point,
+    device: Option<Label>,
+}
+
+/// The label of a device, or the beginning of one.
+#[derive(Debug, Clone, Copy)]
+struct Label {
+    text: &'static str,
+    is_beginning: bool,
+}
+
+impl Spot {
+    fn is(self, place: &Place) -> bool {
+        let is_there = |label: Label| {
+            let found = place.device.as_ref().map_or("", |device| device.label());
+            if label.is_beginning { found.starts_with(label.text) } else { found == label.text }
+        };
+        place.point == self.point && self.device.is_none_or(is_there)
+    }
+}
+
+impl Target {
+    /// Those that end there.
+    const fn to(self, spot: Spot) -> Self {
+        Self { to: Some(spot), ..self }
+    }
+
+    fn is(&self, key: &StageKey) -> bool {
+        // What QEMU does for its guest is no stage of a request's.
+        let is_whose = key.role.is_proxy() == self.is_proxys && key.role != Role::Vmm;
+        is_whose
+            && direction(key.role, key.from.point) == self.direction
+            && self.from.is_none_or(|spot| spot.is(&key.from))
+            && self.to.is_none_or(|spot| spot.is(&key.to))
+    }
+}
+
+const fn at(point: Point) -> Spot {
+    Spot { point, device: None }
+}
+
+const fn on(point: Point, text: &'static str) -> Spot {
+    Spot { point, device: Some(Label { text, is_beginning: false }) }
+}
+
+/// All devices whose labels begin so.
+const fn on_all(point: Point, text: &'static str) -> Spot {
+    Spot { point, device: Some(Label { text, is_beginning: true }) }
+}
+
+const fn request(from: Spot) -> Target {
+    Target { direction: Direction::Request, is_proxys: false, from: Some(from), to: None }
+}
+
+const fn response(from: Spot) -> Target {
+    Target { direction: Direction::Response, is_proxys: false, from: Some(from), to: None }
+}
+
+/// All of a proxy's.
+const fn proxied(direction: Direction) -> Target {
+    Target { direction, is_proxys: true, from: None, to: None }
+}
+
+const SERVERS_TIME: &[Target] = &[request(at(Point::Received)).to(at(Point::Send))];
 
 const fn case(name: &'static str, base: &'static str, kind: Kind, sizes: &'static [u32]) -> Case {
     Case {
@@ -88,8 +168,10 @@ const fn case(name: &'static str, base: &'static str, kind: Kind, sizes: &'stati
 const VETH: &str = "ns:net=veth";
 const QUEUE: &[u32] = &[500, 1000, 1500, 2000];
 /// What is forwarded passes the rules on its way to the server and back.
-const FORWARDED: &[&str] =
-    &["request/receive(wire@host)→xmit(veth@host)", "response/receive(veth@host)→xmit(wire@host)"];
+const FORWARDED: &[Target] = &[
+    request(on(Point::Receive, "wire@host")).to(on(Point::Xmit, "veth@host")),
+    response(on(Point::Receive, "veth@host")).to(on(Point::Xmit, "wire@host")),
+];
 
 /// All cases.
 pub const CASES: &[Case] = &[
@@ -110,23 +192,23 @@ pub const CASES: &[Case] = &[
     },
     Case {
         established: Established::QueuesRate,
-        target: &["request/send→xmit(wire@client)"],
+        target: &[request(at(Point::Send)).to(on(Point::Xmit, "wire@client"))],
         quick: true,
         ..case("queue-wire-request", VETH, Kind::QueueWireRequestUs, QUEUE)
     },
     Case {
         established: Established::QueuesRate,
-        target: &["response/receive(veth@host)→xmit(wire@host)"],
+        target: &[response(on(Point::Receive, "veth@host")).to(on(Point::Xmit, "wire@host"))],
         ..case("queue-wire-response", VETH, Kind::QueueWireResponseUs, QUEUE)
     },
     Case {
         established: Established::QueuesRate,
-        target: &["request/receive(wire@host)→xmit(veth@host)"],
+        target: &[request(on(Point::Receive, "wire@host")).to(on(Point::Xmit, "veth@host"))],
         ..case("queue-veth-request", VETH, Kind::QueueVethRequestUs, QUEUE)
     },
     Case {
         established: Established::QueuesRate,
-        target: &["response/send→xmit(eth0@server)"],
+        target: &[response(at(Point::Send)).to(on(Point::Xmit, "eth0@server"))],
         ..case("queue-veth-response", VETH, Kind::QueueVethResponseUs, QUEUE)
     },
     Case {
@@ -141,7 +223,11 @@ pub const CASES: &[Case] = &[
     },
     Case {
         established: Established::KernelsAccount,
-        target: &["request/ready→received", "request/received→send", "response/send→*"],
+        target: &[
+            request(at(Point::Ready)).to(at(Point::Received)),
+            request(at(Point::Received)).to(at(Point::Send)),
+            response(at(Point::Send)),
+        ],
         fewest_events: 100,
         quick: true,
         ..case("quota", "ns:net=host", Kind::QuotaPercent, &[35, 30, 25, 20])
@@ -151,26 +237,31 @@ pub const CASES: &[Case] = &[
         // core's sibling fast, which is a gain of microseconds in other stages. It is picked where one of the two
         // goes to sleep for the other, or comes with the clock's tick to whatever runs.
         established: Established::KernelsAccount,
-        target: &["request/ready→received", "response/ready→received", "request/received→send", "response/send→*"],
+        target: &[
+            request(at(Point::Ready)).to(at(Point::Received)),
+            response(at(Point::Ready)).to(at(Point::Received)),
+            request(at(Point::Received)).to(at(Point::Send)),
+            response(at(Point::Send)),
+        ],
         ..case("hog", "ns:net=host", Kind::Hogs, &[1])
     },
     Case {
         // Filters run at the entry of a call, before anything sees it: of the reading one in the wait for the server,
         // of the writing one in the server's own time.
-        target: &["request/ready→received", "request/received→send"],
+        target: &[request(at(Point::Ready)).to(at(Point::Received)), request(at(Point::Received)).to(at(Point::Send))],
         ..case("filters", "ns:net=host", Kind::Filters, &[3, 5, 7, 8])
     },
     Case {
         target: &[
-            "request/xmit(bridge@host)→*",
-            "request/xmit(link*",
-            "request/xmit(br1@*",
-            "request/receive(link*",
-            "response/receive(link*",
-            "response/xmit(link*",
-            "response/receive(veth@host)→*",
-            "response/xmit(br*",
-            "response/receive(br*",
+            request(on(Point::Xmit, "bridge@host")),
+            request(on_all(Point::Xmit, "link")),
+            request(on_all(Point::Xmit, "br1@")),
+            request(on_all(Point::Receive, "link")),
+            response(on_all(Point::Receive, "link")),
+            response(on_all(Point::Xmit, "link")),
+            response(on(Point::Receive, "veth@host")),
+            response(on_all(Point::Xmit, "br")),
+            response(on_all(Point::Receive, "br")),
         ],
         ..case("second-bridge", "ns:net=bridge", Kind::Bridges, &[3, 5, 7, 9])
     },
@@ -178,18 +269,18 @@ pub const CASES: &[Case] = &[
         established: Established::ClientsClockTraced,
         // From the router on, a request belongs to the proxy instead of the client, and a response from there back.
         target: &[
-            "request/proxy/*",
-            "response/proxy/*",
+            proxied(Direction::Request),
+            proxied(Direction::Response),
             // On one CPU, who was woken waits until the proxy has gone to sleep.
-            "request/ready→received",
-            "response/ready→received",
-            "request/receive(wire@host)→*",
-            "request/xmit(bridge@host)→*",
-            "request/xmit(veth@host)→*",
-            "request/receive(eth0@server)→*",
-            "response/receive(bridge@host)→*",
-            "response/xmit(wire@host)→*",
-            "response/receive(wire@client)→*",
+            request(at(Point::Ready)).to(at(Point::Received)),
+            response(at(Point::Ready)).to(at(Point::Received)),
+            request(on(Point::Receive, "wire@host")),
+            request(on(Point::Xmit, "bridge@host")),
+            request(on(Point::Xmit, "veth@host")),
+            request(on(Point::Receive, "eth0@server")),
+            response(on(Point::Receive, "bridge@host")),
+            response(on(Point::Xmit, "wire@host")),
+            response(on(Point::Receive, "wire@client")),
         ],
         ..case("userland-proxy", "ns:net=bridge", Kind::Proxies, &[1])
     },
@@ -200,7 +291,7 @@ pub const CASES: &[Case] = &[
         settings: &["size=16"],
         longer: 4,
         established: Established::ClientsClockTraced,
-        target: &["request/issue(loop*"],
+        target: &[request(on_all(Point::Issue, "loop"))],
         ..case("reads-are-limited", "ns:net=host,fs=loop", Kind::ReadIops, &[8000, 5000, 3500, 2500])
     },
 ];
@@ -215,11 +306,8 @@ impl Case {
 
     /// Whether a stage is one that is to show the cost.
     #[must_use]
-    pub fn is_target(&self, id: &str) -> bool {
-        self.target.iter().any(|target| match target.strip_suffix('*') {
-            Some(beginning) => id.starts_with(beginning),
-            None => id == *target,
-        })
+    pub fn is_target(&self, key: &StageKey) -> bool {
+        self.target.iter().any(|target| target.is(key))
     }
 }
 
@@ -244,7 +332,19 @@ mod tests {
     #[test]
     fn targets() {
         let quota = CASES.iter().find(|case| case.name == "quota").unwrap();
-        assert!(quota.is_target("request/ready→received") && quota.is_target("response/send→xmit(wire@host)"));
-        assert!(!quota.is_target("response/ready→received"));
+        let key = |role, from, to| StageKey { role, from, to };
+        let (ready, received) = (|| Place::fixed(Point::Ready), || Place::fixed(Point::Received));
+        let xmit = |device| Place::at(Point::Xmit, device);
+        assert!(quota.is_target(&key(Role::Server, ready(), received())));
+        assert!(quota.is_target(&key(Role::Server, Place::fixed(Point::Send), xmit("wire@host"))));
+        assert!(!quota.is_target(&key(Role::Client, ready(), received())), "a response waits for the client");
+        assert!(!quota.is_target(&key(Role::ProxyIn, ready(), received())), "a proxy's stage is its own");
+        let bridges = CASES.iter().find(|case| case.name == "second-bridge").unwrap();
+        let forwarded = |from| key(Role::Client, xmit(from), Place::at(Point::Receive, "eth0@server"));
+        assert!(bridges.is_target(&forwarded("link3@host")) && bridges.is_target(&forwarded("br1@host")));
+        assert!(!bridges.is_target(&forwarded("br2@host")) && !bridges.is_target(&forwarded("wire@host")));
+        let queue = CASES.iter().find(|case| case.name == "queue-wire-request").unwrap();
+        let sent = |device| key(Role::Client, Place::fixed(Point::Send), xmit(device));
+        assert!(queue.is_target(&sent("wire@client")) && !queue.is_target(&sent("wire@host")));
     }
 }

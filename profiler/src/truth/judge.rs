@@ -223,15 +223,17 @@ pub fn judge(case: &Case, repetitions: &[Repetition]) -> Judged {
 }
 
 fn size(case: &Case, base: &Side<'_>, side: &Side<'_>, name: &str, common: &[u32]) -> (Size, Rounds) {
-    let mut ids: Vec<String> = Vec::new();
+    // Each with whether it is to show the cost.
+    let mut ids: Vec<(String, bool)> = Vec::new();
     for row in base.waterfall.rows.iter().chain(&side.waterfall.rows) {
         let id = stage_id(&row.key);
-        if !ids.contains(&id) {
-            ids.push(id);
+        if ids.iter().all(|(known, _)| *known != id) {
+            ids.push((id, case.is_target(&row.key)));
         }
     }
     let mut rounds = Rounds { injected: Vec::new(), attributed: Vec::new() };
-    let others: Vec<&String> = ids.iter().filter(|id| !case.is_target(id)).collect();
+    let of = |is_target: bool| ids.iter().filter(move |(_, is)| *is == is_target).map(|(id, _)| id.as_str());
+    let others: Vec<&str> = of(false).collect();
     let mut deltas: Vec<Vec<f64>> = vec![Vec::new(); others.len() + 1];
     let mut fewest = None;
     for of_side in side.waterfall.rounds.iter().filter(|of_side| common.contains(&of_side.round)) {
@@ -240,7 +242,7 @@ fn size(case: &Case, base: &Side<'_>, side: &Side<'_>, name: &str, common: &[u32
         let Some(injected) = injected_ns(case, base, side, round) else { continue };
         let delta = |id: &str| side.row(case, id, in_side) - base.row(case, id, in_base);
         rounds.injected.push(injected);
-        rounds.attributed.push(ids.iter().filter(|id| case.is_target(id)).map(|id| delta(id)).sum());
+        rounds.attributed.push(of(true).map(delta).sum());
         for (row, id) in deltas.iter_mut().zip(&others) {
             row.push(delta(id));
         }
@@ -252,7 +254,7 @@ fn size(case: &Case, base: &Side<'_>, side: &Side<'_>, name: &str, common: &[u32
     let heads = estimate(&[rounds.injected.clone(), rounds.attributed.clone()]);
     let spilled = estimate(&deltas);
     let injected_ns = heads[0].mean;
-    let named = others.iter().map(|id| id.as_str()).chain(["residual"]);
+    let named = others.iter().copied().chain(["residual"]);
     let spills: Vec<Spill> = named
         .zip(&spilled)
         .filter(|(_, delta)| spills(delta, injected_ns))

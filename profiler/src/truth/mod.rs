@@ -22,13 +22,14 @@ use self::{
     judge::{Judged, judge, judge_tail},
 };
 use crate::{
+    analysis::path::StageKey,
     counts::Repetition,
     error::{Error, Result, did_you_mean},
     experiment::{RunSpec, store},
     interrupt,
     placement::Placement,
     probes,
-    result::RunResult,
+    result::{ConfigurationResult, RunResult, StageResult},
     run::{self, Request, VmSettings},
 };
 
@@ -225,12 +226,18 @@ fn judge_all(case: &Case, folder: &Path, repetitions: &[Repetition]) -> Result<J
     Ok(judged)
 }
 
+/// Whether a stage of a configuration, by its id, is one that is to show a cost.
+fn is_target(configuration: &ConfigurationResult, case: &Case, id: &str) -> bool {
+    let key = |stage: &StageResult| StageKey { role: stage.role, from: stage.from.clone(), to: stage.to.clone() };
+    configuration.stages.iter().any(|stage| stage.id == id && case.is_target(&key(stage)))
+}
+
 /// For every size: how far the median moves, as a share of the injection, what the slowest requests show in the
 /// target stages more than the base's, and what a slow request was given.
 fn tails(case: &Case, judged: &Judged, result: &RunResult) -> Vec<(String, f64, f64, f64)> {
     let Some(base) = result.configurations.first() else { return Vec::new() };
-    let shown = |configuration: &crate::result::ConfigurationResult| -> f64 {
-        let stages = configuration.tail_stages.iter().filter(|stage| case.is_target(&stage.id));
+    let shown = |configuration: &ConfigurationResult| -> f64 {
+        let stages = configuration.tail_stages.iter().filter(|stage| is_target(configuration, case, &stage.id));
         stages.map(|stage| stage.ns_per_op).sum()
     };
     let of_size = |size: &judge::Size| {

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
+    net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -37,8 +38,9 @@ struct Pair {
 }
 
 impl Pair {
-    fn start(binary: &Path, port: u16, connections: &str) -> Self {
-        let address = format!("127.0.0.1:{port}");
+    fn start(binary: &Path, connections: &str) -> Self {
+        // A port that is free: nobody else takes it so soon.
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).unwrap().to_string();
         let server = Command::new(binary).args(["tcp-rr-server", "--listen", &address]).spawn().unwrap();
         let mut client = Command::new(binary)
             .args(["tcp-rr-client", "--connect", &address, "--connections", connections])
@@ -88,8 +90,9 @@ impl Drop for Pair {
 }
 
 /// Requests that each configuration's client saw begin and end in the windows, and what was counted of it. Every
-/// window asks both, so that one's requests fall into the windows of the other.
-fn measure(probes: &mut Loaded, pairs: &mut [Pair; 2], lengths: &[Duration]) -> [(u64, ProbeCounts); 2] {
+/// window asks both, so that one's requests fall into the windows of the other. `None`: somebody heard of a window
+/// too late.
+fn try_to_measure(probes: &mut Loaded, pairs: &mut [Pair; 2], lengths: &[Duration]) -> Option<[(u64, ProbeCounts); 2]> {
     let mut block = Block::from(pairs[0].followed());
     let second = block.add(pairs[1].followed()).unwrap();
     let ready = Ready::attach(probes, PhaseKind::Detailed, Sampler { cpus: &[], rate_hz: 0 }).unwrap();
@@ -103,7 +106,7 @@ fn measure(probes: &mut Loaded, pairs: &mut [Pair; 2], lengths: &[Duration]) -> 
         let configuration = if matches!(index % 4, 1 | 2) { second } else { ConfigurationId::FIRST };
         Window { configuration, open_ns, close_ns }
     };
-    let mut operations = [0, 0];
+    let (mut operations, mut is_late) = ([0, 0], false);
     let mut end = |pairs: &mut [Pair; 2], probes: &mut Loaded, open: &profiler::probes::Open| {
         let left_ns = open.window().close_ns.saturating_sub(now_ns());
         interrupt::sleep(Duration::from_nanos(left_ns)).unwrap();
@@ -111,6 +114,7 @@ fn measure(probes: &mut Loaded, pairs: &mut [Pair; 2], lengths: &[Duration]) -> 
         for (sum, pair) in operations.iter_mut().zip(pairs) {
             let report = pair.report();
             assert_eq!(report.unfinished, 0);
+            is_late |= report.heard_ns >= open.window().open_ns;
             *sum += report.operations;
         }
     };
@@ -120,21 +124,30 @@ fn measure(probes: &mut Loaded, pairs: &mut [Pair; 2], lengths: &[Duration]) -> 
         open = open.next(probes, begin(pairs, index, *length));
         end(pairs, probes, &open);
     }
-    assert!(!open.is_late());
     let closed = open.close(probes);
+    if is_late || closed.is_late() {
+        return None;
+    }
     let labels = probes.labels(&Names::default());
     let counts: [ProbeCounts; 2] = closed.counts(probes, &labels).unwrap().try_into().unwrap();
     let [first, second] = counts;
-    [(operations[0], first), (operations[1], second)]
+    Some([(operations[0], first), (operations[1], second)])
 }
 
-/// Whether the books of a configuration close: what its client counted is what was followed of it, went through each
-/// of its points, and ended.
-fn check(of: &(u64, ProbeCounts), windows_ns: u64, threads: u64) {
-    let (operations, counts) = of;
-    assert!(*operations > 100, "{operations}");
-    for counter in [Counter::Followed, Counter::Completed, Counter::Operations] {
-        assert_eq!(counts.counter(counter), *operations, "{counter:?}");
+fn measure(probes: &mut Loaded, pairs: &mut [Pair; 2], lengths: &[Duration]) -> [(u64, ProbeCounts); 2] {
+    let mut tries = (0..10).filter_map(|_| try_to_measure(probes, pairs, lengths));
+    tries.next().expect("windows that everybody heard of in time")
+}
+
+/// Whether the books of a configuration close: what was followed of it went through each of its points, and ended, and
+/// is what its client counted. That tells the beginning of a request by its call, the probes by what follows in the
+/// kernel: at either end of a window, each connection may have one in between.
+fn check((said, counts): &(u64, ProbeCounts), windows: &[Duration], connections: u64) {
+    let followed = counts.counter(Counter::Followed);
+    let between = 2 * windows.len() as u64 * connections;
+    assert!(*said > 100 && followed.abs_diff(*said) <= between, "{followed} of {said}");
+    for counter in [Counter::Completed, Counter::Operations] {
+        assert_eq!(counts.counter(counter), followed, "{counter:?}");
     }
     assert_eq!(Counter::losses().map(|loss| counts.counter(loss)).sum::<u64>(), 0);
     assert_eq!(counts.unfinished, 0);
@@ -143,8 +156,8 @@ fn check(of: &(u64, ProbeCounts), windows_ns: u64, threads: u64) {
         let stages = counts.stages.iter().filter(|stage| !stage.part && stage.role == role && stage.from == from);
         stages.map(|stage| stage.count).sum::<u64>()
     };
-    assert_eq!(through(Role::Client, Point::Send), *operations);
-    assert_eq!(through(Role::Server, Point::Received), *operations);
+    assert_eq!(through(Role::Client, Point::Send), followed);
+    assert_eq!(through(Role::Server, Point::Received), followed);
     // What the stages hold is how long the requests lived.
     let stages_ns: u64 = counts.stages.iter().filter(|stage| !stage.part).map(|stage| stage.total_ns).sum();
     let lives_ns = counts.lives_ns.unwrap();
@@ -155,11 +168,12 @@ fn check(of: &(u64, ProbeCounts), windows_ns: u64, threads: u64) {
         .map(|stage| stage.total_ns)
         .sum();
     assert_eq!(stages_ns - between, lives_ns, "{stages_ns} {between}");
-    // Threads are in some state all the time, in each window, its beginning and its end included.
+    // A thread is in some state all the time, in each window, its beginning and its end included.
+    let windows_ns: u128 = windows.iter().map(Duration::as_nanos).sum();
     for role in [Role::Client, Role::Server] {
         let states = counts.states.iter().filter(|state| state.role == role);
         let ns: u64 = states.map(|state| state.total_ns).sum();
-        let share = ns as f64 / (windows_ns * threads) as f64;
+        let share = ns as f64 / windows_ns as f64;
         assert!((0.98..=1.02).contains(&share), "{role:?}: {share}");
     }
 }
@@ -176,14 +190,13 @@ pub fn configurations_alive_at_once_are_counted_apart() {
     let binary = folder.path().join("workload");
     fs::write(&binary, artifact::workload().unwrap()).unwrap();
     fs::set_permissions(&binary, fs::Permissions::from_mode(0o700)).unwrap();
-    let mut pairs = [Pair::start(&binary, 7301, "1"), Pair::start(&binary, 7302, "2")];
+    let mut pairs = [Pair::start(&binary, "1"), Pair::start(&binary, "2")];
     let lengths = [40, 20, 60, 30].map(Duration::from_millis);
-    let windows_ns = lengths.iter().map(|length| length.as_nanos() as u64).sum();
     let both = measure(&mut probes, &mut pairs, &lengths);
-    both.iter().for_each(|of| check(of, windows_ns, 1));
+    both.iter().zip([1, 2]).for_each(|(of, connections)| check(of, &lengths, connections));
     // Another block of the same processes begins at nothing.
     let again = measure(&mut probes, &mut pairs, &lengths[..1]);
-    again.iter().for_each(|of| check(of, lengths[0].as_nanos() as u64, 1));
+    again.iter().zip([1, 2]).for_each(|(of, connections)| check(of, &lengths[..1], connections));
     // Tables for one configuration refuse two.
     let mut small = Loaded::new(&Offsets::of_running_kernel().unwrap(), &Options::default()).unwrap();
     let mut block = Block::from(pairs[0].followed());
