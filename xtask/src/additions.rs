@@ -323,10 +323,10 @@ fn additions_are_small_and_omissions_do_not_compile() {
             Change::Replace(
                 PROGRAMS,
                 "    wakeup_typed, wakeup_raw:",
-                "    paper_typed, paper_raw: \"sched_paper\" => |_ctx, control, K| thread::paper(&control);\n    \
+                "    paper_typed, paper_raw: \"sched_paper\" => |_ctx, control, K| sched::paper(&control);\n    \
                  wakeup_typed, wakeup_raw:",
             ),
-            Change::Replace("profiler-ebpf/src/core/thread.rs", "/// `sched:sched_wakeup`\n", HANDLER),
+            Change::Replace("profiler-ebpf/src/sched.rs", "/// `sched:sched_wakeup`\n", HANDLER),
             Change::Replace(THREADS, "to(Point::Wakeup),", "to(Point::Wakeup),\n    to(Point::Paper),"),
         ],
     );
