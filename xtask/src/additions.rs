@@ -72,7 +72,7 @@ impl Copied {
         match part {
             Part::Library(package) => cargo.args(["--lib", "--package", package]),
             Part::Workloads => cargo.args(["--lib", "--bins", "--package", "workloads"]),
-            // Its profile for releases has no unwinding, without which it does not compile.
+            // The profile for releases has no unwinding: with it, the probes do not compile.
             Part::Kernel => cargo.args(["--release", "--manifest-path", "profiler-ebpf/Cargo.toml"]),
         };
         // The kernel's part is a workspace of its own.

@@ -21,6 +21,10 @@ pub fn check(install: bool) -> Result<()> {
         return Ok(());
     };
     for manifest in ["Cargo.toml", "profiler-ebpf/Cargo.toml", "profiler/fuzz/Cargo.toml"] {
+        // What it needs of crates that nothing has been built of yet: the fuzzer's, above all.
+        let mut fetch = command("cargo");
+        fetch.args(["fetch", "--locked", "--manifest-path", manifest]);
+        run(fetch)?;
         let mut checks = command(&program);
         checks.args(["--offline", "--locked", "--log-level", "error", "--manifest-path", manifest]);
         checks.args(["--config", "deny.toml", "check", "licenses", "bans", "sources"]);

@@ -134,7 +134,7 @@ pub fn may_be_passed_on(entry: &mut Bio) {
         return;
     }
     entry.disk |= BY_OTHERS;
-    // It has no request that could be inserted.
+    // A bio that is passed on has no request that could be inserted.
     if entry.inserted_ns == 0 {
         entry.inserted_ns = now();
     }

@@ -108,7 +108,8 @@ impl Ready {
         Ok(Self { epoch, kind, links, before })
     }
 
-    /// Follows requests of these configurations from now on.
+    /// Follows requests of these configurations from now on. Until [`Loaded::forget_all`], sockets and threads keep
+    /// the configuration that they were first seen in: later blocks follow the same ones, in the same order.
     ///
     /// # Errors
     /// If a table of the probes is full, or was made for fewer configurations.

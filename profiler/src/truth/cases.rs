@@ -104,7 +104,7 @@ impl Spot {
 }
 
 impl Target {
-    /// Those that end there.
+    /// The target's stages that end there.
     const fn to(self, spot: Spot) -> Self {
         Self { to: Some(spot), ..self }
     }

@@ -29,6 +29,9 @@ use workloads::{
 
 use super::common::{Feature, alone, has};
 
+/// Seconds after which both end by themselves, should the test be killed.
+const LIFETIME: &str = "120";
+
 /// A server, and a client that asks it over the loopback device.
 struct Pair {
     server: Child,
@@ -41,9 +44,10 @@ impl Pair {
     fn start(binary: &Path, connections: &str) -> Self {
         // A port that is free: nobody else takes it so soon.
         let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).unwrap().to_string();
-        let server = Command::new(binary).args(["tcp-rr-server", "--listen", &address]).spawn().unwrap();
+        let server =
+            Command::new(binary).args(["tcp-rr-server", "--listen", &address, "--lifetime", LIFETIME]).spawn().unwrap();
         let mut client = Command::new(binary)
-            .args(["tcp-rr-client", "--connect", &address, "--connections", connections])
+            .args(["tcp-rr-client", "--connect", &address, "--connections", connections, "--lifetime", LIFETIME])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -150,7 +150,7 @@ fn cpu_time_is_divided_by_owner_and_layer_and_the_rest_idles() {
     assert_eq!((found.foreign_ns, found.idle_ns), (100_000.0, 2_000_000.0 - 100_000.0 - 90_000.0));
     assert_eq!(found.busiest, 0.6);
     assert_eq!((found.samples, found.on_path), (180, 0));
-    // Of six samples in the kernel, one is of no layer.
+    // One of six samples in the kernel is of no layer.
     assert!((found.unmatched_share - 1.0 / 6.0).abs() < 1e-12);
     assert_eq!(found.unmatched[0].function, "of_another_kernel");
     let time = found.roles.iter().find(|time| time.role == Role::Server).unwrap();

@@ -106,7 +106,7 @@ fn a_rate_counts_over_all_phases_of_a_kind() {
     let round = &found.rounds[1];
     assert_eq!((round.detached_queued_ns, round.traced_queued_ns), (200.0, 300.0));
     assert_eq!((round.detached_lateness_ns, round.traced_lateness_ns), (20.0, 30.0));
-    // Of a version that did not tell them apart.
+    // An earlier version did not tell them apart.
     let found = of_phases(|index, phase| phase.client.lateness_sum_ns = OPERATIONS * (index as u64 + 1));
     let round = &found.rounds[0];
     assert_eq!((round.detached_queued_ns, round.traced_queued_ns), (2.0, 3.0));
@@ -128,7 +128,7 @@ fn a_turn_around_is_the_clients_own_and_two_ends() {
     let sampled = found.rows.iter().map(|row| row.sampled_ns[0].unwrap());
     assert_eq!(sampled.sum::<f64>(), 1036.0);
     assert_eq!((found.rounds[0].turnaround_ns, found.rounds[0].residual_ns), (20.0, 0.0));
-    // Of a client that does not say it in one of its phases, all of it is its own.
+    // All of it is the client's own, where the client does not say it in one of its phases.
     let found = of_phases(|index, phase| {
         told(index, phase);
         phase.client.asked_around = index == 1;

@@ -76,7 +76,7 @@ fn sums_that_are_off(header: &Header, waterfall: &Waterfall, result: &Configurat
         ));
     }
     let residual = result.residual_share().abs();
-    // Of few and long requests, one that crosses the end of a phase weighs much.
+    // One request that crosses the end of a phase weighs much where they are few and long.
     let in_vm = Accelerator::of_settings(&result.settings).is_some();
     let residual_limit = if in_vm { header.residual_limit.max(RESIDUAL_OF_MACHINES) } else { header.residual_limit };
     if residual > residual_limit && !waterfall.whole_runs {

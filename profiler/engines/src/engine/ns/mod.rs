@@ -109,7 +109,11 @@ impl Engine for Ns {
         Ok(())
     }
     fn findings(&self) -> Vec<Finding> {
-        vec![Finding::program(image::MKFS, &image::MKFS.find(), "for `ns:fs=loop` and the disks of virtual machines")]
+        vec![Finding::program(
+            image::MKFS,
+            &image::MKFS.find_of_root(),
+            "for `ns:fs=loop` and the disks of virtual machines",
+        )]
     }
     fn accepts(&self, _kind: Kind) -> bool {
         true

@@ -12,7 +12,7 @@ pub(super) fn of(accelerator: Accelerator) -> Vec<Finding> {
         Accelerator::Kvm => vec![kvm()],
         Accelerator::Tcg => vec![
             Finding::program(QEMU, &QEMU.find(), "for `tcg:` and `kvm:` configurations"),
-            Finding::program(QEMU_IMG, &QEMU_IMG.find(), "for `image=qcow2`"),
+            Finding::program(QEMU_IMG, &QEMU_IMG.find_of_root(), "for `image=qcow2`"),
             libvirt(),
             kernel(),
             taps(),
