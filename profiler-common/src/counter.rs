@@ -58,9 +58,9 @@ counters! {
     LostResynchronised = "resynchronised",
     /// Token lost: no place left for its stage or device.
     LostStageTable = "stage_table_full",
-    /// Token lost: no slot for its connection into a virtual machine.
+    /// Token lost: no slot for its connection into a VM.
     LostConnectionTable = "connection_table_full",
-    /// Token lost: another message of its connection went into the virtual machine before its answer came out.
+    /// Token lost: another message of its connection went into the VM before its answer came out.
     LostUnanswered = "unanswered",
     /// Records begun.
     RecordsStarted = "records_started",

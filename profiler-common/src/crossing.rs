@@ -1,15 +1,15 @@
-//! Single requests on their way through a virtual machine, as both sides know them.
+//! Single requests on their way through a VM, as both sides know them.
 
 /// Fibonacci hashing (Knuth, TAOCP 6.4): addresses of one slab cache differ in few bits, and so do keys of stages.
 pub const SPREAD: u32 = 0x9E37_79B1;
 /// Fibonacci hashing for 64 bits.
 pub const SPREAD_WIDE: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Requests that went into a virtual machine and came out, and that are remembered by their numbers, where the plan
+/// Requests that went into a VM and came out, and that are remembered by their numbers, where the plan
 /// does not ask for more.
 pub const CROSSINGS: u32 = 8192;
 
-/// A request's stay in a virtual machine: seen from the host, and, by the guest's own clock, from within. Both number
+/// A request's stay in a VM: seen from the host, and, by the guest's own clock, from within. Both number
 /// it alike, by what stands in the header of its segment (connection and sequence number), so that either side's
 /// times can be put together.
 #[repr(C)]

@@ -14,26 +14,26 @@ pub struct Device {
     pub namespace: u32,
     /// Name of the device, ended by a zero byte.
     pub name: [u8; 16],
-    /// Whether requests leave the machine here, or come in.
+    /// Whether requests leave the host here, or come in.
     pub border: Border,
 }
 
-/// What a device is to the machine whose kernel this is.
+/// What a device is to the host or guest whose kernel this is.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Border {
     /// [`Border::NONE`], [`Border::LEADS_IN`] or [`Border::CARD`].
     pub kind: u32,
-    /// Port on which this machine's server listens, of a [`Border::CARD`].
+    /// Port on which this guest's server listens, of a [`Border::CARD`].
     pub port: u32,
 }
 
 impl Border {
     /// A device like others.
     pub const NONE: u32 = 0;
-    /// A virtual machine answers behind it.
+    /// A VM answers behind it.
     pub const LEADS_IN: u32 = 1;
-    /// This is the virtual machine, and requests come in at this card.
+    /// This is the VM, and requests come in at this card.
     pub const CARD: u32 = 2;
 }
 

@@ -10,12 +10,12 @@ pub const PROXY_IN: u8 = 2;
 /// Role of a proxy's sockets to servers, and of responses that it has.
 pub const PROXY_OUT: u8 = 3;
 /// Role of threads that are virtual processors, and of the steps between a guest's operation on its disk and its
-/// machine's own.
+/// VM's own.
 pub const VCPU: u8 = 4;
-/// Role of a virtual machine's process (its main loop, and threads for its devices), and of the operations on files
+/// Role of a VM's process (its main loop, and threads for its devices), and of the operations on files
 /// that it makes for its guest.
 pub const VMM: u8 = 5;
-/// Role of the kernel's workers for a virtual machine's devices.
+/// Role of the kernel's workers for a VM's devices.
 pub const VHOST: u8 = 6;
 /// Roles, rounded up to a power of two. Requests over the network have those of client, server and proxy only.
 pub const ROLES: usize = 8;
@@ -27,7 +27,7 @@ pub const fn is_proxy(role: u32) -> bool {
     role == PROXY_IN as u32 || role == PROXY_OUT as u32
 }
 
-/// The role in which a thread has requests: a virtual machine's process that has any is their server, behind a
+/// The role in which a thread has requests: a VM's process that has any is their server, behind a
 /// network of its own.
 #[inline(always)]
 #[must_use]

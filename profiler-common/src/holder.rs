@@ -1,4 +1,4 @@
-//! What holds a token: sockets, operations on files, skbs, connections into a virtual machine. All are one cache line.
+//! What holds a token: sockets, operations on files, skbs, connections into a VM. All are one cache line.
 
 use core::ops::{Deref, DerefMut};
 
@@ -47,7 +47,7 @@ pub struct Holder {
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Socket {
     head: Holder,
-    /// Number of the request that it holds, in a virtual machine, see [`crate::Crossing`]; 0: none.
+    /// Number of the request that it holds, in a VM, see [`crate::Crossing`]; 0: none.
     pub crossing: u32,
     /// Fills the cache line.
     pub unused: [u32; 3],
@@ -123,19 +123,19 @@ pub struct Packet {
     pub reserved: [u8; 6],
     /// 1: a CPU is taking the slot.
     pub lock: u64,
-    /// 1 + slot of the connection that its token went to, into a virtual machine; 0: it did not.
+    /// 1 + slot of the connection that its token went to, into a VM; 0: it did not.
     pub connection: u32,
-    /// Number of the request, in a virtual machine, as in [`Socket`].
+    /// Number of the request, in a VM, as in [`Socket`].
     pub crossing: u32,
 }
 
-/// A connection into a virtual machine, which holds its token from the one skb to the other: one cache line.
+/// A connection into a VM, which holds its token from the one skb to the other: one cache line.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Connection {
     /// Address and port outside, port inside; 0: free.
     pub key: u64,
-    /// What the machine holds, if `state` is not [`EMPTY`].
+    /// What the VM holds, if `state` is not [`EMPTY`].
     pub token: Token,
     /// The socket that sent it.
     pub socket: u64,
@@ -147,7 +147,7 @@ pub struct Connection {
     pub counted: u8,
     /// Stops the compiler from inventing padding.
     pub reserved: [u8; 6],
-    /// The number of the request that the machine holds, see [`crate::Crossing`].
+    /// The number of the request that the VM holds, see [`crate::Crossing`].
     pub crossing: u32,
     /// Fills the cache line.
     pub unused: [u32; 3],

@@ -73,7 +73,7 @@ points! {
     ProbeTimer "probe-timer",
     /// The segment is sent again for a reason that is not known.
     OtherRetransmission "other-retransmission",
-    /// A virtual machine's QEMU, or vhost, has read the skb from its tap: `skb:consume_skb`.
+    /// A VM's QEMU, or vhost, has read the skb from its tap: `skb:consume_skb`.
     Taken "taken",
     /// A virtual processor was given an interrupt: `kvm:kvm_apic_accept_irq`.
     Injected "injected",
@@ -81,7 +81,7 @@ points! {
     VcpuRunning "vcpu-running",
     /// The guest was entered: `kvm:kvm_entry`.
     Entered "entered",
-    /// The guest was left to notify its machine: `kvm:kvm_exit`.
+    /// The guest was left to notify its VM: `kvm:kvm_exit`.
     Notified "notified",
     /// A file operation's system call was entered: `raw_syscalls:sys_enter`. The operation starts here.
     Enter "enter",
@@ -97,11 +97,11 @@ points! {
     Issue "issue",
     /// The request is done: `block:block_rq_complete`, or `block:block_bio_complete`.
     Complete "complete",
-    /// A thread of a virtual machine's is being woken for what its guest wants of a disk: `sched:sched_waking`.
+    /// A thread of a VM's is being woken for what its guest wants of a disk: `sched:sched_waking`.
     IoWaking "io-waking",
     /// A thread runs for what a guest wants of a disk: `sched:sched_switch`.
     IoRunning "io-running",
-    /// A thread of a virtual machine's is being woken because an operation on the disk is done.
+    /// A thread of a VM's is being woken because an operation on the disk is done.
     BackWaking "back-waking",
     /// A thread runs because an operation on the disk is done.
     BackRunning "back-running",

@@ -4,7 +4,7 @@
 pub const SLOTS: u32 = 16384;
 /// skbs with a token at any instant.
 pub const PACKET_SLOTS: u32 = 4096;
-/// Connections into a virtual machine that can be followed at once.
+/// Connections into a VM that can be followed at once.
 pub const CONNECTION_SLOTS: u32 = 4096;
 
 /// Configurations that are followed at once, where the plan does not ask for more.

@@ -151,7 +151,7 @@ pub struct Thread {
     pub passing_ns: u64,
     /// 1 + slot of the operation that was completed last while it was in the call; 0: none.
     pub reaped: u32,
-    /// The thread of the same virtual machine that woke it last; 0: another did.
+    /// The thread of the same VM that woke it last; 0: another did.
     pub woken_by: u32,
     /// When that one had left its guest, if it is a virtual processor of KVM's, ns.
     pub left_ns: u64,
@@ -175,7 +175,7 @@ pub const CALL_SEND: u32 = 1;
 pub const CALL_RECEIVE: u32 = 2;
 /// A system call that waits for readiness.
 pub const CALL_POLL: u32 = 3;
-/// `ioctl`: how a virtual machine's process asks something of KVM, entering the guest above all.
+/// `ioctl`: how a VM's process asks something of KVM, entering the guest above all.
 pub const CALL_CONTROL: u32 = 4;
 
 /// A call that reads, writes or syncs a file at a position that it is given: in runs of file operations, an operation.

@@ -8,7 +8,7 @@ pub const UNKNOWN: u8 = 0;
 pub const GUEST: u8 = 1;
 /// The kernel handles an exit.
 pub const KERNEL: u8 = 2;
-/// The machine's process does.
+/// The VM's process does.
 pub const USER: u8 = 3;
 /// The thread waits for a CPU.
 pub const OUT: u8 = 4;
@@ -18,7 +18,7 @@ pub const BLOCKED: u8 = 5;
 pub const POLLED: u8 = 6;
 /// No state: from exit to entry, whatever happened in between.
 pub const EXIT: u8 = 7;
-/// No state: the machine's process handles an access to a place, by its number in the table of places.
+/// No state: the VM's process handles an access to a place, by its number in the table of places.
 pub const PLACE: u8 = 8;
 /// Virtual processors that are told apart; the last stands for all further ones.
 pub const NUMBERS: u8 = 64;
@@ -37,9 +37,9 @@ pub struct Vcpu {
     pub since_ns: u64,
     /// When the guest was left, if it has not been entered again, ns.
     pub exit_ns: u64,
-    /// Time that the machine's process has handled this exit, ns.
+    /// Time that the VM's process has handled this exit, ns.
     pub user_ns: u64,
-    /// How long its machine had held a request at `since_ns`, see [`Held`].
+    /// How long its VM had held a request at `since_ns`, see [`Held`].
     pub held_ns: u64,
     /// Phase that all this belongs to.
     pub epoch: u32,
@@ -59,7 +59,7 @@ pub struct Vcpu {
 
 const _: () = assert!(size_of::<Vcpu>() == 48);
 
-/// How long a machine has held a request, or several: from when it took one out of its tap until the answer came back.
+/// How long a VM has held a request, or several: from when it took one out of its tap until the answer came back.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Held {
@@ -87,11 +87,11 @@ pub struct Held {
     pub reserved: [u8; 6],
 }
 
-/// A request's way through a machine; 0: not yet, or not seen.
+/// A request's way through a VM; 0: not yet, or not seen.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Steps {
-    /// When the machine's process or its worker in the kernel first gave a virtual processor an interrupt, ns.
+    /// When the VM's process or its worker in the kernel first gave a virtual processor an interrupt, ns.
     pub injected_ns: u64,
     /// When the thread of that processor was first put on a CPU after this, ns.
     pub running_ns: u64,
@@ -100,7 +100,7 @@ pub struct Steps {
     /// When the guest was last left in order to wake the process or worker, after it had been interrupted (and
     /// entered, if it was), ns.
     pub notified_ns: u64,
-    /// When the machine had taken the request, ns. This and what follows is set when the answer is out.
+    /// When the VM had taken the request, ns. This and what follows is set when the answer is out.
     pub taken_ns: u64,
     /// When the answer came out, ns.
     pub answered_ns: u64,
@@ -117,9 +117,9 @@ const _: () = assert!(size_of::<Held>() == 160);
 /// States of virtual processors have totals along with them, too: their keys begin here.
 pub const EXIT_KEYS: u64 = 1 << 57;
 
-/// Bit of such a key: of the time in a state, that in which the machine held a request.
+/// Bit of such a key: of the time in a state, that in which the VM held a request.
 pub const HOLDING: u64 = 1 << 26;
-/// Bit of such a key, beside [`HOLDING`]: the guest had the request, and not its machine. It had been entered with
+/// Bit of such a key, beside [`HOLDING`]: the guest had the request, and not its VM. It had been entered with
 /// it, and had not been left to hand on the answer.
 pub const INSIDE: u64 = 1 << 27;
 /// Virtual processors of which that is kept.

@@ -1,5 +1,5 @@
 //! What threads and CPUs do, by the scheduler's, the system calls' and the softirqs' tracepoints: it is noted for the
-//! threads, and for virtual machines whose threads they are.
+//! threads, and for VMs whose threads they are.
 
 use core::ffi::c_void;
 

@@ -72,7 +72,7 @@ pub enum Command {
     List,
     /// Remove what runs left that were killed
     Clean,
-    /// Say what this kernel and machine have and lack
+    /// Say what this kernel and host have and lack
     Doctor,
     /// Print completions for a shell: put them where it looks for them
     Completions {
@@ -88,7 +88,7 @@ pub enum Command {
         #[arg(long)]
         list: bool,
     },
-    /// Look at virtual machines without starting one
+    /// Look at VMs without starting one
     Vm {
         #[command(subcommand)]
         what: VmCommand,
@@ -99,7 +99,7 @@ pub enum Command {
         /// What to enter
         specification: String,
     },
-    /// Write the initial file system of a machine that executes a program (`cargo xtask lab`)
+    /// Write the initial file system of a VM that executes a program (`cargo xtask lab`)
     #[command(hide = true)]
     GuestImage(GuestImageOptions),
     /// Put known costs in, and see whether they are found where they were put
@@ -163,11 +163,11 @@ pub struct CommonOptions {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
-    /// libvirt for virtual machines, such as qemu:///system; none: QEMU without libvirt [default: qemu:///embed,
-    /// where there is one and it knows the machine]
+    /// libvirt for VMs, such as qemu:///system; none: QEMU without libvirt [default: qemu:///embed,
+    /// where there is one and it knows the VM]
     #[arg(long, value_name = "URI")]
     pub connect: Option<String>,
-    /// Put the elements of this libvirt domain into those of virtual machines: see `virtax vm xml`
+    /// Put the elements of this libvirt domain into those of VMs: see `virtax vm xml`
     #[arg(long, value_name = "FILE")]
     pub domain: Option<PathBuf>,
     /// Say what is being done, step by step
@@ -272,7 +272,7 @@ impl TruthOptions {
     }
 }
 
-/// What a machine is made of that executes one program.
+/// What a VM is made of that executes one program.
 #[derive(Args)]
 pub struct GuestImageOptions {
     /// The file to write
@@ -281,7 +281,7 @@ pub struct GuestImageOptions {
     /// The kernel that will boot it, with its modules in ../lib/modules
     #[arg(long)]
     pub kernel: PathBuf,
-    /// A kernel for guests of the machine
+    /// A kernel for guests of the VM
     #[arg(long)]
     pub guest_kernel: Option<PathBuf>,
     /// A driver to load; may be given several times
@@ -383,7 +383,7 @@ impl CommonOptions {
                 vms: false,
                 files: false,
             },
-            machines: VmSettings { connect: self.connect.clone(), domain: self.domain.clone() },
+            vms: VmSettings { connect: self.connect.clone(), domain: self.domain.clone() },
         })
     }
 }

@@ -1,4 +1,4 @@
-//! `virtax doctor`: what this kernel and machine have and lack, with remedies.
+//! `virtax doctor`: what this kernel and host have and lack, with remedies.
 
 use std::{fmt::Write, path::Path};
 
@@ -31,7 +31,7 @@ pub fn examine() -> (String, bool) {
         }
     }
     let _ = writeln!(text, "machine:");
-    for finding in machine() {
+    for finding in host() {
         let mark = if finding.good { "ok  " } else { "lack" };
         let _ = writeln!(text, "  {mark} {}", finding.text);
         if let Some(remedy) = finding.remedy {
@@ -68,7 +68,7 @@ fn describe(support: &Support, text: &mut String) -> bool {
     support.probe.without.is_some()
 }
 
-fn machine() -> Vec<Finding> {
+fn host() -> Vec<Finding> {
     let environment = environment::read();
     let cpus = allowed_cpus().map_or(0, |cpus| cpus.len());
     let mut found = vec![Finding::new(cpus >= 2, format!("{cpus} CPUs"), "`--placement split` needs two")];
@@ -114,7 +114,7 @@ fn names_of_functions() -> Finding {
     Finding::new(have_names, text, "sysctl kernel.kptr_restrict=0; without, `--sample-rate 0`")
 }
 
-/// What makes the machine's speed, and the time that it takes for it, uncertain.
+/// What makes the host's speed, and the time that it takes for it, uncertain.
 fn speed(environment: &Environment) -> Vec<Finding> {
     let clock = environment.clocksource.as_deref().unwrap_or_default();
     let governor = environment.governor.as_deref();

@@ -1,6 +1,6 @@
 //! What a run may do: each capability that it needs, what for, and when, checked before anything is changed.
 //!
-//! The list was found by taking one capability away at a time (`profiler/tests/machine/privileges.rs` does so again),
+//! The list was found by taking one capability away at a time (`profiler/tests/host/privileges.rs` does so again),
 //! and giving no others: see `docs/privileges.md`.
 
 use crate::error::{Error, Result};

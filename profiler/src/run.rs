@@ -63,11 +63,11 @@ pub struct Request {
     pub force: bool,
     /// How the probes are loaded.
     pub probes: probes::Options,
-    /// How virtual machines are started.
-    pub machines: VmSettings,
+    /// How VMs are started.
+    pub vms: VmSettings,
 }
 
-/// How virtual machines are started, as the user says it.
+/// How VMs are started, as the user says it.
 #[derive(Debug, Clone, Default)]
 pub struct VmSettings {
     /// libvirt's address, or "none".
@@ -123,7 +123,7 @@ pub fn plan(request: &Request) -> Result<(Plan, Vec<String>)> {
         configurations: parsed.configurations,
         baseline,
         spec: request.spec.clone(),
-        machines: request.machines.read()?,
+        vms: request.vms.read()?,
     };
     Ok((plan, parsed.notes))
 }
@@ -220,8 +220,8 @@ fn command(request: &Request, plan: &Plan, names: &[String]) -> String {
     words.extend(plan.spec.arguments());
     words.extend(plan.spec.until_precision.map(|_| format!("--budget {}", request.budget.as_secs_f64())));
     words.extend(request.settings.iter().map(|pair| format!("--set {pair}")));
-    words.extend(request.machines.connect.iter().map(|uri| format!("--connect {uri}")));
-    words.extend(request.machines.domain.iter().map(|path| format!("--domain {}", path.display())));
+    words.extend(request.vms.connect.iter().map(|uri| format!("--connect {uri}")));
+    words.extend(request.vms.domain.iter().map(|path| format!("--domain {}", path.display())));
     words.join(" ")
 }
 

@@ -9,7 +9,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// Bytes of the file: how often, and the time together, ns; 8 bytes each, in the machine's order.
+/// Bytes of the file: how often, and the time together, ns; 8 bytes each, in the host's order.
 const BYTES: usize = 16;
 
 /// Makes the file, or empties it; a server that is nobody can write it.

@@ -58,7 +58,7 @@ pub struct Guest {
 pub enum Task {
     /// Being a server behind its network card.
     Serve(Serve),
-    /// Executing a program, as root, in a machine set up as a distribution's would be.
+    /// Executing a program, as root, in a VM set up as a distribution's would be.
     Execute(Execute),
 }
 
@@ -154,7 +154,7 @@ fn serve(guest: &Serve) -> io::Result<ExitStatus> {
         Command::new(agent).args([server.id().to_string(), guest.port.to_string()]).args(of_files).spawn()
     });
     if let Some(Err(error)) = &agent {
-        // Without it, the machine is one row: no reason to end.
+        // Without it, the VM is one row: no reason to end.
         println!("{AGENT_ENDED} {error}");
     }
     loop {

@@ -43,7 +43,7 @@ fn stay_on(cpu: usize) -> std::io::Result<()> {
 }
 
 /// Keeps the CPUs from idling, at the scheduler's least class, which anybody else takes them from: after it has idled
-/// for a while, a virtual machine's CPU takes hundreds of microseconds for what it else does in ten, and that would
+/// for a while, a VM's CPU takes hundreds of microseconds for what it else does in ten, and that would
 /// hide what a generator adds.
 struct Awake(Arc<AtomicBool>, Vec<JoinHandle<()>>);
 
@@ -271,7 +271,7 @@ fn alone() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Asks again when the answer is not the expected one, because others share this machine: the generator's own fault
+/// Asks again when the answer is not the expected one, because others share this host: the generator's own fault
 /// would be there each time.
 fn holds(what: &str, mut tried: impl FnMut() -> Result<(), String>) {
     let mut said = Vec::new();
@@ -346,7 +346,7 @@ fn plain_client_ns(cpus: [usize; 2], spin_ns: u64, interval_ns: u64, count: usiz
 }
 
 /// At a hundredth of the capacity, caches are cold and CPUs asleep, and a request takes longer by what depends on the
-/// machine: as long as for a client that does nothing else. An open loop that is late by what a sleep is late for (50
+/// host: as long as for a client that does nothing else. An open loop that is late by what a sleep is late for (50
 /// to 90 µs) would be told by that.
 #[test]
 fn rare_requests_take_as_long_as_with_the_plainest_client() {

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: ratios of interleaved measurements; absolute times mean nothing on a shared machine.
+//! `cargo xtask bench`: ratios of interleaved measurements; absolute times mean nothing on a shared host.
 
 use anyhow::Result;
 

@@ -136,7 +136,7 @@ fn way_to_libvirt() -> Result<()> {
     copy_if_changed(&Path::new("target/libvirt/release").join(NAME), &into)
 }
 
-/// Where Debian has libraries of this machine's kind.
+/// Where Debian has libraries of this host's kind.
 pub fn multiarch(name: &str) -> PathBuf {
     Path::new("/usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH)).join(name)
 }

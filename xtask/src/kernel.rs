@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell::{cache, command, output, run};
 
-/// Debian's package that depends on the newest kernel for virtual machines.
+/// Debian's package that depends on the newest kernel for VMs.
 const NEWEST: &str = "linux-image-cloud-amd64";
 
 /// Which of Debian's kernels.
@@ -39,7 +39,7 @@ pub fn fetched(suite: Suite) -> Result<PathBuf> {
     moved.map(|()| folder)
 }
 
-/// What apt is told: for backports, lists of its own, from where this machine has its packages, so that its own
+/// What apt is told: for backports, lists of its own, from where this host has its packages, so that its own
 /// settings stay.
 fn options(suite: Suite, folder: &Path) -> Result<Vec<String>> {
     if suite == Suite::Release {

@@ -1,6 +1,6 @@
-//! `cargo xtask lab`: a machine of its own for a command, emulated, in which KVM's exits are real.
+//! `cargo xtask lab`: a VM of its own for a command, emulated, in which KVM's exits are real.
 //!
-//! QEMU's emulated processor has AMD's virtualization, so that in this machine `kvm-amd` loads and guests run under
+//! QEMU's emulated processor has AMD's virtualization, so that in this VM `kvm-amd` loads and guests run under
 //! KVM, with its tracepoints. Its kernel is Debian's, with what the reference machine's lacks: kprobes, trampolines,
 //! modules.
 
@@ -19,7 +19,7 @@ use crate::{
     shell::{TestCounts, TestOutput, command, find, output, run},
 };
 
-/// What is loaded before the command starts: the bus of the machine, links, rules, taps, KVM, file systems, and disks
+/// What is loaded before the command starts: the bus of the VM, links, rules, taps, KVM, file systems, and disks
 /// to put them on.
 const DRIVERS: &[&str] = &[
     "virtio_pci",
@@ -41,7 +41,7 @@ const DRIVERS: &[&str] = &[
     "raid0",
     "raid1",
 ];
-/// Programs that runs of virtax's need, if this machine has them.
+/// Programs that runs of virtax's need, if this host has them.
 const PROGRAMS: &[&str] =
     &["nft", "iptables", "iptables-save", "redis-server", "redis-benchmark", "perf", "mkfs.ext4", "dmsetup", "mdadm"];
 /// What QEMU reads when it boots a kernel on a PC, and where Debian has it.
@@ -61,16 +61,16 @@ const KERNEL_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 reboot=t softlockup
 const VIRTAX: &str = "target/release/virtax";
 /// What the first process says at the end, followed by the exit code (`workloads::init::ENDED`).
 const ENDED: &str = "virtax-ended:";
-/// How long a lost interrupt can hold up the machine.
+/// How long a lost interrupt can hold up the VM.
 const BETWEEN_INTERRUPTS: Duration = Duration::from_millis(50);
 
-/// A machine of the lab.
+/// A VM of the lab.
 pub struct Lab {
-    /// Image of the machine's kernel.
+    /// Image of the VM's kernel.
     pub kernel: PathBuf,
-    /// Memory of the machine, MiB.
+    /// Memory of the VM, MiB.
     pub memory: u32,
-    /// Processors of the machine.
+    /// Processors of the VM.
     pub cpus: u32,
     /// How long it may live.
     pub patience: Duration,
@@ -78,7 +78,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// The machine with a kernel of Debian's, which its guests boot as well.
+    /// The VM with a kernel of Debian's, which its guests boot as well.
     pub fn new(suite: Suite) -> Result<Self> {
         Ok(Self {
             kernel: kernel::image(&kernel::fetched(suite)?)?,
@@ -146,7 +146,7 @@ impl Lab {
     fn boot(&self, initial: &Path, console: &Path, mut output: impl Write) -> Result<i32> {
         let log = File::create(console).with_context(|| format!("cannot write {}", console.display()))?;
         drop(log);
-        // With two processors in one thread, guests of the machine hang; in threads of their own, code that the
+        // With two processors in one thread, guests of the VM hang; in threads of their own, code that the
         // kernel changes under a running processor (a trampoline's call, say) sometimes is not seen by it.
         let threads = if self.cpus > 1 { "tcg,thread=multi" } else { "tcg,thread=single" };
         // Without cmpxchg16b, by which newer kernels allocate memory: emulated, it sometimes leaves nonsense in the
@@ -165,10 +165,10 @@ impl Lab {
             .args(["-device", "virtio-rng-pci"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        let mut machine = Machine(qemu.spawn().with_context(|| format!("cannot execute {QEMU}"))?);
-        let mut line = machine.0.stdin.take();
+        let mut vm = Vm(qemu.spawn().with_context(|| format!("cannot execute {QEMU}"))?);
+        let mut line = vm.0.stdin.take();
         let deadline = Instant::now() + self.patience;
-        let stdout = machine.0.stdout.take().context("its output is a pipe")?;
+        let stdout = vm.0.stdout.take().context("its output is a pipe")?;
         let (sender, receiver) = std::sync::mpsc::channel();
         let reader = std::thread::spawn(move || copy(stdout, &sender));
         loop {
@@ -184,16 +184,16 @@ impl Lab {
                 }
             }
         }
-        machine.0.wait().context("cannot wait for QEMU")?;
+        vm.0.wait().context("cannot wait for QEMU")?;
         reader.join().map_err(|_| anyhow!("its output could not be read"))?.context("cannot read its output")?;
         exit_code(&said(console))
             .with_context(|| format!("the machine ended without an exit code{}", last_words(console)))
     }
 }
 
-/// Interrupts the machine now and then, until its QEMU ends.
+/// Interrupts the VM now and then, until its QEMU ends.
 ///
-/// An interrupt of the machine's timer can be lost in QEMU 7.2 while guests run in the machine: its processor then
+/// An interrupt of the VM's timer can be lost in QEMU 7.2 while guests run in the VM: its processor then
 /// stood still with interrupts enabled and the timer's pending, in one run of three (probably because flags of
 /// pending interrupts are changed without a lock where a guest exits). The next interrupt, from anywhere, makes the
 /// processor look again; a byte on the second serial line is one.
@@ -206,8 +206,8 @@ fn keep_awake(mut line: ChildStdin) {
 }
 
 /// QEMU, which does not outlive this.
-struct Machine(Child);
-impl Drop for Machine {
+struct Vm(Child);
+impl Drop for Vm {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

@@ -87,24 +87,24 @@ enum Task {
         #[arg(long = "try")]
         try_out: bool,
     },
-    /// Fetch Debian's kernel for virtual machines, and print the folder that VIRTAX_GUEST_KERNEL is to name
+    /// Fetch Debian's kernel for VMs, and print the folder that VIRTAX_GUEST_KERNEL is to name
     GuestKernel {
         /// The newer one of Debian's backports
         #[arg(long)]
         backports: bool,
     },
-    /// Boot an emulated machine in which KVM's exits are real, and execute a command in it, as root
+    /// Boot an emulated VM in which KVM's exits are real, and execute a command in it, as root
     Lab {
         /// Install nothing: say what is missing and how it is brought
         #[arg(long)]
         no_install: bool,
-        /// The machine's kernel, with its modules in ../lib/modules [default: Debian's, as for guests]
+        /// The VM's kernel, with its modules in ../lib/modules [default: Debian's, as for guests]
         #[arg(long)]
         kernel: Option<PathBuf>,
         /// Take Debian's newer kernel, of its backports
         #[arg(long, conflicts_with = "kernel")]
         backports: bool,
-        /// Processors of the machine: more than one are emulated less faithfully
+        /// Processors of the VM: more than one are emulated less faithfully
         #[arg(long, default_value_t = 1)]
         cpus: u32,
         /// Execute the tests of profiler/tests/lab; the command are their arguments
@@ -113,7 +113,7 @@ enum Task {
         /// The longer ones of these tests too
         #[arg(long, requires = "test")]
         full: bool,
-        /// `virtax`, or a program of this machine, with its arguments
+        /// `virtax`, or a program of this host, with its arguments
         #[arg(last = true, required_unless_present = "test")]
         command: Vec<String>,
     },
@@ -185,17 +185,17 @@ fn execute(task: Task) -> Result<()> {
         Task::Lab { no_install, kernel, backports, cpus, test, full, command } => {
             setup::all(no_install, Purpose::Test)?;
             build::all()?;
-            let mut machine = lab::Lab::new(suite(backports))?;
-            machine.cpus = cpus;
+            let mut vm = lab::Lab::new(suite(backports))?;
+            vm.cpus = cpus;
             if let Some(kernel) = kernel {
-                machine.kernel = kernel;
+                vm.kernel = kernel;
             }
             if test {
-                let counts = machine.test(full, &command)?;
+                let counts = vm.test(full, &command)?;
                 println!("tests: {} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.ignored);
                 return if counts.success { Ok(()) } else { bail!("tests failed") };
             }
-            match machine.execute(&command, std::io::stdout())? {
+            match vm.execute(&command, std::io::stdout())? {
                 0 => Ok(()),
                 code => bail!("the command ended with exit code {code}"),
             }
@@ -264,7 +264,7 @@ fn test(no_install: bool, full: bool, arguments: &[String]) -> Result<()> {
         return judge(&shell::run_tests(cargo_test(&[]))?);
     }
     run(cargo_test(&["--no-run"]))?;
-    let mut counts = shell::run_tests(cargo_test(&["--test", "machine", "--test", "generator"]))?;
+    let mut counts = shell::run_tests(cargo_test(&["--test", "host", "--test", "generator"]))?;
     // The lab's emulator has one processor, and what measures nothing needs no quiet: it takes what that leaves, at
     // the scheduler's lowest weight.
     let others = cargo_test(&BESIDE_THE_LAB);
@@ -306,7 +306,7 @@ fn lint() -> Result<()> {
         let mut lints = shell::command("cargo");
         lints.args(["clippy", "--release", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]);
         run(lints)?;
-        // It is no test of this machine, so that "all" does not mean it.
+        // It is no test of this host, so that "all" does not mean it.
         let mut of_lab = shell::command("cargo");
         of_lab.args([
             "clippy",
@@ -372,7 +372,7 @@ mod tests {
             .collect();
         assert!(tests.len() >= 6, "{tests:?}");
         for name in tests {
-            let alone = ["machine", "generator", "lab"].contains(&name.as_str());
+            let alone = ["host", "generator", "lab"].contains(&name.as_str());
             assert!(alone != BESIDE_THE_LAB.contains(&name.as_str()), "{name}");
         }
     }

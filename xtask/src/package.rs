@@ -1,4 +1,4 @@
-//! `cargo xtask package`: a Debian package of what was built, and its trial on a machine that has nothing else.
+//! `cargo xtask package`: a Debian package of what was built, and its trial on a host that has nothing else.
 
 use std::{
     fs,
@@ -117,7 +117,7 @@ pub fn build() -> Result<PathBuf> {
     Ok(package)
 }
 
-/// The mirror and the release that this machine's own packages come from.
+/// The mirror and the release that this host's own packages come from.
 fn origin() -> Result<(String, String)> {
     let release = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
     let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
@@ -131,7 +131,7 @@ fn origin() -> Result<(String, String)> {
     Ok((mirror, name))
 }
 
-/// What is done on the clean machine, in a mount namespace that ends with it.
+/// What is done on the clean host, in a mount namespace that ends with it.
 const TRIAL: &str = r#"
 set -e
 for folder in proc sys dev; do mount --rbind /$folder "$1/$folder"; done
@@ -155,7 +155,7 @@ chroot "$1" sh -ec '
 pub struct Minimal(Tree);
 
 impl Minimal {
-    /// Makes one of this machine's release.
+    /// Makes one of this host's release.
     pub fn debian() -> Result<Self> {
         let root = Tree::new("target/package/root")?;
         let (mirror, release) = origin()?;

@@ -1,4 +1,4 @@
-//! What a machine must have, why, and how it is brought.
+//! What a host must have, why, and how it is brought.
 
 use std::{
     fs,
@@ -164,7 +164,7 @@ fn has_bpf_compiler() -> bool {
     build::bpf_compiler().is_some()
 }
 
-/// What the machine is set up for.
+/// What the host is set up for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Building and running.
@@ -251,7 +251,7 @@ fn install(names: &[&str]) -> Result<()> {
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// While it lives, packages that are installed start no services: a run starts what it needs by itself, with settings
-/// of its own. A policy that the machine has already stays as it is.
+/// of its own. A policy that the host has already stays as it is.
 struct NoServices(bool);
 
 const POLICY_TEXT: &str = "#!/bin/sh\n# virtax's set-up: no services while it installs packages.\nexit 101\n";

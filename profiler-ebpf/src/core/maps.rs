@@ -148,7 +148,7 @@ pub fn thread(tid: u32) -> Option<Slot<Thread>> {
     (slot.tid == tid).then_some(slot)
 }
 
-/// A request comes into the virtual machine. One that does not count takes no place from one that does.
+/// A request comes into the VM. One that does not count takes no place from one that does.
 #[inline(always)]
 pub fn comes_in(control: &Control, counted: u8, number: u32, at_ns: u64) {
     if counted == 0 {
@@ -159,7 +159,7 @@ pub fn comes_in(control: &Control, counted: u8, number: u32, at_ns: u64) {
     }
 }
 
-/// The answer to a request leaves the virtual machine.
+/// The answer to a request leaves the VM.
 #[inline(always)]
 pub fn goes_out(control: &Control, number: u32, at_ns: u64) {
     if let Some(mut crossing) = crossing(number)
@@ -178,7 +178,7 @@ fn crossing(number: u32) -> Option<Slot<Crossing>> {
     CROSSINGS.slot(profiler_common::crossing_place(number) & settings::crossings_mask())
 }
 
-/// How long the virtual machine of a configuration has held requests.
+/// How long the VM of a configuration has held requests.
 #[inline(always)]
 pub fn held(configuration: u8) -> Option<Slot<vcpu::Held>> {
     HELD.slot(configuration.into())

@@ -195,9 +195,9 @@ settings! {
     BIOS_MASK => bios_mask;
     /// Records under way in the table less 1, as [`slots_mask`].
     RECORDS_MASK => records_mask;
-    /// Requests in virtual machines in the table less 1, as [`slots_mask`].
+    /// Requests in VMs in the table less 1, as [`slots_mask`].
     CROSSINGS_MASK => crossings_mask;
-    /// Connections into virtual machines in the table less 1, as [`slots_mask`].
+    /// Connections into VMs in the table less 1, as [`slots_mask`].
     CONNECTIONS_MASK => connections_mask;
     /// Offset of `tcp_sock.snd_nxt`; [`NO_FIELD`]: there is none.
     TCP_NEXT => tcp_next;

@@ -114,7 +114,7 @@ pub fn work_on(tag: Tag, sent: bool) {
     }
 }
 
-/// Whether a thread is one of a virtual machine's: where nothing wakes another, a virtual processor's makes what its
+/// Whether a thread is one of a VM's: where nothing wakes another, a virtual processor's makes what its
 /// guest asks for.
 #[inline(always)]
 pub fn is_qemus(thread: &Thread) -> bool {

@@ -37,7 +37,7 @@ const AT_ONCE_MOST: u32 = 128;
 const EVENT_BYTES: u64 = 32;
 const EVENT_IOCB: u64 = 8;
 
-/// The role in which a thread has its operations, and its configuration: those of a virtual machine's process are told
+/// The role in which a thread has its operations, and its configuration: those of a VM's process are told
 /// apart from those that a guest makes.
 #[inline(always)]
 fn maker_of(tid: u32) -> (u8, u8) {

@@ -43,7 +43,7 @@ pub fn is_asynchronous(operation: &Operation) -> bool {
     operation.key & ASYNCHRONOUS == ASYNCHRONOUS
 }
 
-/// The current thread, if it makes operations: a server's, or a virtual machine's process for its guest.
+/// The current thread, if it makes operations: a server's, or a VM's process for its guest.
 #[inline(always)]
 pub fn maker() -> Option<Slot<Thread>> {
     current().filter(|thread| thread.role == u32::from(SERVER) || is_qemus(thread))

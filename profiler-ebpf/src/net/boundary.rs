@@ -1,5 +1,5 @@
-//! The boundary of a virtual machine: a request's skb ends at the device that leads there, and the response comes
-//! back in another one. In between, the machine holds the token, and its connection tells whose it is.
+//! The boundary of a VM: a request's skb ends at the device that leads there, and the response comes
+//! back in another one. In between, the VM holds the token, and its connection tells whose it is.
 
 use profiler_common::{
     Border, CLIENT, Counter, EMPTY, Packet, READ, SERVER, Socket, Token, crossing_number,
@@ -25,7 +25,7 @@ use crate::{
 const IPPROTO_TCP: u8 = 6;
 
 /// The connection of the message at this IPv4 header, as seen from outside: the other side's address and port, and
-/// the machine's port, as they stand in the headers (RFC 791, 3.1; RFC 9293, 3.1). 0: it is no TCP segment with
+/// the VM's port, as they stand in the headers (RFC 791, 3.1; RFC 9293, 3.1). 0: it is no TCP segment with
 /// payload, or not the first fragment. With it comes the message's number, see [`profiler_common::Crossing`].
 #[cold]
 #[inline(never)]
@@ -51,7 +51,7 @@ fn connection_key(header: u64, outwards: u32, number: &mut u32) -> u64 {
 }
 
 /// The token of an skb that has just been handed to the device with this index goes over to its connection, if that
-/// is the machine's.
+/// is the VM's.
 #[inline(always)]
 pub fn leaves<K: Kernel, const D: bool>(control: Phase<D>, mut packet: Slot<Packet>, skb: u64, index: u8) -> Fault {
     if !control.has_borders() || border(index).kind == Border::NONE {
@@ -86,7 +86,7 @@ pub fn leaves<K: Kernel, const D: bool>(control: Phase<D>, mut packet: Slot<Pack
     None
 }
 
-/// An skb that carries no token has been received: from the machine, it may be an answer.
+/// An skb that carries no token has been received: from the VM, it may be an answer.
 #[inline(always)]
 pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     if !control.has_borders() {
@@ -113,7 +113,7 @@ pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     connection.state = EMPTY;
     let counted = core::mem::replace(&mut connection.counted, 0);
     let was_taken = connection.token.point == TAKEN;
-    // What the machine held is in no table of holders: samples find it once its skb is.
+    // What the VM held is in no table of holders: samples find it once its skb is.
     let passed =
         pass_device(control, &mut connection.token, counted, (0, true), Point::Receive, dev, 0, Point::Softirq);
     goes_out(&control, core::mem::take(&mut connection.crossing), connection.token.at_ns);
@@ -139,7 +139,7 @@ pub fn enters<K: Kernel, const D: bool>(control: Phase<D>, skb: u64) -> Fault {
     None
 }
 
-/// A request comes in at the card of the machine that this is, and a token begins.
+/// A request comes in at the card of the VM that this is, and a token begins.
 #[inline(always)]
 fn arrives<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, place: u8, port: u32) -> Fault {
     let data: u64 = K::load(skb, settings::skb_data());
@@ -151,14 +151,14 @@ fn arrives<K: Kernel, const D: bool>(control: Phase<D>, skb: u64, place: u8, por
     let at_ns = now();
     let counted = begins(&control, control.turn, at_ns);
     comes_in(&control, counted, number, at_ns);
-    // A machine is one configuration's.
+    // A VM is one configuration's.
     let token = Token::new(at_ns, control.turn, PlaceId::at(Point::Receive, place), CLIENT);
     let sender: u64 = K::load(skb, settings::skb_sk());
     let carried = Carried { key: skb, socket: sender, token: &token, queued_ns: 0, live: 1, counted, crossing: number };
     if put_packet(&carried) { None } else { Some(lose(&token, counted, Counter::LostPacketTable)) }
 }
 
-/// Whether, in the machine, the response that a socket has just handed to the device with this index leaves by its
+/// Whether, in the VM, the response that a socket has just handed to the device with this index leaves by its
 /// card. Then its token ends here.
 #[inline(always)]
 pub fn departs<const D: bool>(control: Phase<D>, mut socket: Slot<Socket>, index: u8) -> bool {
@@ -173,7 +173,7 @@ pub fn departs<const D: bool>(control: Phase<D>, mut socket: Slot<Socket>, index
     true
 }
 
-/// An skb is dropped whose token the machine seems to hold: before it was taken from the device's queue. The token
+/// An skb is dropped whose token the VM seems to hold: before it was taken from the device's queue. The token
 /// goes back to its sender, as [`crate::net::loss::dropped`] does.
 #[inline(always)]
 pub fn dropped_before(control: Phase<true>, skb: u64) -> Fault {
@@ -206,7 +206,7 @@ pub fn dropped_before(control: Phase<true>, skb: u64) -> Fault {
     Some(Counter::Drops)
 }
 
-/// An skb is freed in good order: the machine has taken what was in it, and from here on holds the token itself.
+/// An skb is freed in good order: the VM has taken what was in it, and from here on holds the token itself.
 /// Another skb at its address that is dropped is none of it.
 #[inline(always)]
 pub fn taken(control: Phase<true>, skb: u64) -> Fault {

@@ -70,7 +70,7 @@ fn refused<K: Kernel>(control: Phase<true>, skb: u64) -> Fault {
     Some(Counter::Drops)
 }
 
-/// `skb:consume_skb`: freed in good order, yet never delivered to a socket; or read by a virtual machine.
+/// `skb:consume_skb`: freed in good order, yet never delivered to a socket; or read by a VM.
 #[inline(always)]
 pub fn freed(control: Phase<true>, skb: u64) -> Fault {
     let Some(packet) = travelling(control, skb) else { return taken(control, skb) };

@@ -1,4 +1,4 @@
-//! Virtual machines: their processors, and QEMU's threads.
+//! VMs: their processors, and QEMU's threads.
 
 pub mod qemu;
 pub mod vcpu;

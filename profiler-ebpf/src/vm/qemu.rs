@@ -1,8 +1,8 @@
-//! A virtual machine between its guest's operation on a disk and its own on the host's: who wakes whom before it, and
+//! A VM between its guest's operation on a disk and its own on the host's: who wakes whom before it, and
 //! how its guest is told afterwards.
 //!
-//! Nothing says which of the guest's operations one of the machine's is for. So this is followed only where the
-//! machine has one at a time: from the notification before it to the guest's being entered after it.
+//! Nothing says which of the guest's operations one of the VM's is for. So this is followed only where the
+//! VM has one at a time: from the notification before it to the guest's being entered after it.
 
 use profiler_common::{
     Control, QemuSteps, Thread, Token, VCPU, VMM,
@@ -21,7 +21,7 @@ use crate::core::{
     token::Parts,
 };
 
-/// The steps, in this phase, of a configuration's machine.
+/// The steps, in this phase, of a configuration's VM.
 #[inline(always)]
 fn steps(control: &Control, configuration: u8) -> Option<Slot<QemuSteps>> {
     let mut steps = QEMU.slot(configuration.into())?;
@@ -56,7 +56,7 @@ fn are_on(steps: &QemuSteps, thread: &Thread) -> bool {
     is_told && if steps.number != 0 { steps.number == number } else { steps.tid == thread.tid }
 }
 
-/// `sched:sched_waking` of one of the machine's threads.
+/// `sched:sched_waking` of one of the VM's threads.
 #[inline(always)]
 pub fn wakes(control: &Control, woken: Slot<Thread>, at_ns: u64) {
     if !control.has_borders() && is_qemus(&woken) {
@@ -102,7 +102,7 @@ pub extern "C" fn qemu_wakes(tid: u32, at_ns: u64) -> u32 {
     0
 }
 
-/// `kvm:kvm_apic_accept_irq`, by one of the machine's threads.
+/// `kvm:kvm_apic_accept_irq`, by one of the VM's threads.
 #[inline(always)]
 pub fn interrupts(control: &Control, place: u8) {
     if !control.has_borders() {
@@ -110,7 +110,7 @@ pub fn interrupts(control: &Control, place: u8) {
     }
 }
 
-/// The machine interrupts its guest: a function of its own, as [`qemu_wakes`].
+/// The VM interrupts its guest: a function of its own, as [`qemu_wakes`].
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -128,7 +128,7 @@ pub extern "C" fn qemu_interrupts(place: u32) -> u32 {
     0
 }
 
-/// A thread of the machine's tells the guest that an operation is done. False: none is.
+/// A thread of the VM's tells the guest that an operation is done. False: none is.
 #[inline(always)]
 fn tell(control: &Control, mut steps: Slot<QemuSteps>, thread: &Thread, at_ns: u64) -> bool {
     if steps.token.point != EXIT {
@@ -145,7 +145,7 @@ fn tell(control: &Control, mut steps: Slot<QemuSteps>, thread: &Thread, at_ns: u
     true
 }
 
-/// Who woke whom of the machine's threads since an operation ended: the last, the one that woke it, and so on. QEMU's
+/// Who woke whom of the VM's threads since an operation ended: the last, the one that woke it, and so on. QEMU's
 /// hand an operation on to a worker (`aio=threads`), and it comes back by its I/O thread and, where KVM takes no
 /// interrupts, its main loop.
 struct Woken<const MOST: usize> {
@@ -245,7 +245,7 @@ pub fn leaves(control: &Control, thread: &Thread, reason: u32) {
     }
 }
 
-/// An operation of the machine's begins.
+/// An operation of the VM's begins.
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -295,13 +295,13 @@ fn notified(steps: &QemuSteps, own: &Thread, woken: &Woken<2>) -> Token {
     }
 }
 
-/// An operation of the machine's ends, as [`qemu_ends`] says.
+/// An operation of the VM's ends, as [`qemu_ends`] says.
 #[inline(always)]
 pub fn ends(operation: &Token, tid: u32, at_ns: u64) {
     qemu_ends(operation.turn.configuration().into(), tid, at_ns);
 }
 
-/// One of a configuration's machine ends; at 0: it was not seen when. In thread 0: when its bios did, which was seen,
+/// One of a configuration's VM ends; at 0: it was not seen when. In thread 0: when its bios did, which was seen,
 /// and not by whom that was taken.
 #[cold]
 #[inline(never)]

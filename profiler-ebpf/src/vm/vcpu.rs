@@ -1,6 +1,6 @@
 //! Virtual processors: when their guest is entered and left, and who handles what it was left for.
 //!
-//! A virtual processor is a thread of the machine's process. What it does changes at KVM's tracepoints, at its system
+//! A virtual processor is a thread of the VM's process. What it does changes at KVM's tracepoints, at its system
 //! calls, and where the scheduler takes it off its CPU; so its time is divided without gaps.
 
 use profiler_common::{
@@ -23,7 +23,7 @@ use crate::{
     vm::qemu,
 };
 
-/// The machine has taken a request, which counts or not. One thread moves its packets, so that hardly ever another
+/// The VM has taken a request, which counts or not. One thread moves its packets, so that hardly ever another
 /// CPU writes here at the same time.
 #[inline(always)]
 pub fn takes(control: &Control, token: &Token, counted: u8) {
@@ -40,7 +40,7 @@ pub fn takes(control: &Control, token: &Token, counted: u8) {
     held.count += 1;
 }
 
-/// Splits the time that the machine held the last request by what happened to its processor, and that is done with.
+/// Splits the time that the VM held the last request by what happened to its processor, and that is done with.
 /// Not where the answer comes out: the kernel bounds how much a program may do, and that one does a lot.
 #[cold]
 #[inline(never)]
@@ -63,7 +63,7 @@ fn split(control: &Control, configuration: u8) {
     parts.end(done.answered_at, done.answered_ns);
 }
 
-/// `kvm:kvm_apic_accept_irq`: a virtual processor is given an interrupt, here if the machine's process or worker does
+/// `kvm:kvm_apic_accept_irq`: a virtual processor is given an interrupt, here if the VM's process or worker does
 /// it for the request that it holds.
 #[inline(always)]
 pub fn interrupted(control: &Control, number: u32) -> Fault {
@@ -80,7 +80,7 @@ pub fn interrupted(control: &Control, number: u32) -> Fault {
     None
 }
 
-/// A thread is being woken: if a virtual processor's does it, and it is one that moves the machine's packets, the
+/// A thread is being woken: if a virtual processor's does it, and it is one that moves the VM's packets, the
 /// guest has something for it.
 #[inline(always)]
 pub fn notifies(control: &Control, woken: &Thread) {
@@ -102,7 +102,7 @@ fn notified(steps: &Steps, left_ns: u64) -> u64 {
     if steps.injected_ns != 0 && left_ns > had_ns { left_ns } else { steps.notified_ns }
 }
 
-/// Whether the guest has had the request that its machine holds since before `since_ns`, and has it still.
+/// Whether the guest has had the request that its VM holds since before `since_ns`, and has it still.
 #[inline(always)]
 fn has_request(control: &Control, thread: &Thread, since_ns: u64) -> bool {
     let Some(held) = held(thread.configuration) else { return false };
@@ -145,7 +145,7 @@ pub fn gives_back(control: &Control, token: &Token, answered_at: PlaceId, at_ns:
     }
 }
 
-/// How long the machine has held requests in this phase, up to now or to a moment not long ago.
+/// How long the VM has held requests in this phase, up to now or to a moment not long ago.
 #[inline(always)]
 fn held_until(control: &Control, configuration: u8, at_ns: u64) -> u64 {
     let Some(held) = held(configuration) else { return 0 };
@@ -176,7 +176,7 @@ fn turn_to(control: &Control, mut thread: Slot<Thread>, state: u8, at_ns: u64) {
     thread.vcpu.held_ns = held_ns;
 }
 
-/// Spends the time in the present state, in which its machine's time with requests came to `held_ns`.
+/// Spends the time in the present state, in which its VM's time with requests came to `held_ns`.
 #[inline(always)]
 fn ends_state(control: &Control, mut thread: Slot<Thread>, held_ns: u64, at_ns: u64) {
     let (vcpu, configuration) = (thread.vcpu, thread.configuration);
@@ -219,7 +219,7 @@ pub fn entered(control: &Control, number: u32) -> Fault {
             held.steps.entered_ns = at_ns;
         }
     }
-    // What a guest reads from a port is told only when it is back from the machine's process.
+    // What a guest reads from a port is told only when it is back from the VM's process.
     if vcpu.user_ns != 0 && vcpu.place != 0 {
         let began_ns = at_ns.saturating_sub(vcpu.user_ns);
         let access = ExitId { configuration, state: PLACE, number, reason: vcpu.place - 1 };
@@ -259,7 +259,7 @@ pub fn handed_to_user(control: &Control) -> Fault {
     None
 }
 
-/// The machine's process asks KVM for something: to enter the guest, as a rule. Other calls are part of its handling,
+/// The VM's process asks KVM for something: to enter the guest, as a rule. Other calls are part of its handling,
 /// sleeping in them included.
 #[inline(always)]
 pub fn asks_kernel(control: &Control, thread: Slot<Thread>, at_ns: u64) {
@@ -314,7 +314,7 @@ fn accessed(place: u64) -> Fault {
     None
 }
 
-/// The thread leaves its CPU. Asleep in the machine's process, it still handles the exit.
+/// The thread leaves its CPU. Asleep in the VM's process, it still handles the exit.
 #[inline(always)]
 pub fn leaves_cpu(control: &Control, mut thread: Slot<Thread>, sleeps: bool, at_ns: u64) {
     let vcpu = &mut thread.vcpu;

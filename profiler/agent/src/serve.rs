@@ -24,7 +24,7 @@ use virtax_probes::{
     sampling::{self, RawSampled, Sampling},
 };
 
-/// Where the kernel lists the machine's ports.
+/// Where the kernel lists the VM's ports.
 const PORTS: &str = "/sys/class/virtio-ports";
 /// How long the port may take to appear.
 const PATIENCE: Duration = Duration::from_secs(10);

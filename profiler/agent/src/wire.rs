@@ -12,7 +12,7 @@ use virtax_model::{
 
 /// Both sides must have the same.
 pub const VERSION: u32 = 5;
-/// Name of the machine's port.
+/// Name of the VM's port.
 pub const PORT: &str = "virtax";
 /// Longest line, bytes: a guest may be broken, or hostile.
 pub const LONGEST: usize = 4 << 20;

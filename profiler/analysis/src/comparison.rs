@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn stages_of_a_proxy_and_of_a_machine_have_ids_of_their_own() {
+    fn stages_of_a_proxy_and_of_a_vm_have_ids_of_their_own() {
         let id = |role: Role| {
             let (from, to) = (Place::at(Point::Send, ""), Place::at(Point::Received, ""));
             stage_id(&StageKey { role, from, to })

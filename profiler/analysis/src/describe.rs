@@ -17,7 +17,7 @@ pub fn direction(role: Role, from: Point) -> Direction {
     match (role, is_received) {
         (Role::ProxyIn, _) | (Role::Client, false) | (Role::Server, true) => Direction::Request,
         (Role::ProxyOut, _) | (Role::Client, true) | (Role::Server, false) => Direction::Response,
-        // What a machine's process does for a file operation of its guest's; threads of other roles never hold a
+        // What a VM's process does for a file operation of its guest's; threads of other roles never hold a
         // request.
         (Role::Vcpu | Role::Vmm | Role::Vhost, _) => Direction::Request,
     }

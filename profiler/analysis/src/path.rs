@@ -53,7 +53,7 @@ pub fn order(stages: &[(StageKey, u64)]) -> Vec<usize> {
                 .max_by_key(|(_, index)| stages[**index].1)
                 .map(|(position, _)| position)
         };
-        // What a virtual machine was handed as a request comes back at the same device as a response.
+        // What a VM was handed as a request comes back at the same device as a response.
         let Some(position) =
             begins_at(at.0).or_else(|| begins_at(Role::Server).filter(|_| at.1.point == Point::Receive))
         else {
@@ -64,7 +64,7 @@ pub fn order(stages: &[(StageKey, u64)]) -> Vec<usize> {
         at = (role_after(key, has_proxy), key.to.clone());
         ordered.push(index);
         if is_boundary(key) {
-            // What the guest saw lies within what the host saw of its machine; of files, the other way round.
+            // What the guest saw lies within what the host saw of its VM; of files, the other way round.
             ordered.append(&mut inside);
         }
         if at == start {
@@ -90,14 +90,14 @@ pub fn order(stages: &[(StageKey, u64)]) -> Vec<usize> {
     ordered
 }
 
-/// What a machine holds: from where it has taken a request out of its device's queue (or, where that is not seen,
+/// What a VM holds: from where it has taken a request out of its device's queue (or, where that is not seen,
 /// from where it was put there) until the answer comes out of the same.
 #[must_use]
 pub fn is_boundary(key: &StageKey) -> bool {
     is_disk_of_guest(key) || is_network_boundary(key)
 }
 
-/// A guest's disk has an operation: its machine, and the host below it. (What a disk's cache is told is never issued.)
+/// A guest's disk has an operation: its VM, and the host below it. (What a disk's cache is told is never issued.)
 #[must_use]
 pub fn is_disk_of_guest(key: &StageKey) -> bool {
     let is_with_disk = matches!(key.from.point, Point::Issue | Point::Bio) && key.to.point == Point::Complete;
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn into_a_virtual_machine_and_out_of_it() {
+    fn into_a_vm_and_out_of_it() {
         let (fixed, at) = (Place::fixed, Place::at);
         let way = [
             key(Role::Client, fixed(Point::Send), at(Point::Xmit, "wire@client")),
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guests_operation_holds_its_machines() {
+    fn a_guests_operation_holds_its_vms() {
         let (fixed, at) = (Place::fixed, Place::at);
         let way = [
             key(Role::Client, fixed(Point::Enter), at(Point::Bio, "vda@guest")),
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_guest_saw_lies_within_its_machine() {
+    fn what_a_guest_saw_lies_within_its_vm() {
         let (fixed, at) = (Place::fixed, Place::at);
         let way = [
             key(Role::Client, fixed(Point::Send), at(Point::Xmit, "tap@host")),

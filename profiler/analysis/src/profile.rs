@@ -236,7 +236,7 @@ fn waits_for(row: &Row) -> Option<&'static str> {
 }
 
 /// What a row's time without samples or parts is called; `at_least`: the share that it surely has, beyond what the
-/// sampler may have missed. A virtual machine may work in it, of which there are no samples here.
+/// sampler may have missed. A VM may work in it, of which there are no samples here.
 fn name_of_rest(row: &Row, at_least: f64) -> &'static str {
     let somebody_waits = at_least > 0.0 && !path::is_boundary(&row.key) && !is_end_of_call(row);
     waits_for(row).unwrap_or(if somebody_waits { WAITING } else { UNACCOUNTED })

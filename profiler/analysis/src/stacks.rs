@@ -81,7 +81,7 @@ fn scene(row: &Row) -> String {
     format!("{role}@{found}")
 }
 
-/// Whose a stage of a file operation is: nobody's but the program's, unless that runs in a virtual machine.
+/// Whose a stage of a file operation is: nobody's but the program's, unless that runs in a VM.
 fn place_of_files(row: &Row) -> &'static str {
     let is_guests = row.side == Side::Guest || row.key.from.is_in_guest() || row.key.to.is_in_guest();
     match (row.key.role, is_guests) {

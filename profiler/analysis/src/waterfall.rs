@@ -168,7 +168,7 @@ pub fn of_kind(repetition: &Repetition, kind: PhaseKind) -> impl Iterator<Item =
     repetition.phases.iter().filter(move |phase| phase.kind == kind)
 }
 
-/// `has_inside`: the rows have a guest's. Then steps of a machine that hold the guest's time are none of theirs, nor
+/// `has_inside`: the rows have a guest's. Then steps of a VM that hold the guest's time are none of theirs, nor
 /// the other way round.
 fn sums(repetition: &Repetition, kind: PhaseKind, has_inside: bool) -> Sums {
     let mut sums = Sums::default();
@@ -503,7 +503,7 @@ fn median_costs(repetitions: &[&Repetition]) -> Costs {
 }
 
 impl Waterfall {
-    /// Whether an agent saw the inside of the server's machine.
+    /// Whether an agent saw the inside of the server's VM.
     #[must_use]
     pub fn has_inside(&self) -> bool {
         self.rows.iter().any(|row| row.side == Side::Guest)

@@ -1,4 +1,4 @@
-//! Control groups of a run, in whichever hierarchies this machine has.
+//! Control groups of a run, in whichever hierarchies this host has.
 
 use std::{
     ffi::{CStr, CString},

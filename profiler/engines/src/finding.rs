@@ -1,4 +1,4 @@
-//! What this machine has, or lacks, for a purpose: for `virtax doctor`.
+//! What this host has, or lacks, for a purpose: for `virtax doctor`.
 
 use virtax_model::error::Result;
 

@@ -80,7 +80,7 @@ pub enum Item {
         /// Path of the folder, below [`PROGRAMS`].
         path: PathBuf,
     },
-    /// A virtual machine that libvirt starts.
+    /// A VM that libvirt starts.
     Machine {
         /// Name of its domain.
         name: String,
@@ -144,7 +144,7 @@ impl std::fmt::Display for Item {
     }
 }
 
-/// What folders are for that lie on whatever disk a run's files are to lie: an overlay's upper layer, a machine's disk.
+/// What folders are for that lie on whatever disk a run's files are to lie: an overlay's upper layer, a VM's disk.
 const ELSEWHERE: [&str; 2] = ["-over-", "-disk-"];
 
 /// The name of a folder for an overlay's upper layer.
@@ -153,7 +153,7 @@ pub fn upper_layer(run_id: &str, number: u32) -> String {
     format!("virtax-{run_id}{}{number}", ELSEWHERE[0])
 }
 
-/// The name of a folder for a machine's disk.
+/// The name of a folder for a VM's disk.
 #[must_use]
 pub fn disk_folder(run_id: &str, number: u32) -> String {
     format!("virtax-{run_id}{}{number}", ELSEWHERE[1])

@@ -1,4 +1,4 @@
-//! What is started, and taken away again: [`engine`]s (native, Docker, namespaces, virtual machines) with what they are
+//! What is started, and taken away again: [`engine`]s (native, Docker, namespaces, VMs) with what they are
 //! made of, and the [`workload`]s that run in them.
 
 pub mod artifact;

@@ -1,5 +1,5 @@
-//! The packer: a program of this machine with everything that it needs to start elsewhere, as a tar. What runs in a
-//! container, or in a virtual machine, is then the same bytes as what runs natively, without any registry.
+//! The packer: a program of this host with everything that it needs to start elsewhere, as a tar. What runs in a
+//! container, or in a VM, is then the same bytes as what runs natively, without any registry.
 //!
 //! Dynamic libraries are followed as the loader would look for them. What a program opens later by name (plug-ins, name
 //! services, locales) is not seen: give it as an extra file.
@@ -88,7 +88,7 @@ impl Pack {
     /// A program, its loader and its libraries; of a script, its interpreter with all of that.
     ///
     /// # Errors
-    /// If it is not there or no program for this machine, if a library is missing, or a script's interpreter.
+    /// If it is not there or no program for this host, if a library is missing, or a script's interpreter.
     pub fn of(program: &Path) -> Result<Self> {
         let program = std::path::absolute(program).map_err(|error| refuse(program, error, "give another path"))?;
         let mut pack = Self { program: program.clone(), notes: Vec::new(), files: BTreeMap::new() };
@@ -110,7 +110,7 @@ impl Pack {
         self.files.insert(inside.to_owned(), (Content::Bytes(bytes.to_vec()), mode & 0o777));
     }
 
-    /// Adds a copy of a file of this machine, at another place.
+    /// Adds a copy of a file of this host, at another place.
     pub fn add_copy(&mut self, inside: &Path, source: &Path, mode: u32) {
         self.files.insert(inside.to_owned(), (Content::Copy(source.to_owned()), mode & 0o777));
     }
@@ -144,7 +144,7 @@ impl Pack {
         }
         self.add_copy(&real, &real, mode);
         let start = first_bytes(program)?;
-        let (own, its) = (machine(&first_bytes(Path::new("/proc/self/exe"))?), machine(&start));
+        let (own, its) = (elf_machine(&first_bytes(Path::new("/proc/self/exe"))?), elf_machine(&start));
         if its.is_some() && its != own {
             return Err(refuse(program, "it is a program for another processor", "give one for this machine"));
         }
@@ -289,7 +289,7 @@ fn relative(path: &Path) -> PathBuf {
 }
 
 /// The processor that an ELF file is for: `e_machine` (elf(5)); `None`: it is none.
-fn machine(bytes: &[u8]) -> Option<[u8; 2]> {
+fn elf_machine(bytes: &[u8]) -> Option<[u8; 2]> {
     let is_elf = bytes.starts_with(b"\x7fELF");
     is_elf.then(|| bytes.get(18..20)?.try_into().ok()).flatten()
 }

@@ -1,7 +1,7 @@
-//! Starts one virtual machine through libvirt, and ends it: what `virtax` executes, so that it needs no libvirt itself.
+//! Starts one VM through libvirt, and ends it: what `virtax` executes, so that it needs no libvirt itself.
 //!
 //! `virtax-libvirt URI`, or `virtax-libvirt URI --user NUMBER [--group NUMBER]` to be that user first. Standard input
-//! is the domain's XML, a zero byte, one more byte when the guest is to run, and its end when the machine is to go.
+//! is the domain's XML, a zero byte, one more byte when the guest is to run, and its end when the VM is to go.
 //! Standard output says `connected VERSION`, `created` and `running`, a line each; standard error, why not. Without a
 //! domain (`URI` and an input that is empty) it says whether libvirt is there.
 
@@ -75,11 +75,11 @@ fn serve(connection: &Connect) -> Result<(), String> {
     }
     let xml = String::from_utf8(xml).map_err(|error| error.to_string())?;
     let domain = Domain::create_xml(connection, &xml, sys::VIR_DOMAIN_START_PAUSED).map_err(|error| said(&error))?;
-    let machine = Machine(domain);
+    let vm = Vm(domain);
     say("created")?;
     let mut byte = [0];
     if input.read(&mut byte).map_err(broken)? > 0 {
-        machine.0.resume().map_err(|error| said(&error))?;
+        vm.0.resume().map_err(|error| said(&error))?;
         say("running")?;
         // Whatever else comes means nothing; that nothing more will come means the end.
         io::copy(&mut input, &mut io::sink()).map_err(broken)?;
@@ -87,10 +87,10 @@ fn serve(connection: &Connect) -> Result<(), String> {
     Ok(())
 }
 
-/// A machine that ends with this process, unless that is killed.
-struct Machine(Domain);
+/// A VM that ends with this process, unless that is killed.
+struct Vm(Domain);
 
-impl Drop for Machine {
+impl Drop for Vm {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.0.destroy();

@@ -4,7 +4,7 @@ use std::io;
 
 /// `_LINUX_CAPABILITY_VERSION_3` (`linux/capability.h`).
 const VERSION: u32 = 0x2008_0522;
-/// To open taps and vhost, which are root's on some machines.
+/// To open taps and vhost, which are root's on some hosts.
 const CAP_DAC_OVERRIDE: u32 = 1;
 /// To attach to a tap.
 const CAP_NET_ADMIN: u32 = 12;

@@ -88,13 +88,13 @@ pub struct StateTotal {
 /// Time of one virtual processor in one state, in one detailed phase.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VcpuTotal {
-    /// Number of the processor in its machine.
+    /// Number of the processor in its VM.
     pub vcpu: u8,
     /// What it did.
     pub state: VcpuState,
     /// Why the guest had been left, by the kernel's own name; of an access, its place. Empty in the guest.
     pub reason: String,
-    /// Whether this is that part of the time in the state in which the machine held a request.
+    /// Whether this is that part of the time in the state in which the VM held a request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub holding: bool,
     /// Whether, with `holding`, the guest had the request. It had been entered with it, and not been left to hand on
@@ -163,7 +163,7 @@ pub struct Phase {
     /// What the probes saw, if any were attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probes: Option<ProbeCounts>,
-    /// What the agent in the server's virtual machine saw, if there is one.
+    /// What the agent in the server's VM saw, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<OtherSide>,
     /// What the configuration's known cost amounted to, if it has one that is accounted for.

@@ -1,4 +1,4 @@
-//! The machine that a run ran on.
+//! The host that a run ran on.
 
 #[cfg(feature = "schema")]
 use schemars::JsonSchema;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::counts::Hooks;
 
-/// Facts about the machine. `None`: this machine does not say.
+/// Facts about the host. `None`: this host does not say.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
 pub struct Environment {
@@ -25,7 +25,7 @@ pub struct Environment {
     /// See above.
     #[serde(rename = "cpus_agent")]
     pub cpus_virtax: Vec<usize>,
-    /// Whether the machine itself is virtual.
+    /// Whether the host itself is virtual.
     pub hypervisor: bool,
     /// Frequency governor of the first CPU.
     pub governor: Option<String>,
@@ -45,7 +45,7 @@ pub struct Environment {
     pub other_bpf_programs: Option<usize>,
     /// Longest halt polling of KVM, ns.
     pub kvm_halt_poll_ns: Option<u64>,
-    /// Longest polling of an idle CPU of this machine, which is itself virtual, before it halts, ns.
+    /// Longest polling of an idle CPU of this host, which is itself virtual, before it halts, ns.
     #[serde(default)]
     pub guest_halt_poll_ns: Option<u64>,
     /// How idle states of CPUs are chosen.

@@ -10,12 +10,12 @@ pub enum Error {
     /// The command line asks for something that does not exist or does not fit together.
     #[error("{0}")]
     Usage(String),
-    /// This kernel or machine lacks something that is needed.
+    /// This kernel or host lacks something that is needed.
     #[error("{what}: {why}\n  remedy: {remedy}")]
     Unsupported {
         /// What cannot be done.
         what: String,
-        /// The reason the machine gave.
+        /// The reason the host gave.
         why: String,
         /// What the user can do.
         remedy: String,
@@ -55,7 +55,7 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// The process's exit code: 2 usage, 3 machine, 4 engine, 5 workload, 6 files, 130 interrupted (128 + SIGINT).
+    /// The process's exit code: 2 usage, 3 host, 4 engine, 5 workload, 6 files, 130 interrupted (128 + SIGINT).
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {

@@ -41,6 +41,6 @@ pub struct Header {
     /// Kernel memory of the probes' tables, bytes.
     #[serde(default)]
     pub tables_bytes: u64,
-    /// The machine.
+    /// The host.
     pub environment: Environment,
 }

@@ -1,4 +1,4 @@
-//! Files that may come from anywhere: another machine, another version, a broken disk, a stranger. Read within bounds
+//! Files that may come from anywhere: another host, another version, a broken disk, a stranger. Read within bounds
 //! of size and of numbers, so that what computes with them need not look again. Depth is bounded by the JSON reader
 //! itself (128).
 

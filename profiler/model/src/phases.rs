@@ -11,7 +11,7 @@ use crate::{
 pub const SHORTEST_PHASE: Duration = Duration::from_millis(50);
 /// Length of a block that a repetition aims at.
 const BLOCK_LENGTH: Duration = Duration::from_millis(2400);
-/// Phases of one block and their weights: balanced, so that a drift of the machine meets all kinds alike whose
+/// Phases of one block and their weights: balanced, so that a drift of the host meets all kinds alike whose
 /// latencies are compared. The sampled one stands apart. The dearer a kind is, the shorter: a run slows the workload
 /// by a few percent on the whole, and the headline latencies, from detached phases, have most of the time.
 const BLOCK: [(PhaseKind, u32); 6] = [

@@ -50,9 +50,9 @@ pub enum Role {
     ProxyOut,
     /// Threads that are virtual processors.
     Vcpu,
-    /// A virtual machine's process: its main loop, and threads for its devices.
+    /// A VM's process: its main loop, and threads for its devices.
     Vmm,
-    /// The kernel's workers for a virtual machine's devices.
+    /// The kernel's workers for a VM's devices.
     Vhost,
 }
 
@@ -135,7 +135,7 @@ impl Accelerator {
             Self::Tcg => "tcg",
         }
     }
-    /// The accelerator of a configuration with these settings; `None`: its server runs in no virtual machine.
+    /// The accelerator of a configuration with these settings; `None`: its server runs in no VM.
     #[must_use]
     pub fn of_settings(settings: &BTreeMap<String, String>) -> Option<Self> {
         let name = settings.get(Self::SETTING)?;
@@ -230,7 +230,7 @@ pub enum VcpuState {
     Guest,
     /// The host's kernel handles an exit.
     Kernel,
-    /// The machine's process does, its waits included.
+    /// The VM's process does, its waits included.
     User,
     /// The processor's thread waits for a CPU.
     ScheduledOut,
@@ -240,7 +240,7 @@ pub enum VcpuState {
     Polled,
     /// From exit to entry, all of the above together.
     Exit,
-    /// The machine's process handles an access to a port or to memory: part of [`VcpuState::User`].
+    /// The VM's process handles an access to a port or to memory: part of [`VcpuState::User`].
     Access,
 }
 

@@ -104,9 +104,9 @@ pub struct Border {
 /// What lies behind a [`Border`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BorderKind {
-    /// A virtual machine, which answers.
+    /// A VM, which answers.
     LeadsIn,
-    /// The world: this is the virtual machine, and its server listens on this port.
+    /// The world: this is the VM, and its server listens on this port.
     Card {
         /// The port.
         port: u16,
@@ -133,7 +133,7 @@ impl BorderKind {
 pub struct Followed {
     /// The processes and threads.
     pub tasks: Vec<Task>,
-    /// The devices at which its requests leave the machine.
+    /// The devices at which its requests leave the VM.
     pub borders: Vec<Border>,
 }
 

@@ -22,7 +22,7 @@ pub struct Alive {
     /// Configurations.
     pub configurations: u32,
     /// Requests or operations of each that are under way at once. A request's connection has both its sockets on this
-    /// machine.
+    /// VM.
     pub tokens: u32,
     /// Threads of each.
     pub threads: u32,
@@ -35,7 +35,7 @@ pub struct Limits {
     pub sockets: u32,
     /// skbs that can be followed, usually `PACKET_SLOTS`.
     pub packets: u32,
-    /// Connections into a virtual machine that can be followed, usually `CONNECTION_SLOTS`.
+    /// Connections into a VM that can be followed, usually `CONNECTION_SLOTS`.
     pub connections: u32,
     /// Threads that can be followed, usually `SLOTS`.
     pub threads: u32,
@@ -51,7 +51,7 @@ pub struct Limits {
     pub bios: u32,
     /// Records under way, usually `RECORD_SLOTS`.
     pub records: u32,
-    /// Requests that virtual machines have, usually `CROSSINGS`.
+    /// Requests that VMs have, usually `CROSSINGS`.
     pub crossings: u32,
     /// Points of a record, at most `RECORD_POINTS`.
     pub record_points: u32,

@@ -38,7 +38,7 @@ pub struct Options {
     pub debug: bool,
     /// Sizes of the tables.
     pub limits: Limits,
-    /// Whether there are virtual machines under KVM: without, nothing of them is loaded.
+    /// Whether there are VMs under KVM: without, nothing of them is loaded.
     pub vms: bool,
     /// Whether operations are a file's, instead of requests over the network: what the others need is not loaded.
     pub files: bool,

@@ -273,7 +273,7 @@ impl Closed {
     pub const fn is_own(&self, epoch: u32) -> bool {
         self.control.epoch() == epoch
     }
-    /// Requests that came into the virtual machine and left it: number, and how long they stayed, ns.
+    /// Requests that came into the VM and left it: number, and how long they stayed, ns.
     #[must_use]
     pub fn crossings(&self, probes: &Loaded) -> Vec<(u32, u64)> {
         probes.crossings(&self.control)

@@ -294,9 +294,9 @@ pub fn processes_named(name: &str) -> Vec<u32> {
         .collect()
 }
 
-/// QEMU's process of a machine with this name.
+/// QEMU's process of a VM with this name.
 #[must_use]
-pub fn machine(name: &str) -> Option<u32> {
+pub fn qemu(name: &str) -> Option<u32> {
     let wanted = format!("guest={name},");
     let numbers = fs::read_dir("/proc").ok()?.flatten();
     numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(|pid| {

@@ -1,4 +1,4 @@
-//! Whether this machine has disks that pass bios on to others.
+//! Whether this host has disks that pass bios on to others.
 
 use std::{fs, path::Path};
 

@@ -21,7 +21,7 @@ use virtax_model::error::{Error, Result};
 /// The kernel's symbols.
 pub const KALLSYMS: &str = "/proc/kallsyms";
 
-/// Refuses a machine that hides its kernel's addresses: all stacks would be numbers.
+/// Refuses a VM that hides its kernel's addresses: all stacks would be numbers.
 ///
 /// # Errors
 /// If they are hidden, with the setting that does it.

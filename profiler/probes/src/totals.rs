@@ -168,7 +168,7 @@ impl Loaded {
         configurations.into_iter().map(counts).collect()
     }
 
-    /// Requests of the phase that came into the virtual machine and left it: number, and how long they stayed, ns.
+    /// Requests of the phase that came into the VM and left it: number, and how long they stayed, ns.
     #[must_use]
     pub fn crossings(&self, phase: &profiler_common::Control) -> Vec<(u32, u64)> {
         let within = |crossing: &Crossing| crossing.epoch == phase.epoch() && crossing.until_ns >= crossing.since_ns;
@@ -228,14 +228,14 @@ impl Loaded {
         in_sockets.count() + in_packets.count() + in_vms.count()
     }
 
-    /// Connections into a virtual machine that have been seen in this phase.
+    /// Connections into a VM that have been seen in this phase.
     fn connections_of(&self, epoch: u32) -> impl Iterator<Item = Connection> {
         let connections = self.tables.connections.iter();
         connections.filter(move |connection| connection.key != 0 && connection.token.epoch() == epoch)
     }
 
     /// Sockets of clients and of servers that have been seen in this phase: the fewer of the two. For sockets in a
-    /// virtual machine stand the connections to them.
+    /// VM stand the connections to them.
     #[must_use]
     pub fn sockets_seen(&self, epoch: u32) -> usize {
         if self.of_files {

@@ -1,4 +1,4 @@
-//! The kernel's folder of tracepoints: mounted on most machines, and mounted privately where it is not.
+//! The kernel's folder of tracepoints: mounted on most hosts, and mounted privately where it is not.
 
 use std::{
     collections::BTreeSet,
@@ -9,7 +9,7 @@ use std::{
 
 use super::format::Format;
 
-/// Where it is on most machines.
+/// Where it is on most hosts.
 const MOUNTED: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
 /// `linux/perf_event.h`.

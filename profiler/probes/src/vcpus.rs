@@ -19,7 +19,7 @@ const PROCESSOR: &str = "/proc/cpuinfo";
 pub struct Reasons(BTreeMap<u16, String>);
 
 impl Reasons {
-    /// Names of the kind of processor that this machine has; none where the kernel has no KVM.
+    /// Names of the kind of processor that this host has; none where the kernel has no KVM.
     #[must_use]
     pub fn of_running_kernel() -> Self {
         let text = Tracefs::open().ok().and_then(|tracefs| tracefs.text(EXIT_EVENT).ok()).unwrap_or_default();

@@ -35,7 +35,7 @@ struct Script {
     _lease: child::ChildLease,
 }
 
-/// For a child about to execute: tracefs in a mount namespace of its own, because many machines have it not mounted.
+/// For a child about to execute: tracefs in a mount namespace of its own, because many hosts have it not mounted.
 fn see_tracepoints() -> std::io::Result<()> {
     use nix::{
         mount::{MsFlags, mount},

@@ -88,12 +88,12 @@ impl<'a> Lab<'a> {
         let allowed = allowed_cpus()?;
         let cpus = plan.spec.placement.divide(&allowed)?;
         let sampling = sampling_of(plan, &cpus)?;
-        // First what needs no trace to be left: a machine without probes ends here.
+        // First what needs no trace to be left: a host without probes ends here.
         let offsets = Offsets::of_running_kernel()?;
         let accelerator = |found: &Configuration| engine::by_name(&found.engine)?.accelerator();
         let accelerators: Vec<Accelerator> = plan.configurations.iter().filter_map(accelerator).collect();
-        let machines = accelerators.contains(&Accelerator::Kvm);
-        // A machine's process makes operations as it is told, whatever its guest's are.
+        let vms = accelerators.contains(&Accelerator::Kvm);
+        // A VM's process makes operations as it is told, whatever its guest's are.
         let follows = follows(plan.workload)?;
         let files = match follows {
             Follows::Requests(_) => None,
@@ -105,7 +105,7 @@ impl<'a> Lab<'a> {
         // A repetition has one.
         let alive = Alive { configurations: 1, tokens: connections, threads };
         let limits = Limits::for_plan(alive).starved_by(&options.limits);
-        let options = Options { vms: machines, files: files.is_some(), synchronous, limits, ..options };
+        let options = Options { vms, files: files.is_some(), synchronous, limits, ..options };
         let probes = Loaded::new(&offsets, &options)?;
         if !cpus.virtax.is_empty() {
             process::pin(std::process::id(), &cpus.virtax)?;
@@ -148,7 +148,7 @@ impl<'a> Lab<'a> {
         }
     }
 
-    /// What getting into a probe costs, on the CPU where the server will run: CPUs of a shared machine differ.
+    /// What getting into a probe costs, on the CPU where the server will run: CPUs of a shared host differ.
     fn dispatch_ns(&self, probes: &mut Loaded) -> Result<f64> {
         let cpus = &self.cpus;
         if cpus.server.is_empty() {
@@ -264,7 +264,7 @@ fn build_bench(plan: &Plan, ledger: Ledger, run_id: &str, server_cpus: Vec<usize
     let wire = Wire::create(&ledger, run_id)?;
     let server = ServerFiles::new(plan.workload, &plan.settings, PORT, &folder, &binary)?;
     let segments_taken = std::cell::Cell::new(0);
-    let machines = plan.machines.clone();
+    let vms = plan.vms.clone();
     let run_id = run_id.to_owned();
     let client_group = match Cgroup::create(&ledger, &format!("{run_id}-client")) {
         Ok(group) => Some(Rc::new(group)),
@@ -273,7 +273,7 @@ fn build_bench(plan: &Plan, ledger: Ledger, run_id: &str, server_cpus: Vec<usize
             None
         }
     };
-    let bench = Bench { run_id, ledger, wire, binary, server, segments_taken, machines, server_cpus, client_group };
+    let bench = Bench { run_id, ledger, wire, binary, server, segments_taken, vms, server_cpus, client_group };
     Ok((bench, programs))
 }
 

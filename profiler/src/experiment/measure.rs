@@ -116,7 +116,7 @@ impl<'a> Measurement<'a> {
         }
     }
 
-    /// Requests are followed in the server's machine as well.
+    /// Requests are followed in the server's VM as well.
     #[must_use]
     pub fn with_agent(mut self, agent: Option<&'a mut Agent>) -> Self {
         self.agent = agent;
@@ -278,7 +278,7 @@ impl<'a> Measurement<'a> {
             // Its connections are new in every phase, and may lie at old ones' addresses.
             self.probes.forget_sockets();
         }
-        // First in the machine: that takes long.
+        // First in the guest: that takes long.
         if let Some(agent) = &mut self.agent {
             agent.begin(kind, self.connections, self.sampling.rate_hz, self.wait_every);
         }
@@ -375,7 +375,7 @@ impl<'a> Measurement<'a> {
         let roles = self.parties.roles();
         let (record_every, expected) = match self.parties.primary {
             Side::Host => (self.record_every, Expected::Connections(self.connections)),
-            // The agent has seen all that begin; what a machine's process does has no records.
+            // The agent has seen all that begin; what a VM's process does has no records.
             Side::Guest => (0, Expected::Nothing),
         };
         let notes = Notes { record_every, wait_every: self.wait_every };

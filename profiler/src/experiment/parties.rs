@@ -15,14 +15,14 @@ pub struct Parties {
     pub client: u32,
     /// The server's.
     pub server: u32,
-    /// Whether that is a virtual machine's.
+    /// Whether that is a VM's.
     pub is_vm: bool,
-    /// The side on which operations begin. The guest's, for those of files in a machine: the host has its process's
+    /// The side on which operations begin. The guest's, for those of files in a VM: the host has its process's
     /// share of them.
     pub primary: Side,
     /// That of a proxy between them.
     pub proxy: Option<u32>,
-    /// The device behind which the server answers from a virtual machine.
+    /// The device behind which the server answers from a VM.
     pub boundary: Option<Boundary>,
     /// The port on which the client reaches them.
     pub port: u16,
@@ -66,9 +66,9 @@ impl Parties {
 impl Roles {
     /// The threads of QEMU's that are something of their own, by the names that `debug-threads=on` and the kernel
     /// give them.
-    fn add_vm(&mut self, machine: u32) {
-        let worker = format!("vhost-{machine}");
-        for (thread, name) in process::named_threads(machine) {
+    fn add_vm(&mut self, qemu: u32) {
+        let worker = format!("vhost-{qemu}");
+        for (thread, name) in process::named_threads(qemu) {
             if let Some(role) = role_of_thread(&name, &worker) {
                 self.threads.insert(thread, role);
             }
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_of_a_machine_are_known_by_name() {
+    fn threads_of_a_vm_are_known_by_name() {
         let role = |name| role_of_thread(name, "vhost-17");
         assert_eq!(role("CPU 0/KVM"), Some(Role::Vcpu));
         assert_eq!(role("CPU 11/TCG"), Some(Role::Vcpu));

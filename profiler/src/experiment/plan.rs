@@ -25,12 +25,12 @@ pub struct Plan {
     pub baseline: usize,
     /// How it is measured.
     pub spec: RunSpec,
-    /// How virtual machines are to be started.
-    pub machines: vm::VmOptions,
+    /// How VMs are to be started.
+    pub vms: vm::VmOptions,
 }
 
 /// The order of `count` configurations in every round, without end: shuffled, reproducibly, and every other round
-/// backwards. So a machine that grows steadily slower, or a place in the round that is better than another, meets all
+/// backwards. So a host that grows steadily slower, or a place in the round that is better than another, meets all
 /// configurations alike; what is left of it makes intervals wider, never too narrow.
 pub fn orders(count: usize, seed: u64) -> impl Iterator<Item = Vec<usize>> {
     let mut random = Pcg64::seed_from_u64(seed);

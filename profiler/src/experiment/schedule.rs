@@ -130,7 +130,7 @@ mod tests {
             configurations: parse_list("native,docker:net=host,docker:net=nat").unwrap().configurations,
             baseline: 0,
             spec: RunSpec { rounds, records_per_s: 0.0, seed: 3, sample_rate_hz: 0, ..RunSpec::default() },
-            machines: Default::default(),
+            vms: Default::default(),
         }
     }
 

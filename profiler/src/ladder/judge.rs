@@ -34,7 +34,7 @@ pub enum Says {
     TooFewRounds,
     /// One of the two results is incomplete.
     Incomplete,
-    /// This machine lacks it.
+    /// This host lacks it.
     Missing,
     /// The lowest rung: it stands on none.
     Ground,

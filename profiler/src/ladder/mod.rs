@@ -45,7 +45,7 @@ pub struct Climbed {
     pub chart: PathBuf,
 }
 
-/// Runs a ladder; rungs that this machine lacks are left out and shown as missing. `request`: its configurations are
+/// Runs a ladder; rungs that this host lacks are left out and shown as missing. `request`: its configurations are
 /// the ladder's.
 ///
 /// # Errors

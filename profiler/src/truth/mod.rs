@@ -77,7 +77,7 @@ pub struct Truth {
     pub duration_s: f64,
     /// What the cases brought.
     pub cases: Vec<Judged>,
-    /// Cases that this machine cannot run, and why.
+    /// Cases that this host cannot run, and why.
     pub missing: Vec<Missing>,
     /// Comparisons of configurations with themselves.
     pub again: Option<Again>,
@@ -146,7 +146,7 @@ pub fn select(options: &Options) -> Result<Vec<&'static Case>> {
 /// Runs cases, one after another; `told` hears of each.
 ///
 /// # Errors
-/// If one cannot be completed; what was judged is in `truth.json` already. What the machine lacks is no error.
+/// If one cannot be completed; what was judged is in `truth.json` already. What the host lacks is no error.
 pub fn run_cases(options: &Options, told: &mut dyn FnMut(&Judged)) -> Result<Truth> {
     let cases = select(options)?;
     options.make_folder()?;
@@ -189,7 +189,7 @@ fn request(configurations: &str, placement: Placement, folder: PathBuf, options:
         out: Some(folder),
         force: true,
         probes: probes::Options::default(),
-        machines: VmSettings::default(),
+        vms: VmSettings::default(),
     }
 }
 
@@ -200,7 +200,7 @@ fn run_case(case: &Case, options: &Options) -> Result<Judged> {
     request.settings = case.settings.iter().map(|pair| (*pair).to_owned()).collect();
     request.spec.duration_s *= f64::from(case.longer);
     let (plan, _) = run::plan(&request)?;
-    // A case that is not told yet goes on: its interval reaches over a limit, say, on a machine whose speed swings.
+    // A case that is not told yet goes on: its interval reaches over a limit, say, on a host whose speed swings.
     let mut goes_on = |folder: &Path| {
         let (_, repetitions) = store::load(folder)?;
         let rounds = repetitions.iter().map(|repetition| repetition.round + 1).max().unwrap_or(0);

@@ -21,14 +21,14 @@ macro_rules! tests {
     };
 }
 
-/// The test of this thread cannot be run, because the machine lacks this: it is to return at once. Where everything was
+/// The test of this thread cannot be run, because the host lacks this: it is to return at once. Where everything was
 /// set up (`VIRTAX_NO_SKIP`), it fails.
 pub fn skip(what: &str) {
     assert!(std::env::var_os("VIRTAX_NO_SKIP").is_none(), "missing: {what}");
     LACKS.set(Some(what.to_owned()));
 }
 
-/// Skips the test where a machine need not have it, though everything was set up.
+/// Skips the test where a host need not have it, though everything was set up.
 pub fn skip_anyway(what: &str) {
     LACKS.set(Some(what.to_owned()));
 }

@@ -48,7 +48,7 @@ pub fn alone() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Something a test needs of the machine.
+/// Something a test needs of the host.
 #[derive(Clone, Copy)]
 pub enum Feature {
     /// The probes load.
@@ -71,7 +71,7 @@ pub enum Feature {
     Libvirt,
 }
 
-/// A cgroup with half a CPU of this machine's, gone with it; `None` where the kernel has no quotas.
+/// A cgroup with half a CPU of this host's, gone with it; `None` where the kernel has no quotas.
 pub struct Quota(PathBuf);
 
 impl Quota {
@@ -123,12 +123,12 @@ fn probes_load() -> profiler::error::Result<()> {
     }
 }
 
-/// True if the machine has it. Otherwise the test is to return, and is reported as skipped.
+/// True if the host has it. Otherwise the test is to return, and is reported as skipped.
 pub fn has(feature: Feature) -> bool {
     lack(feature).inspect(|what| harness::skip(what)).is_none()
 }
 
-/// Whether the machine has a feature, where the test goes on without it.
+/// Whether the host has a feature, where the test goes on without it.
 pub fn is_there(feature: Feature) -> bool {
     lack(feature).is_none()
 }
@@ -174,7 +174,7 @@ pub fn is_wanted_in_full() -> bool {
 }
 
 /// A script of bpftrace's at work, which says so in its `BEGIN`: with tracefs in a mount namespace of its own,
-/// because many machines have it not mounted. Retried, because bpftrace sometimes gives up at its start.
+/// because many hosts have it not mounted. Retried, because bpftrace sometimes gives up at its start.
 pub fn bpftrace(script: &Path) -> std::process::Child {
     const MOUNTED: &str = "for kind in tracefs:tracing debugfs:debug; do place=/sys/kernel/${kind#*:}; \
                            mountpoint -q $place || mount -t ${kind%:*} none $place || exit 1; done; \
@@ -276,7 +276,7 @@ pub fn repetitions(out: &Out) -> usize {
     std::fs::read_to_string(out.path().join("repetitions.jsonl")).map_or(0, |text| text.lines().count())
 }
 
-/// What every result must hold, at any speed of the machine.
+/// What every result must hold, at any speed of the host.
 pub fn check(configuration: &ConfigurationResult) {
     let name = &configuration.name;
     // An emulated processor is slow: few requests, few samples; and under load it was seen to miss receipts.
@@ -286,7 +286,7 @@ pub fn check(configuration: &ConfigurationResult) {
     assert_eq!(incomplete, Vec::<&String>::new(), "{name}");
     assert!(configuration.conservation_percent.abs() <= 0.5, "{name}: {}", configuration.conservation_percent);
     let residual = configuration.residual_ns_per_op / configuration.traced_latency.mean_ns;
-    // The method's limits. A virtual machine's requests are few and long: one that crosses the end of a phase weighs
+    // The method's limits. A VM's requests are few and long: one that crosses the end of a phase weighs
     // much.
     let limit = if configuration.settings.contains_key("accelerator") { 0.07 } else { 0.05 };
     assert!(residual.abs() <= limit, "{name}: residual {residual}");

@@ -61,10 +61,10 @@ impl Running {
         send(self.child.id(), signal);
     }
 
-    /// The process of its virtual machine, whoever has started that.
-    pub fn machine(&self) -> u32 {
+    /// The process of its VM, whoever has started that.
+    pub fn qemu(&self) -> u32 {
         let mut pid = None;
-        wait_until("a machine", || {
+        wait_until("QEMU", || {
             pid = profiler::process::processes_named("qemu-system-x86").into_iter().find(|pid| {
                 std::fs::read(format!("/proc/{pid}/cmdline"))
                     .is_ok_and(|line| super::text(&line).contains("guest=virtax"))

@@ -1,4 +1,4 @@
-//! Everything on a machine that a run could leave behind.
+//! Everything on a host that a run could leave behind.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,7 +7,7 @@ use std::{
 
 use super::text;
 
-/// Everything on this machine that could have been left behind by a run.
+/// Everything on this host that could have been left behind by a run.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Traces {
     links: Vec<String>,
@@ -27,7 +27,7 @@ pub struct Traces {
 
 impl Traces {
     pub fn now() -> Self {
-        // A machine that has no such program has none of its things either.
+        // A host that has no such program has none of its things either.
         let said = |program: &str, arguments: &[&str]| {
             Command::new(program).args(arguments).output().map_or_else(|_| String::new(), |output| text(&output.stdout))
         };
@@ -58,7 +58,7 @@ impl Traces {
     }
 }
 
-/// Control groups of runs, and of those whom runs ask for some: other programs of the machine make theirs at any time.
+/// Control groups of runs, and of those whom runs ask for some: other programs of the host make theirs at any time.
 fn cgroups() -> Vec<PathBuf> {
     const MAKERS: [&str; 5] = ["virtax", "docker", "libpod", "libvirt", "machine"];
     let is_of_runs = |path: &PathBuf| {
@@ -68,7 +68,7 @@ fn cgroups() -> Vec<PathBuf> {
     folders_below(Path::new("/sys/fs/cgroup"), 3).into_iter().filter(is_of_runs).collect()
 }
 
-/// The kernel's settings of networks, and those that virtual machines are tuned by: those of links come and go with
+/// The kernel's settings of networks, and those that VMs are tuned by: those of links come and go with
 /// them.
 fn settings() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
@@ -162,7 +162,7 @@ fn workload_processes() -> Vec<String> {
         .filter_map(|process| {
             let process = process.ok()?;
             let stat = process.stat().ok()?;
-            // A dead one waits for its parent, which may be this machine's first process.
+            // A dead one waits for its parent, which may be this host's first process.
             let of_a_run = ["virtax-workload", "redis-server", "redis-benchmark", "virtax-libvirt", "fio"];
             let line = process.cmdline().unwrap_or_default().join(" ");
             let is_one = of_a_run.contains(&stat.comm.as_str()) || line.contains("guest=virtax");

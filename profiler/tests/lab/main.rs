@@ -4,9 +4,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod disks;
-mod machines;
 mod probes;
 mod record;
+mod vms;
 
 /// Everything shares one emulated processor.
 const SHORT: [&str; 6] = ["--rounds", "1", "--duration", "2", "--placement", "free"];
@@ -19,6 +19,6 @@ fn main() {
     common::harness::run(tests! {
         disks: what_a_mapped_disk_delays_is_its_own, operations_go_through_a_raid, a_bio_that_io_max_holds_back_is_found;
         probes: this_kernel_shows_every_point, kprobes_and_trampolines_see_what_tracepoints_see;
-        machines: exits_are_those_that_the_kernel_records, exits_are_those_that_perf_counts, with_vhost_the_kernel_moves_packets_and_without_it_qemu, the_way_to_a_guests_disk_and_back_is_divided, the_inside_of_a_guest_is_seen;
+        vms: exits_are_those_that_the_kernel_records, exits_are_those_that_perf_counts, with_vhost_the_kernel_moves_packets_and_without_it_qemu, the_way_to_a_guests_disk_and_back_is_divided, the_inside_of_a_guest_is_seen;
     });
 }

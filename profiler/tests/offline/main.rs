@@ -1,4 +1,4 @@
-//! What needs neither root nor a machine: recorded inputs, pictures and tables as reviewed, the command line, input
+//! What needs neither root nor a host: recorded inputs, pictures and tables as reviewed, the command line, input
 //! that is bad.
 
 mod bad_input;

@@ -58,7 +58,7 @@ fn result(bytes: i64) -> io::Result<usize> {
     usize::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(-bytes as i32))
 }
 
-/// Laid out as in `include/uapi/linux/aio_abi.h`, on little-endian machines.
+/// Laid out as in `include/uapi/linux/aio_abi.h`, on little-endian hosts.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 struct Iocb {

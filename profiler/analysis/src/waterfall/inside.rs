@@ -1,6 +1,6 @@
-//! The inside of a virtual machine, as its agent saw it, put where the host saw one stage.
+//! The inside of a VM, as its agent saw it, put where the host saw one stage.
 //!
-//! The host knows how long the machine held requests, the guest, by its own clock, how long it held them between
+//! The host knows how long the VM held requests, the guest, by its own clock, how long it held them between
 //! receiving and sending at its card. The difference is the boundary's toll. It is taken request by request, of those
 //! that both saw from beginning to end; where they have too few in common, from the means of a phase of one length,
 //! of which the guest's lies some milliseconds beside the host's.
@@ -13,7 +13,7 @@ use super::{key_of, of_kind};
 use crate::path::{StageKey, is_boundary, is_disk_of_guest};
 use virtax_model::counts::{Matched, Phase, PhaseKind, Place, Point, Repetition, Role, Side, StageTotal, View, Views};
 
-/// What a guest saw of a phase, for as many requests as the host saw go into the machine and come out.
+/// What a guest saw of a phase, for as many requests as the host saw go into the VM and come out.
 #[derive(Default)]
 pub(super) struct Inside {
     /// Stages and parts in the guest.
@@ -33,7 +33,7 @@ const APART: f64 = 0.25;
 const LOST: f64 = 0.001;
 /// The share of requests that both sides must have seen whole, for the toll to be theirs.
 const ENOUGH: f64 = 0.25;
-/// The share of these that the guest may claim to have had for longer than its machine.
+/// The share of these that the guest may claim to have had for longer than its VM.
 const CONTRADICTED: f64 = 0.01;
 /// How long the guest had these requests, against all of its own.
 const ALIKE: std::ops::RangeInclusive<f64> = 0.5..=2.0;
@@ -78,7 +78,7 @@ fn of_guest(phase: &Phase, guest: View<'_>) -> Inside {
     Inside { stages, boundary: Some(key_of(boundary)), residence_ns, of_guest: Vec::new() }
 }
 
-/// What a machine's process did for its guest's file operations: in the same time, whatever it made of them. They lie
+/// What a VM's process did for its guest's file operations: in the same time, whatever it made of them. They lie
 /// in the guest's waits for its disk, in each of those (transfers, flushes) by its share of their time: which belongs
 /// to which, nobody says. Of one large operation it may make several at once, for longer together than the guest
 /// waits: then all are shortened alike.
@@ -114,13 +114,13 @@ fn of_process(guest: View<'_>, host: View<'_>) -> Inside {
     Inside { stages, boundary: longest, residence_ns, of_guest }
 }
 
-/// Whether it is a step from a guest's operation on its disk to its machine's own, or back.
+/// Whether it is a step from a guest's operation on its disk to its VM's own, or back.
 pub(super) fn is_between(key: &StageKey) -> bool {
     key.role == Role::Vcpu
 }
 
 /// What is left of the boundary's time beside the steps that the host saw: the guest's own, before the notification
-/// and after its interrupt. Steps are seen where the machine had one operation at a time, so only as much is divided
+/// and after its interrupt. Steps are seen where the VM had one operation at a time, so only as much is divided
 /// as there are such.
 fn in_guest(stages: &[StageTotal], wait: &StageKey, boundary_ns: u64, waited: u64) -> Option<StageTotal> {
     let steps = || stages.iter().filter(|stage| stage.part && is_between(&key_of(stage)));
@@ -145,7 +145,7 @@ pub(super) fn primary_side(repetitions: &[&Repetition]) -> Side {
     if is_guests { Side::Guest } else { Side::Host }
 }
 
-/// The stage of the host's in which the machine has the requests.
+/// The stage of the host's in which the VM has the requests.
 fn boundary(phase: &Phase) -> Option<&StageTotal> {
     let stages = phase.probes.iter().flat_map(|probes| &probes.stages);
     stages.filter(|stage| !stage.part && is_boundary(&key_of(stage))).max_by_key(|stage| stage.count)
@@ -231,7 +231,7 @@ mod tests {
             phase.guest.as_mut().unwrap().matched = Some(matched);
             phase
         };
-        // 40 ns a request; the machine had ten for 1000 ns.
+        // 40 ns a request; the VM had ten for 1000 ns.
         let four = Matched { count: 4, contradicted: 0, held_ns: 400, residence_ns: 240, buckets: vec![(9, 4)] };
         let found = with(four.clone());
         assert_eq!(stages(&found).residence_ns, 600);
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_left_out() {
         assert_eq!(stages(&phase(0, 800)).residence_ns, 0);
-        // Longer in the guest than in the machine.
+        // Longer in the guest than in the VM.
         assert!(stages(&phase(10, 1002)).stages.is_empty());
         // Of other requests, of many lost, of impossible numbers.
         assert!(stages(&phase(20, 800)).stages.is_empty());

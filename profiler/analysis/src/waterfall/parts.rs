@@ -22,13 +22,13 @@ fn splits(place: &Place) -> Splits {
     points::row(place.point).map_or(Splits::Nothing, |row| row.splits)
 }
 
-/// Whether it is a part of the time that a virtual machine holds a request, by what happens to its processor.
+/// Whether it is a part of the time that a VM holds a request, by what happens to its processor.
 pub(super) fn is_of_vm(part: &StageKey) -> bool {
     [&part.from, &part.to].into_iter().any(|place| splits(place) == Splits::Vm)
 }
 
 /// Takes the guest's residence out of these parts, which lies between entering the guest and leaving it to notify the
-/// machine. Only as much of it as there are parts: of requests that were held along with others there are none.
+/// VM. Only as much of it as there are parts: of requests that were held along with others there are none.
 pub(super) fn take_residence(parts: &mut HashMap<StageKey, (u64, u64)>, phase: &Phase, inside: &Inside) {
     let all = || phase.probes.iter().flat_map(|probes| &probes.stages);
     let parted_ns: u64 = all().filter(|stage| stage.part && is_of_vm(&key_of(stage))).map(|stage| stage.total_ns).sum();
@@ -207,7 +207,7 @@ fn collect(rows: &[Row], sums: &[Sums]) -> BTreeMap<usize, Vec<(StageKey, f64, f
         total.0 += count;
         total.1 += ns;
     }
-    // A guest's operations, and its machine's.
+    // A guest's operations, and its VM's.
     let waits_in = [Role::Client, Role::Vmm].map(|role| (role, row_of_waits(role, rows, &totals)));
     let mut by_row: BTreeMap<usize, Vec<(StageKey, f64, f64)>> = BTreeMap::new();
     for (key, (count, ns)) in totals {
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(row_of(&part(fixed(Point::Received), Point::ReaderElsewhere), &sockets), Some(1));
     }
 
-    /// The guest had the requests between entry and notification; the other steps are the machine's, and stay as they
+    /// The guest had the requests between entry and notification; the other steps are the VM's, and stay as they
     /// are.
     #[test]
     fn a_guests_residence_is_taken_out_of_the_guests_step() {
@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(left(&steps, 400), [100, 50, 50, 100]);
         assert_eq!(left(&steps, 900), [100, 50, 0, 100]);
         assert_eq!(left(&steps, 0), [100, 50, 250, 100]);
-        // Where the guest was not entered anew, it has the request until it notifies its machine.
+        // Where the guest was not entered anew, it has the request until it notifies its VM.
         steps[2].from = Place::fixed(Point::Injected);
         assert_eq!(left(&steps, 400), [100, 50, 50, 100]);
     }

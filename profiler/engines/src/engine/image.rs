@@ -1,4 +1,4 @@
-//! Images of disks with a file system: of virtual machines, and behind loop devices.
+//! Images of disks with a file system: of VMs, and behind loop devices.
 
 use std::{fs::File, path::Path};
 
@@ -40,7 +40,7 @@ pub fn make_file_system(path: &Path) -> Result<()> {
     execute(MKFS, &settings, &[path])
 }
 
-/// Executes a program of the machine's on images, to its end.
+/// Executes a program of the host's on images, to its end.
 ///
 /// # Errors
 /// If it is missing, or fails.

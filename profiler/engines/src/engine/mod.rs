@@ -50,11 +50,11 @@ pub struct Bench {
     pub server: ServerFiles,
     /// How many of the run's small networks ([`crate::net::Subnets::segment`]) have been given away.
     pub segments_taken: Cell<u8>,
-    /// How virtual machines are to be started.
-    pub machines: vm::VmOptions,
+    /// How VMs are to be started.
+    pub vms: vm::VmOptions,
     /// Where servers run.
     pub server_cpus: Vec<usize>,
-    /// The control group of clients, as servers have theirs; `None`: this machine has no hierarchies of them.
+    /// The control group of clients, as servers have theirs; `None`: this host has no hierarchies of them.
     pub client_group: Option<Rc<Cgroup>>,
 }
 
@@ -249,7 +249,7 @@ pub trait Engine: Sync {
     fn check(&self, _configuration: &Configuration) -> Result<()> {
         Ok(())
     }
-    /// What executes the guests in which its servers run; `None`: they run in no virtual machines.
+    /// What executes the guests in which its servers run; `None`: they run in no VMs.
     fn accelerator(&self) -> Option<Accelerator> {
         None
     }
@@ -260,14 +260,14 @@ pub trait Engine: Sync {
     fn suits(&self, _configuration: &Configuration, _workload: &dyn Workload, _settings: &Settings) -> Result<()> {
         Ok(())
     }
-    /// Looks for what a configuration needs on this machine, before anything is changed.
+    /// Looks for what a configuration needs on this host, before anything is changed.
     ///
     /// # Errors
     /// If something is missing, with what brings it.
     fn needs(&self, _configuration: &Configuration, _workload: &dyn Workload) -> Result<()> {
         Ok(())
     }
-    /// What this machine has and lacks for it.
+    /// What this host has and lacks for it.
     fn findings(&self) -> Vec<Finding> {
         self.drives().map(|product| driven(self.name(), product, &self.version())).into_iter().collect()
     }
@@ -408,15 +408,15 @@ pub trait Server {
     fn relay(&self) -> Option<u32> {
         None
     }
-    /// The device behind which it answers from a virtual machine, if it does.
+    /// The device behind which it answers from a VM, if it does.
     fn boundary(&self) -> Option<Boundary> {
         None
     }
-    /// Whether its process is a virtual machine's.
+    /// Whether its process is a VM's.
     fn is_vm(&self) -> bool {
         false
     }
-    /// What follows requests inside of its machine, if something does.
+    /// What follows requests inside of its VM, if something does.
     fn take_agent(&mut self) -> Option<vm::Agent> {
         None
     }

@@ -1,4 +1,4 @@
-//! What else the machine did during a repetition.
+//! What else the host did during a repetition.
 
 use std::{collections::BTreeSet, fs};
 

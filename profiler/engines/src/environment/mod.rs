@@ -1,4 +1,4 @@
-//! The machine that a run ran on: recorded, and warned about where it harms or differs.
+//! The host that a run ran on: recorded, and warned about where it harms or differs.
 
 mod hooks;
 pub mod load;
@@ -23,7 +23,7 @@ fn chosen(text: &str) -> Option<String> {
     Some(rest.split_once(']')?.0.to_owned())
 }
 
-/// Reads what this machine says.
+/// Reads what this host says.
 #[must_use]
 pub fn read() -> Environment {
     Environment { other_bpf_programs: other_programs(), ..read_beside_programs() }
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn every_machine_has_a_kernel_and_cpus() {
+    fn every_host_has_a_kernel_and_cpus() {
         let environment = read();
         assert!(!environment.kernel.is_empty());
         assert!(environment.cpus_online > 0);

@@ -20,7 +20,7 @@ use virtax_model::error::{Error, Result};
 
 /// Drivers of disks that a guest can be given, and of the file system on them.
 const DISK_DRIVERS: &[&str] = &["virtio_blk", "nvme", "crc32c_generic", "ext4"];
-/// Drivers of what a machine of virtax's has: its bus, of either kind, its network card, its source of
+/// Drivers of what a VM of virtax's has: its bus, of either kind, its network card, its source of
 /// randomness, the agent's port.
 pub const DRIVERS: &[&str] = &["virtio_pci", "virtio_mmio", "virtio_net", "virtio_rng", "virtio_console"];
 /// Where the static binary lies in a guest.
@@ -85,7 +85,7 @@ impl Image<'_> {
 }
 
 /// Adds a kernel for guests of the guest, where virtax looks for one: its image, and the drivers that virtax's
-/// machines need.
+/// VMs need.
 ///
 /// # Errors
 /// If the kernel lacks one of those.

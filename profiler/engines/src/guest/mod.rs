@@ -1,4 +1,4 @@
-//! What a virtual machine boots: a kernel, and an initial file system with a first process, the drivers that it
+//! What a VM boots: a kernel, and an initial file system with a first process, the drivers that it
 //! needs, and the same programs as everywhere else.
 
 mod archive;

@@ -17,7 +17,7 @@ impl Subnets {
     /// Prefix length of both.
     pub const PREFIX: u8 = 24;
 
-    /// Networks that no route of this machine leads to, beginning at a number made of the run's id.
+    /// Networks that no route of this host leads to, beginning at a number made of the run's id.
     ///
     /// # Errors
     /// If all are taken.
@@ -99,7 +99,7 @@ impl Segment {
     pub const PREFIX: u8 = 29;
 }
 
-/// Destinations in `/proc/net/route`: hexadecimal, in the machine's byte order.
+/// Destinations in `/proc/net/route`: hexadecimal, in the host's byte order.
 fn destinations(routes: &str) -> Vec<Ipv4Addr> {
     routes
         .lines()

@@ -9,7 +9,7 @@ pub const FIO: Tool = Tool { name: "fio", package: "fio" };
 
 /// MiB of the file that the study used.
 pub const STUDY_MIB: u64 = 16 << 10;
-/// Without a size given: this share of the machine's memory, and of the room in the file's folder,
+/// Without a size given: this share of the host's memory, and of the room in the file's folder,
 const OF_MEMORY: u64 = 32;
 const OF_ROOM: u64 = 8;
 /// but not less than this, MiB.
@@ -142,7 +142,7 @@ impl Workload for Fio {
     }
 }
 
-/// MiB of the machine's memory.
+/// MiB of the host's memory.
 fn memory_mib() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_is_scaled_to_the_machine() {
+    fn the_file_is_scaled_to_the_host() {
         assert_eq!(scaled_mib(24 << 10, 100 << 10), 768);
         assert_eq!(scaled_mib(1 << 20, 1 << 20), STUDY_MIB);
         assert_eq!(scaled_mib(24 << 10, 800), 100);

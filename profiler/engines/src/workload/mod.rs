@@ -66,11 +66,11 @@ pub use virtax_model::header::Settings;
 pub enum ServerProgram {
     /// The static binary that virtax brings along.
     Own,
-    /// One of this machine's, packed for containers.
+    /// One of this host's, packed for containers.
     System(Tool),
 }
 
-/// A program of this machine's.
+/// A program of this host's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tool {
     /// Name of the program.
@@ -257,15 +257,15 @@ pub trait Workload: Sync {
     fn server_program(&self) -> ServerProgram {
         ServerProgram::Own
     }
-    /// A program of this machine's that the server executes.
+    /// A program of this host's that the server executes.
     fn server_executes(&self) -> Option<Tool> {
         None
     }
-    /// Programs of this machine's that it needs, with some of its settings at least.
+    /// Programs of this host's that it needs, with some of its settings at least.
     fn tools(&self) -> Vec<Tool> {
         Vec::new()
     }
-    /// Replaces settings that are left to the machine.
+    /// Replaces settings that are left to the host.
     fn scale(&self, _settings: &mut Settings) {}
     /// What is smaller than in the study that the workload is taken from; `None`: nothing.
     fn scaling(&self, _settings: &Settings) -> Option<String> {
@@ -287,14 +287,14 @@ pub trait Workload: Sync {
     fn residual_limit(&self) -> f64;
 }
 
-/// Most connections of a workload over the network: both ends of each are sockets of this machine, which the probes'
+/// Most connections of a workload over the network: both ends of each are sockets of this host, which the probes'
 /// tables must hold.
 pub const MOST_CONNECTIONS: u64 = 10_000;
 
 /// Descriptors that a client or server has beside its connections.
 const OTHER_FILES: u64 = 64;
 
-/// Refuses more connections than a process of this machine may have open.
+/// Refuses more connections than a process of this host may have open.
 fn check_open_files(connections: u64) -> Result<()> {
     let most = open_files_limit();
     if connections + OTHER_FILES > most {

@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, fmt};
 use profiler_common::Counter;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Beginning of the names of counters of what a virtual machine's process did.
+/// Beginning of the names of counters of what a VM's process did.
 const OF_VMM: &str = "vmm_";
 
-/// Counters with their sums. Of operations on files in a guest, its own stand beside those of what its machine's
+/// Counters with their sums. Of operations on files in a guest, its own stand beside those of what its VM's
 /// process did on the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -23,7 +23,7 @@ impl Counters {
         self.own.get(&counter).copied().unwrap_or(0)
     }
 
-    /// A counter's sum, with what a virtual machine's process did.
+    /// A counter's sum, with what a VM's process did.
     #[must_use]
     pub fn with_vmm(&self, counter: Counter) -> u64 {
         self.of(counter).saturating_add(self.of_vmm.get(&counter).copied().unwrap_or(0))
@@ -40,7 +40,7 @@ impl Counters {
         self.own.insert(counter, value);
     }
 
-    /// Sets a counter of what a virtual machine's process did.
+    /// Sets a counter of what a VM's process did.
     pub fn set_of_vmm(&mut self, counter: Counter, value: u64) {
         self.of_vmm.insert(counter, value);
     }
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_of_counters_and_of_a_machines_process() {
+    fn names_are_of_counters_and_of_a_vms_process() {
         let mut counters = Counters::from([(Counter::Bios, 3), (Counter::Drops, 0)]);
         counters.set_of_vmm(Counter::Bios, 4);
         let text = serde_json::to_string(&counters).unwrap();

@@ -1,4 +1,4 @@
-//! Counts of the two sides of a virtual machine's border, and how they go together.
+//! Counts of the two sides of a VM's border, and how they go together.
 //!
 //! Operations begin on one side, whose view is the *primary* one: the host's, for requests over the network, and the
 //! guest's, for operations on files in it. The other side's view lies *within* one stage of it.
@@ -21,7 +21,7 @@ pub struct OtherSide {
     /// Single requests by number, and how long the guest had them, ns, in traced phases. Only while they travel.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub crossings: Vec<(u32, u64)>,
-    /// Whose counts these are. The host's are of what the machine's process did for its guest; the phase's own are then
+    /// Whose counts these are. The host's are of what the VM's process did for its guest; the phase's own are then
     /// the guest's.
     #[serde(rename = "is_host", with = "as_is_host", default = "guests", skip_serializing_if = "is_guests")]
     pub side: Side,
@@ -38,9 +38,9 @@ pub struct OtherSide {
 pub struct Matched {
     /// How many there are.
     pub count: u64,
-    /// Those left out because the guest had them for longer than its machine: none, if both tell the truth.
+    /// Those left out because the guest had them for longer than its VM: none, if both tell the truth.
     pub contradicted: u64,
-    /// Time in the machine, by the host, ns.
+    /// Time in the VM, by the host, ns.
     pub held_ns: u64,
     /// Time in the guest, by its own clock, ns.
     pub residence_ns: u64,
@@ -94,7 +94,7 @@ pub struct View<'a> {
     pub counts: &'a ProbeCounts,
 }
 
-/// What is known of a phase from either side of a virtual machine's border.
+/// What is known of a phase from either side of a VM's border.
 #[derive(Debug, Clone, Copy)]
 pub struct Views<'a> {
     /// The view of the side on which operations begin.
@@ -119,8 +119,8 @@ const COUNTED_ANYWAY: [Counter; 5] =
     [Counter::Followed, Counter::Completed, Counter::Unfinished, Counter::Operations, Counter::Events];
 
 impl OtherSide {
-    /// Turns the views round. Operations on files begin in the guest, and the host has its machine's share: returned
-    /// are the guest's counts as the primary ones, and the host's in their place, without the time that the machine's
+    /// Turns the views round. Operations on files begin in the guest, and the host has its VM's share: returned
+    /// are the guest's counts as the primary ones, and the host's in their place, without the time that the VM's
     /// process was not asked for anything.
     #[must_use]
     pub fn into_primary(mut self, host: ProbeCounts) -> (ProbeCounts, Self) {

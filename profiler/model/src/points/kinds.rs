@@ -16,7 +16,7 @@ pub enum Set {
     Schedule,
     /// Detailed phases only: what splits stages into parts, at a cost that would distort the totals.
     Detail,
-    /// Detailed phases of runs with virtual machines of the kernel's: their processors.
+    /// Detailed phases of runs with VMs of the kernel's: their processors.
     Vm,
     /// All phases with probes of any run: who is followed.
     Processes,
@@ -107,7 +107,7 @@ pub enum Holder {
     Skb,
     /// A socket, or a packet on its way between devices.
     SocketOrSkb,
-    /// A connection into a virtual machine.
+    /// A connection into a VM.
     Connection,
     /// A thread that makes file operations.
     Thread,
@@ -115,11 +115,11 @@ pub enum Holder {
     Call,
     /// The bios of a file operation.
     Bios,
-    /// A virtual machine's process.
+    /// A VM's process.
     Vm,
     /// A guest.
     Guest,
-    /// A guest, or its machine's process.
+    /// A guest, or its VM's process.
     GuestOrVm,
     /// The holder before the point: only a time is noted.
     TheSame,
@@ -190,7 +190,7 @@ pub enum Splits {
     Waiting,
     /// The one in which a segment waits to be sent again.
     Retransmission,
-    /// The one in which a virtual machine holds a request.
+    /// The one in which a VM holds a request.
     Vm,
     /// The one in which a guest waits for its disk.
     GuestsDisk,

@@ -1,4 +1,4 @@
-//! Probes of virtual machines of KVM's.
+//! Probes of VMs of KVM's.
 
 use super::{
     kinds::{At, Edge, Holder, Hook, Leg, Passes, Point, Probe, Row, Set, Splits, only},

@@ -5,7 +5,7 @@ use std::fmt;
 use profiler_common::point::Point;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Side of the virtual machine's border on which something lies.
+/// Side of the VM's border on which something lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Side {
     /// The host's.

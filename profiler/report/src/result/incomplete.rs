@@ -14,7 +14,7 @@ use virtax_model::{
 
 /// Largest share of lost tokens of a complete result.
 const LOSS_LIMIT: f64 = 0.001;
-/// Largest residual of a complete result of a virtual machine, share of the latency, where the workload's own is
+/// Largest residual of a complete result of a VM, share of the latency, where the workload's own is
 /// smaller.
 const RESIDUAL_OF_MACHINES: f64 = 0.07;
 /// Largest deviation from conservation of a complete result, %.

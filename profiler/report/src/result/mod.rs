@@ -67,7 +67,7 @@ pub struct RunResult {
     /// Kernel memory of the probes' tables, bytes.
     #[serde(default)]
     pub tables_bytes: u64,
-    /// The machine.
+    /// The host.
     pub environment: Environment,
     /// What harms or limits the result, with remedies.
     pub warnings: Vec<Warning>,
@@ -181,11 +181,11 @@ pub struct ConfigurationResult {
     pub samples: SampleCounts,
     /// System calls by role, most time first; detailed phases.
     pub syscalls: Vec<SyscallResult>,
-    /// Virtual processors of the kernel's machines, and what they did; detailed phases.
+    /// Virtual processors of KVM's VMs, and what they did; detailed phases.
     pub vcpus: Vec<VcpuResult>,
     /// Exits of virtual processors by reason, most time first; detailed phases.
     pub exits: Vec<ExitResult>,
-    /// What the machine's process handled, by port or address, most time first; detailed phases.
+    /// What the VM's process handled, by port or address, most time first; detailed phases.
     pub accesses: Vec<AccessResult>,
     /// Tokens, each counted at an event of its own.
     pub losses: Losses,

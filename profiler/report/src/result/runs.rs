@@ -48,7 +48,7 @@ pub struct Change {
     pub significant: bool,
 }
 
-/// What keeps two runs from being compared: they did other things, or another machine did them.
+/// What keeps two runs from being compared: they did other things, or another host did them.
 fn obstacles(first: &RunResult, second: &RunResult) -> Vec<String> {
     let mut found = Vec::new();
     let mut same = |what: &str, first: &str, second: &str| {
@@ -68,10 +68,10 @@ fn obstacles(first: &RunResult, second: &RunResult) -> Vec<String> {
     found
 }
 
-/// A fact of a machine, in words.
+/// A fact of a host, in words.
 type Fact = fn(&Environment) -> String;
 
-/// Facts of a machine that change what operations cost.
+/// Facts of a host that change what operations cost.
 const FACTS: &[(&str, Fact)] = &[
     ("kernel", |found| found.kernel.clone()),
     ("frequency governor", |found| told(found.governor.as_ref())),

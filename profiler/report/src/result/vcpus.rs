@@ -19,7 +19,7 @@ pub struct VcpuTimes {
     pub guest_ns_per_op: f64,
     /// The kernel handled exits.
     pub kernel_ns_per_op: f64,
-    /// The machine's process did.
+    /// The VM's process did.
     pub user_ns_per_op: f64,
     /// Time for which the thread waited for a CPU.
     pub scheduled_out_ns_per_op: f64,
@@ -68,8 +68,8 @@ pub struct VcpuResult {
     /// All its time.
     #[serde(flatten)]
     pub times: VcpuTimes,
-    /// That part of it in which the machine held a request, or several: from when it took it out of its tap until the
-    /// answer came back. With one request at a time, it sums to the machine's stage in the same phases.
+    /// That part of it in which the VM held a request, or several: from when it took it out of its tap until the
+    /// answer came back. With one request at a time, it sums to the VM's stage in the same phases.
     #[serde(default)]
     pub holding: VcpuTimes,
     /// How far the sum of all that is from the length of the phases, %.
@@ -91,7 +91,7 @@ pub struct ExitResult {
     pub ns_per_op: f64,
     /// Part of it that the kernel handled.
     pub kernel_ns_per_op: f64,
-    /// The machine's process's.
+    /// The VM's process's.
     pub user_ns_per_op: f64,
     /// Waiting for a CPU.
     pub scheduled_out_ns_per_op: f64,
@@ -99,7 +99,7 @@ pub struct ExitResult {
     pub blocked_ns_per_op: f64,
     /// Polling.
     pub polled_ns_per_op: f64,
-    /// Part of these five while the machine held a request.
+    /// Part of these five while the VM held a request.
     #[serde(default)]
     pub holding_ns_per_op: f64,
     /// Part of that which lies inside the guest: it had been entered with a request, the only one, and had not been
@@ -115,7 +115,7 @@ pub struct ExitResult {
     pub p99_ns: Option<f64>,
 }
 
-/// Accesses of a virtual processor that its machine's process handled.
+/// Accesses of a virtual processor that its VM's process handled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AccessResult {
     /// The virtual processor's number.
@@ -124,7 +124,7 @@ pub struct AccessResult {
     pub place: String,
     /// How often per operation.
     pub count_per_op: f64,
-    /// Time in the machine's process, ns per operation.
+    /// Time in the VM's process, ns per operation.
     pub ns_per_op: f64,
 }
 
@@ -232,7 +232,7 @@ pub(super) fn exits(repetitions: &[&Repetition]) -> Vec<ExitResult> {
     found
 }
 
-/// What the machine's process handled, by place.
+/// What the VM's process handled, by place.
 pub(super) fn accesses(repetitions: &[&Repetition]) -> Vec<AccessResult> {
     let operations = operations(repetitions);
     let mut places: BTreeMap<(u8, &str), (u64, u64)> = BTreeMap::new();

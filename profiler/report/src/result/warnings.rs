@@ -43,10 +43,10 @@ fn too_few_rounds(configuration: &ConfigurationResult, wished: f64, found: &mut 
 pub fn of(inputs: &Inputs<'_>, configurations: &[ConfigurationResult]) -> Vec<Warning> {
     let Inputs { header, told, repetitions, .. } = *inputs;
     let mut found = Vec::new();
-    machine(&header.environment, &mut found);
+    host(&header.environment, &mut found);
     netfilter(&header.environment, configurations, &mut found);
     differences(configurations, &mut found);
-    machines(&header.environment, configurations, &mut found);
+    virtual_machines(&header.environment, configurations, &mut found);
     amount(header, configurations, repetitions, &mut found);
     configurations.iter().for_each(|configuration| profile(configuration, &mut found));
     configurations.iter().for_each(|configuration| open_loop(configuration, &mut found));
@@ -141,7 +141,7 @@ fn given_up(configuration: &ConfigurationResult, found: &mut Vec<Warning>) {
 const BY_WORKERS: f64 = 0.01;
 
 fn workers(configuration: &ConfigurationResult, found: &mut Vec<Warning>) {
-    // Also by those of a virtual machine's process.
+    // Also by those of a VM's process.
     let counters = &configuration.counters;
     let made = counters.with_vmm(Counter::ByWorkers).saturating_sub(counters.with_vmm(Counter::InWorkers));
     let share = made as f64 / configuration.losses.followed.max(1) as f64;
@@ -159,7 +159,7 @@ fn workers(configuration: &ConfigurationResult, found: &mut Vec<Warning>) {
     }
 }
 
-fn machine(environment: &Environment, found: &mut Vec<Warning>) {
+fn host(environment: &Environment, found: &mut Vec<Warning>) {
     if environment.hypervisor {
         found.push(warning(
             "virtual-machine",
@@ -228,8 +228,8 @@ fn differences(configurations: &[ConfigurationResult], found: &mut Vec<Warning>)
     }
 }
 
-/// Virtual machines: what their results are no evidence of.
-fn machines(environment: &Environment, configurations: &[ConfigurationResult], found: &mut Vec<Warning>) {
+/// VMs: what their results are no evidence of.
+fn virtual_machines(environment: &Environment, configurations: &[ConfigurationResult], found: &mut Vec<Warning>) {
     for configuration in configurations {
         let setting = |name: &str| configuration.settings.get(name).map(String::as_str);
         if let Some(caveat) = configuration.caveat() {
@@ -378,7 +378,7 @@ fn amount(
                 "run it again",
             ));
         }
-        // Single operations in a virtual machine are not recorded.
+        // Single operations in a VM are not recorded.
         let in_vm = configuration.stages.iter().any(|stage| stage.role == Role::Vmm);
         if configuration.tail_stages.is_empty() && !in_vm {
             found.push(warning(
@@ -409,7 +409,7 @@ mod tests {
     use virtax_model::counts::Hooks;
 
     #[test]
-    fn a_machine_with_everything_wrong_says_so() {
+    fn a_host_with_everything_wrong_says_so() {
         let environment = Environment {
             hypervisor: true,
             governor: Some("powersave".to_owned()),
@@ -420,16 +420,16 @@ mod tests {
             ..Environment::default()
         };
         let mut found = Vec::new();
-        machine(&environment, &mut found);
+        host(&environment, &mut found);
         let names: Vec<&str> = found.iter().map(|warning| warning.name.as_str()).collect();
         assert_eq!(names, ["virtual-machine", "governor", "turbo", "clocksource", "other-bpf-programs"]);
         assert!(found.iter().all(|warning| !warning.remedy.is_empty()));
     }
 
     #[test]
-    fn a_quiet_machine_is_not_warned_about() {
+    fn a_quiet_host_is_not_warned_about() {
         let mut found = Vec::new();
-        machine(&Environment { clocksource: Some("tsc".to_owned()), ..Environment::default() }, &mut found);
+        host(&Environment { clocksource: Some("tsc".to_owned()), ..Environment::default() }, &mut found);
         assert_eq!(found, []);
     }
 }

@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const FIRST_RUN: u64 = 20_000;
 /// What a phase needs around it: attaching, the lead-in, the announcement, the lead-out.
 const AROUND: Duration = Duration::from_millis(250);
-/// How much longer than needed a run is to take, because the machine's speed swings.
+/// How much longer than needed a run is to take, because the host's speed swings.
 const RESERVE: f64 = 1.5;
 /// Longest time for a run to end after its phase.
 const LONGEST_RUN: Duration = Duration::from_secs(60);

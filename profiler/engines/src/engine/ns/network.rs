@@ -30,7 +30,7 @@ pub enum Shape {
     Veth,
     /// A pair of links leads to it, one end of which is a port of a bridge; this many bridges in a row.
     Bridge(u32),
-    /// The server is in a virtual machine, whose process brings the link.
+    /// The server is in a VM, whose process brings the link.
     Tap,
 }
 
@@ -84,7 +84,7 @@ pub struct Network {
 const WIRE: &str = "wire0";
 /// The router's end of the link to the server.
 const TO_SERVER: &str = "veth0";
-/// The link to a virtual machine.
+/// The link to a VM.
 pub(in crate::engine) const TAP: &str = "tap0";
 /// The server's end.
 const SERVERS: &str = "eth0";

@@ -1,5 +1,5 @@
 //! Firewall rules in a run's own namespace, in the shape of those that a Docker daemon writes: by nft, or by iptables
-//! where that is what the machine has.
+//! where that is what the host has.
 
 use std::{
     fmt::Write as _,
@@ -20,12 +20,12 @@ use virtax_model::error::{Error, Result};
 pub enum Tool {
     /// nftables.
     Nft,
-    /// iptables, whichever variant the machine's alternatives choose.
+    /// iptables, whichever variant the host's alternatives choose.
     Iptables,
 }
 
 impl Tool {
-    /// The one that this machine has.
+    /// The one that this host has.
     ///
     /// # Errors
     /// If it has neither.

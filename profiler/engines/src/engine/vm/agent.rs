@@ -48,11 +48,11 @@ pub struct Agent {
 /// # Errors
 /// If the kernel has no descriptors left.
 pub fn pair() -> io::Result<(UnixStream, OwnedFd)> {
-    let (host, machine) = UnixStream::pair()?;
-    Ok((host, machine.into()))
+    let (host, vm) = UnixStream::pair()?;
+    Ok((host, vm.into()))
 }
 
-/// QEMU's words for a machine that has the port behind a descriptor.
+/// QEMU's words for a VM that has the port behind a descriptor.
 pub fn arguments(descriptor: &OwnedFd, bus: &str) -> [(&'static str, String); 3] {
     [
         ("-device", format!("virtio-serial-{bus}")),

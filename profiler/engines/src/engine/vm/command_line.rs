@@ -10,10 +10,10 @@ use super::{Files, agent, disk, monitor, tuning::Layout};
 use crate::engine::configuration::Configuration;
 use virtax_model::counts::Accelerator;
 
-/// What every machine of a run is made of.
+/// What every VM of a run is made of.
 pub struct Qemu {
-    /// QEMU.
-    pub qemu: PathBuf,
+    /// The program itself.
+    pub program: PathBuf,
     /// Where a guest's files lie.
     pub folder: PathBuf,
     /// What executes the guest.
@@ -60,7 +60,7 @@ fn words_of(accelerator: Accelerator, vcpus: &str) -> (&'static str, &'static st
     }
 }
 
-/// A kind of machine: QEMU's words for it, and the end of its devices' names.
+/// A kind of VM: QEMU's words for it, and the end of its devices' names.
 fn kind(name: &str) -> (&'static str, &'static str) {
     match name {
         // No bus but that of virtio's own: with PCI (`pcie=on`), guests of nested and emulated processors hang at its
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn command_lines() {
-        let machine = |accelerator| Qemu { qemu: "qemu-system-x86_64".into(), folder: "/programs".into(), accelerator };
+        let qemu = |accelerator| Qemu { program: "qemu-system-x86_64".into(), folder: "/programs".into(), accelerator };
         let files = Files {
             kernel: "/programs/vmlinuz".into(),
             console: "/programs/console".into(),
@@ -170,10 +170,7 @@ mod tests {
             let configuration = parse(name).unwrap().0;
             let layout = if name.contains("huge") { like_host.clone() } else { Layout::of(&configuration, &[]) };
             let files = if name.contains("blk=") { &with_disk } else { &files };
-            machine(processor)
-                .arguments(&configuration, files, &card, &layout, None, 5)
-                .join(" ")
-                .replace(" -", "\n  -")
+            qemu(processor).arguments(&configuration, files, &card, &layout, None, 5).join(" ").replace(" -", "\n  -")
         });
         insta::assert_snapshot!(shown.join("\n\n"));
     }

@@ -1,4 +1,4 @@
-//! libvirt's description of a machine (<https://libvirt.org/formatdomain.html>), and what users change of it.
+//! libvirt's description of a VM (<https://libvirt.org/formatdomain.html>), and what users change of it.
 
 use xmltree::{Element, EmitterConfig, XMLNode};
 
@@ -10,7 +10,7 @@ use virtax_model::{
     error::{Error, Result},
 };
 
-/// What differs from machine to machine, as libvirt is to name it.
+/// What differs from VM to VM, as libvirt is to name it.
 pub struct Names<'a> {
     /// The domain's own.
     pub domain: &'a str,
@@ -213,7 +213,7 @@ pub fn parse_snippet(snippet: &str) -> Result<Element> {
         return Err(refuse(format!("it is a <{}>, not a <domain>", parsed.name)));
     }
     let children = || parsed.children.iter().filter_map(XMLNode::as_element);
-    // By these, virtax finds the machine, boots it, places it, and says what it measured.
+    // By these, virtax finds the VM, boots it, places it, and says what it measured.
     match children().find(|child| {
         ["name", "uuid", "os", "memory", "currentMemory", "vcpu", "cputune"].contains(&child.name.as_str())
     }) {

@@ -1,4 +1,4 @@
-//! What this machine has and lacks for virtual machines.
+//! What this host has and lacks for VMs.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::{QEMU, QEMU_IMG, TUN, check_kvm, has_libvirt};
 use crate::{artifact, finding::Finding, guest::Kernel};
 use virtax_model::counts::Accelerator;
 
-/// What an accelerator's machines need. What all need stands with those that work everywhere.
+/// What an accelerator's VMs need. What all need stands with those that work everywhere.
 pub(super) fn of(accelerator: Accelerator) -> Vec<Finding> {
     match accelerator {
         Accelerator::Kvm => vec![kvm()],

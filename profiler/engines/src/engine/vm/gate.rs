@@ -75,14 +75,14 @@ fn read(counter: &OwnedFd) -> io::Result<u64> {
     if read == size_of::<u64>() as isize { Ok(count) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Entries into a machine and exits from it, counted from its beginning.
+/// Entries into a VM and exits from it, counted from its beginning.
 pub struct Proof {
     entries: Vec<OwnedFd>,
     exits: Vec<OwnedFd>,
 }
 
 impl Proof {
-    /// Watches a machine whose process has just been started: the threads that it has, and those that they start from
+    /// Watches a VM whose process has just been started: the threads that it has, and those that they start from
     /// now on, are counted.
     ///
     /// # Errors
@@ -105,7 +105,7 @@ impl Proof {
     }
 
     /// # Errors
-    /// If the machine was not entered or not left.
+    /// If the VM was not entered or not left.
     pub fn check(&self) -> Result<()> {
         let counts = self.counts().map_err(|error| no_kvm("KVM's entries and exits cannot be counted", error))?;
         let [entries, exits] = counts;

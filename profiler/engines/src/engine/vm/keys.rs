@@ -1,4 +1,4 @@
-//! The keys of virtual machines, and names for several of them at once.
+//! The keys of VMs, and names for several of them at once.
 
 use crate::engine::{Key, Values};
 
@@ -103,6 +103,6 @@ pub const KEYS: [Key; 16] = [
     },
 ];
 
-/// Machines as in the study of Felter et al. (2015): virtio and vhost in both; what the authors call tuned is pinned,
+/// VMs as in the study of Felter et al. (2015): virtio and vhost in both; what the authors call tuned is pinned,
 /// knows where it lies, and sees the host's processors as they are.
 pub const PRESETS: [(&str, &str); 2] = [("tuned", "vhost=on,pin=on,topology=host,numa=bind"), ("untuned", "vhost=on")];

@@ -1,4 +1,4 @@
-//! How a machine comes into being: QEMU as a child of virtax's, or through libvirt.
+//! How a VM comes into being: QEMU as a child of virtax's, or through libvirt.
 
 use std::{
     fs::{self, File},
@@ -42,16 +42,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Wanted<'a> {
     pub bench: &'a Bench,
     pub configuration: &'a Configuration,
-    pub machine: &'a Qemu,
+    pub qemu: &'a Qemu,
     pub link: Link<'a>,
     pub layout: &'a Layout,
     pub files: &'a Files,
-    /// Number of the machine in this run.
+    /// Number of the VM in this run.
     pub number: u32,
     pub has_agent: bool,
 }
 
-/// Where a machine's card leads.
+/// Where a VM's card leads.
 #[derive(Clone, Copy)]
 pub enum Link<'a> {
     /// To a tap of this network.
@@ -60,7 +60,7 @@ pub enum Link<'a> {
     User(UserNetwork),
 }
 
-/// A machine whose guest boots.
+/// A VM whose guest boots.
 pub struct Launched {
     pub running: Running,
     pub boundary: Option<Boundary>,
@@ -71,12 +71,12 @@ pub struct Launched {
     pub proof: Option<Proof>,
 }
 
-/// A machine, for as long as it is to be.
+/// A VM, for as long as it is to be.
 pub enum Running {
     /// QEMU.
-    Child(Child, #[expect(dead_code, reason = "held as long as the machine is")] ChildLease),
+    Child(Child, #[expect(dead_code, reason = "held as long as the VM is")] ChildLease),
     /// libvirt's, with the tap that was made for it and the network that has it now.
-    Domain(Domain, #[expect(dead_code, reason = "held as long as the machine is")] Option<Tap>),
+    Domain(Domain, #[expect(dead_code, reason = "held as long as the VM is")] Option<Tap>),
 }
 
 /// A tap that lives until it is removed.
@@ -123,7 +123,7 @@ impl Drop for Running {
 /// # Errors
 /// If it cannot be started, or what it needs is not there.
 pub fn by_itself(wanted: &Wanted<'_>) -> Result<Launched> {
-    let Wanted { configuration, machine, files, .. } = wanted;
+    let Wanted { configuration, qemu, files, .. } = wanted;
     let vhost = if configuration.key("vhost") == "on" { Some(vhost::open()?) } else { None };
     let (card, tap) = match wanted.link {
         Link::Tap(network) => {
@@ -133,23 +133,23 @@ pub fn by_itself(wanted: &Wanted<'_>) -> Result<Launched> {
         Link::User(network) => (Card::User(network), None),
     };
     let port = if wanted.has_agent { Some(agent::pair().map_err(no_way)?) } else { None };
-    let (agent, machines_end) = port.unzip();
+    let (agent, vms_end) = port.unzip();
     let (monitor, monitors_end) = agent::pair().map_err(no_way)?;
     let output = File::options()
         .append(true)
         .open(&files.console)
         .and_then(|file| Ok((file.try_clone()?, file)))
         .map_err(|error| Error::file("write", &files.console, error))?;
-    let mut command = child::command(&machine.qemu);
+    let mut command = child::command(&qemu.program);
     let arguments =
-        machine.arguments(configuration, files, &card, wanted.layout, machines_end.as_ref(), monitors_end.as_raw_fd());
+        qemu.arguments(configuration, files, &card, wanted.layout, vms_end.as_ref(), monitors_end.as_raw_fd());
     command.args(arguments).stdout(output.0).stderr(output.1);
     let inherited = tap.iter().map(|(tap, _)| tap.as_raw_fd()).chain(vhost.iter().map(AsRawFd::as_raw_fd));
-    for descriptor in inherited.chain(machines_end.iter().chain([&monitors_end]).map(AsRawFd::as_raw_fd)) {
+    for descriptor in inherited.chain(vms_end.iter().chain([&monitors_end]).map(AsRawFd::as_raw_fd)) {
         // SAFETY: one async-signal-safe system call; the descriptor is open until the child has executed.
         unsafe { command.pre_exec(move || keep_open(descriptor)) };
     }
-    let is_kvm = machine.accelerator == Accelerator::Kvm;
+    let is_kvm = qemu.accelerator == Accelerator::Kvm;
     child::unprivileged(&mut command, if is_kvm { gate::group()? } else { None });
     let (child, lease) = child::spawn(&wanted.bench.ledger, command)?;
     let running = Running::Child(child, lease);
@@ -173,7 +173,7 @@ fn no_way(error: io::Error) -> Error {
 /// # Errors
 /// If libvirt refuses, or what it needs is not there.
 pub fn by_libvirt(wanted: &Wanted<'_>, libvirt: &Libvirt) -> Result<Launched> {
-    let Wanted { bench, configuration, machine, files, number, .. } = wanted;
+    let Wanted { bench, configuration, qemu, files, number, .. } = wanted;
     let name = format!("virtax-{}-{number}", bench.run_id);
     // As `virtax clean` knows it, if all else is lost.
     let tap = format!("vx{}t{}", bench.run_id, number % 10);
@@ -190,15 +190,15 @@ pub fn by_libvirt(wanted: &Wanted<'_>, libvirt: &Libvirt) -> Result<Launched> {
             (domain::Card::User(&words), None)
         }
     };
-    let socket = machine.folder.join(format!("agent-{number}"));
+    let socket = qemu.folder.join(format!("agent-{number}"));
     let shown = |path: &PathBuf| path.display().to_string();
     let mut description = domain::describe(
         configuration,
-        machine.accelerator,
+        qemu.accelerator,
         wanted.layout,
         &Names {
             domain: &name,
-            qemu: &shown(&machine.qemu),
+            qemu: &shown(&qemu.program),
             kernel: &shown(&files.kernel),
             initial: &shown(&files.initial),
             console: &shown(&files.console),
@@ -207,10 +207,10 @@ pub fn by_libvirt(wanted: &Wanted<'_>, libvirt: &Libvirt) -> Result<Launched> {
             card,
         },
     );
-    if let Some(snippet) = &bench.machines.snippet {
+    if let Some(snippet) = &bench.vms.snippet {
         domain::merge(&mut description, snippet);
     }
-    let is_kvm = machine.accelerator == Accelerator::Kvm;
+    let is_kvm = qemu.accelerator == Accelerator::Kvm;
     let group = if is_kvm { gate::group()? } else { None };
     let mut created = libvirt.create(bench, &name, &domain::print(&description)?, group)?;
     let (boundary, tap) = match made {

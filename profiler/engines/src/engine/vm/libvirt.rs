@@ -1,4 +1,4 @@
-//! Virtual machines through libvirt: by a program of its own, `virtax-libvirt`, so that virtax starts where there is no
+//! VMs through libvirt: by a program of its own, `virtax-libvirt`, so that virtax starts where there is no
 //! libvirt.
 
 use std::{
@@ -41,7 +41,7 @@ pub fn is_installed() -> bool {
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How often, meanwhile, it is looked whether the user wants an end.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long it may take to end a machine.
+/// How long it may take to end a VM.
 const TO_END: Duration = Duration::from_secs(10);
 
 /// What an embedded driver is told: it is nobody, so it has no right to anything but to execute QEMU.
@@ -104,7 +104,7 @@ impl Libvirt {
         if self.root.is_some() { NOBODY } else { 0 }
     }
 
-    /// Creates a machine, whose guest does not run yet. `name`: the domain's, no other has it. `group`: one that QEMU
+    /// Creates a VM, whose guest does not run yet. `name`: the domain's, no other has it. `group`: one that QEMU
     /// has to belong to.
     ///
     /// # Errors
@@ -117,14 +117,14 @@ impl Libvirt {
         speaker.tell(xml.as_bytes())?;
         speaker.tell(&[0])?;
         speaker.expect("created")?;
-        let pid = process::machine(name)
+        let pid = process::qemu(name)
             .ok_or_else(|| speaker.refuse("it says that the machine is there, but no process is"))?;
         let started = process::started(pid).ok_or_else(|| speaker.refuse("the machine has ended"))?;
         Ok(Domain { speaker, pid, started, _lease: lease })
     }
 }
 
-/// A machine of libvirt's; dropping it ends it.
+/// A VM of libvirt's; dropping it ends it.
 pub struct Domain {
     speaker: Speaker,
     pid: u32,
@@ -182,7 +182,7 @@ impl Speaker {
         let complaints = bench.ledger.folder().join("libvirt.log");
         let file = File::create(&complaints).map_err(|error| Error::file("write", &complaints, error))?;
         let mut command = Command::new(&libvirt.program);
-        // Its input's end is what ends it: killed with virtax, it could not end its machine.
+        // Its input's end is what ends it: killed with virtax, it could not end its VM.
         command.arg(&libvirt.uri).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file).process_group(0);
         // What virtax gave itself is not for QEMU.
         // SAFETY: one async-signal-safe system call.
@@ -212,7 +212,7 @@ impl Speaker {
             heard.for_each(|line| drop(sender.send(line)));
         });
         let uri = libvirt.uri.clone();
-        let remedy = match &bench.machines.snippet {
+        let remedy = match &bench.vms.snippet {
             Some(_) => "change what `--domain` puts in: `virtax vm xml --domain FILE` shows the whole".to_owned(),
             None => format!("install {PACKAGES}; or let virtax start QEMU itself: --connect {NONE}"),
         };
@@ -263,7 +263,7 @@ impl Speaker {
         Error::engine(format!("libvirt refuses ({})", self.uri), why, self.remedy.clone())
     }
 
-    /// Ends its machine and itself.
+    /// Ends its VM and itself.
     fn end(&mut self) {
         self.input = None;
         let deadline = Instant::now() + TO_END;

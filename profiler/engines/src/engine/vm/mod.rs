@@ -1,4 +1,4 @@
-//! Virtual machines: the server in a guest of QEMU's, booted anew for every repetition.
+//! VMs: the server in a guest of QEMU's, booted anew for every repetition.
 
 mod agent;
 mod command_line;
@@ -65,17 +65,17 @@ pub struct Vm {
     accelerator: Accelerator,
 }
 
-/// What users want of how machines are started.
+/// What users want of how VMs are started.
 #[derive(Debug, Clone, Default)]
 pub struct VmOptions {
     /// libvirt's address, or "none" for QEMU without libvirt; `None`: libvirt's driver embedded, where there is one
-    /// and the machine is one of libvirt's.
+    /// and the VM is one of libvirt's.
     pub connect: Option<String>,
     /// Their own part of the domain.
     pub snippet: Option<Element>,
 }
 
-/// Who starts a machine.
+/// Who starts a VM.
 enum Starter {
     /// virtax.
     Itself,
@@ -92,13 +92,13 @@ impl fmt::Display for Starter {
     }
 }
 
-/// Machines with an emulated processor.
+/// VMs with an emulated processor.
 pub static TCG: Vm = Vm {
     summary: "a virtual machine of QEMU's with an emulated processor: no evidence of KVM's cost",
     accelerator: Accelerator::Tcg,
 };
 
-/// Machines with the hardware's virtualization.
+/// VMs with the hardware's virtualization.
 pub static KVM: Vm = Vm { summary: "a virtual machine of QEMU's, by the kernel's KVM", accelerator: Accelerator::Kvm };
 
 /// QEMU.
@@ -171,15 +171,15 @@ impl Engine for Vm {
             "nat" => "a tap and NAT",
             _ => "a tap",
         };
-        let machine = match self.accelerator {
+        let kind = match self.accelerator {
             Accelerator::Tcg => "virtual",
             Accelerator::Kvm => "KVM",
         };
         let caveat = self.accelerator.caveat().map_or(String::new(), |caveat| format!(" ({caveat})"));
-        format!("a {machine} machine behind {net}{caveat}")
+        format!("a {kind} machine behind {net}{caveat}")
     }
     fn prepare(&self, bench: &Bench, configurations: &[Configuration]) -> Result<Box<dyn Host>> {
-        let qemu = QEMU.find()?;
+        let program = QEMU.find()?;
         if self.accelerator == Accelerator::Kvm {
             gate::check_device()?;
         }
@@ -197,9 +197,9 @@ impl Engine for Vm {
             }
         }
         let libvirt = find_libvirt(bench, &folder, self.accelerator, configurations)?;
-        let machine = Qemu { qemu, folder, accelerator: self.accelerator };
+        let qemu = Qemu { program, folder, accelerator: self.accelerator };
         Ok(Box::new(Prepared {
-            machine,
+            qemu,
             kernels,
             networks,
             starters: [Starter::Itself].into_iter().chain(libvirt).collect(),
@@ -207,7 +207,7 @@ impl Engine for Vm {
     }
 }
 
-/// Why libvirt cannot start a machine, whatever libvirt it is.
+/// Why libvirt cannot start a VM, whatever libvirt it is.
 fn beyond_libvirt(configuration: &Configuration, accelerator: Accelerator) -> Option<&'static str> {
     if configuration.key("machine") == "microvm" {
         return Some("libvirt knows no microvm");
@@ -227,7 +227,7 @@ fn find_libvirt(
     accelerator: Accelerator,
     configurations: &[Configuration],
 ) -> Result<Option<Starter>> {
-    let wishes = &bench.machines;
+    let wishes = &bench.vms;
     let beyond = |configuration: &Configuration| beyond_libvirt(configuration, accelerator);
     let found = match wishes.connect.as_deref() {
         Some(NONE) => return Ok(None),
@@ -263,7 +263,7 @@ fn find_libvirt(
 /// user's part.
 ///
 /// # Errors
-/// [`Error::Usage`] if libvirt cannot start such a machine.
+/// [`Error::Usage`] if libvirt cannot start such a VM.
 pub fn domain_xml(configuration: &Configuration, snippet: Option<&Element>) -> Result<String> {
     let engine = [&TCG, &KVM].into_iter().find(|engine| engine.name() == configuration.engine);
     let Some(Vm { accelerator, .. }) = engine else {
@@ -346,7 +346,7 @@ fn wanted(configuration: &Configuration) -> Option<Wanted> {
 }
 
 struct Prepared {
-    machine: Qemu,
+    qemu: Qemu,
     kernels: BTreeMap<String, Kernel>,
     networks: BTreeMap<String, Rc<Network>>,
     /// virtax, and libvirt where there is one.
@@ -360,9 +360,9 @@ impl Host for Prepared {
             .kernels
             .get(configuration.key("kernel"))
             .ok_or_else(|| Error::Usage(format!("`{configuration}` was not prepared")))?;
-        let by_libvirt = beyond_libvirt(configuration, self.machine.accelerator).is_none();
+        let by_libvirt = beyond_libvirt(configuration, self.qemu.accelerator).is_none();
         let starter = self.starters.iter().rfind(|starter| by_libvirt || matches!(starter, Starter::Itself));
-        server::start(bench, configuration, &self.machine, kernel, network, starter.unwrap_or(&Starter::Itself))
+        server::start(bench, configuration, &self.qemu, kernel, network, starter.unwrap_or(&Starter::Itself))
     }
 }
 

@@ -25,21 +25,18 @@ const LINES: usize = 100;
 
 /// QEMU's arguments for a monitor behind this descriptor.
 #[must_use]
-pub fn arguments(machines_end: i32) -> [(&'static str, String); 2] {
-    [
-        ("-chardev", format!("socket,id=monitor,fd={}", machines_end)),
-        ("-mon", "chardev=monitor,mode=control".to_owned()),
-    ]
+pub fn arguments(vms_end: i32) -> [(&'static str, String); 2] {
+    [("-chardev", format!("socket,id=monitor,fd={}", vms_end)), ("-mon", "chardev=monitor,mode=control".to_owned())]
 }
 
-/// Threads of a machine's process.
+/// Threads of a VM's process.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Threads {
     processors: BTreeSet<u32>,
     io: BTreeSet<u32>,
 }
 
-/// Asks for the machine's threads, and sees whether they have the names by which they are known; how many there are,
+/// Asks for the VM's threads, and sees whether they have the names by which they are known; how many there are,
 /// for a person.
 ///
 /// # Errors

@@ -1,11 +1,11 @@
-//! The removal of what machines leave behind.
+//! The removal of what VMs leave behind.
 
 use std::{fs, path::Path};
 
 use virtax_model::error::{Error, Result};
 use virtax_probes::process;
 
-/// Ends QEMU by the name that the run gave its machine, and nobody else can have given to another.
+/// Ends QEMU by the name that the run gave its VM, and nobody else can have given to another.
 ///
 /// # Errors
 /// If it does not end.
@@ -13,7 +13,7 @@ pub fn remove(name: &str) -> Result<()> {
     if !name.starts_with("virtax-") {
         return Ok(());
     }
-    match process::machine(name).and_then(|pid| Some((pid, process::started(pid)?))) {
+    match process::qemu(name).and_then(|pid| Some((pid, process::started(pid)?))) {
         Some((pid, started)) => process::kill(pid, started),
         None => Ok(()),
     }

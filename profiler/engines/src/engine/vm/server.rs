@@ -34,7 +34,7 @@ use virtax_model::{
 };
 use virtax_probes::{Boundary, Names, interrupt, process};
 
-/// How long a guest may take until its server answers: ten times as long as it takes on a slow machine.
+/// How long a guest may take until its server answers: ten times as long as it takes on a slow host.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Where the agent lies in a guest.
 const AGENT: &str = "/virtax-agent";
@@ -87,7 +87,7 @@ fn place<'a>(bench: &Bench, configuration: &Configuration, network: Option<&'a R
 pub(super) fn start(
     bench: &Bench,
     configuration: &Configuration,
-    machine: &Qemu,
+    qemu: &Qemu,
     kernel: &Kernel,
     network: Option<&Rc<Network>>,
     starter: &Starter,
@@ -95,12 +95,12 @@ pub(super) fn start(
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let place = place(bench, configuration, network);
-    let disk = Disk::create(bench, configuration, &machine.folder, number)?;
+    let disk = Disk::create(bench, configuration, &qemu.folder, number)?;
     let holds_files = disk.as_ref().is_some_and(|disk| disk.holds_files);
     let files = Files {
         kernel: kernel.image.clone(),
         console: bench.ledger.folder().join("console.log"),
-        initial: machine.folder.join(format!("initial-{number}")),
+        initial: qemu.folder.join(format!("initial-{number}")),
         disk: disk.as_ref().map(|disk| disk.path.clone()),
     };
     // With QEMU's own network, QEMU is the server, and nothing of the guest is on the path.
@@ -113,8 +113,7 @@ pub(super) fn start(
     let layout = Layout::of(configuration, &bench.server_cpus);
     let settings = Settings::make(bench, configuration, &layout)?;
     let (link, files_of_run) = (place.link, &files);
-    let wanted =
-        Wanted { bench, configuration, machine, link, layout: &layout, files: files_of_run, number, has_agent };
+    let wanted = Wanted { bench, configuration, qemu, link, layout: &layout, files: files_of_run, number, has_agent };
     let launched = match starter {
         Starter::Itself => launch::by_itself(&wanted)?,
         Starter::Libvirt(libvirt) => launch::by_libvirt(&wanted, libvirt)?,
@@ -135,7 +134,7 @@ pub(super) fn start(
     };
     let for_files = if holds_files { bench.server.patience() } else { Duration::ZERO };
     let ready = guest.await_server(PATIENCE + for_files, configuration, launched.proof.as_ref())?;
-    guest.facts = facts(&guest, configuration, machine, starter, &ready)?;
+    guest.facts = facts(&guest, configuration, qemu, starter, &ready)?;
     if let Some(monitor) = launched.monitor {
         let threads = monitor::check(monitor, guest.running.pid())?;
         guest.facts.push(("threads".to_owned(), threads));
@@ -173,18 +172,18 @@ fn write_image(
     image.write(path)
 }
 
-/// What the machine is, and what its guest says of itself when it is ready: release, uptime, disk.
+/// What the VM is, and what its guest says of itself when it is ready: release, uptime, disk.
 fn facts(
     guest: &Guest,
     configuration: &Configuration,
-    machine: &Qemu,
+    qemu: &Qemu,
     starter: &Starter,
     ready: &str,
 ) -> Result<Vec<(String, String)>> {
     let mut words = ready.split(' ');
     let (release, uptime) = (words.next().unwrap_or_default(), words.next().unwrap_or("?"));
     let mut facts = [
-        (Accelerator::SETTING, machine.accelerator.name().to_owned()),
+        (Accelerator::SETTING, qemu.accelerator.name().to_owned()),
         ("machine", configuration.key("machine").to_owned()),
         ("guest_kernel", release.to_owned()),
         ("guest_ready", format!("{uptime} s of its own time")),
@@ -216,7 +215,7 @@ fn panic_of(console: &Path) -> Option<String> {
 
 impl Guest {
     /// Waits until the console says that the server answers; the release of its kernel, and its uptime. With a proof,
-    /// it must be there by then, and a machine in which nothing shows for long is given up early.
+    /// it must be there by then, and a VM in which nothing shows for long is given up early.
     fn await_server(
         &mut self,
         patience: Duration,
@@ -281,7 +280,7 @@ impl Server for Guest {
         true
     }
     fn place_freely(&self, cpus: &[usize]) -> Result<()> {
-        // libvirt lets its machines run on all of the host's.
+        // libvirt lets its VMs run on all of the host's.
         let pid = self.running.pid();
         process::pin(pid, cpus)?;
         let threads = process::named_threads(pid).into_iter();

@@ -1,4 +1,4 @@
-//! What machines are tuned by: which processors and what memory of the host they have, and how KVM waits for them.
+//! What VMs are tuned by: which processors and what memory of the host they have, and how KVM waits for them.
 
 use std::{
     collections::BTreeSet,
@@ -14,12 +14,12 @@ use crate::{
 use virtax_model::error::{Error, Result};
 
 const HALT_POLL: &str = "/sys/module/kvm/parameters/halt_poll_ns";
-/// Size of the huge pages that a machine's memory is made of, MiB: the smallest of x86, whatever the host's default is.
+/// Size of the huge pages that a VM's memory is made of, MiB: the smallest of x86, whatever the host's default is.
 const HUGE_PAGE_MB: u64 = 2;
 /// The kernel's folder of them (`Documentation/admin-guide/mm/hugetlbpage.rst`).
 const HUGE_PAGES: &str = "hugepages/hugepages-2048kB/nr_hugepages";
 
-/// The shape of a machine, as QEMU and libvirt are told it.
+/// The shape of a VM, as QEMU and libvirt are told it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     /// Sockets, cores of a socket, threads of a core.
@@ -33,7 +33,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout of a configuration whose machine runs on these CPUs of the host.
+    /// The layout of a configuration whose VM runs on these CPUs of the host.
     #[must_use]
     pub fn of(configuration: &Configuration, cpus: &[usize]) -> Self {
         let first = cpus.first().copied().unwrap_or(0);
@@ -131,7 +131,7 @@ fn change_halt_polling(bench: &Bench, ns: u32) -> Result<Lease> {
     Ok(lease)
 }
 
-/// Adds as many huge pages as the machine's memory is long, on the node that it is bound to, if it is bound to one.
+/// Adds as many huge pages as the VM's memory is long, on the node that it is bound to, if it is bound to one.
 fn reserve_huge_pages(bench: &Bench, configuration: &Configuration, nodes: &[u32]) -> Result<Lease> {
     let path = match nodes {
         [node] => Path::new("/sys/devices/system/node").join(format!("node{node}")).join(HUGE_PAGES),
@@ -176,7 +176,7 @@ mod tests {
         let (bound, _) = parse("kvm:numa=bind,hugepages=on,vcpus=2").unwrap();
         let layout = Layout::of(&bound, &[0]);
         assert_eq!((layout.processors, layout.huge_pages, layout.caches), ([2, 1, 1], true, false));
-        // A machine without nodes has nothing to bind to.
+        // A VM without nodes has nothing to bind to.
         let has_nodes = Path::new("/sys/devices/system/node/node0").exists();
         assert_eq!(layout.nodes.len(), usize::from(has_nodes));
         assert!(Layout::of(&parse("kvm").unwrap().0, &[0]).nodes.is_empty());

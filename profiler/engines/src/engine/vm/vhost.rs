@@ -9,7 +9,7 @@ use virtax_model::error::{Error, Result};
 
 const DEVICE: &str = "/dev/vhost-net";
 
-/// Opens it for a machine.
+/// Opens it for a VM.
 ///
 /// # Errors
 /// If this kernel has none.

@@ -10,7 +10,7 @@ const FEWEST: f64 = 0.005;
 /// Waiting of this length per operation is shown, of whatever exit.
 const SHORTEST_NS: f64 = 100.0;
 
-/// All of them; empty where there is no virtual machine of the kernel's.
+/// All of them; empty where there is no VM of the kernel's.
 pub(super) fn tables(configuration: &ConfigurationResult, look: Look) -> String {
     [processors(configuration, look), exits(configuration, look), accesses(configuration, look)].concat()
 }
@@ -31,7 +31,7 @@ fn processors(configuration: &ConfigurationResult, look: Look) -> String {
         };
         let deviation = format!("{:+.2} %", vcpu.deviation_percent);
         table.add_row(times(format!("  vCPU {}", vcpu.vcpu), &vcpu.times, deviation));
-        // Where the kernel does not tell when a machine takes a request, this is not known.
+        // Where the kernel does not tell when a VM takes a request, this is not known.
         if vcpu.holding.sum() > 0.0 {
             table.add_row(times("    while its machine holds a request".to_owned(), &vcpu.holding, String::new()));
         }

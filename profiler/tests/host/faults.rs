@@ -278,7 +278,7 @@ impl Drop for Dropper {
 }
 
 /// Dropped segments give their tokens back: the time until the retransmission is a row, and what is dropped is not
-/// lost. Of others, one may be: where the machine stands still for longer than a retransmission's timer runs, a segment
+/// lost. Of others, one may be: where the host stands still for longer than a retransmission's timer runs, a segment
 /// comes twice, and the second one resynchronises.
 pub fn dropped_segments_stay_in_the_books() {
     let _alone = alone();

@@ -1,4 +1,4 @@
-//! Virtual machines: exits, steps of requests and of operations on disks, by the probes, by the kernel's own record,
+//! VMs: exits, steps of requests and of operations on disks, by the probes, by the kernel's own record,
 //! and by perf.
 
 use std::{collections::BTreeMap, fs};
@@ -83,8 +83,8 @@ fn check_vcpus(configuration: &ConfigurationResult) {
     }
 }
 
-/// What the processor did while the machine held a request, with one request at a time and one virtual processor, is
-/// the machine's stage.
+/// What the processor did while the VM held a request, with one request at a time and one virtual processor, is
+/// the VM's stage.
 fn check_holding(out: &Out) -> Agreement {
     let text = fs::read_to_string(out.path().join("repetitions.jsonl")).unwrap();
     let repetitions = text.lines().map(|line| serde_json::from_str::<Repetition>(line).unwrap());
@@ -104,7 +104,7 @@ fn check_holding(out: &Out) -> Agreement {
             // What holds is counted within the phase, and stages by where their request begins: one of them crosses
             // an end of the phase.
             crossing_ns += durations.quantile_ns(1.0).unwrap_or(0.0);
-            // What the machine still holds at a phase's end is in no stage: milliseconds, where the emulated
+            // What the VM still holds at a phase's end is in no stage: milliseconds, where the emulated
             // processor lost its CPU.
             unfinished_ns += probes.unfinished_ns;
         }
@@ -112,30 +112,30 @@ fn check_holding(out: &Out) -> Agreement {
     let least = 0.97 * vm_ns as f64 - crossing_ns;
     let most = 1.03 * (vm_ns + unfinished_ns) as f64 + crossing_ns;
     let words = format!(
-        "{holding_ns} ns holding, {vm_ns} ns in the machine, {unfinished_ns} ns unfinished, {crossing_ns} ns crossing"
+        "{holding_ns} ns holding, {vm_ns} ns in the VM, {unfinished_ns} ns unfinished, {crossing_ns} ns crossing"
     );
     assert!(vm_ns > 0, "{words}");
     agree(crossing_ns < 0.2 * vm_ns as f64 && (least..most).contains(&(holding_ns as f64)), || words)
 }
 
-/// ns per operation of a part of the time that the machine holds a request.
+/// ns per operation of a part of the time that the VM holds a request.
 fn step(configuration: &ConfigurationResult, from: &str, to: &str) -> f64 {
-    let machine = configuration.stages.iter().find(|stage| stage.id == "request/taken→receive(tap@host)").unwrap();
-    let found = machine.parts.iter().find(|part| part.from.point.name() == from && part.to.point.name() == to);
-    found.unwrap_or_else(|| panic!("{from} → {to}: {:?}", machine.parts)).ns_per_op
+    let vm = configuration.stages.iter().find(|stage| stage.id == "request/taken→receive(tap@host)").unwrap();
+    let found = vm.parts.iter().find(|part| part.from.point.name() == from && part.to.point.name() == to);
+    found.unwrap_or_else(|| panic!("{from} → {to}: {:?}", vm.parts)).ns_per_op
 }
 
-/// The way of a request from its machine to the guest and back: the steps are there, nearly every request takes them,
+/// The way of a request from its VM to the guest and back: the steps are there, nearly every request takes them,
 /// and they sum to the stage.
 fn check_steps(configuration: &ConfigurationResult) {
-    let machine = configuration.stages.iter().find(|stage| stage.id == "request/taken→receive(tap@host)").unwrap();
+    let vm = configuration.stages.iter().find(|stage| stage.id == "request/taken→receive(tap@host)").unwrap();
     for point in ["injected", "entered", "notified"] {
-        let came = machine.parts.iter().filter(|part| part.to.point.name() == point).map(|part| part.count_per_op);
-        let (came, seen) = (came.sum::<f64>(), &machine.parts);
+        let came = vm.parts.iter().filter(|part| part.to.point.name() == point).map(|part| part.count_per_op);
+        let (came, seen) = (came.sum::<f64>(), &vm.parts);
         assert!((0.75..1.1).contains(&came), "{point}: {came} of {seen:?}");
     }
     assert!(step(configuration, "taken", "injected") > 0.0 && step(configuration, "entered", "notified") > 0.0);
-    // The exit that notifies the machine lies outside of the guest's residence; what the guest does for the request,
+    // The exit that notifies the VM lies outside of the guest's residence; what the guest does for the request,
     // inside.
     let notifying = configuration.exits.iter().find(|exit| exit.reason == "npf").unwrap();
     assert!(notifying.inside_ns_per_op < 0.25 * notifying.holding_ns_per_op, "{notifying:?}");
@@ -237,14 +237,14 @@ pub fn exits_are_those_that_the_kernel_records() {
         // Two rounds: the second begins with what the first left in the tables.
         let arguments = ["--rounds", "2", "--duration", "1.2", "--placement", "free"];
         let machine = "kvm:machine=microvm,agent=off";
-        let result = run_workload("tcp-rr", &out, &[&["--in", machine], &arguments[..]].concat());
+        let result = run_workload("tcp-rr", &out, &[&["--in", vm], &arguments[..]].concat());
         let exits = trace.exits();
         drop(trace);
         assert_eq!(before, Traces::now());
         result.configurations.iter().for_each(check);
         let kvm = of(&result, "kvm:net=tap,machine=microvm,agent=off");
         check_vcpus(kvm);
-        let machine = kvm.stages.iter().find(|stage| stage.id == "request/taken→receive(tap@host)").unwrap();
+        let vm = kvm.stages.iter().find(|stage| stage.id == "request/taken→receive(tap@host)").unwrap();
         assert!(machine.ns_per_op > 0.5 * kvm.traced_latency.mean_ns, "{machine:?}");
         // And shown.
         let report = text(&virtax().arg("report").arg(out.path()).output().unwrap().stdout);
@@ -280,7 +280,7 @@ fn cpu_of(configuration: &ConfigurationResult, role: &str) -> f64 {
     configuration.cpu_times.iter().find(|time| time.role == role).map_or(0.0, |time| time.running_ns_per_op)
 }
 
-/// Packets are moved by a worker of the kernel's, or by QEMU: each is on the machine's bill.
+/// Packets are moved by a worker of the kernel's, or by QEMU: each is on the VM's bill.
 pub fn with_vhost_the_kernel_moves_packets_and_without_it_qemu() {
     let _alone = alone();
     only_in_lab();
@@ -291,7 +291,7 @@ pub fn with_vhost_the_kernel_moves_packets_and_without_it_qemu() {
     result.configurations.iter().for_each(check);
     let [with, without] = &result.configurations[..] else { panic!("{}", result.configurations.len()) };
     assert!(cpu_of(with, "vCPU") > 0.0 && cpu_of(without, "vCPU") > 0.0);
-    // QEMU has other things to do, which on a slow machine weigh more per operation.
+    // QEMU has other things to do, which on a slow host weigh more per operation.
     let moves = cpu_of(with, "vhost") / (cpu_of(with, "vhost") + cpu_of(with, "VMM"));
     assert!(moves > 0.25, "{:?}", with.cpu_times);
     assert!(cpu_of(without, "vhost") == 0.0 && cpu_of(without, "VMM") > 0.0, "{:?}", without.cpu_times);
@@ -359,7 +359,7 @@ pub fn the_way_to_a_guests_disk_and_back_is_divided() {
     assert!((0.75..1.3).contains(&(mean(ours) / mean(theirs))), "{words}");
 }
 
-/// Guest and boundary, each a part of what the machine took. One of the longer tests: in an emulator, shorter ones
+/// Guest and boundary, each a part of what the VM took. One of the longer tests: in an emulator, shorter ones
 /// see it, too.
 pub fn the_inside_of_a_guest_is_seen() {
     let _alone = alone();

@@ -416,7 +416,7 @@ fn unaccounted_in(configuration: &ConfigurationResult) -> Vec<Unaccounted> {
     configuration.stages.iter().filter(|stage| !stage.layers.is_empty()).filter(works).map(of_stage).collect()
 }
 
-/// A run, measured again (at most twice) where the machine's own accounts say that other work disturbed it.
+/// A run, measured again (at most twice) where the host's own accounts say that other work disturbed it.
 fn run_undisturbed(arguments: &[&str]) -> RunResult {
     let run = || run_workload("tcp-rr", &Out::new(), arguments);
     let is_disturbed = |result: &RunResult| result.warnings.iter().any(|warning| warning.name == "disturbed-rounds");

@@ -1,4 +1,4 @@
-//! Virtual machines, for real: QEMU with an emulated processor, a guest that virtax builds.
+//! VMs, for real: QEMU with an emulated processor, a guest that virtax builds.
 
 use std::{fs, path::Path, process::Command, sync::mpsc, thread::JoinHandle, time::Duration};
 
@@ -16,7 +16,7 @@ fn ready() -> bool {
     has(Feature::Probes) && has(Feature::Vm)
 }
 
-/// ns per operation in the machine: from the request's hand-over to the tap until the answer comes from there, the
+/// ns per operation in the VM: from the request's hand-over to the tap until the answer comes from there, the
 /// boundary and what the guest's agent saw.
 fn in_vm(configuration: &ConfigurationResult) -> f64 {
     let in_guest = configuration.stages.iter().filter(|stage| stage.label.contains("(guest)"));
@@ -42,7 +42,7 @@ pub fn requests_are_followed_into_a_guest_and_out_of_it() {
     }
     let before = Traces::now();
     let out = Out::new();
-    // Each machine takes its time to start.
+    // Each VM takes its time to start.
     let all = if full() {
         "native,ns:net=veth,tcg,tcg:agent=off,tcg:net=nat,tcg:net=user"
     } else {
@@ -59,7 +59,7 @@ pub fn requests_are_followed_into_a_guest_and_out_of_it() {
     if full() {
         in_vm(of(&result, "tcg:net=nat"));
         check_inside(of(&result, "tcg:net=nat"));
-        // Without its agent, a machine is one row.
+        // Without its agent, a VM is one row.
         let silent = of(&result, "tcg:net=tap,agent=off");
         assert!(silent.stages.iter().all(|stage| !stage.label.contains("(guest)")), "{:?}", silent.stages);
         assert!(boundary(silent) > 0.0 && !silent.settings.contains_key("guest_agent"));
@@ -85,13 +85,13 @@ pub fn requests_are_followed_into_a_guest_and_out_of_it() {
     let stacks = fs::read_to_string(out.path().join("off-cpu.tcg-net-tap.folded")).unwrap();
     let woken = stacks.lines().filter(|line| line.contains(";server@guest;") && line.contains("woken by"));
     assert!(woken.count() > 0, "{stacks}");
-    // The first of them may have started while this machine did something else.
+    // The first of them may have started while this host did something else.
     let ready = result.configurations.iter().filter_map(|configuration| configuration.settings.get("guest_ready"));
     let seconds: Vec<f64> = ready.map(|text| text.split(' ').next().unwrap().parse().unwrap()).collect();
-    let machines = if full() { 4 } else { 2 };
-    assert!(seconds.len() == machines && seconds.iter().any(|seconds| (0.1..5.0).contains(seconds)), "{seconds:?}");
+    let vms = if full() { 4 } else { 2 };
+    assert!(seconds.len() == vms && seconds.iter().any(|seconds| (0.1..5.0).contains(seconds)), "{seconds:?}");
     let emulated: Vec<_> = result.warnings.iter().filter(|warning| warning.name == "emulated").collect();
-    assert_eq!(emulated.len(), machines);
+    assert_eq!(emulated.len(), vms);
     assert!(emulated[0].text.contains("no evidence of KVM's cost"));
 }
 
@@ -284,7 +284,7 @@ pub fn guests_that_do_not_start_are_explained() {
     assert_eq!(before, Traces::now());
 }
 
-/// Copies what the drivers of virtax's machines can be made of.
+/// Copies what the drivers of virtax's VMs can be made of.
 fn copy_drivers(from: &Path, to: &Path) {
     for path in crate::common::files_below(from) {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
@@ -371,7 +371,7 @@ pub fn kvm_is_proven_or_refused() {
 }
 
 /// Something else stands where taps come from.
-pub fn a_machine_without_taps_is_explained() {
+pub fn a_host_without_taps_is_explained() {
     let _alone = alone();
     if !ready() {
         return;
@@ -391,8 +391,8 @@ pub fn a_machine_without_taps_is_explained() {
     assert_eq!(before, Traces::now());
 }
 
-/// A machine that stops in the midst of a phase, its virtual processor with it.
-pub fn a_machine_that_hangs_is_noticed_and_removed() {
+/// A VM that stops in the midst of a phase, its virtual processor with it.
+pub fn a_vm_that_hangs_is_noticed_and_removed() {
     let _alone = alone();
     if !ready() {
         return;
@@ -401,7 +401,7 @@ pub fn a_machine_that_hangs_is_noticed_and_removed() {
     let out = Out::new();
     let mut run = Running::of(&out, &["--in", "tcg", "--rounds", "1", "--duration", "3"]);
     run.wait_for("step: traced phase");
-    let qemu = run.machine();
+    let qemu = run.qemu();
     // SAFETY: a process that the run has started.
     unsafe { libc::kill(qemu as i32, libc::SIGSTOP) };
     let (code, said) = run.end();

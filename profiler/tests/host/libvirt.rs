@@ -1,4 +1,4 @@
-//! Virtual machines through libvirt's embedded driver, and what can be changed of them.
+//! VMs through libvirt's embedded driver, and what can be changed of them.
 
 use std::{fs, path::Path};
 
@@ -20,7 +20,7 @@ fn write(folder: &Path, text: &str) -> String {
 
 /// Without libvirt, QEMU is started by virtax; the longer test compares what is seen then with the same guest by
 /// libvirt, whatever the network.
-pub fn machines_without_libvirt_are_the_same() {
+pub fn vms_without_libvirt_are_the_same() {
     let _alone = alone();
     if !ready() {
         return;
@@ -41,7 +41,7 @@ pub fn machines_without_libvirt_are_the_same() {
         stages.map(|stage| stage.label.clone()).collect::<Vec<_>>()
     };
     assert!(labels(&without).iter().any(|label| label.contains("(guest)")));
-    // Two machines more; by default, those of all other tests are libvirt's.
+    // Two VMs more; by default, those of all other tests are libvirt's.
     if full() {
         let with = run("tcg,tcg:net=user", &[]);
         for name in ["tcg:net=tap", "tcg:net=user"] {
@@ -53,7 +53,7 @@ pub fn machines_without_libvirt_are_the_same() {
 }
 
 /// What QEMU was told and given, while its guest is measured.
-struct Machine {
+struct Seen {
     words: String,
     nice: i64,
     huge_kb: u64,
@@ -61,12 +61,12 @@ struct Machine {
     cpus: [usize; 2],
 }
 
-/// Measures a configuration, and looks at its machine meanwhile.
-fn look_at(configuration: &str, more: &[&str]) -> (Machine, profiler::result::RunResult) {
+/// Measures a configuration, and looks at its VM meanwhile.
+fn look_at(configuration: &str, more: &[&str]) -> (Seen, profiler::result::RunResult) {
     let out = Out::new();
     let mut run = Running::of(&out, &[&["--in", configuration, "--rounds", "1", "--duration", "1.2"], more].concat());
     run.wait_for("step: detached phase");
-    let pid = run.machine();
+    let pid = run.qemu();
     let process = procfs::process::Process::new(pid as i32).unwrap();
     let count = |thread: u32| {
         let allowed = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(thread as i32)).unwrap();
@@ -76,7 +76,7 @@ fn look_at(configuration: &str, more: &[&str]) -> (Machine, profiler::result::Ru
     let processor = named.iter().find(|(_, name)| name.starts_with("CPU 0/")).unwrap().0;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let huge = status.lines().find_map(|line| line.strip_prefix("HugetlbPages:")).unwrap();
-    let machine = Machine {
+    let vm = Seen {
         words: process.cmdline().unwrap().join(" "),
         nice: process.stat().unwrap().nice,
         huge_kb: huge.trim().trim_end_matches(" kB").parse().unwrap(),
@@ -85,12 +85,12 @@ fn look_at(configuration: &str, more: &[&str]) -> (Machine, profiler::result::Ru
     let (code, said) = run.end();
     assert_eq!(code, Some(0), "{said}");
     let text = fs::read_to_string(out.path().join("result.json")).unwrap();
-    (machine, serde_json::from_str(&text).unwrap())
+    (vm, serde_json::from_str(&text).unwrap())
 }
 
-/// Keys that shape a machine arrive in it, by libvirt and by QEMU's own words, and the same rest; what the run
+/// Keys that shape a VM arrive in it, by libvirt and by QEMU's own words, and the same rest; what the run
 /// reserved is given back.
-pub fn tuned_machines_are_as_they_are_called() {
+pub fn tuned_vms_are_as_they_are_called() {
     let _alone = alone();
     if !is_wanted_in_full() || !ready() {
         return;
@@ -101,30 +101,30 @@ pub fn tuned_machines_are_as_they_are_called() {
     let has_nodes = Path::new("/sys/devices/system/node/node0").exists();
     let allowed = profiler::process::allowed_cpus().unwrap().len();
     for (more, starter) in [(&[][..], "libvirt"), (&["--connect", "none"], "virtax")] {
-        let (machine, result) = look_at(tuned, &[&["--placement", "free"], more].concat());
+        let (vm, result) = look_at(tuned, &[&["--placement", "free"], more].concat());
         let configuration = &result.configurations[0];
         assert!(configuration.settings["started_by"].starts_with(starter), "{:?}", configuration.settings);
         assert_eq!(before, Traces::now(), "{starter}");
-        assert_eq!((machine.huge_kb, machine.nice), (256 << 10, 0), "{starter}");
-        assert_eq!(machine.cpus, [allowed, 1], "{starter}");
-        assert!(machine.words.contains("sockets=1,"), "{}", machine.words);
-        assert!(!has_nodes || machine.words.contains("host-nodes"), "{}", machine.words);
+        assert_eq!((vm.huge_kb, vm.nice), (256 << 10, 0), "{starter}");
+        assert_eq!(vm.cpus, [allowed, 1], "{starter}");
+        assert!(vm.words.contains("sockets=1,"), "{}", vm.words);
+        assert!(!has_nodes || vm.words.contains("host-nodes"), "{}", vm.words);
         // What the guest itself says of its disk.
         assert_eq!(configuration.settings["guest_disk"], "vda, virtio_blk, 256 MiB, write through", "{starter}");
-        assert!(machine.words.contains("iothread") && machine.words.contains("native"), "{}", machine.words);
+        assert!(vm.words.contains("iothread") && vm.words.contains("native"), "{}", vm.words);
         if starter == "virtax" {
             assert_eq!(configuration.settings["threads"], "1 for processors, 1 for I/O, by QMP");
         }
         // On one CPU, whoever shares it with virtax.
         let plain = if starter == "virtax" { "tcg:agent=off,blk=nvme" } else { "tcg:agent=off" };
-        let (machine, result) = look_at(plain, &[&["--placement", "split"], more].concat());
+        let (vm, result) = look_at(plain, &[&["--placement", "split"], more].concat());
         let disk = result.configurations[0].settings.get("guest_disk");
         assert_eq!(
             disk.is_some_and(|disk| disk.starts_with("nvme0n1, nvme, 256 MiB")),
             starter == "virtax",
             "{disk:?}"
         );
-        assert_eq!((machine.huge_kb, machine.nice, machine.cpus), (0, 0, [1, 1]), "{starter}");
+        assert_eq!((vm.huge_kb, vm.nice, vm.cpus), (0, 0, [1, 1]), "{starter}");
         assert_eq!(before, Traces::now(), "{starter}");
     }
 }

@@ -1,4 +1,4 @@
-//! What needs root, and a machine that can do it: real servers under real probes, in containers and guests; one test
+//! What needs root, and a host that can do it: real servers under real probes, in containers and guests; one test
 //! at a time ([`common::alone`]).
 
 mod adversity;
@@ -29,14 +29,14 @@ fn main() {
         files: a_direct_read_is_one_bio, writes_and_their_syncs, large_operations_end_with_their_last_bio, many_threads_have_an_operation_each, files_lie_where_configurations_say, bios_are_those_that_the_kernel_records, asynchronous_operations_are_each_followed, operations_are_followed_into_workers, asynchronous_operations_in_containers, files_that_cannot_be_are_explained, a_killed_run_leaves_no_layer;
         files_below: write_back_is_charged_to_whose_file_it_is, first_writes_are_told_apart_from_later_ones, what_a_limit_below_a_loop_device_costs_is_its_devices;
         fio: what_fio_says_is_what_is_seen, many_at_once_and_large_ones, where_fio_cannot_work_it_says_why;
-        libvirt: machines_without_libvirt_are_the_same, tuned_machines_are_as_they_are_called, parts_of_users_are_used_or_refused, the_domain_is_shown;
+        libvirt: vms_without_libvirt_are_the_same, tuned_vms_are_as_they_are_called, parts_of_users_are_used_or_refused, the_domain_is_shown;
         losses: numbers_of_phases_begin_again, full_tables_of_tokens_are_losses_by_name, losses_withhold_the_verdict, full_rings_and_long_paths_lose_records_and_stacks_and_never_tokens, unknown_threads_mean_no_result, tables_take_a_bounded_memory, many_connections_and_threads_lose_nothing;
         mechanisms: every_mechanism_is_what_it_says, either_program_for_rules_will_do_and_none_is_named, a_proxy_is_followed_through_both_its_sockets, a_ladder_goes_on_without_the_rungs_that_are_missing, other_ladders_and_budgets, a_known_cost_is_found_and_a_missing_mechanism_is_named, a_configuration_is_compared_with_itself;
         outside: a_lost_segments_wait_has_the_name_of_its_cause, a_hole_in_a_long_message_is_filled_by_a_fast_retransmission, what_still_waits_is_counted_and_no_latency_is_none, messages_of_several_segments_are_not_complete, a_rule_that_drops_what_is_forwarded_is_named_soon, a_rule_without_a_counter_is_named_too, a_daemon_of_version_28_is_asked_for_an_unprotected_network, time_in_queues_is_no_layers, where_a_cpu_works_little_is_unaccounted, a_bio_that_a_groups_limit_holds_back_is_found, many_threads_and_many_connections_are_measured, a_saturated_cpus_queue_is_no_stages_own_cost, an_idle_cpus_wake_up_is_no_run_queue, a_native_server_has_a_group_of_its_own, hooks_on_the_native_path_are_those_that_were_there;
         privileges: the_listed_capabilities_suffice, a_missing_capability_is_named_before_anything_is_changed, without_the_administrators_capability_those_of_bpf_are_asked_for, a_strict_umask_does_not_lock_servers_and_clients_out, servers_and_clients_run_without_privileges;
         real_runs: the_spine, many_connections_on_two_cpus, a_server_with_a_thread_per_connection, every_alternative_that_loads_sees_the_same, an_open_loop_and_pure_acknowledgements, a_message_received_in_parts;
         redis: fifty_clients_on_one_thread, bare_mechanisms_hold_a_real_server, few_and_many_clients_in_both_placements, redis_benchmark_as_the_client, stacks_are_tagged_with_the_stage_that_runs, sampling_goes_on_until_it_is_enough, a_used_up_quota_shows_as_throttled, a_missing_redis_names_its_package_before_anything_is_changed, a_taken_port_is_named, a_server_that_dies_is_named_and_earlier_repetitions_are_kept, hidden_kernel_symbols_are_refused_with_the_setting;
-        vm: requests_are_followed_into_a_guest_and_out_of_it, many_connections_into_a_guest_keep_their_own_tokens, losses_on_the_way_into_a_guest_are_named, segments_that_are_dropped_before_the_guest_stay_in_the_books, guests_that_are_interrupted_or_killed_leave_nothing, guests_that_do_not_start_are_explained, a_kernel_that_panics_is_quoted, kvm_is_proven_or_refused, a_machine_without_taps_is_explained, a_machine_that_hangs_is_noticed_and_removed;
-        vm_files: an_operation_passes_guest_and_host, every_kind_of_disk_is_followed, a_machine_without_a_disk_or_without_eyes_is_refused;
+        vm: requests_are_followed_into_a_guest_and_out_of_it, many_connections_into_a_guest_keep_their_own_tokens, losses_on_the_way_into_a_guest_are_named, segments_that_are_dropped_before_the_guest_stay_in_the_books, guests_that_are_interrupted_or_killed_leave_nothing, guests_that_do_not_start_are_explained, a_kernel_that_panics_is_quoted, kvm_is_proven_or_refused, a_host_without_taps_is_explained, a_vm_that_hangs_is_noticed_and_removed;
+        vm_files: an_operation_passes_guest_and_host, every_kind_of_disk_is_followed, a_vm_without_a_disk_or_without_eyes_is_refused;
     });
 }

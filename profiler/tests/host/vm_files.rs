@@ -1,4 +1,4 @@
-//! Operations of files in virtual machines: through the guest's kernel, QEMU and the host's disk.
+//! Operations of files in VMs: through the guest's kernel, QEMU and the host's disk.
 
 use crate::common::{Feature, Out, Traces, alone, check, has, is_wanted_in_full, run_workload, text, virtax};
 use profiler::{counts::Point, result::ConfigurationResult};
@@ -17,27 +17,27 @@ fn stage(configuration: &ConfigurationResult, id: &str) -> (f64, f64) {
 
 /// An operation passes the guest's file system and block layer, QEMU, and the host's: each of the guest's is one of
 /// QEMU's, and all of them sum to what the guest's program says.
-fn check_whole_way(machine: &ConfigurationResult, disk: &str) {
-    check(machine);
+fn check_whole_way(vm: &ConfigurationResult, disk: &str) {
+    check(vm);
     let at = |point: &str| format!("{point}({disk}@guest)");
     for (from, to) in [("enter".to_owned(), at("bio")), (at("bio"), at("issue")), (at("issue"), at("complete"))] {
-        let (count, share) = stage(machine, &format!("request/{from}→{to}"));
-        assert!((count - 1.0).abs() < 0.05 && share > 0.0, "{from} → {to}: {count} {:#?}", machine.stages);
+        let (count, share) = stage(vm, &format!("request/{from}→{to}"));
+        assert!((count - 1.0).abs() < 0.05 && share > 0.0, "{from} → {to}: {count} {:#?}", vm.stages);
     }
-    let host: Vec<_> = machine.stages.iter().filter(|stage| stage.id.starts_with("request/vmm/")).collect();
+    let host: Vec<_> = vm.stages.iter().filter(|stage| stage.id.starts_with("request/vmm/")).collect();
     let of_disk = host.iter().find(|stage| stage.from.point == Point::Issue && stage.to.point == Point::Complete);
-    let of_disk = of_disk.unwrap_or_else(|| panic!("{:#?}", machine.stages));
+    let of_disk = of_disk.unwrap_or_else(|| panic!("{:#?}", vm.stages));
     assert!((of_disk.count_per_op - 1.0).abs() < 0.1, "{of_disk:?}");
     assert!(!of_disk.from.is_in_guest(), "{of_disk:?}");
-    assert_eq!(machine.settings["filesystem"], "ext4");
-    assert!(machine.settings["device"].starts_with("an image on "), "{:?}", machine.settings);
+    assert_eq!(vm.settings["filesystem"], "ext4");
+    assert!(vm.settings["device"].starts_with("an image on "), "{:?}", vm.settings);
 }
 
 /// What lies between the guest's operation and QEMU's is divided by who wakes whom: QEMU's I/O thread, which wakes a
 /// worker, and what is left of the row. An emulated processor that is awake is told without anybody seeing it, so the
 /// way back is known of some only.
-fn check_boundary(machine: &ConfigurationResult) {
-    let row = machine.stages.iter().find(|stage| stage.id == "request/issue(vda@guest)→complete(vda@guest)").unwrap();
+fn check_boundary(vm: &ConfigurationResult) {
+    let row = vm.stages.iter().find(|stage| stage.id == "request/issue(vda@guest)→complete(vda@guest)").unwrap();
     let part = |from: &str, to: &str| {
         let found = row.parts.iter().find(|part| part.from.point.name() == from && part.to.point.name() == to);
         found.unwrap_or_else(|| panic!("{from} → {to}: {:#?}", row.parts))
@@ -75,16 +75,16 @@ pub fn every_kind_of_disk_is_followed() {
         return;
     }
     let before = Traces::now();
-    for machine in [
+    for vm in [
         "blk=virtio,aio=io_uring",
         "blk=virtio,aio=native",
         "blk=virtio,image=qcow2",
         "machine=microvm,blk=virtio",
         "blk=virtio,cache=directsync",
     ] {
-        let result = run("block", &format!("tcg:{machine}"), &[]);
+        let result = run("block", &format!("tcg:{vm}"), &[]);
         check_whole_way(&result.configurations[0], "vda");
-        if machine.contains("aio=") {
+        if vm.contains("aio=") {
             check_steps(&result.configurations[0]);
         }
     }
@@ -113,12 +113,12 @@ fn check_steps(found: &ConfigurationResult) {
     assert!((shares - 1.0).abs() < 0.02, "{shares}: {:#?}", row.parts);
 }
 
-pub fn a_machine_without_a_disk_or_without_eyes_is_refused() {
-    for (machine, word) in
+pub fn a_vm_without_a_disk_or_without_eyes_is_refused() {
+    for (vm, word) in
         [("tcg", "blk=virtio"), ("tcg:blk=virtio,agent=off", "agent=on"), ("tcg:blk=virtio,net=user", "net=tap")]
     {
-        let output = virtax().args(["run", "block", "--in", machine, "--out"]).arg(Out::new().path()).output().unwrap();
-        assert_eq!(output.status.code(), Some(2), "{machine}");
+        let output = virtax().args(["run", "block", "--in", vm, "--out"]).arg(Out::new().path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{vm}");
         assert!(text(&output.stderr).contains(word), "{}", text(&output.stderr));
     }
 }

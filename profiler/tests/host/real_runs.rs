@@ -47,7 +47,7 @@ pub fn the_spine() {
     check_verdict(result);
 }
 
-/// NAT costs something, and never nothing, and by conntrack. In a bad minute of a shared machine, eight rounds cannot
+/// NAT costs something, and never nothing, and by conntrack. In a bad minute of a shared host, eight rounds cannot
 /// tell the one, and some hundred samples not the other.
 fn check_verdict(mut result: RunResult) {
     for _ in 0..3 {

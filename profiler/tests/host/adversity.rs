@@ -79,7 +79,7 @@ pub fn a_server_that_is_slow_to_start_is_waited_for() {
     if !has(Feature::Probes) {
         return;
     }
-    // A server is ready within a millisecond, and on a busy machine we come too late: again, then.
+    // A server is ready within a millisecond, and on a busy host we come too late: again, then.
     let waited = (0..20).find_map(|_| start_slowly()).expect("one server of twenty is stopped in time");
     assert!(waited >= 3.0, "the client worked after {waited} s");
 }
