@@ -17,3 +17,4 @@ pub mod redis;
 pub mod relay;
 pub mod tcp_rr;
 pub mod timer;
+mod turns;

@@ -12,7 +12,8 @@ use hdrhistogram::Histogram;
 
 use crate::{
     clock::now_ns,
-    protocol::{PhaseReport, Reply, Request, encode_histogram, new_histogram},
+    protocol::{PhaseReport, Reply, Request, WindowSeen, encode_histogram, new_histogram},
+    turns::{Bell, Turns},
 };
 
 /// What one thread saw of the current phase.
@@ -21,12 +22,14 @@ struct Seen {
     #[cfg(test)]
     used: std::collections::BTreeSet<usize>,
     phase: u64,
+    turns: Arc<Turns>,
     operations: u64,
     latency_sum_ns: u64,
     turnaround_sum_ns: u64,
     lateness_sum_ns: u64,
     queued_sum_ns: u64,
     histogram: Histogram<u64>,
+    windows: Vec<WindowSeen>,
 }
 
 /// What the main thread and one working thread share.
@@ -35,14 +38,17 @@ pub struct Worker {
     /// For each of its connections, when the call was made that has not returned yet; 0: there is none. Cleared under
     /// the lock of `seen` only, so that whoever holds it finds both in agreement.
     called_ns: Vec<AtomicU64>,
+    /// Whether its thread rests between windows.
+    rests: bool,
+    /// What wakes it when there is a new phase.
+    pub(crate) bell: Bell,
 }
 
 /// The current phase, and what ends the work.
 #[derive(Default)]
 pub struct Shared {
     phase: AtomicU64,
-    open_ns: AtomicU64,
-    close_ns: AtomicU64,
+    turns: Mutex<Arc<Turns>>,
     stop: AtomicBool,
     failure: Mutex<Option<String>>,
 }
@@ -102,19 +108,17 @@ impl Shared {
         lock(&self.failure).get_or_insert(reason);
     }
 
-    /// Notes an operation that has returned: it belongs to the phase in which it was made.
+    /// Notes an operation that has returned: it belongs to the phase, and to the window, in which it was made.
     pub fn note(&self, worker: &Worker, connection: usize, times: &Times) {
         let phase = self.phase.load(Ordering::Acquire);
         let mut seen = lock(&worker.seen);
         worker.called_ns[connection].store(0, Ordering::Relaxed);
         #[cfg(test)]
         seen.used.insert(connection);
-        if !self.holds(times.called_ns) {
-            return;
-        }
         if seen.phase != phase {
-            seen.begin(phase);
+            seen.begin(phase, self.turns());
         }
+        let Some(window) = seen.turns.counts_at(times.called_ns) else { return };
         let (latency_ns, queued_ns) = (times.back_ns - times.called_ns, times.queued_ns());
         seen.operations += 1;
         seen.turnaround_sum_ns += times.called_ns.saturating_sub(times.before_ns);
@@ -123,16 +127,27 @@ impl Shared {
         seen.lateness_sum_ns += times.lateness_ns();
         // Recording cannot fail below the histogram's 100 s; a longer wait counts as that.
         seen.histogram.saturating_record(latency_ns + queued_ns);
+        if let Some(window) = seen.windows.get_mut(window) {
+            window.operations += 1;
+            window.latency_sum_ns += latency_ns;
+        }
     }
 
-    /// Whether what begins at this time belongs to the current phase.
-    fn holds(&self, at_ns: u64) -> bool {
-        let (open_ns, close_ns) = self.interval();
-        at_ns >= open_ns && at_ns < close_ns
+    /// The turns of the current phase.
+    pub(crate) fn turns(&self) -> Arc<Turns> {
+        lock(&self.turns).clone()
     }
 
-    fn interval(&self) -> (u64, u64) {
-        (self.open_ns.load(Ordering::Relaxed), self.close_ns.load(Ordering::Relaxed))
+    /// The number of the current phase.
+    pub(crate) fn phase(&self) -> u64 {
+        self.phase.load(Ordering::Acquire)
+    }
+
+    /// Begins a phase, and wakes whoever rests.
+    fn begin(&self, turns: Turns, workers: &[Arc<Worker>]) {
+        *lock(&self.turns) = Arc::new(turns);
+        self.phase.fetch_add(1, Ordering::Release);
+        workers.iter().for_each(|worker| worker.bell.ring());
     }
 
     fn report(&self, workers: &[Arc<Worker>], heard_ns: u64) -> Reply {
@@ -140,11 +155,13 @@ impl Shared {
             return Reply::Failed { reason };
         }
         let phase = self.phase.load(Ordering::Relaxed);
-        let mut total = PhaseReport { heard_ns, queued_sum_ns: Some(0), ..PhaseReport::default() };
+        let turns = self.turns();
+        let windows = vec![WindowSeen::default(); turns.windows().len()];
+        let mut total = PhaseReport { heard_ns, queued_sum_ns: Some(0), windows, ..PhaseReport::default() };
         let mut histogram = new_histogram();
         for worker in workers {
             let seen = lock(&worker.seen);
-            for age_ns in worker.ages_ns(|called_ns| self.holds(called_ns)) {
+            for age_ns in worker.ages_ns(|called_ns| turns.counts_at(called_ns).is_some()) {
                 total.unfinished += 1;
                 total.unfinished_sum_ns += age_ns;
             }
@@ -157,6 +174,10 @@ impl Shared {
             total.lateness_sum_ns += seen.lateness_sum_ns;
             total.queued_sum_ns = total.queued_sum_ns.map(|sum| sum + seen.queued_sum_ns);
             histogram.add(&seen.histogram).expect("all histograms have the same bounds");
+            for (sum, window) in total.windows.iter_mut().zip(&seen.windows) {
+                sum.operations += window.operations;
+                sum.latency_sum_ns += window.latency_sum_ns;
+            }
         }
         total.histogram = encode_histogram(&histogram);
         Reply::Phase(total)
@@ -173,9 +194,14 @@ impl Shared {
         for line in requests.lines() {
             match serde_json::from_str(&line?) {
                 Ok(Request::Phase { open_ns, close_ns }) => {
-                    self.open_ns.store(open_ns, Ordering::Relaxed);
-                    self.close_ns.store(close_ns, Ordering::Relaxed);
-                    self.phase.fetch_add(1, Ordering::Release);
+                    self.begin(Turns::Always { open_ns, close_ns }, workers);
+                    heard_ns = now_ns();
+                }
+                Ok(Request::Windows { .. }) if !workers.iter().all(|worker| worker.rests) => {
+                    say_to(replies, &Reply::cannot_rest())?;
+                }
+                Ok(Request::Windows { windows }) => {
+                    self.begin(Turns::Windows(windows), workers);
                     heard_ns = now_ns();
                 }
                 Ok(Request::Report) => say_to(replies, &self.report(workers, heard_ns))?,
@@ -183,27 +209,38 @@ impl Shared {
             }
         }
         self.stop.store(true, Ordering::Relaxed);
+        workers.iter().for_each(|worker| worker.bell.ring());
         Ok(())
     }
 }
 
 impl Worker {
-    /// A thread with this many connections.
+    /// A thread with this many connections, which rests between windows: see [`crate::turns`].
+    #[must_use]
+    pub fn resting(connections: usize) -> Self {
+        Self { rests: true, ..Self::new(connections) }
+    }
+
+    /// A thread with this many connections, which makes operations all the time.
     #[must_use]
     pub fn new(connections: usize) -> Self {
         Self {
+            rests: false,
             seen: Mutex::new(Seen {
                 #[cfg(test)]
                 used: std::collections::BTreeSet::new(),
                 phase: 0,
+                turns: Arc::default(),
                 operations: 0,
                 latency_sum_ns: 0,
                 turnaround_sum_ns: 0,
                 lateness_sum_ns: 0,
                 queued_sum_ns: 0,
                 histogram: new_histogram(),
+                windows: Vec::new(),
             }),
             called_ns: (0..connections).map(|_| AtomicU64::new(0)).collect(),
+            bell: Bell::default(),
         }
     }
 
@@ -229,9 +266,12 @@ impl Worker {
 }
 
 impl Seen {
-    /// Forgets the phase before, without asking for memory in the middle of a measurement.
-    fn begin(&mut self, phase: u64) {
+    /// Forgets the phase before.
+    fn begin(&mut self, phase: u64, turns: Arc<Turns>) {
         self.phase = phase;
+        self.windows.clear();
+        self.windows.resize(turns.windows().len(), WindowSeen::default());
+        self.turns = turns;
         self.operations = 0;
         self.latency_sum_ns = 0;
         self.turnaround_sum_ns = 0;
@@ -244,12 +284,11 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Window;
 
     fn in_phase() -> Shared {
         let shared = Shared::default();
-        shared.open_ns.store(100, Ordering::Relaxed);
-        shared.close_ns.store(200, Ordering::Relaxed);
-        shared.phase.store(1, Ordering::Relaxed);
+        shared.begin(Turns::Always { open_ns: 100, close_ns: 200 }, &[]);
         shared
     }
 
@@ -277,6 +316,28 @@ mod tests {
         let seen = lock(&worker.seen);
         assert_eq!((seen.latency_sum_ns, seen.queued_sum_ns, seen.lateness_sum_ns), (20 + 18, 20, 9 + 2));
         assert_eq!((seen.histogram.min(), seen.histogram.max()), (20, 38));
+    }
+
+    /// An operation belongs to the window in which it was made, and none is made to count before its counted part.
+    #[test]
+    fn windows_are_told_apart() {
+        let (shared, worker) = (Shared::default(), Arc::new(Worker::new(2)));
+        let window = |open_ns, from_ns, close_ns| Window { open_ns, from_ns, close_ns };
+        shared.begin(Turns::Windows(vec![window(100, 120, 200), window(300, 300, 400)]), &[]);
+        let note = |connection, called_ns, back_ns| {
+            shared.note(&worker, connection, &Times { intended_ns: called_ns, before_ns: 0, called_ns, back_ns });
+        };
+        // Skipped; counted; begun before another window's and ended after; beside all; in the second.
+        [(0, 110, 130), (0, 130, 140), (1, 310, 350), (0, 190, 360), (0, 200, 370), (0, 399, 450)]
+            .into_iter()
+            .for_each(|(connection, called_ns, back_ns)| note(connection, called_ns, back_ns));
+        let Reply::Phase(report) = shared.report(std::slice::from_ref(&worker), 1) else { panic!("no report") };
+        let seen = |operations, latency_sum_ns| WindowSeen { operations, latency_sum_ns };
+        assert_eq!(report.windows, [seen(2, 10 + 170), seen(2, 40 + 51)]);
+        assert_eq!((report.operations, report.latency_sum_ns), (4, 271));
+        shared.begin(Turns::Windows(Vec::new()), &[]);
+        let Reply::Phase(report) = shared.report(&[worker], 1) else { panic!("no report") };
+        assert_eq!((report.operations, report.windows), (0, Vec::new()));
     }
 
     #[test]

@@ -8,19 +8,45 @@ use hdrhistogram::{
 use serde::{Deserialize, Serialize};
 
 /// What virtax tells a client.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case", tag = "request")]
 pub enum Request {
-    /// From now on, collect the operations that begin in `[open_ns, close_ns)`, whenever they end, and forget the
-    /// phase before.
+    /// From now on, make operations all the time, collect those that begin in `[open_ns, close_ns)`, whenever they
+    /// end, and forget the phase before.
     Phase {
         /// Start, `CLOCK_MONOTONIC` ns.
         open_ns: u64,
         /// End, `CLOCK_MONOTONIC` ns.
         close_ns: u64,
     },
+    /// From now on, make operations in these windows only, one after the other; collect what begins in their counted
+    /// parts, whenever it ends, and forget the phase before. Without a window: rest.
+    Windows {
+        /// The windows, in order, none overlapping another.
+        windows: Vec<Window>,
+    },
     /// Say what the last phase held.
     Report,
+}
+
+/// A time in which a client makes operations, `CLOCK_MONOTONIC` ns.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Window {
+    /// From then on it does.
+    pub open_ns: u64,
+    /// Operations that begin from then on count.
+    pub from_ns: u64,
+    /// No operation begins from then on.
+    pub close_ns: u64,
+}
+
+/// A window, as its client saw it.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct WindowSeen {
+    /// Operations that count and have ended.
+    pub operations: u64,
+    /// Sum of their latencies, ns.
+    pub latency_sum_ns: u64,
 }
 
 /// What a client answers.
@@ -39,6 +65,14 @@ pub enum Reply {
         /// Why, for the user.
         reason: String,
     },
+}
+
+impl Reply {
+    /// The answer to [`Request::Windows`] of who cannot make operations in windows only.
+    #[must_use]
+    pub fn cannot_rest() -> Self {
+        Self::Failed { reason: "it cannot be asked in turns with others".to_owned() }
+    }
 }
 
 /// A phase, as its client saw it. An operation belongs to the phase in which it began.
@@ -80,6 +114,9 @@ pub struct PhaseReport {
     /// Latencies, ns: with a rate, what waited for an earlier request on its connection from the intended time on.
     /// HDR histogram V2, base64.
     pub histogram: String,
+    /// The windows of [`Request::Windows`] apart; empty: it was one interval.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<WindowSeen>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

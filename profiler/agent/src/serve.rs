@@ -220,11 +220,13 @@ impl Agent {
         self.phase = Phase::Following(self.follow(ready, connections, 0)?);
         let length = COST_WINDOW * COST_WINDOWS;
         self.record(now_ns(), length.as_nanos() as u64);
-        let mut readings = vec![self.probes.run_times(kind)];
+        let mut before = self.probes.run_times(kind);
+        let mut readings = Vec::new();
         let began = Instant::now();
         for _ in 0..COST_WINDOWS {
             std::thread::sleep(COST_WINDOW);
-            readings.push(self.probes.run_times(kind));
+            let after = self.probes.run_times(kind);
+            readings.push([std::mem::replace(&mut before, after.clone()), after]);
         }
         // A slow processor takes its time to sleep and to read: hits were counted for longer than operations.
         let longer = began.elapsed().as_secs_f64() / length.as_secs_f64();

@@ -1,6 +1,7 @@
 //! Control groups of a run, in whichever hierarchies this host has.
 
 use std::{
+    collections::BTreeMap,
     ffi::{CStr, CString},
     fs,
     os::unix::{ffi::OsStrExt, fs::MetadataExt, process::CommandExt},
@@ -51,6 +52,56 @@ fn hierarchies(mounts: &str, enabled: &str) -> (Vec<(String, PathBuf)>, bool) {
         found.push((names, PathBuf::from(*path)));
     }
     (found, is_second)
+}
+
+/// Limits of a process's control groups, and of those above them, that are restored while it rests: CPU time, and what
+/// is read and written. Those that virtax has itself, as all that it starts, are left out. Empty: there are none, or
+/// nobody says so.
+#[must_use]
+pub fn limits_restored(pid: u32) -> Vec<String> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let mounts = read("/proc/self/mounts");
+    let of = |groups: &str| limits_in(&read(groups), &mounts, |path| fs::read_to_string(path).ok());
+    let own = of("/proc/self/cgroup");
+    let theirs = of(&format!("/proc/{pid}/cgroup")).into_iter().filter(|(path, _)| !own.contains_key(path));
+    theirs.map(|(path, said)| format!("{} is {said}", path.display())).collect()
+}
+
+/// Whether what a file says is a limit.
+type IsLimit = fn(&str) -> bool;
+
+/// Files of limits.
+const LIMITS: [(&str, IsLimit); 7] = [
+    ("cpu.max", |said| !said.starts_with("max")),
+    ("io.max", |said| !said.is_empty()),
+    ("cpu.cfs_quota_us", |said| !said.starts_with('-')),
+    ("blkio.throttle.read_bps_device", |said| !said.is_empty()),
+    ("blkio.throttle.write_bps_device", |said| !said.is_empty()),
+    ("blkio.throttle.read_iops_device", |said| !said.is_empty()),
+    ("blkio.throttle.write_iops_device", |said| !said.is_empty()),
+];
+
+/// Files that set a limit, and what they say. `groups`: `/proc/PID/cgroup`, lines of `number:controllers:path`
+/// (cgroups(7)).
+fn limits_in(groups: &str, mounts: &str, read: impl Fn(&Path) -> Option<String>) -> BTreeMap<PathBuf, String> {
+    let roots: Vec<&str> = mounts
+        .lines()
+        .filter(|line| line.split(' ').nth(2).is_some_and(|kind| kind.starts_with("cgroup")))
+        .filter_map(|line| line.split(' ').nth(1))
+        .collect();
+    let mut found = BTreeMap::new();
+    for path in groups.lines().filter_map(|line| line.splitn(3, ':').nth(2)) {
+        for (root, above) in roots.iter().flat_map(|root| Path::new(path).ancestors().map(move |above| (root, above))) {
+            let folder = Path::new(root).join(above.strip_prefix("/").unwrap_or(above));
+            for (name, is_limit) in LIMITS {
+                let file = folder.join(name);
+                if let Some(said) = read(&file).filter(|said| is_limit(said.trim())) {
+                    found.insert(file, said.trim().to_owned());
+                }
+            }
+        }
+    }
+    found
 }
 
 impl Cgroup {
@@ -277,5 +328,28 @@ cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0
             assert!(delete(Path::new(path)).unwrap_err().to_string().contains("no control group of a run"), "{path}");
         }
         delete(Path::new("/sys/fs/cgroup/virtax-none-such")).unwrap();
+    }
+
+    #[test]
+    fn limits_are_found_in_every_group_above() {
+        let mounts = "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        let of = |groups: &str, files: &[(&str, &str)]| -> Vec<(String, String)> {
+            let read = |path: &Path| files.iter().find(|(name, _)| Path::new(name) == path);
+            let found = limits_in(groups, mounts, |path| read(path).map(|(_, said)| format!("{said}\n")));
+            found.into_iter().map(|(path, said)| (path.display().to_string(), said)).collect()
+        };
+        let said = |files: &[(&str, &str)]| -> Vec<(String, String)> {
+            files.iter().map(|(path, said)| ((*path).to_owned(), (*said).to_owned())).collect()
+        };
+        let free =
+            [("/sys/fs/cgroup/cpu/a/b/cpu.cfs_quota_us", "-1"), ("/sys/fs/cgroup/unified/a/b/cpu.max", "max 100000")];
+        assert!(of("3:cpu:/a/b\n0::/a/b\n", &free).is_empty());
+        let first = [("/sys/fs/cgroup/cpu/a/cpu.cfs_quota_us", "35000")];
+        assert_eq!(of("3:cpu:/a/b\n", &first), said(&first));
+        // In the order of their paths.
+        let second =
+            [("/sys/fs/cgroup/unified/a/b/cpu.max", "50000 100000"), ("/sys/fs/cgroup/unified/a/io.max", "8:0 rbps=1")];
+        assert_eq!(of("0::/a/b\n", &second), said(&second));
+        assert!(of("0::/\n", &second).is_empty());
     }
 }

@@ -169,6 +169,24 @@ pub struct Phase {
     /// What the configuration's known cost amounted to, if it has one that is accounted for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<AccountTotal>,
+    /// The windows that the phase is the sum of, between which others were asked; empty: it is one interval.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<WindowCounts>,
+}
+
+/// A window in which a configuration was asked in turn with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowCounts {
+    /// The block that it was part of, in its phase: within one, all configurations were asked, and back again.
+    pub block: u32,
+    /// When it began to count, ns after the phase.
+    pub at_ns: u64,
+    /// How long it counted, ns.
+    pub length_ns: u64,
+    /// Operations that count.
+    pub operations: u64,
+    /// Sum of their latencies, ns.
+    pub latency_sum_ns: u64,
 }
 
 /// What one probe costs, by the kernel's run-time statistics less their own floor.

@@ -5,7 +5,8 @@ use crate::counts::{Costs, Hooks, OtherSide, Phase, PhaseKind, Place, ProbeCount
 /// A phase of so many ns in which nothing was attached.
 #[must_use]
 pub fn phase(kind: PhaseKind, length_ns: u64) -> Phase {
-    Phase { kind, open_ns: 0, length_ns, client: Default::default(), probes: None, guest: None, account: None }
+    let client = Default::default();
+    Phase { kind, open_ns: 0, length_ns, client, probes: None, guest: None, account: None, windows: Vec::new() }
 }
 
 impl Phase {

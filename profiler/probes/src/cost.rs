@@ -74,11 +74,11 @@ impl Loaded {
         Ok(found)
     }
 
-    /// What each probe of a kind of phase cost over these readings, in which so many operations ended: of the times
-    /// per hit between one reading and the next, the median.
+    /// What each probe of a kind of phase cost in these windows, of which the readings at the beginning and at the end
+    /// are given, and in which so many operations ended: of the times per hit, the median.
     #[must_use]
-    pub fn costs(&self, kind: PhaseKind, readings: &[RunTimes], operations: u64, floor_ns: f64) -> Vec<ProbeCost> {
-        let windows: Vec<_> = readings.windows(2).map(|pair| ns_per_run(&pair[0], &pair[1])).collect();
+    pub fn costs(&self, kind: PhaseKind, readings: &[[RunTimes; 2]], operations: u64, floor_ns: f64) -> Vec<ProbeCost> {
+        let windows: Vec<_> = readings.iter().map(|[before, after]| ns_per_run(before, after)).collect();
         let attached = self.chosen().filter(|(probe, _)| probe.set.is_attached_in(kind));
         attached
             .map(|(probe, _)| {

@@ -157,6 +157,17 @@ impl Following {
         }
     }
 
+    /// The configurations that are followed, in order.
+    pub fn configurations(&self) -> impl Iterator<Item = ConfigurationId> + use<> {
+        self.block.configurations()
+    }
+
+    /// Whether the expected tokens have been seen.
+    #[must_use]
+    pub fn has_seen(&self, probes: &Loaded, expected: Expected) -> bool {
+        expected.are_seen(probes, self.control.epoch())
+    }
+
     /// Records what falls into the block's first window.
     #[must_use]
     pub fn open(self, probes: &Loaded, window: Window) -> Open {

@@ -1,6 +1,11 @@
 //! The real thing: servers and clients under the probes.
 
-use std::{collections::BTreeMap, path::Path, rc::Rc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    rc::Rc,
+    time::Duration,
+};
 
 use virtax_model::{phases::phases, profile::Profile};
 
@@ -10,7 +15,7 @@ use super::{
     parties::Parties,
     plan::Plan,
     raw::{Either, Named, RawPhase},
-    schedule::Repeater,
+    schedule::{Repeater, Turn},
     store::Brought,
 };
 use crate::{
@@ -43,27 +48,28 @@ use crate::{
     workload::{Follows, follows},
 };
 
-const PORT: u16 = 7000;
 const WARM_UP: Duration = Duration::from_millis(200);
 
 /// Everything that a run's repetitions share.
 pub struct Lab<'a> {
-    plan: &'a Plan,
+    pub(super) plan: &'a Plan,
     // Before the bench, so removed before it: what the engines made lies on top of the wire.
     hosts: BTreeMap<String, Box<dyn Host>>,
-    bench: Bench,
+    pub(super) bench: Bench,
     _programs: Lease,
-    cpus: Cpus,
+    pub(super) cpus: Cpus,
     /// Those that virtax itself might use before.
     allowed: Vec<usize>,
     offsets: Offsets,
     options: Options,
     /// Loaded once, because the verifier takes a second for them; `None` while they are lent out, or after a failure.
-    probes: Option<Loaded>,
-    phases: Vec<(PhaseKind, Duration)>,
-    sampling: Sampling,
+    pub(super) probes: Option<Loaded>,
+    pub(super) phases: Vec<(PhaseKind, Duration)>,
+    pub(super) sampling: Sampling,
     /// Samples of work so far, by configuration and by the role and place where the stage begins.
-    sampled: BTreeMap<String, Stages>,
+    pub(super) sampled: BTreeMap<String, Stages>,
+    /// Configurations that may be alive at once and asked in turns.
+    pub(super) resting: BTreeSet<String>,
 }
 
 impl Drop for Lab<'_> {
@@ -76,7 +82,7 @@ impl Drop for Lab<'_> {
     }
 }
 
-type Stages = BTreeMap<(Role, Place), u64>;
+pub(super) type Stages = BTreeMap<(Role, Place), u64>;
 
 impl<'a> Lab<'a> {
     /// Builds the wire, prepares the engines, and tries the probes.
@@ -102,8 +108,17 @@ impl<'a> Lab<'a> {
         let is_synchronous = files.is_some_and(|files| files.is_synchronous(&plan.settings));
         let synchronous = is_synchronous && accelerators.is_empty();
         let (connections, threads) = (follows.tokens(&plan.settings), plan.workload.threads(&plan.settings));
-        // A repetition has one.
-        let alive = Alive { configurations: 1, tokens: connections, threads };
+        let knows_windows = client::knows_windows(plan.workload, &plan.settings);
+        let can_rest =
+            |found: &&Configuration| engine::by_name(&found.engine).is_some_and(|known| known.can_rest(found));
+        let resting = plan.configurations.iter().filter(can_rest).map(ToString::to_string);
+        let resting: BTreeSet<String> = if knows_windows { resting.collect() } else { BTreeSet::new() };
+        let together = resting.len().max(1) as u32;
+        let alive = Alive {
+            configurations: together,
+            tokens: connections.saturating_mul(together),
+            threads: threads.saturating_mul(together),
+        };
         let limits = Limits::for_plan(alive).starved_by(&options.limits);
         let options = Options { vms, files: files.is_some(), synchronous, limits, ..options };
         let probes = Loaded::new(&offsets, &options)?;
@@ -137,11 +152,12 @@ impl<'a> Lab<'a> {
             phases,
             sampling,
             sampled: BTreeMap::new(),
+            resting,
         })
     }
 
     /// The probes, knowing nobody.
-    fn take_probes(&mut self) -> Result<Loaded> {
+    pub(super) fn take_probes(&mut self) -> Result<Loaded> {
         match self.probes.take() {
             Some(mut probes) => probes.forget_all().map(|()| probes),
             None => Loaded::new(&self.offsets, &self.options),
@@ -149,7 +165,7 @@ impl<'a> Lab<'a> {
     }
 
     /// What getting into a probe costs, on the CPU where the server will run: CPUs of a shared host differ.
-    fn dispatch_ns(&self, probes: &mut Loaded) -> Result<f64> {
+    pub(super) fn dispatch_ns(&self, probes: &mut Loaded) -> Result<f64> {
         let cpus = &self.cpus;
         if cpus.server.is_empty() {
             return Dispatch::new()?.measure(probes);
@@ -160,7 +176,7 @@ impl<'a> Lab<'a> {
         measured
     }
 
-    fn start_server(&mut self, configuration: &Configuration) -> Result<Box<dyn Server>> {
+    pub(super) fn start_server(&mut self, configuration: &Configuration) -> Result<Box<dyn Server>> {
         let host = self
             .hosts
             .get_mut(&configuration.engine)
@@ -174,7 +190,11 @@ impl<'a> Lab<'a> {
         Ok(server)
     }
 
-    fn start_client(&self, configuration: &Configuration, server: &mut dyn Server) -> Result<Box<dyn Client>> {
+    pub(super) fn start_client(
+        &self,
+        configuration: &Configuration,
+        server: &mut dyn Server,
+    ) -> Result<Box<dyn Client>> {
         let (plan, name) = (self.plan, configuration.to_string());
         check_reach(&self.bench, configuration, server)?;
         let place = (self.cpus.client.as_slice(), self.cpus.client_has_its_own());
@@ -182,7 +202,7 @@ impl<'a> Lab<'a> {
     }
 
     /// Names of the path's devices, and the processes with their roles.
-    fn who_and_where(&self, server: &dyn Server, client: &dyn Client) -> Result<(Names, Parties)> {
+    pub(super) fn who_and_where(&self, server: &dyn Server, client: &dyn Client) -> Result<(Names, Parties)> {
         let mut names = self.bench.wire.names()?;
         server.label(&mut names)?;
         let (proxy, port) = (server.relay(), server.address().port());
@@ -262,7 +282,7 @@ fn build_bench(plan: &Plan, ledger: Ledger, run_id: &str, server_cpus: Vec<usize
         .and_then(|()| [Path::new(PROGRAMS), &folder, &binary].into_iter().try_for_each(opened))
         .map_err(|error| Error::file("write", &binary, error))?;
     let wire = Wire::create(&ledger, run_id)?;
-    let server = ServerFiles::new(plan.workload, &plan.settings, PORT, &folder, &binary)?;
+    let server = ServerFiles::new(plan.workload, &plan.settings, &folder, &binary)?;
     let segments_taken = std::cell::Cell::new(0);
     let vms = plan.vms.clone();
     let run_id = run_id.to_owned();
@@ -273,7 +293,9 @@ fn build_bench(plan: &Plan, ledger: Ledger, run_id: &str, server_cpus: Vec<usize
             None
         }
     };
-    let bench = Bench { run_id, ledger, wire, binary, server, segments_taken, vms, server_cpus, client_group };
+    let configurations = plan.configurations.clone();
+    let bench =
+        Bench { run_id, ledger, wire, binary, server, configurations, segments_taken, vms, server_cpus, client_group };
     Ok((bench, programs))
 }
 
@@ -334,8 +356,15 @@ fn check_reach(bench: &Bench, configuration: &Configuration, server: &dyn Server
 }
 
 impl Repeater for Lab<'_> {
-    fn repeat(&mut self, configuration: &Configuration, round: u32, position: u32) -> Result<Brought> {
-        self.repetition(configuration, round, position).map_err(|error| self.bench.wire.explain(error))
+    fn can_rest(&self, configuration: &Configuration) -> bool {
+        self.resting.contains(&configuration.to_string())
+    }
+    fn repeat(&mut self, turns: &[Turn<'_>], round: u32) -> Result<Vec<Brought>> {
+        let brought = match turns {
+            [alone] => self.repetition(alone.configuration, round, alone.position).map(|brought| vec![brought]),
+            _ => self.together(turns, round),
+        };
+        brought.map_err(|error| self.bench.wire.explain(error))
     }
 }
 
@@ -412,7 +441,7 @@ impl Lab<'_> {
     }
 
     /// What the sampled phases of a repetition sum up to, the guest's part included; `None`: there were none.
-    fn profile(
+    pub(super) fn profile(
         &self,
         sampled: &[RawSampled],
         labels: &Labels,
@@ -438,29 +467,29 @@ fn account_since(before: Option<Account>, after: Option<Account>, wall_ns: u64) 
 }
 
 /// How many samples the larger stages are to have.
-struct SampleQuota<'a> {
-    so_far: &'a mut Stages,
-    needed: Option<u64>,
+pub(super) struct SampleQuota<'a> {
+    pub(super) so_far: &'a mut Stages,
+    pub(super) needed: Option<u64>,
 }
 
 /// Most phases that a repetition is prolonged by, and their length.
-const MOST_PHASES: usize = 100;
-const PROLONGED: Duration = Duration::from_millis(200);
+pub(super) const MOST_PHASES: usize = 100;
+pub(super) const PROLONGED: Duration = Duration::from_millis(200);
 
 /// Samples of a stage until the end of a round for its layers' shares to be known to ± `until` at the end of the run.
-fn needed(until: f64, round: u32, rounds: f64) -> u64 {
+pub(super) fn needed(until: f64, round: u32, rounds: f64) -> u64 {
     (samples_needed(until) * f64::from(round + 1) / rounds).ceil() as u64
 }
 
 impl SampleQuota<'_> {
-    fn add(&mut self, phase: &RawPhase, labels: &Labels) -> Result<()> {
+    pub(super) fn add(&mut self, phase: &RawPhase, labels: &Labels) -> Result<()> {
         for (stage, count) in phase.samples_by_stage(labels)? {
             *self.so_far.entry(stage).or_default() += count;
         }
         Ok(())
     }
 
-    fn is_met(&self) -> bool {
+    pub(super) fn is_met(&self) -> bool {
         let Some(needed) = self.needed else { return true };
         let all: u64 = self.so_far.values().sum();
         // A share that no sampling can find: nothing is on the path, as with an idle client.

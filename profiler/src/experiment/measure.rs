@@ -28,10 +28,10 @@ use crate::{
 
 /// How long before its start a phase is announced to the client: at first, and twice as long with each time that this
 /// was too late.
-const ANNOUNCEMENT: Duration = Duration::from_millis(5);
-const LONGEST_ANNOUNCEMENT: Duration = Duration::from_millis(640);
+pub(super) const ANNOUNCEMENT: Duration = Duration::from_millis(5);
+pub(super) const LONGEST_ANNOUNCEMENT: Duration = Duration::from_millis(640);
 /// How long what began in a phase may go on after it. What still waits then counts with its age so far.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// A phase in which nothing began, because all connections waited, is measured again, for so many times the longest
 /// wait that was seen.
 const WAITS_IN_A_PHASE: u32 = 4;
@@ -41,11 +41,11 @@ const TIMES_WHAT_IS_AROUND: u32 = 10;
 /// The longest phase for that reason.
 const LONGEST_FOR_COUNTS: Duration = Duration::from_secs(2);
 /// How often a phase is tried that does not fit.
-const TRIES: u32 = 8;
+pub(super) const TRIES: u32 = 8;
 /// How long, and how often, it is waited for the statistics' floor; and how long for the costs.
-const COST_FLOORS: u32 = 20;
-const COST_FLOOR: Duration = Duration::from_millis(20);
-const COST_RUN: Duration = Duration::from_millis(60);
+pub(super) const COST_FLOORS: u32 = 20;
+pub(super) const COST_FLOOR: Duration = Duration::from_millis(20);
+pub(super) const COST_RUN: Duration = Duration::from_millis(60);
 /// What the agent's own takes, more or less: attaching is most of it.
 const GUEST_COSTS: Duration = Duration::from_secs(3);
 
@@ -126,10 +126,7 @@ impl<'a> Measurement<'a> {
     /// Sets how many requests go between two records, and about how many waits between two that leave their stacks,
     /// from the rate of the operations.
     pub fn aim_at(&mut self, records_per_s: f64, operations_per_s: f64) {
-        // Client and server may wait once an operation each.
-        self.wait_every = (2.0 * operations_per_s / WAITS_PER_S).ceil().clamp(1.0, 1e9) as u32;
-        self.record_every =
-            if records_per_s > 0.0 { (operations_per_s / records_per_s).ceil().clamp(1.0, 1e9) as u32 } else { 0 };
+        Notes { record_every: self.record_every, wait_every: self.wait_every } = notes(records_per_s, operations_per_s);
     }
 
     /// How long any probes of phases have been attached so far.
@@ -163,12 +160,7 @@ impl<'a> Measurement<'a> {
 
     /// What the client saw of the last phase, once all that began in it has ended, or has waited for too long.
     fn report(&mut self) -> Result<PhaseReport> {
-        let since = Instant::now();
-        let mut report = self.client.report()?;
-        while report.unfinished > 0 && since.elapsed() < LONGEST_WAIT {
-            interrupt::sleep(LEAD_OUT.max(since.elapsed() / 10))?;
-            report = self.client.report()?;
-        }
+        let mut report = whole_report(self.client)?;
         report.heard_ns = report.heard_ns.wrapping_sub(self.shift_ns as u64);
         if report.operations == 0 && report.unfinished > 0 {
             return Err(self.hangs());
@@ -252,7 +244,8 @@ impl<'a> Measurement<'a> {
             let fit = measurement.fit(&client, &window);
             let (open_ns, length_ns) = (window.open_ns, window.length_ns());
             let kind = PhaseKind::Detached;
-            Ok((fit, Phase { kind, open_ns, length_ns, client, probes: None, guest: None, account: None }))
+            let windows = Vec::new();
+            Ok((fit, Phase { kind, open_ns, length_ns, client, probes: None, guest: None, account: None, windows }))
         })
     }
 
@@ -330,7 +323,8 @@ impl<'a> Measurement<'a> {
             (counts, guest)
         };
         let open_ns = window.open_ns;
-        let phase = Phase { kind, open_ns, length_ns, client, probes: Some(counts), guest, account: None };
+        let (probes, windows) = (Some(counts), Vec::new());
+        let phase = Phase { kind, open_ns, length_ns, client, probes, guest, account: None, windows };
         Ok((fit, RawPhase { phase, records, sampled }))
     }
 
@@ -428,9 +422,31 @@ impl<'a> Measurement<'a> {
         let fit = self.fit(&report, &window);
         // A phase in which nothing ended tells nothing of the costs of an operation.
         let fit = if report.operations == 0 && fit == Fit::Fits { Fit::Short } else { fit };
-        let probes = self.probes.costs(kind, &[opened, ended], report.operations, floor_ns);
+        let probes = self.probes.costs(kind, &[[opened, ended]], report.operations, floor_ns);
         Ok((fit, Costs { probes, dispatch_ns, floor_ns }))
     }
+}
+
+/// How many requests go between two records, and about how many waits between two that leave their stacks, at this rate
+/// of operations.
+pub(super) fn notes(records_per_s: f64, operations_per_s: f64) -> Notes {
+    let one_in = |every: f64| every.ceil().clamp(1.0, 1e9) as u32;
+    Notes {
+        record_every: if records_per_s > 0.0 { one_in(operations_per_s / records_per_s) } else { 0 },
+        // Client and server may wait once an operation each.
+        wait_every: one_in(2.0 * operations_per_s / WAITS_PER_S),
+    }
+}
+
+/// What a client saw of its last phase, once all that began in it has ended, or has waited for too long.
+pub(super) fn whole_report(client: &mut dyn Client) -> Result<PhaseReport> {
+    let since = Instant::now();
+    let mut report = client.report()?;
+    while report.unfinished > 0 && since.elapsed() < LONGEST_WAIT {
+        interrupt::sleep(LEAD_OUT.max(since.elapsed() / 10))?;
+        report = client.report()?;
+    }
+    Ok(report)
 }
 
 /// Whether no operation began in a phase: all connections waited, from end to end, for what had begun before.
@@ -440,20 +456,20 @@ const fn is_empty(report: &PhaseReport) -> bool {
 
 /// What came through the ring buffers.
 #[derive(Default)]
-struct Taken {
-    records: Vec<RawRecord>,
-    events: Vec<RawEvent>,
+pub(super) struct Taken {
+    pub(super) records: Vec<RawRecord>,
+    pub(super) events: Vec<RawEvent>,
     unreadable: u64,
 }
 impl Taken {
-    fn take_meanwhile(&mut self, probes: &mut Loaded) {
+    pub(super) fn take_meanwhile(&mut self, probes: &mut Loaded) {
         if probes.reads_meanwhile() {
             self.take(probes);
         }
     }
 
     /// The last of a phase; what is of earlier ones goes.
-    fn finish(&mut self, probes: &mut Loaded, phase: &Closed) {
+    pub(super) fn finish(&mut self, probes: &mut Loaded, phase: &Closed) {
         self.take(probes);
         if self.unreadable > 0 {
             log::warn!("{} records could not be read", self.unreadable);
@@ -469,6 +485,6 @@ impl Taken {
     }
 }
 
-fn sleep_until(at_ns: u64, meanwhile: impl FnMut()) -> Result<()> {
+pub(super) fn sleep_until(at_ns: u64, meanwhile: impl FnMut()) -> Result<()> {
     interrupt::sleep_with(Duration::from_nanos(at_ns.saturating_sub(now_ns())), meanwhile)
 }

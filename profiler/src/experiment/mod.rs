@@ -8,8 +8,11 @@ mod parties;
 pub mod plan;
 pub mod profiles;
 mod raw;
+mod round;
 pub mod schedule;
 pub mod store;
+mod together;
+mod windows;
 
 pub use lab::Lab;
 pub use plan::Plan;

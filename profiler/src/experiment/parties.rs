@@ -82,6 +82,11 @@ impl Roles {
         self.processes.keys().copied()
     }
 
+    /// Threads of all processes.
+    pub fn threads(&self) -> Vec<u32> {
+        self.processes().flat_map(process::named_threads).map(|(thread, _)| thread).collect()
+    }
+
     /// Numbers of processes and threads, with their roles; a thread's goes before its process's.
     pub fn iter(&self) -> impl Iterator<Item = (u32, Role)> {
         let processes = self.processes.iter().map(|(pid, role)| (*pid, *role));

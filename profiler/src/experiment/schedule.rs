@@ -16,13 +16,34 @@ use crate::{
     interrupt,
 };
 
-/// Measures a configuration once. The real one is [`super::Lab`]; tests have another.
+/// A configuration in a round.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn<'a> {
+    /// The configuration.
+    pub configuration: &'a Configuration,
+    /// Its place in the round, from 0.
+    pub position: u32,
+}
+
+/// Measures configurations once. The real one is [`super::Lab`]; tests have another.
 pub trait Repeater {
-    /// One repetition with a fresh server.
+    /// Whether a configuration can be alive while others are asked. It may turn out later that it cannot.
+    fn can_rest(&self, configuration: &Configuration) -> bool;
+    /// One repetition of each, with fresh servers, all alive at once; in their order.
     ///
     /// # Errors
-    /// If it cannot be completed; nothing of it counts then.
-    fn repeat(&mut self, configuration: &Configuration, round: u32, position: u32) -> Result<Brought>;
+    /// If one cannot be completed; nothing of any counts then.
+    fn repeat(&mut self, turns: &[Turn<'_>], round: u32) -> Result<Vec<Brought>>;
+}
+
+/// Configurations of a round that are measured together: all that can rest, and each of the others alone, in the order
+/// of the round.
+pub fn parts<'a>(turns: &[Turn<'a>], can_rest: impl Fn(&Configuration) -> bool) -> Vec<Vec<Turn<'a>>> {
+    let (resting, alone): (Vec<_>, Vec<_>) = turns.iter().copied().partition(|turn| can_rest(turn.configuration));
+    let alone = alone.into_iter().map(|turn| vec![turn]);
+    let mut parts: Vec<Vec<Turn<'_>>> = std::iter::once(resting).filter(|part| !part.is_empty()).chain(alone).collect();
+    parts.sort_by_key(|part| part.first().map(|turn| turn.position));
+    parts
 }
 
 /// Runs all rounds, and more for as long as `goes_on` says so of the store's folder; an error ends them, and what was
@@ -48,23 +69,21 @@ pub fn run(
                 Err(error) => return failed(error),
             }
         }
-        for (position, index) in (0u32..).zip(order) {
-            let configuration = &plan.configurations[index];
-            bar.set_message(format!(
-                "round {} of {}: {configuration}{last}",
-                round + 1,
-                plan.spec.rounds.max(round + 1)
-            ));
-            let saved =
-                interrupt::check().and_then(|()| repeater.repeat(configuration, round, position)).and_then(|brought| {
-                    log::debug!("step: saving");
-                    last = format!("; before, {}", said(&brought.repetition));
-                    store.save(&brought)
-                });
+        let turn = |(position, index): (u32, usize)| Turn { configuration: &plan.configurations[index], position };
+        let turns: Vec<Turn<'_>> = (0u32..).zip(order).map(turn).collect();
+        for part in parts(&turns, |configuration| repeater.can_rest(configuration)) {
+            let names: Vec<String> = part.iter().map(|turn| turn.configuration.to_string()).collect();
+            let of = plan.spec.rounds.max(round + 1);
+            bar.set_message(format!("round {} of {of}: {}{last}", round + 1, names.join(", ")));
+            let saved = interrupt::check().and_then(|()| repeater.repeat(&part, round)).and_then(|brought| {
+                log::debug!("step: saving");
+                last = brought.last().map_or_else(String::new, |last| format!("; before, {}", said(&last.repetition)));
+                brought.iter().try_for_each(|brought| store.save(brought))
+            });
             if let Err(error) = saved {
                 return failed(error);
             }
-            bar.inc(1);
+            bar.inc(part.len() as u64);
         }
     }
     bar.finish_and_clear();
@@ -105,20 +124,30 @@ mod tests {
     };
 
     /// An engine on paper: every repetition takes no time, and the `fails_at`th fails.
+    #[derive(Default)]
     struct Paper {
+        resting: bool,
         called: Vec<(u32, u32, String)>,
+        parts: Vec<usize>,
         fails_at: usize,
     }
 
     impl Repeater for Paper {
-        fn repeat(&mut self, configuration: &Configuration, round: u32, position: u32) -> Result<Brought> {
+        fn can_rest(&self, configuration: &Configuration) -> bool {
+            self.resting && configuration.engine == "docker"
+        }
+        fn repeat(&mut self, turns: &[Turn<'_>], round: u32) -> Result<Vec<Brought>> {
             if self.called.len() == self.fails_at {
                 return Err(Error::workload("the server failed", "on paper"));
             }
-            self.called.push((round, position, configuration.to_string()));
-            let phases = vec![testing::phase(PhaseKind::Detached, 1)];
-            let repetition = testing::repetition(&configuration.to_string(), round, position, phases);
-            Ok(Brought { repetition, records: Vec::new(), profile: None })
+            self.parts.push(turns.len());
+            let one = |turn: &Turn<'_>| {
+                self.called.push((round, turn.position, turn.configuration.to_string()));
+                let phases = vec![testing::phase(PhaseKind::Detached, 1)];
+                let repetition = testing::repetition(&turn.configuration.to_string(), round, turn.position, phases);
+                Brought { repetition, records: Vec::new(), profile: None }
+            };
+            Ok(turns.iter().map(one).collect())
         }
     }
 
@@ -142,7 +171,7 @@ mod tests {
     fn every_configuration_once_a_round_in_shuffled_order() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = store::Store::create(folder.path(), false).unwrap();
-        let mut paper = Paper { called: Vec::new(), fails_at: usize::MAX };
+        let mut paper = Paper { fails_at: usize::MAX, ..Paper::default() };
         assert!(run(&plan(6), &mut paper, &mut store, &mut |_| Ok(false)).is_none());
         assert_eq!(saved(folder.path()), 18);
         let mut orders = std::collections::BTreeSet::new();
@@ -161,9 +190,26 @@ mod tests {
     fn a_failure_ends_the_run_and_keeps_what_was_saved() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = store::Store::create(folder.path(), false).unwrap();
-        let mut paper = Paper { called: Vec::new(), fails_at: 4 };
+        let mut paper = Paper { fails_at: 4, ..Paper::default() };
         let error = run(&plan(6), &mut paper, &mut store, &mut |_| Ok(false)).unwrap();
         assert_eq!(error.exit_code(), 5);
         assert_eq!(saved(folder.path()), 4);
+    }
+
+    #[test]
+    fn what_can_rest_is_measured_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = store::Store::create(folder.path(), false).unwrap();
+        let mut paper = Paper { resting: true, fails_at: usize::MAX, ..Paper::default() };
+        assert!(run(&plan(5), &mut paper, &mut store, &mut |_| Ok(false)).is_none());
+        assert_eq!(saved(folder.path()), 15);
+        for (parts, called) in paper.parts.chunks(2).zip(paper.called.chunks(3)) {
+            // The two containers in one part, wherever the native server comes.
+            let is_native_first = called[0].2 == "native";
+            assert_eq!(parts, if is_native_first { [1, 2] } else { [2, 1] });
+            let mut positions: Vec<u32> = called.iter().map(|(_, position, _)| *position).collect();
+            positions.sort_unstable();
+            assert_eq!(positions, [0, 1, 2]);
+        }
     }
 }

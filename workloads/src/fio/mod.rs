@@ -93,6 +93,7 @@ pub fn serve(options: &Options) -> io::Result<()> {
                 };
                 say_to(&mut replies, &reply)?;
             }
+            Ok(Request::Windows { .. }) => say_to(&mut replies, &Reply::cannot_rest())?,
             Err(error) => say_to(&mut replies, &Reply::Failed { reason: format!("unknown request: {error}") })?,
         }
     }

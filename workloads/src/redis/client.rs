@@ -14,6 +14,7 @@ use crate::{
     epoll::Epoll,
     phases::{Shared, Times, Worker, say},
     protocol::Reply,
+    turns::{Resting, TURN},
 };
 
 /// What is asked of Redis.
@@ -62,7 +63,7 @@ pub fn drive(options: &Options) -> io::Result<()> {
         Err(reason) => return say(&Reply::Failed { reason }),
     };
     let shared = Arc::new(Shared::default());
-    let worker = Arc::new(Worker::new(options.clients));
+    let worker = Arc::new(Worker::resting(options.clients));
     let (theirs, mine, options) = (shared.clone(), worker.clone(), *options);
     std::thread::spawn(move || {
         crate::priority::usual();
@@ -165,24 +166,39 @@ struct Work<'a> {
     value: Vec<u8>,
     random: Random,
     worker: &'a Worker,
+    resting: Resting<'a>,
 }
 
 fn work(options: &Options, streams: Vec<TcpStream>, shared: &Shared, worker: &Worker) -> Result<(), String> {
-    let mut epoll = Epoll::new().map_err(|error| format!("cannot wait for replies: {error}"))?;
+    let cannot_wait = |error: io::Error| format!("cannot wait for replies: {error}");
+    let mut epoll = Epoll::new().map_err(cannot_wait)?;
     let mut connections = Vec::with_capacity(streams.len());
     for (index, stream) in streams.into_iter().enumerate() {
-        epoll.add(stream.as_raw_fd(), index as u64).map_err(|error| format!("cannot wait for replies: {error}"))?;
+        epoll.add(stream.as_raw_fd(), index as u64).map_err(cannot_wait)?;
         connections.push(Connection { stream, reply: Vec::with_capacity(4096), called_ns: 0, returned_ns: now_ns() });
     }
-    let mut work =
-        Work { options, value: vec![b'x'; options.data_size], random: Random(0x9E37_79B9_7F4A_7C15), worker };
+    let resting = Resting::new(shared, &worker.bell, |descriptor, key| epoll.add(descriptor, key));
+    let resting = resting.map_err(cannot_wait)?;
+    let value = vec![b'x'; options.data_size];
+    let mut work = Work { options, value, random: Random(0x9E37_79B9_7F4A_7C15), worker, resting };
     for (index, connection) in connections.iter_mut().enumerate() {
-        work.call(index, connection)?;
+        work.next(index, connection)?;
     }
     let mut heard_ns = now_ns();
     while !shared.stopped() {
-        answers_since(heard_ns).map_err(|error| error.to_string())?;
-        for index in epoll.wait(1000).map_err(|error| format!("cannot wait for replies: {error}"))? {
+        for index in work.resting.take().map_err(cannot_wait)? {
+            work.next(index, &mut connections[index])?;
+        }
+        if work.resting.len() == connections.len() {
+            heard_ns = now_ns();
+        } else {
+            answers_since(heard_ns).map_err(|error| error.to_string())?;
+        }
+        for index in epoll.wait(1000).map_err(cannot_wait)? {
+            if index == TURN {
+                work.resting.woken();
+                continue;
+            }
             heard_ns = now_ns();
             let index = index as usize;
             let connection = &mut connections[index];
@@ -197,13 +213,18 @@ fn work(options: &Options, streams: Vec<TcpStream>, shared: &Shared, worker: &Wo
             };
             shared.note(worker, index, &times);
             connection.returned_ns = times.back_ns;
-            work.call(index, connection)?;
+            work.next(index, connection)?;
         }
     }
     Ok(())
 }
 
 impl Work<'_> {
+    /// The next request of a connection that is free: now, or in its next turn.
+    fn next(&mut self, index: usize, connection: &mut Connection) -> Result<(), String> {
+        if self.resting.may_ask(index, &connection.stream) { self.call(index, connection) } else { Ok(()) }
+    }
+
     fn call(&mut self, index: usize, connection: &mut Connection) -> Result<(), String> {
         let key = key(self.random.below(self.options.keyspace));
         let request = match self.options.operation {

@@ -18,6 +18,7 @@ use crate::{
     phases::{Shared, Times, Worker, say},
     protocol::Reply,
     timer::Timer,
+    turns::{self, Known, Resting, TURN, Turn},
 };
 
 /// What the client does.
@@ -95,7 +96,7 @@ pub fn drive(options: &Options) -> io::Result<()> {
 
 /// A thread at work on these connections; `who` begins what it says when it fails.
 fn spawn(options: &Options, who: &str, mut connections: Vec<Connection>, shared: &Arc<Shared>) -> Arc<Worker> {
-    let worker = Arc::new(Worker::new(connections.len()));
+    let worker = Arc::new(Worker::resting(connections.len()));
     let (shared, mine, options, who) = (shared.clone(), worker.clone(), *options, who.to_owned());
     std::thread::spawn(move || {
         crate::priority::usual();
@@ -158,9 +159,17 @@ impl Connection {
 
 fn work_on_one(options: &Options, connection: &mut Connection, shared: &Shared, worker: &Worker) -> io::Result<()> {
     let (request, mut response) = (vec![0; options.request], vec![0; options.response]);
+    let mut known = Known::new(shared);
     while !shared.stopped() {
+        if let Some(came_ns) = turns::wait(&mut known, shared, &worker.bell, &connection.stream) {
+            connection.schedule.restart(came_ns);
+            continue;
+        }
         if let Some(due_ns) = connection.schedule.due_ns() {
             clock::wait_until(due_ns, options.spin_ns);
+            if known.at(shared, now_ns()) != Turn::Now {
+                continue;
+            }
         }
         connection.called_ns = now_ns();
         worker.calls(0, connection.called_ns);
@@ -181,6 +190,7 @@ type Dues = std::collections::BinaryHeap<std::cmp::Reverse<(u64, usize)>>;
 struct Work<'a> {
     options: &'a Options,
     worker: &'a Worker,
+    resting: Resting<'a>,
     request: Vec<u8>,
     response: Vec<u8>,
     dues: Dues,
@@ -190,15 +200,17 @@ struct Work<'a> {
 fn work_on_all(options: &Options, connections: &mut [Connection], shared: &Shared, worker: &Worker) -> io::Result<()> {
     let (mut epoll, timer) = (Epoll::new()?, Timer::new()?);
     epoll.add(timer.as_raw_fd(), TIMER)?;
+    let resting = Resting::new(shared, &worker.bell, |descriptor, key| epoll.add(descriptor, key))?;
     let chunk = if options.chunk == 0 { options.response } else { options.chunk };
     let (request, response) = (vec![0; options.request], vec![0; chunk.max(1)]);
-    let mut work = Work { options, worker, request, response, dues: Dues::new(), under_way: 0 };
+    let mut work = Work { options, worker, resting, request, response, dues: Dues::new(), under_way: 0 };
     for (index, connection) in connections.iter_mut().enumerate() {
         epoll.add(connection.stream.as_raw_fd(), index as u64)?;
         work.next(index, connection)?;
     }
     let (mut heard_ns, mut set_ns) = (now_ns(), 0);
     while !shared.stopped() {
+        work.begin_turn(connections)?;
         work.make_what_is_due(connections)?;
         if work.under_way == 0 {
             heard_ns = now_ns();
@@ -211,8 +223,13 @@ fn work_on_all(options: &Options, connections: &mut [Connection], shared: &Share
             set_ns = next_ns;
         }
         for key in epoll.wait(WAIT_MS)? {
-            if key == TIMER {
-                continue;
+            match key {
+                TIMER => continue,
+                TURN => {
+                    work.resting.woken();
+                    continue;
+                }
+                _ => {}
             }
             heard_ns = now_ns();
             let index = key as usize;
@@ -227,8 +244,20 @@ fn work_on_all(options: &Options, connections: &mut [Connection], shared: &Share
 }
 
 impl Work<'_> {
-    /// The next request of a connection that is free: now, or when it is due.
+    /// Those that have rested ask again, if their turn has come.
+    fn begin_turn(&mut self, connections: &mut [Connection]) -> io::Result<()> {
+        for index in self.resting.take()? {
+            connections[index].schedule.restart(now_ns());
+            self.next(index, &mut connections[index])?;
+        }
+        Ok(())
+    }
+
+    /// The next request of a connection that is free: now, or when it is due, or in its next turn.
     fn next(&mut self, index: usize, connection: &mut Connection) -> io::Result<()> {
+        if !self.resting.may_ask(index, &connection.stream) {
+            return Ok(());
+        }
         match connection.schedule.due_ns() {
             Some(due_ns) if due_ns > now_ns() => {
                 self.dues.push(std::cmp::Reverse((due_ns, index)));
@@ -245,7 +274,9 @@ impl Work<'_> {
             }
             self.dues.pop();
             clock::wait_until(due_ns, self.options.spin_ns);
-            self.call(index, &mut connections[index])?;
+            if self.resting.may_ask(index, &connections[index].stream) {
+                self.call(index, &mut connections[index])?;
+            }
         }
         Ok(())
     }

@@ -14,6 +14,8 @@ pub struct Schedule {
     arrivals: Arrivals,
     /// Mean interval, ns; 0: there is no rate.
     interval_ns: f64,
+    /// How long after the beginning its first request is due, ns.
+    offset_ns: f64,
     due_ns: f64,
     random: Random,
 }
@@ -42,13 +44,18 @@ impl Schedule {
         // Seeds that differ in few bits begin alike: they are spread (Knuth's multiplicative hash, 64 bits).
         let random = Random((u64::from(index) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let offset_ns = interval_ns * f64::from(index) / connections;
-        Self { arrivals, interval_ns, due_ns: start_ns as f64 + offset_ns, random }
+        Self { arrivals, interval_ns, offset_ns, due_ns: start_ns as f64 + offset_ns, random }
     }
 
     /// When the next request is due; `None`: as soon as the connection is free.
     #[must_use]
     pub fn due_ns(&self) -> Option<u64> {
         (self.interval_ns > 0.0).then_some(self.due_ns as u64)
+    }
+
+    /// Begins anew at this time: what was due before is not made up for.
+    pub fn restart(&mut self, start_ns: u64) {
+        self.due_ns = start_ns as f64 + self.offset_ns;
     }
 
     /// The next request was made.
@@ -78,6 +85,10 @@ mod tests {
     #[test]
     fn constant_arrivals_are_offset_by_connection() {
         assert_eq!(dues(Arrivals::Constant, 3), [1_100_000, 1_500_000, 1_900_000]);
+        let mut schedule = Schedule::new(Arrivals::Constant, 10_000.0, 4, 1, 1_000_000);
+        schedule.advance();
+        schedule.restart(5_000_000);
+        assert_eq!(schedule.due_ns(), Some(5_100_000));
         assert_eq!(Schedule::new(Arrivals::Constant, 0.0, 4, 1, 5).due_ns(), None);
     }
 

@@ -48,6 +48,8 @@ pub struct Bench {
     pub binary: PathBuf,
     /// What every server is started from.
     pub server: ServerFiles,
+    /// The run's configurations, whose servers may be alive at once.
+    pub configurations: Vec<Configuration>,
     /// How many of the run's small networks ([`crate::net::Subnets::segment`]) have been given away.
     pub segments_taken: Cell<u8>,
     /// How VMs are to be started.
@@ -58,7 +60,32 @@ pub struct Bench {
     pub client_group: Option<Rc<Cgroup>>,
 }
 
+/// Port of the first configuration's server; the others have the next ones.
+const FIRST_PORT: u16 = 7000;
+
 impl Bench {
+    /// The number of a configuration in its run, by which names differ of what is made for each of them.
+    #[must_use]
+    pub fn number_of(&self, configuration: &Configuration) -> usize {
+        self.configurations.iter().position(|found| found == configuration).unwrap_or(self.configurations.len())
+    }
+
+    /// The port on which a configuration's server listens, and is reached: none other's of the run.
+    #[must_use]
+    pub fn port_of(&self, configuration: &Configuration) -> u16 {
+        FIRST_PORT.saturating_add(u16::try_from(self.number_of(configuration)).unwrap_or(u16::MAX))
+    }
+
+    /// What is made for a configuration's server, by its name: `virtax-RUN-server2`.
+    fn name_of(&self, configuration: &Configuration) -> String {
+        format!("{}-server{}", self.run_id, self.number_of(configuration))
+    }
+
+    /// The file with a server's words.
+    fn log_of(&self, configuration: &Configuration) -> PathBuf {
+        self.ledger.folder().join(format!("server{}.log", self.number_of(configuration)))
+    }
+
     /// The number of a small network that nobody has.
     fn next_segment(&self) -> u8 {
         let next = self.segments_taken.get();
@@ -98,8 +125,6 @@ fn prepared(preparation: &dyn Preparation, settings: &Settings, folder: &Path, o
 
 /// What every server of a run is started from: the same files natively and packed.
 pub struct ServerFiles {
-    /// Port to listen on.
-    pub port: u16,
     /// Program and files of the server, for containers.
     pub pack: Pack,
     /// The program natively.
@@ -119,13 +144,7 @@ impl ServerFiles {
     ///
     /// # Errors
     /// If the program is missing or cannot be packed, or a file cannot be written.
-    pub fn new(
-        workload: &'static dyn Workload,
-        settings: &Settings,
-        port: u16,
-        folder: &Path,
-        binary: &Path,
-    ) -> Result<Self> {
+    pub fn new(workload: &'static dyn Workload, settings: &Settings, folder: &Path, binary: &Path) -> Result<Self> {
         let program = match workload.server_program() {
             ServerProgram::Own => binary.to_owned(),
             ServerProgram::System(tool) => tool.find()?,
@@ -161,7 +180,7 @@ impl ServerFiles {
         }
         let tool = tool.unwrap_or_default();
         let (folder, settings) = (folder.to_owned(), settings.clone());
-        Ok(Self { port, pack, program, tool, folder, prepared, workload, settings })
+        Ok(Self { pack, program, tool, folder, prepared, workload, settings })
     }
 
     /// Program and arguments natively.
@@ -310,6 +329,12 @@ pub trait Engine: Sync {
     /// Whether it can put a known cost of this kind in.
     fn accepts(&self, kind: Kind) -> bool {
         kind.is_everywhere()
+    }
+    /// Whether a server of this configuration can rest while others are asked: nothing of it goes on meanwhile, and no
+    /// limit of it is restored, which it would then never meet.
+    fn can_rest(&self, configuration: &Configuration) -> bool {
+        // What executes a guest has its own clock, and known costs may be limits, or work of their own.
+        configuration.injection.is_none() && self.accelerator().is_none()
     }
     /// The file system that a configuration puts a server's files on; `None`: whatever the folder is on.
     fn file_system(&self, _configuration: &Configuration) -> Option<&'static str> {

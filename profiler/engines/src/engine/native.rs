@@ -45,10 +45,10 @@ impl Engine for Native {
 
 impl Host for Native {
     fn start(&mut self, bench: &Bench, configuration: &Configuration) -> Result<Box<dyn Server>> {
-        let address = SocketAddrV4::new(bench.wire.subnets.host(), bench.server.port);
+        let address = SocketAddrV4::new(bench.wire.subnets.host(), bench.port_of(configuration));
         let (program, arguments) = bench.server.native(address, configuration.injection);
         // A file, because a pipe that nobody reads would stop a server that says much.
-        let log = bench.ledger.folder().join("server.log");
+        let log = bench.log_of(configuration);
         let output = File::create(&log)
             .and_then(|file| Ok((file.try_clone()?, file)))
             .map_err(|error| Error::file("write", &log, error))?;
@@ -56,7 +56,7 @@ impl Host for Native {
         command.args(arguments).stdout(output.0).stderr(output.1);
         let cgroup = match configuration.key("cgroup") {
             "root" => None,
-            _ => Some(Cgroup::create(&bench.ledger, &format!("{}-server", bench.run_id))?),
+            _ => Some(Cgroup::create(&bench.ledger, &bench.name_of(configuration))?),
         };
         cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.is_joined_by(&mut command))?;
         child::unprivileged(&mut command, None);

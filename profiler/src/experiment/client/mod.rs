@@ -5,7 +5,7 @@ mod own;
 
 use std::{net::SocketAddrV4, time::Duration};
 
-use workloads::protocol::PhaseReport;
+use workloads::protocol::{PhaseReport, Window};
 
 use crate::{
     engine::{Bench, Server},
@@ -37,6 +37,21 @@ pub trait Client {
     /// # Errors
     /// If it fails, or does not answer.
     fn report(&mut self) -> Result<PhaseReport>;
+    /// Announces windows: in these only, it asks from now on, and rests otherwise. Its report is then of them.
+    ///
+    /// # Errors
+    /// If it is gone, or cannot.
+    fn ask_in(&mut self, _windows: &[Window]) -> Result<()> {
+        Err(Error::workload("the client cannot be asked in turns with others", "it knows no windows"))
+    }
+}
+
+/// Whether a workload's client can be told windows, and rests between them.
+pub fn knows_windows(workload: &dyn Workload, settings: &Settings) -> bool {
+    let nowhere = SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0);
+    // Who works on files works inside of the server.
+    let is_own = matches!(workload.client(settings, nowhere, false), ClientProgram::Own(_));
+    is_own && workload.network().is_some()
 }
 
 /// Starts the client of a workload in the wire's namespace on these CPUs (none: any), which may be its own

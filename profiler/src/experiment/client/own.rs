@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use workloads::protocol::{PhaseReport, Reply, Request};
+use workloads::protocol::{PhaseReport, Reply, Request, Window};
 
 use super::Client;
 use crate::{
@@ -119,6 +119,9 @@ impl Client for Own {
     }
     fn begin_phase(&mut self, open_ns: u64, close_ns: u64) -> Result<()> {
         self.say(&Request::Phase { open_ns, close_ns })
+    }
+    fn ask_in(&mut self, windows: &[Window]) -> Result<()> {
+        self.say(&Request::Windows { windows: windows.to_vec() })
     }
     fn report(&mut self) -> Result<PhaseReport> {
         self.say(&Request::Report)?;

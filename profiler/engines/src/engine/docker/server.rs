@@ -46,7 +46,7 @@ pub(super) fn start(
         let why = "its image has no files that were never written to: give ns:fs=overlay, which is the same mechanism";
         return Err(Error::Usage(format!("`kind=first-write` cannot be in `{configuration}`: {why}")));
     }
-    let name = format!("virtax-{}-server", bench.run_id);
+    let name = format!("virtax-{}", bench.name_of(configuration));
     let lease = bench.ledger.note(Item::Container { engine: NAME.to_owned(), name: name.clone() })?;
     let body = body(bench, image, network, configuration);
     let options = CreateContainerOptionsBuilder::default().name(&name).build();
@@ -54,7 +54,7 @@ pub(super) fn start(
     client
         .ask("cannot start the container", client.api.start_container(&name, None::<StartContainerOptions>))
         .map_err(|error| {
-            let remedy = port_remedy(&error.to_string(), bench.server.port);
+            let remedy = port_remedy(&error.to_string(), bench.port_of(configuration));
             if remedy.is_empty() {
                 error
             } else {
@@ -67,7 +67,7 @@ pub(super) fn start(
         client: client.clone(),
         name,
         pid: 0,
-        address: SocketAddrV4::new(bench.wire.subnets.host(), bench.server.port),
+        address: SocketAddrV4::new(bench.wire.subnets.host(), bench.port_of(configuration)),
         bridge: network.filter(|_| mode != "host").map(|network| network.bridge.clone()),
     };
     container.pid = found.state.and_then(|state| state.pid).unwrap_or(0) as u32;
@@ -91,7 +91,7 @@ pub(super) fn start(
             .ok_or_else(|| {
                 Error::engine("the container has no address", "Docker names none", "see the daemon's log")
             })?;
-        container.address = SocketAddrV4::new(address, bench.server.port);
+        container.address = SocketAddrV4::new(address, bench.port_of(configuration));
     }
     Ok(Box::new(container))
 }
@@ -105,7 +105,7 @@ fn body(
     let mode = configuration.key("net");
     let host = bench.wire.subnets.host();
     let listen = if mode == "host" { host } else { Ipv4Addr::UNSPECIFIED };
-    let number = bench.server.port;
+    let number = bench.port_of(configuration);
     let port = format!("{number}/tcp");
     let (program, arguments) = bench.server.packed(SocketAddrV4::new(listen, number), configuration.injection);
     let mut command = vec![program.display().to_string()];

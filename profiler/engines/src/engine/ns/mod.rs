@@ -157,7 +157,7 @@ impl Engine for Ns {
         let mut networks = BTreeMap::new();
         for configuration in configurations {
             if let Some(wanted) = wanted(configuration) {
-                let network = Network::create(bench, bench.next_segment(), wanted)
+                let network = Network::create(bench, bench.next_segment(), bench.port_of(configuration), wanted)
                     .map_err(|error| about(configuration, error))?;
                 networks.insert(configuration.to_string(), Rc::new(network));
             }

@@ -103,11 +103,11 @@ fn inside(shape: Shape) -> String {
 }
 
 impl Network {
-    /// Builds the network number `index` of a run.
+    /// Builds the network number `index` of a run, for a server on this port.
     ///
     /// # Errors
     /// If the kernel refuses a part of it.
-    pub fn create(bench: &Bench, index: u8, wanted: Wanted) -> Result<Self> {
+    pub fn create(bench: &Bench, index: u8, port: u16, wanted: Wanted) -> Result<Self> {
         let segment = bench.wire.subnets.segment(index).ok_or_else(|| {
             Error::Usage(format!(
                 "more than {} configurations with networks of their own; leave some out",
@@ -137,7 +137,7 @@ impl Network {
             network.inner = Some(Self::add_server(bench, &named("server"), &network.router, segment, wanted.shape)?);
         }
         if wanted.hooks {
-            network.tool = Some(network.add_rules(bench, wanted)?);
+            network.tool = Some(network.add_rules(port, wanted)?);
         }
         if let Some((at, interval_us)) = wanted.queue {
             let (namespace, link) = network.queue_place(at);
@@ -149,12 +149,12 @@ impl Network {
         Ok(network)
     }
 
-    fn add_rules(&self, bench: &Bench, wanted: Wanted) -> Result<Tool> {
+    fn add_rules(&self, port: u16, wanted: Wanted) -> Result<Tool> {
         let tool = Tool::find()?;
         let rules = Rules {
             inside: &inside(wanted.shape),
             segment: self.segment,
-            port: bench.server.port,
+            port,
             conntrack: wanted.conntrack,
             nat: wanted.nat,
             forward: wanted.useless[0],

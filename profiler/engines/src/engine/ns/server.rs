@@ -75,7 +75,7 @@ struct Contained {
 
 /// Where the server listens, and where the client reaches it.
 fn addresses(bench: &Bench, configuration: &Configuration, network: Option<&Network>) -> (SocketAddrV4, SocketAddrV4) {
-    let at = |address| SocketAddrV4::new(address, bench.server.port);
+    let at = |address| SocketAddrV4::new(address, bench.port_of(configuration));
     let Some(network) = network else { return (at(bench.wire.subnets.host()), at(bench.wire.subnets.host())) };
     let segment = network.segment;
     let is_router = configuration.key("net") == "own";
@@ -206,7 +206,7 @@ pub(super) fn start(
     folder: Option<&Path>,
 ) -> Result<Box<dyn Server>> {
     let cgroup = match configuration.key("cgroup") {
-        "on" => Some(Cgroup::create(&bench.ledger, &format!("{}-server", bench.run_id))?),
+        "on" => Some(Cgroup::create(&bench.ledger, &bench.name_of(configuration))?),
         _ => None,
     };
     if let (Some(cgroup), percent @ 1..) = (&cgroup, Injection::of(configuration.injection, Kind::QuotaPercent)) {
@@ -224,7 +224,8 @@ pub(super) fn start(
     };
     let network = network.cloned();
     let spec = spec(bench, configuration, network.as_deref(), cgroup.as_ref(), root);
-    let (launcher, lease, log) = launch(bench, &spec)?;
+    let log = bench.log_of(configuration);
+    let (launcher, lease) = launch(bench, &spec, &log)?;
     let (_, address) = addresses(bench, configuration, network.as_deref());
     let mut server = Contained {
         relay: None,
@@ -256,18 +257,15 @@ pub(super) fn start(
     Ok(Box::new(server))
 }
 
-fn launch(bench: &Bench, spec: &Spec) -> Result<(Child, ChildLease, PathBuf)> {
+fn launch(bench: &Bench, spec: &Spec, log: &Path) -> Result<(Child, ChildLease)> {
     let text = serde_json::to_string(spec).map_err(|error| Error::workload("cannot start the server", error))?;
     // A file, because a pipe that nobody reads would stop a server that says much.
-    let log = bench.ledger.folder().join("server.log");
-    let output = File::create(&log)
+    let output = File::create(log)
         .and_then(|file| Ok((file.try_clone()?, file)))
-        .map_err(|error| Error::file("write", &log, error))?;
+        .map_err(|error| Error::file("write", log, error))?;
     let mut command = child::command(Path::new("/proc/self/exe"));
     command.args([COMMAND, &text]).stdout(output.0).stderr(output.1);
-    let (child, lease) =
-        child::spawn(&bench.ledger, command).map_err(|error| Error::workload("cannot start the server", error))?;
-    Ok((child, lease, log))
+    child::spawn(&bench.ledger, command).map_err(|error| Error::workload("cannot start the server", error))
 }
 
 impl Contained {
@@ -302,7 +300,7 @@ impl Contained {
     fn start_relay(&self, bench: &Bench) -> Result<Companion> {
         let network =
             self.network.as_ref().ok_or_else(|| Error::Usage("a proxy needs a network of its own".to_owned()))?;
-        let to = SocketAddrV4::new(network.segment.server, bench.server.port);
+        let to = SocketAddrV4::new(network.segment.server, self.address.port());
         let mut command = child::command(&bench.binary);
         command.args(["relay", "--listen", &self.address.to_string(), "--connect", &to.to_string()]);
         // SAFETY: one async-signal-safe system call.

@@ -192,7 +192,7 @@ impl Engine for Vm {
                 kernels.insert(wanted_kernel.to_owned(), kernel);
             }
             if let Some(wanted) = wanted(configuration) {
-                let network = Network::create(bench, bench.next_segment(), wanted)?;
+                let network = Network::create(bench, bench.next_segment(), bench.port_of(configuration), wanted)?;
                 networks.insert(configuration.to_string(), Rc::new(network));
             }
         }

@@ -67,7 +67,7 @@ struct Place<'a> {
 }
 
 fn place<'a>(bench: &Bench, configuration: &Configuration, network: Option<&'a Rc<Network>>) -> Place<'a> {
-    let (port, subnets) = (bench.server.port, bench.wire.subnets);
+    let (port, subnets) = (bench.port_of(configuration), bench.wire.subnets);
     let at = |address| SocketAddrV4::new(address, port);
     let told = |address, prefix, gateway| {
         let (program, arguments) = bench.server.packed(at(address), None);
