@@ -37,8 +37,9 @@ use crate::{
 
 /// How long each is asked before anything is measured, at first.
 const WARM_UP: Duration = Duration::from_millis(100);
-/// How long it is watched whether servers work although nobody asks, and the share of a CPU from which on they do.
-const QUIET: Duration = Duration::from_millis(50);
+/// How long it is watched whether servers work although nobody asks, and once more where one seems to: it may have been
+/// about something that comes once. And the share of a CPU from which on they do.
+const QUIET: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
 const RESTLESS: f64 = 0.005;
 
 /// One of the configurations that are alive at once.
@@ -167,12 +168,18 @@ impl<'a> Together<'a> {
     pub fn restless(&mut self) -> Result<Vec<(usize, f64)>> {
         let servers: Vec<Vec<u32>> = self.members.iter().map(|member| process::family(member.parties.server)).collect();
         let cpu_ns = |pids: &Vec<u32>| pids.iter().map(|pid| process::cpu_ns(*pid)).sum::<u64>();
-        let before: Vec<u64> = servers.iter().map(cpu_ns).collect();
-        interrupt::sleep(QUIET)?;
-        let share =
-            |(pids, before): (&Vec<u32>, &u64)| cpu_ns(pids).saturating_sub(*before) as f64 / QUIET.as_nanos() as f64;
-        let shares = servers.iter().zip(&before).map(share).enumerate();
-        Ok(shares.filter(|(_, share)| *share > RESTLESS).collect())
+        let mut found = Vec::new();
+        for quiet in QUIET {
+            let before: Vec<u64> = servers.iter().map(cpu_ns).collect();
+            interrupt::sleep(quiet)?;
+            let used = |(pids, before): (&Vec<u32>, &u64)| cpu_ns(pids).saturating_sub(*before) as f64;
+            let shares = servers.iter().zip(&before).map(|server| used(server) / quiet.as_nanos() as f64).enumerate();
+            found = shares.filter(|(_, share)| *share > RESTLESS).collect();
+            if found.is_empty() {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// Sets how much is noted, from the rate of the operations: the highest of all.
