@@ -245,7 +245,7 @@ pub struct TruthOptions {
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "40", conflicts_with_all = ["full", "cases"],
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub aa: Option<u32>,
-    /// How often every configuration is measured; intervals from 8
+    /// How often every configuration is measured; intervals from 5
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub rounds: u32,
     /// Measured seconds per configuration and round

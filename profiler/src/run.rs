@@ -114,6 +114,10 @@ pub fn plan(request: &Request) -> Result<(Plan, Vec<String>)> {
     if !request.spec.samples() && request.spec.samples_until.is_some() {
         return Err(Error::Usage("`--samples-until` needs samples: leave out `--sample-rate 0`".to_owned()));
     }
+    if request.spec.turns.window().is_some_and(|window| 2 * window > request.spec.duration()) {
+        let two = "two windows of each configuration do not fit into a round";
+        return Err(Error::Usage(format!("{two}: shorten `--window`, or raise `--duration`")));
+    }
     if request.spec.rounds == 0 {
         return Err(Error::Usage("`--rounds` must be at least 1".to_owned()));
     }

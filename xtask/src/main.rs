@@ -16,6 +16,7 @@ mod lines;
 #[cfg(test)]
 mod modules;
 mod package;
+mod precision;
 mod setup;
 mod shell;
 
@@ -132,6 +133,21 @@ enum Task {
         #[arg(long)]
         coverage: bool,
     },
+    /// Measure how well differences are known, and print it as a table
+    Precision {
+        /// Install nothing: say what is missing and how it is brought
+        #[arg(long)]
+        no_install: bool,
+        /// How often each difference is measured
+        #[arg(long, default_value_t = 5)]
+        tries: u32,
+        /// Instead: each difference by windows of several lengths, and by whole rounds
+        #[arg(long)]
+        bias: bool,
+        /// Rounds of each run, with --bias
+        #[arg(long, default_value_t = 8)]
+        rounds: u32,
+    },
     /// Measure what watching costs, against the same work under a bpftrace script
     Bench {
         /// Install nothing: say what is missing and how it is brought
@@ -202,6 +218,11 @@ fn execute(task: Task) -> Result<()> {
         }
         Task::Fuzz { coverage: true, .. } => fuzz::coverage(),
         Task::Fuzz { filter, seconds, seed, .. } => fuzz::all(&filter, seconds, seed),
+        Task::Precision { no_install, tries, bias, rounds } => {
+            setup::all(no_install, Purpose::Test)?;
+            build::all()?;
+            if bias { precision::bias(rounds) } else { precision::run_all(tries) }
+        }
         Task::Bench { no_install, rounds } => {
             setup::all(no_install, Purpose::Bench)?;
             build::all()?;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     describe::direction,
     path::StageKey,
-    statistics::{Estimate, estimate, mean},
+    statistics::{Estimate, estimate, mean, variance},
     waterfall::{Round, Row, Waterfall},
 };
 use virtax_model::counts::Role;
@@ -27,7 +27,7 @@ pub enum Verdict {
     Equivalent,
     /// The difference is no larger than that of the probes' effects.
     WithinProbeEffect,
-    /// Fewer than eight rounds.
+    /// Fewer than five rounds.
     TooFewRounds,
     /// One of the two results is incomplete.
     Incomplete,
@@ -42,6 +42,18 @@ pub struct RowDelta {
     pub delta: Estimate,
     /// The difference less the probes' own time.
     pub corrected_ns: f64,
+}
+
+/// Where the scatter of the rounds' differences of latencies comes from (a random-effects model, DerSimonian & Laird,
+/// Control. Clin. Trials 7, 1986, with the moment estimator).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Scatter {
+    /// Blocks of a round, on average.
+    pub blocks: f64,
+    /// Standard error of a round's difference by its own blocks, ns.
+    pub within_ns: f64,
+    /// Standard deviation of what differs between rounds, beyond that, ns: fresh processes, and the host's speed.
+    pub between_ns: f64,
 }
 
 /// A comparison.
@@ -65,6 +77,8 @@ pub struct Comparison {
     pub corrected_sum: Estimate,
     /// That less the difference of mean latencies without probes: what the attribution is off by.
     pub gap: Estimate,
+    /// Where the rounds' scatter comes from; `None` where a round is not made of blocks.
+    pub scatter: Option<Scatter>,
     /// What can be said.
     pub verdict: Verdict,
     /// Where no difference can be told: the interval's far end, % of the baseline's latency.
@@ -112,6 +126,7 @@ pub fn compare(
         .map(|round| deltas.iter().zip(&probes).map(|(row, probes)| row[round] - probes[round]).sum())
         .collect();
 
+    let scatter = scatter(baseline, candidate, &pairs, &latency);
     let gap = corrected.iter().zip(&latency).map(|(attributed, measured)| attributed - measured).collect();
     let mut rows = estimate(&deltas);
     let interval = of_rounds(|round| round.detached_interval_ns);
@@ -136,6 +151,7 @@ pub fn compare(
     };
     Comparison {
         rounds: pairs.len(),
+        scatter,
         verdict,
         equal_within_percent,
         latency,
@@ -165,6 +181,34 @@ fn row_deltas(baseline: &Waterfall, candidate: &Waterfall, pairs: &[(usize, usiz
     let deltas = keys.iter().map(|key| difference(key, |row| &row.rounds_ns)).collect();
     let probes = keys.iter().map(|key| difference(key, |row| &row.probes_ns)).collect();
     (keys, deltas, probes)
+}
+
+/// Splits the scatter of the differences of rounds, by the blocks that both have.
+fn scatter(
+    baseline: &Waterfall,
+    candidate: &Waterfall,
+    pairs: &[(usize, usize)],
+    differences: &[f64],
+) -> Option<Scatter> {
+    let mut squares = Vec::with_capacity(pairs.len());
+    let mut blocks = 0;
+    for (of_baseline, of_candidate) in pairs {
+        let (baseline, candidate) = (baseline.blocks.get(*of_baseline)?, candidate.blocks.get(*of_candidate)?);
+        let both = candidate.iter().filter_map(|(block, ns)| Some(ns - baseline.get(block)?));
+        let both: Vec<f64> = both.collect();
+        if both.len() < 2 {
+            return None;
+        }
+        squares.push(variance(&both) / both.len() as f64);
+        blocks += both.len();
+    }
+    if squares.len() < 2 {
+        return None;
+    }
+    let within = mean(&squares);
+    let between = (variance(differences) - within).max(0.0);
+    let blocks = blocks as f64 / pairs.len() as f64;
+    Some(Scatter { blocks, within_ns: within.sqrt(), between_ns: between.sqrt() })
 }
 
 /// `margin_ns`: what does not matter. With the whole interval within it, two one-sided tests at 2.5 % both refuse a

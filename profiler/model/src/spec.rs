@@ -13,7 +13,7 @@ pub struct RunSpec {
     /// How often every configuration is measured.
     #[cfg_attr(feature = "command-line", arg(
         long, default_value_t = USUAL.rounds, value_parser = clap::value_parser!(u32).range(1..=10_000),
-        help = "How often every configuration is measured; verdicts from 8"
+        help = "How often every configuration is started and measured; verdicts from 5"
     ))]
     pub rounds: u32,
     /// Measured time per configuration and round, seconds.
@@ -22,6 +22,13 @@ pub struct RunSpec {
         help = "Measured seconds per configuration and round"
     ))]
     pub duration_s: f64,
+    /// How configurations take turns within a round.
+    #[serde(default = "Turns::before_there_were_windows")]
+    #[cfg_attr(feature = "command-line", arg(
+        long = "window", default_value = said::USUAL_WINDOW, value_name = "MS|rounds", value_parser = said::turns,
+        help = "Ask all configurations in turns of at least so many ms, or one after another, in whole rounds"
+    ))]
+    pub turns: Turns,
     /// Where client and server run.
     #[cfg_attr(feature = "command-line", arg(
         long, value_enum, default_value = USUAL.placement.name(),
@@ -66,10 +73,45 @@ pub struct RunSpec {
     pub equivalent_within: Option<f64>,
 }
 
+/// How configurations take turns within a round.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Turns {
+    /// One after another: each is started, measured and ended.
+    Rounds,
+    /// All are alive, and asked in windows of at least so many ms; who cannot be, one after another.
+    Windows(f64),
+}
+
+impl Turns {
+    const fn before_there_were_windows() -> Self {
+        Self::Rounds
+    }
+
+    /// The shortest window; `None`: there are none.
+    #[must_use]
+    pub fn window(self) -> Option<Duration> {
+        match self {
+            Self::Rounds => None,
+            Self::Windows(ms) => Some(Duration::from_secs_f64(ms / 1e3)),
+        }
+    }
+}
+
+impl std::fmt::Display for Turns {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Rounds => formatter.write_str("rounds"),
+            Self::Windows(ms) => write!(formatter, "{ms}"),
+        }
+    }
+}
+
 /// How a run measures that is told nothing else.
 const USUAL: RunSpec = RunSpec {
-    rounds: 10,
+    rounds: 5,
     duration_s: 1.0,
+    turns: Turns::Windows(20.0),
     placement: Placement::Same,
     records_per_s: 2000.0,
     sample_rate_hz: 997,
@@ -120,6 +162,23 @@ pub mod said {
         }
     }
 
+    /// The usual window, ms.
+    pub const USUAL_WINDOW: &str = "20";
+
+    /// A window in ms, or `rounds`.
+    ///
+    /// # Errors
+    /// What it is not.
+    pub fn turns(text: &str) -> Result<super::Turns, String> {
+        if text == "rounds" {
+            return Ok(super::Turns::Rounds);
+        }
+        match text.trim_end_matches("ms").trim_end().parse::<f64>() {
+            Ok(ms) if (1.0..=10_000.0).contains(&ms) => Ok(super::Turns::Windows(ms)),
+            _ => Err("not a time from 1 to 10000 ms, and not `rounds`".to_owned()),
+        }
+    }
+
     /// A percentage as a share.
     ///
     /// # Errors
@@ -150,7 +209,7 @@ impl RunSpec {
     pub fn arguments(&self) -> Vec<String> {
         let percent = |name: &str, share: f64| format!("{name} {}%", 100.0 * share);
         let mut words = vec![
-            format!("--rounds {} --duration {}", self.rounds, self.duration_s),
+            format!("--rounds {} --duration {} --window {}", self.rounds, self.duration_s, self.turns),
             format!("--placement {} --seed {} --records {}", self.placement.name(), self.seed, self.records_per_s),
             format!("--sample-rate {}", self.sample_rate_hz),
         ];
@@ -166,7 +225,12 @@ impl RunSpec {
         let shares = [self.samples_until, self.until_precision, self.equivalent_within];
         // Comparisons with what is no number are false.
         let is_positive = |value: f64| value > 0.0;
-        let are_positive = is_positive(self.duration_s) && shares.into_iter().flatten().all(is_positive);
+        let window = match self.turns {
+            Turns::Rounds => None,
+            Turns::Windows(ms) => Some(ms),
+        };
+        let are_positive =
+            is_positive(self.duration_s) && shares.into_iter().chain([window]).flatten().all(is_positive);
         (!are_positive).then_some("a limit or duration is not above 0")
     }
 }
@@ -184,6 +248,7 @@ mod tests {
             assert!(RunSpec { samples_until: Some(bad), ..spec.clone() }.impossible().is_some(), "{bad}");
             assert!(RunSpec { until_precision: Some(bad), ..spec.clone() }.impossible().is_some(), "{bad}");
             assert!(RunSpec { equivalent_within: Some(bad), ..spec.clone() }.impossible().is_some(), "{bad}");
+            assert!(RunSpec { turns: Turns::Windows(bad), ..spec.clone() }.impossible().is_some(), "{bad}");
         }
         assert_eq!(RunSpec { equivalent_within: Some(0.02), ..spec }.impossible(), None);
     }
@@ -198,6 +263,14 @@ mod tests {
             assert!(said::rate(text).is_err(), "{text}");
         }
         assert!(said::half_width("0.4").is_err() && said::half_width("51%").is_err());
+        assert_eq!(said::turns(said::USUAL_WINDOW), Ok(RunSpec::default().turns));
+        assert_eq!((said::turns("rounds"), said::turns("7.5ms")), (Ok(Turns::Rounds), Ok(Turns::Windows(7.5))));
+        for text in ["0", "0.9", "10001", "nan", "", "round"] {
+            assert!(said::turns(text).is_err(), "{text}");
+        }
+        for turns in [Turns::Rounds, Turns::Windows(0.5 + 19.0)] {
+            assert_eq!(said::turns(&turns.to_string()), Ok(turns));
+        }
     }
 
     #[test]

@@ -112,7 +112,8 @@ impl<'a> Lab<'a> {
         let can_rest =
             |found: &&Configuration| engine::by_name(&found.engine).is_some_and(|known| known.can_rest(found));
         let resting = plan.configurations.iter().filter(can_rest).map(ToString::to_string);
-        let resting: BTreeSet<String> = if knows_windows { resting.collect() } else { BTreeSet::new() };
+        let takes_turns = knows_windows && plan.spec.turns.window().is_some();
+        let resting: BTreeSet<String> = if takes_turns { resting.collect() } else { BTreeSet::new() };
         let together = resting.len().max(1) as u32;
         let alive = Alive {
             configurations: together,

@@ -87,8 +87,9 @@ impl Lab<'_> {
         log::debug!("step: warm-up");
         let random = Pcg64::seed_from_u64(self.plan.spec.seed.wrapping_mul(0x9E37_79B9).wrapping_add(u64::from(round)));
         let sampling = self.sampling.clone();
+        let windows = (self.plan.spec.turns.window().unwrap_or_default(), random);
         let mut together =
-            Together::warm_up(&mut probes, &mut members, &names, baseline, connections, &sampling, random)?;
+            Together::warm_up(&mut probes, &mut members, &names, baseline, connections, &sampling, windows)?;
         let restless = together.restless()?;
         if !restless.is_empty() {
             let why = |share: f64| format!("its server uses {:.1} % of a CPU while nobody asks it", 100.0 * share);

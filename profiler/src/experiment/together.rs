@@ -127,8 +127,8 @@ pub struct Together<'a> {
 }
 
 impl<'a> Together<'a> {
-    /// Asks each for a while, which tells how long windows have to be. `baseline`: a member that the others are compared
-    /// with.
+    /// Asks each for a while, which tells how long windows have to be: at least `shortest`. `baseline`: a member that the
+    /// others are compared with.
     ///
     /// # Errors
     /// If a client or a server fails.
@@ -139,7 +139,7 @@ impl<'a> Together<'a> {
         baseline: usize,
         connections: u32,
         sampling: &'a Sampling,
-        random: Pcg64,
+        (shortest, random): (Duration, Pcg64),
     ) -> Result<Self> {
         let groups = groups(members.len(), baseline);
         let pace = Pace { skip: WARM_UP / 2, counted: WARM_UP / 2, gap: Duration::ZERO, lead: Duration::ZERO };
@@ -156,7 +156,7 @@ impl<'a> Together<'a> {
             let speed = |report: &PhaseReport| Speed::of(report, pace.counted, together.connections);
             Ok((answers.fit, answers.reports.iter().filter_map(speed).collect::<Vec<_>>()))
         })?;
-        together.pace = Pace::of(speeds.into_iter());
+        together.pace = Pace::of(speeds.into_iter(), shortest);
         log::debug!("step: the pace is {:?}", together.pace);
         Ok(together)
     }

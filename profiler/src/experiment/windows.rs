@@ -9,8 +9,6 @@ use workloads::protocol::{PhaseReport, Window};
 /// Most configurations of a block: no connection is to rest for longer than it takes for TCP to notice.
 pub const MOST_IN_A_BLOCK: usize = 4;
 
-/// Shortest counted part of a window. (Below 10 ms, the order within blocks shows.)
-const SHORTEST: Duration = Duration::from_millis(20);
 /// Operations that a window is to have.
 const OPERATIONS: f64 = 200.0;
 /// Operations of each connection that are skipped at a window's beginning: its caches are another's, and so is the
@@ -56,8 +54,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// The pace for these configurations: that of the slowest.
-    pub fn of(speeds: impl Iterator<Item = Speed> + Clone) -> Self {
+    /// The pace for these configurations: that of the slowest, with windows that count for `shortest` at least.
+    pub fn of(speeds: impl Iterator<Item = Speed> + Clone, shortest: Duration) -> Self {
         let slowest = |of: fn(Speed) -> f64| speeds.clone().map(of).fold(0.0, f64::max);
         let ns = |ns: f64| Duration::from_nanos(ns as u64);
         let (cycle_ns, interval_ns) = (slowest(|speed| speed.cycle_ns), slowest(|speed| speed.interval_ns));
@@ -66,7 +64,7 @@ impl Pace {
         Self {
             skip: skip.max(SHORTEST_GAP),
             // The mean stands for the median: of what has a long tail, windows are longer.
-            counted: SHORTEST.max(ns(OPERATIONS * interval_ns)).max(cycles(10.0)),
+            counted: shortest.max(ns(OPERATIONS * interval_ns)).max(cycles(10.0)),
             gap: SHORTEST_GAP.max(cycles(2.0)),
             lead: SHORTEST_LEAD.max(cycles(3.0)),
         }
@@ -168,26 +166,30 @@ mod tests {
         Duration::from_secs_f64(milliseconds / 1e3)
     }
 
+    fn pace(speeds: &[Speed]) -> Pace {
+        Pace::of(speeds.iter().copied(), ms(20.0))
+    }
+
     #[test]
     fn the_slowest_sets_the_pace() {
         // 16 µs and 25 µs an operation: the shortest of everything.
-        let fast = Pace::of([speed(1, 62_500), speed(1, 40_000)].into_iter());
+        let fast = pace(&[speed(1, 62_500), speed(1, 40_000)]);
         assert_eq!(fast, Pace { skip: ms(1.5), counted: ms(20.0), gap: ms(1.5), lead: ms(20.0) });
         // Fifty connections of 400 µs each: twenty answers each take 8 ms.
-        let many = Pace::of([speed(50, 125_000)].into_iter());
+        let many = pace(&[speed(50, 125_000)]);
         assert_eq!((many.skip, many.counted, many.gap), (ms(8.0), ms(20.0), ms(1.5)));
         // A thousand of 16 ms: two answers each.
-        let most = Pace::of([speed(1000, 62_500)].into_iter());
+        let most = pace(&[speed(1000, 62_500)]);
         assert_eq!((most.skip, most.counted, most.lead), (ms(32.0), ms(160.0), ms(48.0)));
         // One of 3 ms beside a fast one: 200 operations.
-        let slow = Pace::of([speed(1, 62_500), speed(1, 333)].into_iter());
+        let slow = pace(&[speed(1, 62_500), speed(1, 333)]);
         assert!(slow.counted.abs_diff(ms(600.6)) < ms(0.1), "{slow:?}");
         assert_eq!(Speed::of(&PhaseReport::default(), ms(1.0), 1), None);
     }
 
     #[test]
     fn a_phase_is_divided_into_blocks_of_two_windows_each() {
-        let pace = Pace::of([speed(1, 62_500)].into_iter());
+        let pace = pace(&[speed(1, 62_500)]);
         assert_eq!(pace.divide(ms(333.0)), (8, ms(333.0) / 16));
         assert_eq!(pace.divide(ms(50.0)), (1, ms(25.0)));
         // Rounded up, windows do not shrink below what they are to be.

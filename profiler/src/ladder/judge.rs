@@ -27,10 +27,11 @@ pub enum Says {
     Disagrees,
     /// The mechanism costs nothing, within the precision.
     EqualToNothing,
-    /// Too small to tell at this number of rounds: whether it costs anything, or, where it does, whether the
-    /// attribution agrees.
+    /// The mechanism costs something; whether the waterfalls attribute as much cannot be told at this number of rounds.
+    Unexplained,
+    /// Too small to tell at this number of rounds whether it costs anything.
     TooSmall,
-    /// Fewer than eight rounds.
+    /// Fewer than five rounds.
     TooFewRounds,
     /// One of the two results is incomplete.
     Incomplete,
@@ -211,7 +212,7 @@ fn says(
             return (Says::Disagrees, None, None);
         }
         let half = (gap_high - gap_low) / 2.0;
-        return (Says::TooSmall, None, Some(rounds_for(rounds, half, vague - rung.gap_ns.abs())));
+        return (Says::Unexplained, None, Some(rounds_for(rounds, half, vague - rung.gap_ns.abs())));
     }
     let far_percent = 100.0 * low.abs().max(high.abs()) / base_ns.max(1.0);
     if far_percent <= precision_percent {
@@ -279,7 +280,7 @@ mod tests {
         assert_eq!(of([900.0, 1100.0], [500.0, 600.0]).0, Says::Disagrees);
         assert_eq!(of([900.0, 1100.0], [-450.0, 490.0]).0, Says::Agrees);
         // A wide gap agrees with everything: 1000 has to shrink to half of what was measured.
-        assert_eq!(of([900.0, 1100.0], [-1000.0, 1000.0]), (Says::TooSmall, None, Some(40)));
+        assert_eq!(of([900.0, 1100.0], [-1000.0, 1000.0]), (Says::Unexplained, None, Some(40)));
         assert_eq!(of([9000.0, 9200.0], [-800.0, 900.0]).0, Says::Agrees);
         assert_eq!(of([-1100.0, -900.0], [-50.0, 90.0]).0, Says::Agrees);
         assert_eq!(of([-100.0, 300.0], [0.0, 1.0]), (Says::EqualToNothing, Some(1.5), None));

@@ -14,23 +14,31 @@ use crate::render::{
 #[must_use]
 pub fn says(rung: &RungResult) -> String {
     match rung.says {
-        Says::Agrees => "agrees".to_owned(),
-        Says::Disagrees => "disagrees".to_owned(),
+        Says::Agrees => format!("{}, and its rows say why", costs(rung)),
+        Says::Disagrees => format!("{}, and its rows say something else", costs(rung)),
+        Says::Unexplained => match rung.rounds_needed {
+            Some(rounds) => {
+                format!("{}; whether its rows say why, about {rounds} rounds would tell", costs(rung))
+            }
+            None => format!("{}; whether its rows say why cannot be told", costs(rung)),
+        },
         Says::EqualToNothing => {
             format!("equal to nothing within {:.1} %", rung.equal_within_percent.unwrap_or_default())
         }
         Says::TooSmall => match rung.rounds_needed {
-            Some(rounds) if rung.costs_something() => {
-                format!("agreement too small to tell; about {rounds} rounds would")
-            }
             Some(rounds) => format!("too small to tell; about {rounds} rounds would"),
             None => "too small to tell".to_owned(),
         },
-        Says::TooFewRounds => "no verdict below 8 rounds".to_owned(),
+        Says::TooFewRounds => "no verdict below 5 rounds".to_owned(),
         Says::Incomplete => "incomplete: see the report".to_owned(),
         Says::Missing => format!("missing: {}", first_line(rung.why.as_deref().unwrap_or_default())),
         Says::Ground => String::new(),
     }
+}
+
+/// What a mechanism surely does.
+fn costs(rung: &RungResult) -> &'static str {
+    if rung.measured_ns < 0.0 { "saves time" } else { "costs time" }
 }
 
 fn first_line(text: &str) -> &str {
@@ -199,6 +207,7 @@ fn bars(text: &mut String, rung: &RungResult, y: f64, at: &dyn Fn(f64) -> f64) {
         Says::Agrees
         | Says::Disagrees
         | Says::EqualToNothing
+        | Says::Unexplained
         | Says::TooSmall
         | Says::TooFewRounds
         | Says::Incomplete => says(rung),
@@ -246,7 +255,7 @@ mod tests {
             layers: Vec::new(),
             says,
             equal_within_percent: (says == Says::EqualToNothing).then_some(1.8),
-            rounds_needed: (says == Says::TooSmall).then_some(41),
+            rounds_needed: matches!(says, Says::TooSmall | Says::Unexplained).then_some(41),
             why: (says == Says::Missing).then(|| "no program for <rules> & more\n  remedy: none".to_owned()),
         }
     }
@@ -264,7 +273,7 @@ mod tests {
                 rung("seccomp", Some(-150.0), Says::TooSmall),
                 rung("veth", Some(3_000.0), Says::Agrees),
                 rung("bridge", Some(1_500.0), Says::Disagrees),
-                rung("conntrack", Some(600.0), Says::TooSmall),
+                rung("conntrack", Some(600.0), Says::Unexplained),
                 rung("NAT", None, Says::Missing),
                 rung("Docker NAT", Some(900.0), Says::TooFewRounds),
                 rung("userland proxy", Some(16_000.0), Says::Incomplete),

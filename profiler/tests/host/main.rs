@@ -17,6 +17,7 @@ mod outside;
 mod privileges;
 mod real_runs;
 mod redis;
+mod turns;
 mod vm;
 mod vm_files;
 
@@ -36,6 +37,7 @@ fn main() {
         privileges: the_listed_capabilities_suffice, a_missing_capability_is_named_before_anything_is_changed, without_the_administrators_capability_those_of_bpf_are_asked_for, a_strict_umask_does_not_lock_servers_and_clients_out, servers_and_clients_run_without_privileges;
         real_runs: the_spine, many_connections_on_two_cpus, a_server_with_a_thread_per_connection, every_alternative_that_loads_sees_the_same, an_open_loop_and_pure_acknowledgements, a_message_received_in_parts;
         redis: fifty_clients_on_one_thread, bare_mechanisms_hold_a_real_server, few_and_many_clients_in_both_placements, redis_benchmark_as_the_client, stacks_are_tagged_with_the_stage_that_runs, sampling_goes_on_until_it_is_enough, a_used_up_quota_shows_as_throttled, a_missing_redis_names_its_package_before_anything_is_changed, a_taken_port_is_named, a_server_that_dies_is_named_and_earlier_repetitions_are_kept, hidden_kernel_symbols_are_refused_with_the_setting;
+        turns: configurations_take_turns_and_each_is_counted_for_itself, many_connections_rest_and_go_on, who_has_a_limit_is_measured_alone, limits_of_others_are_found, a_server_that_dies_while_it_rests_is_blamed;
         vm: requests_are_followed_into_a_guest_and_out_of_it, many_connections_into_a_guest_keep_their_own_tokens, losses_on_the_way_into_a_guest_are_named, segments_that_are_dropped_before_the_guest_stay_in_the_books, guests_that_are_interrupted_or_killed_leave_nothing, guests_that_do_not_start_are_explained, a_kernel_that_panics_is_quoted, kvm_is_proven_or_refused, a_host_without_taps_is_explained, a_vm_that_hangs_is_noticed_and_removed;
         vm_files: an_operation_passes_guest_and_host, every_kind_of_disk_is_followed, a_vm_without_a_disk_or_without_eyes_is_refused;
     });

@@ -348,8 +348,15 @@ pub fn difference(comparison: &ComparisonResult, look: Look) -> String {
     let detectable = comparison.detectable_ns.map_or_else(String::new, |ns| {
         format!("the smallest difference that as many rounds find four times in five: {} µs\n", micros(ns))
     });
+    let scatter = comparison.scatter.map_or_else(String::new, |scatter| {
+        let [within, between] = [scatter.within_ns, scatter.between_ns].map(micros);
+        format!(
+            "a round's difference: ± {within} µs by its {:.0} blocks; {between} µs between rounds\n",
+            scatter.blocks
+        )
+    });
     format!(
-        "{}.\n{}{}* differs from 0, all rows of a table considered at once ({} rounds)\n{detectable}",
+        "{}.\n{}{}* differs from 0, all rows of a table considered at once ({} rounds)\n{scatter}{detectable}",
         comparison.sentence,
         lines(&table),
         profiled::layer_changes(comparison, look),

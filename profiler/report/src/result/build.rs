@@ -424,6 +424,7 @@ fn comparison(
         corrected_sum_ci95_ns,
         gap_ns: compared.gap.mean,
         gap_ci95_ns: compared.gap.ci95,
+        scatter: compared.scatter,
         p99,
         saturated,
         stages,

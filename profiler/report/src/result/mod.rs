@@ -31,7 +31,7 @@ pub use vcpus::{AccessResult, ExitResult, VcpuResult, VcpuTimes};
 pub use warning::Warning;
 pub use writeback::WriteBackResult;
 
-use virtax_analysis::comparison::Verdict;
+use virtax_analysis::comparison::{Scatter, Verdict};
 use virtax_model::{
     counts::{Accelerator, Costs, Counters, DeviceInfo, Direction, Hooks, Place, Role},
     environment::Environment,
@@ -94,7 +94,7 @@ pub struct WorkloadResult {
 pub struct Latency {
     /// Mean over the rounds' means.
     pub mean_ns: f64,
-    /// Interval of 95 %; `null` below eight rounds.
+    /// Interval of 95 %; `null` below five rounds.
     pub ci95_ns: Option<[f64; 2]>,
     /// Median.
     pub p50_ns: f64,
@@ -227,7 +227,7 @@ pub struct StageResult {
     pub role: Role,
     /// Time per operation, ns.
     pub ns_per_op: f64,
-    /// Interval of 95 %; `null` below eight rounds.
+    /// Interval of 95 %; `null` below five rounds.
     pub ci95_ns: Option<[f64; 2]>,
     /// Less the probes' own time, ns.
     pub corrected_ns_per_op: f64,
@@ -355,7 +355,7 @@ pub struct PartResult {
     pub label: String,
     /// Share of the stage, 0–1, as detailed phases divide it.
     pub share: f64,
-    /// Interval of 95 %; `null` below eight rounds.
+    /// Interval of 95 %; `null` below five rounds.
     pub ci95: Option<[f64; 2]>,
     /// That share of the stage's time, ns per operation.
     pub ns_per_op: f64,
@@ -469,6 +469,9 @@ pub struct ComparisonResult {
     pub gap_ns: f64,
     /// Interval of the gap.
     pub gap_ci95_ns: Option<[f64; 2]>,
+    /// Where the scatter of the rounds comes from; missing where a round is not made of blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scatter: Option<Scatter>,
     /// The 99 % quantiles; `null` where either has no latencies.
     #[serde(default)]
     pub p99: Option<QuantileDelta>,

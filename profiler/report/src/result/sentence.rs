@@ -105,7 +105,7 @@ impl Finding<'_> {
         let verb = if delta.mean >= 0.0 { "adds" } else { "saves" };
         match self.compared.verdict {
             Verdict::TooFewRounds => format!(
-                "{candidate} against {baseline}: {} µs over {} rounds; no verdict below 8 rounds",
+                "{candidate} against {baseline}: {} µs over {} rounds; no verdict below 5 rounds",
                 signed(delta.mean),
                 self.compared.rounds
             ),
@@ -276,6 +276,7 @@ mod tests {
             interval: sure(mean / 50.0),
             corrected_sum: sure(mean),
             gap: sure(0.0),
+            scatter: None,
             verdict,
             equal_within_percent: (verdict == Verdict::NotTold).then_some(2.25),
         }

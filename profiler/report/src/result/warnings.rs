@@ -367,7 +367,7 @@ fn amount(
     let rounds = most.max(header.spec.rounds as usize);
     if rounds < ROUNDS_FOR_VERDICTS {
         let text = format!("{rounds} rounds give no intervals and no verdicts");
-        found.push(warning("few-rounds", text, "--rounds 10"));
+        found.push(warning("few-rounds", text, "--rounds 5"));
     }
     for configuration in configurations {
         let saved = repetitions.iter().filter(|repetition| repetition.configuration == configuration.name).count();

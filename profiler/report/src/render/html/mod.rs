@@ -174,7 +174,7 @@ hand its token over from holder to holder and add the time since the last point 
 the time that requests exist (<i>conservation</i>), and, but for what clients do outside of the points, to the latency that the client measures itself \
 (<i>residual</i>).</p><p>Each round runs every configuration once, in turn, in phases: with nothing attached (<i>latency</i>, by the client alone), with the core \
 probes (<i>traced</i>: stages), with all (<i>detailed</i>: parts of stages), and with a sampler (<i>sampled</i>: layers and flame graphs). The <i>probe effect</i> is the mean of \
-traced over detached latency of each round, less one. Differences are paired by round; intervals are studentized bootstraps over the rounds, 95 %, and appear from eight rounds on; \
+traced over detached latency of each round, less one. Differences are paired by round; intervals are Student's over the rounds, 95 %, and appear from five rounds on; \
 stars consider all rows of a table at once. Layers are shares of the samples that lie in a stage.</p>";
 
 #[cfg(test)]
