@@ -16,7 +16,7 @@ use crate::{
         settings::{self, NO_FIELD},
         slot::Slot,
         stacks,
-        thread::turn_to,
+        thread::{is_asked, turn_to},
         token::spend_clipped,
     },
     vm::{qemu, vcpu},
@@ -166,7 +166,8 @@ pub fn returned(control: &Control) -> Fault {
     vcpu::returned(control, thread, at_ns);
     let number = thread.number.wrapping_sub(1);
     thread.number = 0;
-    if number < SYSTEM_CALLS && at_ns < control.close_ns && thread.entered_ns >= control.open_ns {
+    let is_inside = at_ns < control.close_ns && thread.entered_ns >= control.open_ns;
+    if number < SYSTEM_CALLS && is_inside && is_asked(control, &thread) {
         let call = CallId { configuration: thread.configuration, role: thread.role as u8, number };
         spend_clipped(control, call.key(), thread.entered_ns, at_ns);
     }

@@ -35,6 +35,13 @@ fn time_in(spent_ns: &mut [u64; STATES], state: u32) -> &mut u64 {
 }
 const _: () = assert!(STATES == 8);
 
+/// Whether the recorded interval is that of the thread's configuration. In another's, a thread that rests may have
+/// something to do by itself; how it spends that time says nothing of its own operations.
+#[inline(always)]
+pub fn is_asked(control: &Control, thread: &Thread) -> bool {
+    thread.configuration == control.turn.configuration()
+}
+
 /// The thread does something else from now on.
 #[inline(always)]
 pub fn turn_to(control: &Control, mut thread: Slot<Thread>, state: u32, at_ns: u64) {
@@ -53,7 +60,7 @@ pub fn turn_to(control: &Control, mut thread: Slot<Thread>, state: u32, at_ns: u
         return;
     }
     *time_in(&mut thread.spent_ns, before) += at_ns - since_ns;
-    if at_ns > control.open_ns && since_ns < control.close_ns {
+    if is_asked(control, &thread) && at_ns > control.open_ns && since_ns < control.close_ns {
         add_state(&thread, before, at_ns.min(control.close_ns) - since_ns.max(control.open_ns));
     }
 }

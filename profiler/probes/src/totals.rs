@@ -266,8 +266,10 @@ impl Loaded {
 
     /// What threads and virtual processors are in the midst of at the end of a window.
     pub(super) fn midst_of(&self, window: &profiler_common::Control) -> Midst {
-        let mut midst = Midst { vcpus: vcpus::unfinished(self.threads(), window), ..Midst::default() };
-        for thread in self.threads().filter(|thread| thread.epoch == window.epoch()) {
+        // Those of others rest.
+        let asked = || self.threads().filter(|thread| thread.configuration == window.turn.configuration());
+        let mut midst = Midst { vcpus: vcpus::unfinished(asked(), window), ..Midst::default() };
+        for thread in asked().filter(|thread| thread.epoch == window.epoch()) {
             // A thread that sleeps from end to end has no part in the operations.
             if thread.state == state::BLOCKED && thread.since_ns <= window.open_ns {
                 continue;

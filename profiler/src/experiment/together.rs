@@ -109,7 +109,7 @@ enum Edge {
 }
 
 /// Who is to be told of windows' edges; without, nobody has to be awake at their beginning.
-type AtEdge<'a> = Option<&'a mut dyn FnMut(&Loaded, usize, Edge)>;
+type AtEdge<'a> = Option<&'a mut dyn FnMut(&Loaded, &Asked, Edge)>;
 
 /// Measures phases of members that are alive at once, with the probes of one round.
 pub struct Together<'a> {
@@ -291,7 +291,7 @@ impl<'a> Together<'a> {
         let mut cpu = CpuTimes::new(&roles);
         let mut taken = Taken::default();
         let is_sampled = kind == PhaseKind::Sampled;
-        let mut note = |_: &Loaded, member, edge| cpu.note(member, edge);
+        let mut note = |_: &Loaded, asked: &Asked, edge| cpu.note(asked, edge);
         let at_edge: AtEdge<'_> = if is_sampled { Some(&mut note) } else { None };
         let Some((open, windows)) = self.ask(following, &order, counted, &mut taken, at_edge)? else {
             return Ok((Fit::Unseen, Vec::new()));
@@ -369,11 +369,11 @@ impl<'a> Together<'a> {
         loop {
             if let Some(at_edge) = &mut at_edge {
                 sleep_until(current.window.from_ns, || ())?;
-                at_edge(self.probes, current.member, Edge::Begin);
+                at_edge(self.probes, current, Edge::Begin);
             }
             sleep_until(current.window.close_ns, || taken.take_meanwhile(self.probes))?;
             if let Some(at_edge) = &mut at_edge {
-                at_edge(self.probes, current.member, Edge::End);
+                at_edge(self.probes, current, Edge::End);
             }
             let Some(following) = next.next() else { break };
             current = following;
@@ -420,11 +420,11 @@ impl<'a> Together<'a> {
         let order = order(&self.groups, 1, &mut self.random);
         let mut readings = vec![Vec::new(); self.members.len()];
         let mut begun = None;
-        let mut read = |probes: &Loaded, member: usize, edge| match edge {
+        let mut read = |probes: &Loaded, asked: &Asked, edge| match edge {
             Edge::Begin => begun = Some(probes.run_times(kind)),
             Edge::End => {
                 if let Some(begun) = begun.take() {
-                    readings[member].push([begun, probes.run_times(kind)]);
+                    readings[asked.member].push([begun, probes.run_times(kind)]);
                 }
             }
         };
@@ -463,8 +463,8 @@ impl Answers {
         self.reports.iter().enumerate().map(phase).collect()
     }
 
-    /// Events by member: a wait's by whose thread waits, a sample's by whose window it fell into, whatever it
-    /// interrupted.
+    /// Events by member: a wait's by whose thread waits, a sample's by whose window it fell into. There, threads of
+    /// another are as foreign as any.
     fn split_events(&self, events: Vec<RawEvent>, roles: &[Roles]) -> Vec<Vec<RawEvent>> {
         let threads: BTreeMap<u32, usize> = roles
             .iter()
@@ -476,12 +476,14 @@ impl Answers {
             self.windows.get(index).filter(|asked| asked.window.from_ns <= at_ns).map(|asked| asked.member)
         };
         let mut split: Vec<Vec<RawEvent>> = roles.iter().map(|_| Vec::new()).collect();
-        for event in events {
+        for mut event in events {
             let is_sample = event.head.kind <= event::FOREIGN;
-            let member = if is_sample { at(event.head.at_ns) } else { threads.get(&event.head.tid).copied() };
-            if let Some(member) = member {
-                split[member].push(event);
+            let of_thread = threads.get(&event.head.tid).copied();
+            let Some(member) = (if is_sample { at(event.head.at_ns) } else { of_thread }) else { continue };
+            if event.head.kind == event::SAMPLE && of_thread.is_some_and(|other| other != member) {
+                event.head.kind = event::FOREIGN;
             }
+            split[member].push(event);
         }
         split
     }
@@ -502,22 +504,28 @@ fn split_records(records: Vec<RawRecord>, members: usize) -> Vec<Vec<RawRecord>>
 struct CpuTimes<'a> {
     roles: &'a [Roles],
     begun: BTreeMap<Role, u64>,
+    begun_ns: u64,
     sums: Vec<BTreeMap<Role, u64>>,
 }
 
 impl<'a> CpuTimes<'a> {
     fn new(roles: &'a [Roles]) -> Self {
-        Self { roles, begun: BTreeMap::new(), sums: vec![BTreeMap::new(); roles.len()] }
+        Self { roles, begun: BTreeMap::new(), begun_ns: 0, sums: vec![BTreeMap::new(); roles.len()] }
     }
 
-    fn note(&mut self, member: usize, edge: Edge) {
-        let now = self.roles[member].schedstat_ns();
+    /// Who wakes for the beginning of a window comes a tenth of a millisecond late, which its end does not make up for:
+    /// nobody works after that. So what was seen is taken for the whole of the window.
+    fn note(&mut self, asked: &Asked, edge: Edge) {
+        let (now, now_ns) = (self.roles[asked.member].schedstat_ns(), now_ns());
         match edge {
-            Edge::Begin => self.begun = now,
+            Edge::Begin => (self.begun, self.begun_ns) = (now, now_ns),
             Edge::End => {
+                let seen_ns = asked.window.close_ns.saturating_sub(self.begun_ns).max(1);
+                let whole = asked.length_ns() as f64 / seen_ns as f64;
                 for (role, ns) in now {
                     let before = self.begun.get(&role).copied().unwrap_or(ns);
-                    *self.sums[member].entry(role).or_default() += ns.saturating_sub(before);
+                    let used_ns = ns.saturating_sub(before) as f64 * whole.max(1.0);
+                    *self.sums[asked.member].entry(role).or_default() += used_ns as u64;
                 }
             }
         }

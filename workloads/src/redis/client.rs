@@ -84,9 +84,7 @@ fn connect_all(options: &Options) -> Result<Vec<TcpStream>, String> {
         ask(&mut stream, &resp::request(&[b"PING"]), |answer| *answer == Answer::Simple(b"PONG"))?;
         streams.push(stream);
     }
-    if options.operation == Operation::Get {
-        fill(&mut streams[0], options)?;
-    }
+    fill(&mut streams[0], options)?;
     Ok(streams)
 }
 
@@ -127,7 +125,8 @@ fn key(number: u64) -> Vec<u8> {
     format!("key:{number:012}").into_bytes()
 }
 
-/// Gives every key a value, so that every read finds one.
+/// Gives every key a value, so that every read finds one, and every write overwrites one: a table that grows is moved to
+/// a larger one for seconds, by the server itself, ten times a second.
 fn fill(stream: &mut TcpStream, options: &Options) -> Result<(), String> {
     const BATCH: u64 = 1000;
     let value = vec![b'x'; options.data_size];
