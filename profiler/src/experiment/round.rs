@@ -125,8 +125,9 @@ impl Lab<'_> {
         let mut names = self.bench.wire.names()?;
         for Turn { configuration, .. } in turns {
             interrupt::check()?;
-            log::debug!("step: server and client of `{configuration}`");
+            log::debug!("step: server of `{configuration}`");
             let mut server = self.start_server(configuration)?;
+            log::debug!("step: client of `{configuration}`");
             let mut client = self.start_client(configuration, server.as_mut())?;
             client.ask_in(&[])?;
             let (own, parties) = self.who_and_where(server.as_ref(), client.as_ref())?;

@@ -27,6 +27,9 @@ pub struct Client {
     runtime: Rc<tokio::runtime::Runtime>,
 }
 
+/// How long a daemon may go on making something after a signal.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 impl Client {
     /// Connects to the daemon that `DOCKER_HOST` names, or the local one. Never starts one.
     ///
@@ -71,6 +74,24 @@ impl Client {
             }
         });
         answer.ok_or(Error::Interrupted)?.map_err(|error| refusal(what, &error))
+    }
+
+    /// Has something made, and waits for it: a signal ends the wait only after [`PATIENCE`], because the daemon goes on
+    /// making what nobody waits for, and what is not there yet cannot be removed.
+    pub(super) fn make<T>(
+        &self,
+        what: &str,
+        request: impl Future<Output = std::result::Result<T, ApiError>>,
+    ) -> Result<T> {
+        let mut request = std::pin::pin!(request);
+        match self.ask(what, &mut request) {
+            Err(Error::Interrupted) => {
+                // A timer is made inside of the runtime.
+                let _ = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, request).await });
+                Err(Error::Interrupted)
+            }
+            answer => answer,
+        }
     }
 
     /// Waits for an answer, signals or not: for removing things. What is gone already is no error.

@@ -30,7 +30,7 @@ pub(super) fn make(client: &Client, bench: &Bench) -> Result<Image> {
         .changes([format!("LABEL {LABEL}={}", bench.run_id)].to_vec())
         .build();
     let body = bollard::body_full(Bytes::from(tar));
-    client.ask("cannot import the image", async {
+    client.make("cannot import the image", async {
         client.api.create_image(Some(options), Some(body), None).try_collect::<Vec<_>>().await
     })?;
     Ok(Image { name, _lease: lease })

@@ -48,7 +48,7 @@ impl Network {
             labels: Some(HashMap::from([(LABEL.to_owned(), bench.run_id.clone())])),
             ..NetworkCreateRequest::default()
         };
-        client.ask("cannot create the containers' network", client.api.create_network(request))?;
+        client.make("cannot create the containers' network", client.api.create_network(request))?;
         let rules = if forward { Self::open(bench, &bridge)? } else { Vec::new() };
         Ok(Self { _rules: rules, name, bridge, _lease: lease })
     }

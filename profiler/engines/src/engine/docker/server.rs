@@ -50,9 +50,9 @@ pub(super) fn start(
     let lease = bench.ledger.note(Item::Container { engine: NAME.to_owned(), name: name.clone() })?;
     let body = body(bench, image, network, configuration);
     let options = CreateContainerOptionsBuilder::default().name(&name).build();
-    client.ask("cannot create the container", client.api.create_container(Some(options), body))?;
+    client.make("cannot create the container", client.api.create_container(Some(options), body))?;
     client
-        .ask("cannot start the container", client.api.start_container(&name, None::<StartContainerOptions>))
+        .make("cannot start the container", client.api.start_container(&name, None::<StartContainerOptions>))
         .map_err(|error| {
             let remedy = port_remedy(&error.to_string(), bench.port_of(configuration));
             if remedy.is_empty() {
