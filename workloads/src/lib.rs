@@ -15,6 +15,7 @@ pub mod priority;
 pub mod protocol;
 pub mod redis;
 pub mod relay;
+mod rest;
 pub mod tcp_rr;
 pub mod timer;
 mod turns;

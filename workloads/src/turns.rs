@@ -1,19 +1,14 @@
-//! When a client's threads make operations: all the time, or in windows of their own, between which they rest.
+//! When a client's threads make operations: all the time, or in windows of their own, between which they rest; and what
+//! wakes them then.
 
 use std::{
     io,
-    net::TcpStream,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{Condvar, Mutex, PoisonError},
     time::Duration,
 };
 
-use crate::{
-    clock::{now_ns, sleep_until},
-    phases::Shared,
-    protocol::Window,
-    timer::Timer,
-};
+use crate::protocol::Window;
 
 /// When operations are made, and which of them count.
 #[derive(Debug)]
@@ -38,11 +33,11 @@ impl Default for Turns {
 /// Whether a thread may make an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// It may.
+    /// The thread may.
     Now,
-    /// It may from then on, ns.
+    /// The thread may from then on, ns.
     At(u64),
-    /// Not in this phase any more.
+    /// The thread may not in this phase any more.
     Over,
 }
 
@@ -79,29 +74,6 @@ impl Turns {
     }
 }
 
-/// The turns as one thread knows them: looked up anew in every phase.
-pub struct Known {
-    phase: u64,
-    turns: Arc<Turns>,
-}
-
-impl Known {
-    /// Those of the current phase.
-    pub fn new(shared: &Shared) -> Self {
-        // In this order: what was looked up is at least as new as the number says.
-        let phase = shared.phase();
-        Self { phase, turns: shared.turns() }
-    }
-
-    /// Whether an operation may be made at this time.
-    pub fn at(&mut self, shared: &Shared, at_ns: u64) -> Turn {
-        if shared.phase() != self.phase {
-            *self = Self::new(shared);
-        }
-        self.turns.at(at_ns)
-    }
-}
-
 /// What wakes a thread that rests: it waits for the bell itself, or watches a descriptor among others.
 #[derive(Default)]
 pub struct Bell {
@@ -111,7 +83,7 @@ pub struct Bell {
 }
 
 /// How long a thread rests before it looks again by itself.
-const LONGEST_REST: Duration = Duration::from_secs(1);
+pub const LONGEST_REST: Duration = Duration::from_secs(1);
 
 impl Bell {
     /// Wakes who rests.
@@ -126,12 +98,12 @@ impl Bell {
     }
 
     /// How often it has rung.
-    fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         *self.rung.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until it rings more often than `heard`, or for a while.
-    fn wait(&self, heard: u64) {
+    pub fn wait(&self, heard: u64) {
         let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = self.waiting.wait_timeout_while(rung, LONGEST_REST, |rung| *rung == heard);
     }
@@ -140,7 +112,7 @@ impl Bell {
     ///
     /// # Errors
     /// If the kernel has no room for it.
-    fn descriptor(&self) -> io::Result<RawFd> {
+    pub fn descriptor(&self) -> io::Result<RawFd> {
         if let Some(descriptor) = self.descriptor.get() {
             return Ok(descriptor.as_raw_fd());
         }
@@ -155,125 +127,12 @@ impl Bell {
     }
 
     /// Makes the descriptor unreadable until it rings again.
-    fn hush(&self) {
+    pub fn hush(&self) {
         if let Some(descriptor) = self.descriptor.get() {
             let mut count = [0u8; 8];
             // SAFETY: the descriptor is open, and eight bytes are ours.
             unsafe { libc::read(descriptor.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
         }
-    }
-}
-
-/// Sends the acknowledgement that a connection owes, and leaves it as it is: an even value does so without a change of
-/// its mode (`__tcp_sock_set_quickack` in `net/ipv4/tcp.c`). Else a timer would send it in the window of another, and
-/// would take the connection out of the mode in which answers carry acknowledgements.
-pub fn acknowledge(stream: &TcpStream) {
-    let now: libc::c_int = 2;
-    // SAFETY: the descriptor is open, the value a local. Where the kernel refuses, the timer does it.
-    unsafe {
-        libc::setsockopt(
-            stream.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_QUICKACK,
-            (&raw const now).cast(),
-            size_of_val(&now) as libc::socklen_t,
-        )
-    };
-}
-
-/// Waits until it is the turn of a thread with one connection, which has just had its answer. Returns when it came,
-/// if it was waited for; `None`: it was there.
-pub fn wait(known: &mut Known, shared: &Shared, bell: &Bell, stream: &TcpStream) -> Option<u64> {
-    let mut came_ns = None;
-    loop {
-        let heard = bell.count();
-        let turn = known.at(shared, now_ns());
-        if shared.stopped() || turn == Turn::Now {
-            return came_ns;
-        }
-        if came_ns.is_none() {
-            acknowledge(stream);
-        }
-        match turn {
-            Turn::Now => {}
-            // A phase that is given up for another must not be rested to its end.
-            Turn::At(open_ns) => {
-                sleep_until(open_ns.min(now_ns() + LONGEST_REST.as_nanos() as u64));
-            }
-            Turn::Over => bell.wait(heard),
-        }
-        came_ns = Some(now_ns());
-    }
-}
-
-/// The connections of an event loop that rest until it is their turn.
-pub struct Resting<'a> {
-    known: Known,
-    shared: &'a Shared,
-    bell: &'a Bell,
-    timer: Timer,
-    resting: Vec<usize>,
-    set_ns: u64,
-}
-
-/// What an event loop watches for a [`Resting`]: its timer and its bell.
-pub const TURN: u64 = u64::MAX - 1;
-
-impl<'a> Resting<'a> {
-    /// None rests. `watch`: adds a descriptor to what the loop waits for, by the key [`TURN`].
-    ///
-    /// # Errors
-    /// If the kernel has no room for it.
-    pub fn new(shared: &'a Shared, bell: &'a Bell, watch: impl Fn(RawFd, u64) -> io::Result<()>) -> io::Result<Self> {
-        let timer = Timer::new()?;
-        watch(timer.as_raw_fd(), TURN)?;
-        watch(bell.descriptor()?, TURN)?;
-        Ok(Self { known: Known::new(shared), shared, bell, timer, resting: Vec::new(), set_ns: 0 })
-    }
-
-    /// How many rest.
-    pub fn len(&self) -> usize {
-        self.resting.len()
-    }
-
-    /// Whether a connection that is free may make an operation; if not, it rests from now on.
-    pub fn may_ask(&mut self, index: usize, stream: &TcpStream) -> bool {
-        if self.known.at(self.shared, now_ns()) == Turn::Now {
-            return true;
-        }
-        acknowledge(stream);
-        self.resting.push(index);
-        false
-    }
-
-    /// The connections whose turn has come; when they have to wait for it, what wakes the loop is set.
-    ///
-    /// # Errors
-    /// If the kernel refuses the timer.
-    pub fn take(&mut self) -> io::Result<Vec<usize>> {
-        let wake_ns = match self.known.at(self.shared, now_ns()) {
-            Turn::Now => {
-                self.set(0)?;
-                return Ok(std::mem::take(&mut self.resting));
-            }
-            Turn::At(open_ns) => open_ns,
-            Turn::Over => 0,
-        };
-        self.set(wake_ns)?;
-        Ok(Vec::new())
-    }
-
-    fn set(&mut self, wake_ns: u64) -> io::Result<()> {
-        if self.set_ns != wake_ns {
-            self.timer.set(wake_ns)?;
-            self.set_ns = wake_ns;
-        }
-        Ok(())
-    }
-
-    /// The loop was woken by [`TURN`].
-    pub fn woken(&self) {
-        self.bell.hush();
     }
 }
 

@@ -352,8 +352,21 @@ fn lint() -> Result<()> {
 }
 
 /// Tests that measure nothing.
-const BESIDE_THE_LAB: [&str; 11] =
-    ["--lib", "--bin", "xtask", "--bin", "virtax", "--test", "offline", "--test", "recorded", "--test", "redis_client"];
+const BESIDE_THE_LAB: [&str; 13] = [
+    "--lib",
+    "--bin",
+    "xtask",
+    "--bin",
+    "virtax",
+    "--test",
+    "offline",
+    "--test",
+    "recorded",
+    "--test",
+    "estimators",
+    "--test",
+    "redis_client",
+];
 
 fn test_in_lab(full: bool) -> Result<TestCounts> {
     let suites: &[Suite] = if full { &[Suite::Release, Suite::Backports] } else { &[Suite::Release] };

@@ -1,7 +1,7 @@
 //! Intervals of means over rounds: Student's, which with as many blocks in every round is the interval of Hartung,
-//! Knapp, Sidik and Jonkman for random effects (IntHout et al., BMC Med. Res. Methodol. 14, 2014), and simultaneous ones
-//! from the largest studentized deviation of all rows (single-step max-t: Westfall & Young, Resampling-Based Multiple
-//! Testing, 2.6) in a wild bootstrap over the rounds.
+//! Knapp, Sidik and Jonkman for random effects (IntHout et al., BMC Med. Res. Methodol. 14, 2014), and simultaneous
+//! ones from the largest studentized deviation of all rows (single-step max-t: Westfall & Young, Resampling-Based
+//! Multiple Testing, 2.6) in a wild bootstrap over the rounds.
 
 pub mod apart;
 pub mod student;

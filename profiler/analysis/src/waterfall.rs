@@ -96,8 +96,8 @@ pub struct Waterfall {
     pub configuration: String,
     /// Rounds, in order, as far as every kind of phase saw operations.
     pub rounds: Vec<Round>,
-    /// Mean latency in every block of a round's phases without probes, ns, by phase and block; empty where the round was
-    /// asked as a whole. As many as rounds.
+    /// Mean latency in every block of a round's phases without probes, ns, by phase and block; empty where the round
+    /// was asked as a whole. As many as rounds.
     pub blocks: Vec<Blocks>,
     /// Rounds left out because a phase saw none.
     pub empty_rounds: usize,

@@ -1,5 +1,5 @@
-//! Which estimator of a difference is to be trusted: experiments of five rounds are drawn from recorded ones, as they are
-//! and with what a shared host does to some of their blocks, and it is counted how often each estimator's interval
+//! Which estimator of a difference is to be trusted: experiments of five rounds are drawn from recorded ones, as they
+//! are and with what a shared host does to some of their blocks, and it is counted how often each estimator's interval
 //! holds the truth, and how wide it is. The table is in `docs/method.md`.
 
 use rand::{RngExt, SeedableRng};
@@ -90,9 +90,8 @@ const TRIED: [Tried; 5] = [
     Tried { name: "mean, studentized bootstrap", within: |blocks| mean(blocks), between: studentized_bootstrap },
 ];
 
-/// Share of experiments whose interval holds the truth, and the mean half width, ns. `disturbed`: the share of blocks in
-/// which the host did something else, to one of the two configurations: for some, at random, longer by a value of an
-/// exponential distribution.
+/// Share of experiments whose interval holds the truth, and the mean half width, ns. `disturbed`: the share of blocks
+/// in which the host did something else while one of the two was asked, for a time of an exponential distribution.
 fn coverage(tried: &Tried, disturbed: f64) -> (f64, f64) {
     const LONGER_NS: f64 = 500.0;
     let recorded = recorded();

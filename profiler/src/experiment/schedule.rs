@@ -21,7 +21,7 @@ use crate::{
 pub struct Turn<'a> {
     /// The configuration.
     pub configuration: &'a Configuration,
-    /// Its place in the round, from 0.
+    /// Place of the configuration in the round, from 0.
     pub position: u32,
 }
 

@@ -46,14 +46,14 @@ const RESTLESS: f64 = 0.005;
 pub struct Member {
     /// The configuration's name.
     pub name: String,
-    /// Its processes.
+    /// Processes of client and server.
     pub parties: Parties,
     /// Labels of what is on its path.
     pub names: Names,
     // Before the server, so ended before it.
-    /// Its client, which rests while others are asked.
+    /// The client, which rests while others are asked.
     pub client: Box<dyn Client>,
-    /// Its server.
+    /// The server.
     pub server: Box<dyn Server>,
 }
 
@@ -117,7 +117,7 @@ pub struct Together<'a> {
     members: &'a mut [Member],
     names: &'a Names,
     groups: Vec<Vec<usize>>,
-    /// Of each member.
+    /// Connections of each member.
     connections: u32,
     sampling: &'a Sampling,
     random: Pcg64,
@@ -127,8 +127,8 @@ pub struct Together<'a> {
 }
 
 impl<'a> Together<'a> {
-    /// Asks each for a while, which tells how long windows have to be: at least `shortest`. `baseline`: a member that the
-    /// others are compared with.
+    /// Asks each for a while, which tells how long windows have to be: at least `shortest`. `baseline`: a member that
+    /// the others are compared with.
     ///
     /// # Errors
     /// If a client or a server fails.

@@ -14,7 +14,7 @@ const OPERATIONS: f64 = 200.0;
 /// Operations of each connection that are skipped at a window's beginning: its caches are another's, and so is the
 /// state of TCP.
 const SKIPPED: f64 = 20.0;
-/// Of many connections, all are skipped twice, and as many more as fit into this.
+/// Longest time of skipping, but for two operations of each of many connections.
 const LONGEST_SKIP: Duration = Duration::from_millis(20);
 const SKIPPED_AT_LEAST: f64 = 2.0;
 /// Shortest time between two windows, and shortest time of skipping: in both together, the probes are told of the next.
@@ -127,8 +127,8 @@ pub fn order(groups: &[Vec<usize>], blocks: u32, random: &mut Pcg64) -> Vec<(usi
     asked
 }
 
-/// The windows of a phase that begins at `start_ns`: those of the lead-in, if there is one, in which nothing counts, and
-/// those that count.
+/// The windows of a phase that begins at `start_ns`: those of the lead-in, if there is one, in which nothing counts,
+/// and those that count.
 pub fn timeline(
     pace: Pace,
     start_ns: u64,

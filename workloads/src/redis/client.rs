@@ -14,7 +14,7 @@ use crate::{
     epoll::Epoll,
     phases::{Shared, Times, Worker, say},
     protocol::Reply,
-    turns::{Resting, TURN},
+    rest::{Resting, TURN},
 };
 
 /// What is asked of Redis.
@@ -125,8 +125,8 @@ fn key(number: u64) -> Vec<u8> {
     format!("key:{number:012}").into_bytes()
 }
 
-/// Gives every key a value, so that every read finds one, and every write overwrites one: a table that grows is moved to
-/// a larger one for seconds, by the server itself, ten times a second.
+/// Gives every key a value, so that every read finds one, and every write overwrites one: a table that grows is moved
+/// to a larger one for seconds, by the server itself, ten times a second.
 fn fill(stream: &mut TcpStream, options: &Options) -> Result<(), String> {
     const BATCH: u64 = 1000;
     let value = vec![b'x'; options.data_size];

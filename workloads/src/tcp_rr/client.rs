@@ -17,8 +17,9 @@ use crate::{
     epoll::Epoll,
     phases::{Shared, Times, Worker, say},
     protocol::Reply,
+    rest::{self, Known, Resting, TURN},
     timer::Timer,
-    turns::{self, Known, Resting, TURN, Turn},
+    turns::Turn,
 };
 
 /// What the client does.
@@ -161,7 +162,7 @@ fn work_on_one(options: &Options, connection: &mut Connection, shared: &Shared, 
     let (request, mut response) = (vec![0; options.request], vec![0; options.response]);
     let mut known = Known::new(shared);
     while !shared.stopped() {
-        if let Some(came_ns) = turns::wait(&mut known, shared, &worker.bell, &connection.stream) {
+        if let Some(came_ns) = rest::wait(&mut known, shared, &worker.bell, &connection.stream) {
             connection.schedule.restart(came_ns);
             continue;
         }

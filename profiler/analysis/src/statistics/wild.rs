@@ -1,6 +1,6 @@
-//! The wild bootstrap over rounds: deviations keep their size, and get random weights, the same for all rows of a round.
-//! Six weights instead of two signs, for few rounds: of five, signs make sixteen different resamples (Webb, Can. J.
-//! Econ. 56, 2023).
+//! The wild bootstrap over rounds: deviations keep their size, and get random weights, the same for all rows of a
+//! round. Six weights instead of two signs, for few rounds: of five, signs make sixteen different resamples (Webb, Can.
+//! J. Econ. 56, 2023).
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
