@@ -453,7 +453,7 @@ fn the_generator_for_redis_adds_nothing_either() {
     for [of_server, of_client] in placements() {
         let latency = |spin_ns: u64| {
             let server = Server::start(of_server, spin_ns, b"+OK\r\n");
-            let text = format!("redis-client --connect {} --operation set --clients 1 --keyspace 10", server.address);
+            let text = format!("redis-client --connect {} --operation set --clients 1 --keyspace 1", server.address);
             let mut client = Client::start(of_client, &text.split(' ').map(str::to_owned).collect::<Vec<_>>());
             let (report, _) = client.phase(0.4);
             decode_histogram(&report.histogram).unwrap().value_at_quantile(0.5) as f64

@@ -160,7 +160,7 @@ fn check_step_sum(out: &Out) {
         }
     }
     let share = steps_ns as f64 / vm_ns as f64;
-    assert!((0.7..1.02).contains(&share), "{steps_ns} ns in steps, {vm_ns} ns in the machine");
+    assert!((0.7..1.02).contains(&share), "{steps_ns} ns in steps, {vm_ns} ns in the VM");
 }
 
 /// Counts of a run's detailed phases are the kernel's; times agree.
@@ -237,7 +237,7 @@ pub fn exits_are_those_that_the_kernel_records() {
         // Two rounds: the second begins with what the first left in the tables.
         let arguments = ["--rounds", "2", "--duration", "1.2", "--placement", "free"];
         let machine = "kvm:machine=microvm,agent=off";
-        let result = run_workload("tcp-rr", &out, &[&["--in", vm], &arguments[..]].concat());
+        let result = run_workload("tcp-rr", &out, &[&["--in", machine], &arguments[..]].concat());
         let exits = trace.exits();
         drop(trace);
         assert_eq!(before, Traces::now());
@@ -245,7 +245,7 @@ pub fn exits_are_those_that_the_kernel_records() {
         let kvm = of(&result, "kvm:net=tap,machine=microvm,agent=off");
         check_vcpus(kvm);
         let vm = kvm.stages.iter().find(|stage| stage.id == "request/taken→receive(tap@host)").unwrap();
-        assert!(machine.ns_per_op > 0.5 * kvm.traced_latency.mean_ns, "{machine:?}");
+        assert!(vm.ns_per_op > 0.5 * kvm.traced_latency.mean_ns, "{vm:?}");
         // And shown.
         let report = text(&virtax().arg("report").arg(out.path()).output().unwrap().stdout);
         for words in ["virtual CPU, detailed phases", "exits by reason", "vCPU 0 npf"] {
@@ -298,7 +298,7 @@ pub fn with_vhost_the_kernel_moves_packets_and_without_it_qemu() {
     check_steps(with);
     check_steps(without);
     // They move the same packets to the same guest and back; the worker does it in less time.
-    let around = |machine| step(machine, "taken", "injected") + step(machine, "notified", "receive");
+    let around = |vm| step(vm, "taken", "injected") + step(vm, "notified", "receive");
     assert!(around(with) < around(without), "{} and {} ns", around(with), around(without));
 }
 

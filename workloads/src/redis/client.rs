@@ -10,7 +10,7 @@ use std::{
 use super::resp::{self, Reply as Answer};
 use crate::{
     clock::now_ns,
-    connect::{answers_since, connect},
+    connect::{SILENCE, answers_since, connect},
     epoll::Epoll,
     phases::{Shared, Times, Worker, say},
     protocol::Reply,
@@ -102,6 +102,9 @@ fn exchange(
         match stream.read(&mut chunk) {
             Ok(0) => return Err("the server closed the connection".to_owned()),
             Ok(bytes) => buffer.extend_from_slice(&chunk[..bytes]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(format!("no reply for {} s", SILENCE.as_secs()));
+            }
             Err(error) => return Err(format!("no reply: {error}")),
         }
         let mut used = 0;
