@@ -303,7 +303,7 @@ pub fn a_bio_that_io_max_holds_back_is_found() {
     run.wait_for("step: warm-up");
     let group = fs::read_dir(GROUPS).unwrap().flatten().find(|entry| {
         let name = entry.file_name().into_string().unwrap_or_default();
-        name.starts_with("virtax-") && name.ends_with("-server")
+        name.starts_with("virtax-") && name.contains("-server")
     });
     fs::write(group.expect("the server has a group").path().join("io.max"), format!("{} wiops=100", number.trim()))
         .unwrap();
