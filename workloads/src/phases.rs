@@ -215,7 +215,7 @@ impl Shared {
 }
 
 impl Worker {
-    /// A thread with this many connections, which rests between windows: see [`crate::rest`].
+    /// A thread with this many connections, which rests between windows.
     #[must_use]
     pub fn resting(connections: usize) -> Self {
         Self { rests: true, ..Self::new(connections) }
