@@ -21,7 +21,7 @@ pub struct Known {
 }
 
 impl Known {
-    /// Those of the current phase.
+    /// The turns of the current phase.
     pub fn new(shared: &Shared) -> Self {
         // In this order: what was looked up is at least as new as the number says.
         let phase = shared.phase();

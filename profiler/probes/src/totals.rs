@@ -266,7 +266,7 @@ impl Loaded {
 
     /// What threads and virtual processors are in the midst of at the end of a window.
     pub(super) fn midst_of(&self, window: &profiler_common::Control) -> Midst {
-        // Those of others rest.
+        // Threads of other configurations rest.
         let asked = || self.threads().filter(|thread| thread.configuration == window.turn.configuration());
         let mut midst = Midst { vcpus: vcpus::unfinished(asked(), window), ..Midst::default() };
         for thread in asked().filter(|thread| thread.epoch == window.epoch()) {

@@ -6,7 +6,7 @@ use rand::seq::SliceRandom;
 use rand_pcg::Pcg64;
 use workloads::protocol::{PhaseReport, Window};
 
-/// Most configurations of a block: no connection is to rest for longer than it takes for TCP to notice.
+/// Most configurations of a block: within one, no connection rests for longer than it takes for TCP to notice.
 pub const MOST_IN_A_BLOCK: usize = 4;
 
 /// Operations that a window is to have.

@@ -245,7 +245,7 @@ fn work_on_all(options: &Options, connections: &mut [Connection], shared: &Share
 }
 
 impl Work<'_> {
-    /// Those that have rested ask again, if their turn has come.
+    /// Connections that have rested ask again, if their turn has come.
     fn begin_turn(&mut self, connections: &mut [Connection]) -> io::Result<()> {
         for index in self.resting.take()? {
             connections[index].schedule.restart(now_ns());
