@@ -355,6 +355,8 @@ impl<'a> Together<'a> {
         sleep_until(lead.last().map_or(0, |last| last.window.close_ns), || ())?;
         let first_ns = windows.first().map_or(0, |first| first.window.from_ns);
         if !self.are_all_seen(&following, first_ns)? {
+            // What is attached next is to do nothing until it is told.
+            self.probes.stop();
             return Ok(None);
         }
         let ids: Vec<ConfigurationId> = following.configurations().collect();
