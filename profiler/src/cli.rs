@@ -42,6 +42,7 @@ const RUN_EXAMPLES: &str = "Examples:
   virtax run tcp-rr --in native,docker --placement split --set connections=16
   virtax run redis-set --in native,docker --set clients=50 --samples-until 4%
   virtax run tcp-rr --in native --rounds 1 --duration 0.5 --json > result.json
+  virtax run --again virtax-tcp-rr-1a2b3 --rounds 10
 
 See `virtax list` for workloads, engines and their keys, `virtax doctor` for what this machine lacks.";
 
@@ -126,10 +127,17 @@ pub enum VmCommand {
 #[command(after_help = RUN_EXAMPLES, allow_negative_numbers = true)]
 pub struct RunOptions {
     /// What client and server do, such as tcp-rr
-    pub workload: String,
+    #[arg(required_unless_present = "again")]
+    pub workload: Option<String>,
     /// How the server is run: engine:key=value,key=value, several separated by commas
-    #[arg(long = "in", value_name = "CONFIG,…")]
-    pub configurations: String,
+    #[arg(long = "in", value_name = "CONFIG,…", required_unless_present = "again")]
+    pub configurations: Option<String>,
+    /// Add --rounds to the run in this folder, after a boot into another kernel, too; all else is as it was
+    #[arg(long, value_name = "DIR", conflicts_with_all = [
+        "workload", "configurations", "baseline", "until_precision", "budget", "equivalent_within", "duration_s",
+        "turns", "placement", "records_per_s", "sample_rate_hz", "samples_until", "seed", "settings", "out", "force",
+    ])]
+    pub again: Option<PathBuf>,
     /// The configuration that the others are compared with [default: the first]
     #[arg(long, value_name = "CONFIG")]
     pub baseline: Option<String>,
@@ -225,7 +233,10 @@ impl RunOptions {
     /// # Errors
     /// [`error::Error::Usage`] for tables that do not exist.
     pub fn request(&self) -> error::Result<Request> {
-        let mut request = self.common.request(&self.workload, &self.configurations, self.baseline.as_deref())?;
+        // Both are there, unless a run goes on.
+        let [workload, configurations] =
+            [&self.workload, &self.configurations].map(|given| given.as_deref().unwrap_or_default());
+        let mut request = self.common.request(workload, configurations, self.baseline.as_deref())?;
         request.spec.until_precision = self.until_precision;
         request.spec.equivalent_within = self.equivalent_within;
         request.budget = self.budget;
@@ -364,8 +375,6 @@ impl CommonOptions {
     }
 
     fn request(&self, workload: &str, configurations: &str, baseline: Option<&str>) -> error::Result<Request> {
-        let mut limits = Limits::default();
-        self.starve.iter().try_for_each(|pair| limits.set(pair))?;
         Ok(Request {
             workload: workload.to_owned(),
             configurations: configurations.to_owned(),
@@ -375,16 +384,25 @@ impl CommonOptions {
             settings: self.settings.clone(),
             out: self.out.clone(),
             force: self.force,
-            probes: probes::Options {
-                preference: self.preference(),
-                debug: self.debug_probes,
-                limits,
-                synchronous: false,
-                vms: false,
-                files: false,
-            },
-            vms: VmSettings { connect: self.connect.clone(), domain: self.domain.clone() },
+            probes: self.probes()?,
+            vms: self.vms(),
         })
+    }
+
+    /// How the probes are loaded.
+    ///
+    /// # Errors
+    /// [`error::Error::Usage`] for tables that do not exist.
+    pub fn probes(&self) -> error::Result<probes::Options> {
+        let mut limits = Limits::default();
+        self.starve.iter().try_for_each(|pair| limits.set(pair))?;
+        let (preference, debug) = (self.preference(), self.debug_probes);
+        Ok(probes::Options { preference, debug, limits, synchronous: false, vms: false, files: false })
+    }
+
+    /// How VMs are started.
+    pub fn vms(&self) -> VmSettings {
+        VmSettings { connect: self.connect.clone(), domain: self.domain.clone() }
     }
 }
 

@@ -130,12 +130,19 @@ fn run_command(options: &cli::RunOptions) -> Result<ExitCode> {
     if options.common.verbose {
         log::set_max_level(log::LevelFilter::Debug);
     }
-    let request = options.request()?;
-    let (plan, notes) = run::plan(&request)?;
-    for note in notes {
-        eprintln!("virtax: {note}");
-    }
-    let outcome = run::run(&request, &plan)?;
+    let outcome = match &options.again {
+        Some(folder) => {
+            let (vms, probes) = (options.common.vms(), options.common.probes()?);
+            let (request, plan) = run::plan_again(folder, options.common.spec.rounds, vms, probes)?;
+            run::run_again(&request, &plan, folder)?
+        }
+        None => {
+            let request = options.request()?;
+            let (plan, notes) = run::plan(&request)?;
+            notes.iter().for_each(|note| eprintln!("virtax: {note}"));
+            run::run(&request, &plan)?
+        }
+    };
     show(&outcome.result, options.common.json)?;
     if !options.common.json {
         list_pictures(&outcome.pictures, &outcome.page);

@@ -6,8 +6,9 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use nix::unistd::{AccessFlags, access};
 use virtax_model::{
-    header::{Header, SCHEMA_VERSION},
+    header::{Again, Header, SCHEMA_VERSION},
     phases::phases,
     whole,
 };
@@ -19,7 +20,7 @@ use crate::{
     error::{Error, Result, did_you_mean},
     experiment::{
         Lab, Plan, RunSpec, bench, lab,
-        plan::new_run_id,
+        plan::{MOST_ROUNDS, new_run_id, with_baseline},
         profiles, schedule,
         store::{self, Store},
     },
@@ -124,12 +125,76 @@ pub fn plan(request: &Request) -> Result<(Plan, Vec<String>)> {
     let plan = Plan {
         workload,
         settings,
+        compared: with_baseline(parsed.configurations.len(), baseline),
         configurations: parsed.configurations,
         baseline,
         spec: request.spec.clone(),
+        first_round: 0,
         vms: request.vms.read()?,
     };
     Ok((plan, parsed.notes))
+}
+
+/// The request and the plan that add `rounds` to an earlier run, all else being as it was.
+///
+/// # Errors
+/// If the folder holds no run, or one that this version cannot go on with.
+pub fn plan_again(folder: &Path, rounds: u32, vms: VmSettings, probes: probes::Options) -> Result<(Request, Plan)> {
+    let (header, repetitions) = store::load(folder)?;
+    let settings = header.settings.iter().map(|(key, value)| format!("{key}={value}"));
+    let request = Request {
+        workload: header.workload.clone(),
+        configurations: header.configurations.join(","),
+        baseline: Some(header.baseline.clone()),
+        spec: RunSpec { rounds, until_precision: None, ..header.spec.clone() },
+        budget: Duration::ZERO,
+        settings: settings.collect(),
+        out: Some(folder.to_owned()),
+        force: false,
+        probes,
+        vms,
+    };
+    let (mut plan, _) = plan(&request)?;
+    let found: Vec<String> = plan.configurations.iter().map(ToString::to_string).collect();
+    if found != header.configurations {
+        let why = format!("they are called {} by now, not {}", found.join(","), header.configurations.join(","));
+        return Err(Error::file("go on with", folder, why));
+    }
+    // One more is left out: a run that was killed may have left records of a round that it never saved.
+    plan.first_round = repetitions.iter().map(|repetition| repetition.round + 2).max().unwrap_or(0);
+    if plan.first_round.saturating_add(rounds) > MOST_ROUNDS {
+        return Err(Error::Usage(format!("`--rounds {rounds}` makes more than {MOST_ROUNDS} rounds of it")));
+    }
+    Ok((request, plan))
+}
+
+/// Adds a plan's rounds to the run in a folder ([`plan_again`]).
+///
+/// # Errors
+/// As [`run`].
+pub fn run_again(request: &Request, plan: &Plan, folder: &Path) -> Result<Outcome> {
+    check_needs(plan)?;
+    let (header_before, _) = store::load(folder)?;
+    access(folder, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| Error::file("write to", folder, error))?;
+    let run_id = new_run_id();
+    let other_bpf_programs = other_programs();
+    let ledger = Ledger::create(Path::new(RUNS), &run_id, remove)?;
+    let mut lab = Lab::new(plan, ledger, &run_id, request.probes)?;
+    let now = header(request, plan, &run_id, lab.cpus(), other_bpf_programs)?;
+    let mut store = Store::reopen(folder)?;
+    let mut whole = header_before;
+    whole.spec.rounds = whole.spec.rounds.max(plan.first_round) + plan.spec.rounds;
+    whole.again.push(Again {
+        run_id: now.run_id,
+        virtax_version: now.virtax_version,
+        started_unix_s: now.started_unix_s,
+        first_round: plan.first_round,
+        environment: now.environment,
+    });
+    store.begin(&whole)?;
+    let ended_by = schedule::run(plan, &mut lab, &mut store, &mut |_| Ok(false));
+    drop(lab);
+    outcome(folder.to_owned(), ended_by)
 }
 
 /// Refuses known costs that only our own server, or its messages of known size, can have.
@@ -212,6 +277,7 @@ fn header(
         spec: plan.spec.clone(),
         tables_bytes: 0,
         environment,
+        again: Vec::new(),
     })
 }
 
@@ -277,6 +343,11 @@ pub fn run_until(request: &Request, plan: &Plan, goes_on: &mut dyn FnMut(&Path) 
     let ended_by = schedule::run(plan, &mut lab, &mut store, goes_on);
     log::debug!("step: removal");
     drop(lab);
+    outcome(folder, ended_by)
+}
+
+/// What a run's folder says once it has ended.
+fn outcome(folder: PathBuf, ended_by: Option<Error>) -> Result<Outcome> {
     match (report(&folder), ended_by) {
         (Err(Error::Interrupted), None) => {
             log::warn!("what was measured is in {folder}: virtax report {folder}", folder = folder.display());

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use workloads::{
-    block, fio, hog, init, redis, relay,
+    block, fio, hog, init, keep, redis, relay,
     tcp_rr::{client, server},
 };
 
@@ -23,6 +23,8 @@ enum Command {
     FioServer(fio::Options),
     /// Userland proxy
     Relay(relay::Options),
+    /// Keeps a container's servers: a fresh one whenever it is told
+    Keep(keep::Options),
     /// Computes, and does nothing else
     Hog(hog::Options),
 }
@@ -53,6 +55,7 @@ fn main() -> std::process::ExitCode {
         Command::BlockClient(options) => block::client::drive(&options),
         Command::FioServer(options) => fio::serve(&options),
         Command::Relay(options) => relay::relay(&options),
+        Command::Keep(options) => keep::keep(&options),
         Command::Hog(options) => hog::compute(&options),
     };
     match result {

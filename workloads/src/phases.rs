@@ -12,7 +12,8 @@ use hdrhistogram::Histogram;
 
 use crate::{
     clock::now_ns,
-    protocol::{PhaseReport, Reply, Request, WindowSeen, encode_histogram, new_histogram},
+    protocol::{AFTER_REST, AfterRest, PhaseReport, Reply, Request, WindowSeen, encode_histogram, new_histogram},
+    speed,
     turns::{Bell, Turns},
 };
 
@@ -30,6 +31,18 @@ struct Seen {
     queued_sum_ns: u64,
     histogram: Histogram<u64>,
     windows: Vec<WindowSeen>,
+    after_rest: Vec<AfterRest>,
+    /// For each connection, the window of its last operation, and how many it has had there.
+    places: Vec<(usize, usize)>,
+}
+
+/// When the same work is timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// Before a window's operations.
+    Before,
+    /// After them.
+    After,
 }
 
 /// What the main thread and one working thread share.
@@ -118,6 +131,7 @@ impl Shared {
         if seen.phase != phase {
             seen.begin(phase, self.turns());
         }
+        seen.note_after_rest(connection, times);
         let Some(window) = seen.turns.counts_at(times.called_ns) else { return };
         let (latency_ns, queued_ns) = (times.back_ns - times.called_ns, times.queued_ns());
         seen.operations += 1;
@@ -130,6 +144,26 @@ impl Shared {
         if let Some(window) = seen.windows.get_mut(window) {
             window.operations += 1;
             window.latency_sum_ns += latency_ns;
+        }
+    }
+
+    /// Times the same work before or after the operations of a window: by the only thread of those that are asked.
+    pub(crate) fn time_work(&self, worker: &Worker, turns: &Turns, phase: u64, beside: Beside) {
+        let window = match beside {
+            Beside::Before => turns.open_at(now_ns()),
+            Beside::After => turns.last_over_at(now_ns()),
+        };
+        let Some(window) = window else { return };
+        let work_ns = speed::measure_ns();
+        let mut seen = lock(&worker.seen);
+        if seen.phase != phase {
+            if phase != self.phase() {
+                return;
+            }
+            seen.begin(phase, self.turns());
+        }
+        if let Some(window) = seen.windows.get_mut(window) {
+            window.work_ns[usize::from(beside == Beside::After)] = work_ns;
         }
     }
 
@@ -177,6 +211,13 @@ impl Shared {
             for (sum, window) in total.windows.iter_mut().zip(&seen.windows) {
                 sum.operations += window.operations;
                 sum.latency_sum_ns += window.latency_sum_ns;
+                // That of the slowest thread.
+                std::iter::zip(&mut sum.work_ns, window.work_ns).for_each(|(sum, ns)| *sum = (*sum).max(ns));
+            }
+            total.after_rest.resize(total.after_rest.len().max(seen.after_rest.len()), AfterRest::default());
+            for (sum, seen) in total.after_rest.iter_mut().zip(&seen.after_rest) {
+                sum.operations += seen.operations;
+                sum.latency_sum_ns += seen.latency_sum_ns;
             }
         }
         total.histogram = encode_histogram(&histogram);
@@ -238,10 +279,17 @@ impl Worker {
                 queued_sum_ns: 0,
                 histogram: new_histogram(),
                 windows: Vec::new(),
+                after_rest: Vec::new(),
+                places: vec![(usize::MAX, 0); connections],
             }),
             called_ns: (0..connections).map(|_| AtomicU64::new(0)).collect(),
             bell: Bell::default(),
         }
+    }
+
+    /// How many connections its thread has.
+    pub(crate) fn connections(&self) -> usize {
+        self.called_ns.len()
     }
 
     /// An operation is being made.
@@ -278,6 +326,24 @@ impl Seen {
         self.lateness_sum_ns = 0;
         self.queued_sum_ns = 0;
         self.histogram.reset();
+        self.after_rest.clear();
+        self.places.fill((usize::MAX, 0));
+    }
+
+    /// Notes an operation by its number since its connection rested, of the first ones.
+    fn note_after_rest(&mut self, connection: usize, times: &Times) {
+        let Some(window) = self.turns.open_at(times.called_ns) else { return };
+        let Some(place) = self.places.get_mut(connection) else { return };
+        let number = if place.0 == window { place.1 + 1 } else { 0 };
+        *place = (window, number);
+        if number >= AFTER_REST {
+            return;
+        }
+        if self.after_rest.len() <= number {
+            self.after_rest.resize(number + 1, AfterRest::default());
+        }
+        self.after_rest[number].operations += 1;
+        self.after_rest[number].latency_sum_ns += times.back_ns - times.called_ns;
     }
 }
 
@@ -332,7 +398,11 @@ mod tests {
             .into_iter()
             .for_each(|(connection, called_ns, back_ns)| note(connection, called_ns, back_ns));
         let Reply::Phase(report) = shared.report(std::slice::from_ref(&worker), 1) else { panic!("no report") };
-        let seen = |operations, latency_sum_ns| WindowSeen { operations, latency_sum_ns };
+        let seen = |operations, latency_sum_ns| WindowSeen { operations, latency_sum_ns, work_ns: [0; 2] };
+        // Three of the first connection in the first window; one of each in the second.
+        let after_rest: Vec<(u64, u64)> =
+            report.after_rest.iter().map(|seen| (seen.operations, seen.latency_sum_ns)).collect();
+        assert_eq!(after_rest, [(3, 20 + 40 + 51), (1, 10), (1, 170)]);
         assert_eq!(report.windows, [seen(2, 10 + 170), seen(2, 40 + 51)]);
         assert_eq!((report.operations, report.latency_sum_ns), (4, 271));
         shared.begin(Turns::Windows(Vec::new()), &[]);

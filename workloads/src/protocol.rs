@@ -47,7 +47,22 @@ pub struct WindowSeen {
     pub operations: u64,
     /// Sum of their latencies, ns.
     pub latency_sum_ns: u64,
+    /// Time of the same work on the client's CPU right before and after, ns ([`crate::speed`]); 0: not measured.
+    #[serde(default)]
+    pub work_ns: [u64; 2],
 }
+
+/// Operations that were asked as the same after a rest, over all windows and connections.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct AfterRest {
+    /// How many.
+    pub operations: u64,
+    /// Sum of their latencies, ns.
+    pub latency_sum_ns: u64,
+}
+
+/// So many operations after a rest are told apart.
+pub const AFTER_REST: usize = 200;
 
 /// What a client answers.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
@@ -117,6 +132,10 @@ pub struct PhaseReport {
     /// The windows of [`Request::Windows`] apart; empty: it was one interval.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub windows: Vec<WindowSeen>,
+    /// The first operations of each connection in a window, those that do not count included: the first, the second …
+    /// the 200th; as many as there were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after_rest: Vec<AfterRest>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

@@ -9,9 +9,9 @@ use std::{
 
 use crate::{
     clock::{now_ns, sleep_until},
-    phases::Shared,
+    phases::{Beside, Shared, Worker},
     timer::Timer,
-    turns::{Bell, LONGEST_REST, Turn, Turns},
+    turns::{LONGEST_REST, Turn, Turns},
 };
 
 /// The turns as one thread knows them: looked up anew in every phase.
@@ -35,6 +35,10 @@ impl Known {
         }
         self.turns.at(at_ns)
     }
+
+    fn time_work(&self, shared: &Shared, worker: &Worker, beside: Beside) {
+        shared.time_work(worker, &self.turns, self.phase, beside);
+    }
 }
 
 /// Sends the acknowledgement that a connection owes, and leaves it as it is: an even value does so without a change of
@@ -56,16 +60,20 @@ pub fn acknowledge(stream: &TcpStream) {
 
 /// Waits until it is the turn of a thread with one connection, which has just had its answer. Returns when it came,
 /// if it was waited for; `None`: it was there.
-pub fn wait(known: &mut Known, shared: &Shared, bell: &Bell, stream: &TcpStream) -> Option<u64> {
+pub fn wait(known: &mut Known, shared: &Shared, worker: &Worker, stream: &TcpStream) -> Option<u64> {
     let mut came_ns = None;
     loop {
-        let heard = bell.count();
+        let heard = worker.bell.count();
         let turn = known.at(shared, now_ns());
         if shared.stopped() || turn == Turn::Now {
-            return came_ns;
+            return came_ns.map(|_| {
+                known.time_work(shared, worker, Beside::Before);
+                now_ns()
+            });
         }
         if came_ns.is_none() {
             acknowledge(stream);
+            known.time_work(shared, worker, Beside::After);
         }
         match turn {
             Turn::Now => {}
@@ -73,7 +81,7 @@ pub fn wait(known: &mut Known, shared: &Shared, bell: &Bell, stream: &TcpStream)
             Turn::At(open_ns) => {
                 sleep_until(open_ns.min(now_ns() + LONGEST_REST.as_nanos() as u64));
             }
-            Turn::Over => bell.wait(heard),
+            Turn::Over => worker.bell.wait(heard),
         }
         came_ns = Some(now_ns());
     }
@@ -83,7 +91,7 @@ pub fn wait(known: &mut Known, shared: &Shared, bell: &Bell, stream: &TcpStream)
 pub struct Resting<'a> {
     known: Known,
     shared: &'a Shared,
-    bell: &'a Bell,
+    worker: &'a Worker,
     timer: Timer,
     resting: Vec<usize>,
     set_ns: u64,
@@ -97,11 +105,15 @@ impl<'a> Resting<'a> {
     ///
     /// # Errors
     /// If the kernel has no room for it.
-    pub fn new(shared: &'a Shared, bell: &'a Bell, watch: impl Fn(RawFd, u64) -> io::Result<()>) -> io::Result<Self> {
+    pub fn new(
+        shared: &'a Shared,
+        worker: &'a Worker,
+        watch: impl Fn(RawFd, u64) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let timer = Timer::new()?;
         watch(timer.as_raw_fd(), TURN)?;
-        watch(bell.descriptor()?, TURN)?;
-        Ok(Self { known: Known::new(shared), shared, bell, timer, resting: Vec::new(), set_ns: 0 })
+        watch(worker.bell.descriptor()?, TURN)?;
+        Ok(Self { known: Known::new(shared), shared, worker, timer, resting: Vec::new(), set_ns: 0 })
     }
 
     /// How many rest.
@@ -116,6 +128,9 @@ impl<'a> Resting<'a> {
         }
         acknowledge(stream);
         self.resting.push(index);
+        if self.resting.len() == self.worker.connections() {
+            self.known.time_work(self.shared, self.worker, Beside::After);
+        }
         false
     }
 
@@ -127,6 +142,9 @@ impl<'a> Resting<'a> {
         let wake_ns = match self.known.at(self.shared, now_ns()) {
             Turn::Now => {
                 self.set(0)?;
+                if self.resting.len() == self.worker.connections() {
+                    self.known.time_work(self.shared, self.worker, Beside::Before);
+                }
                 return Ok(std::mem::take(&mut self.resting));
             }
             Turn::At(open_ns) => open_ns,
@@ -146,6 +164,6 @@ impl<'a> Resting<'a> {
 
     /// The loop was woken by [`TURN`].
     pub fn woken(&self) {
-        self.bell.hush();
+        self.worker.bell.hush();
     }
 }

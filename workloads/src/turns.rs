@@ -61,6 +61,18 @@ impl Turns {
         }
     }
 
+    /// The number of the window in which an operation may be made at this time.
+    pub fn open_at(&self, at_ns: u64) -> Option<usize> {
+        let windows = self.windows();
+        let index = windows.partition_point(|window| window.close_ns <= at_ns);
+        windows.get(index).is_some_and(|window| window.open_ns <= at_ns).then_some(index)
+    }
+
+    /// The number of the last window that is over at this time.
+    pub fn last_over_at(&self, at_ns: u64) -> Option<usize> {
+        self.windows().partition_point(|window| window.close_ns <= at_ns).checked_sub(1)
+    }
+
     /// Whether an operation may be made at this time.
     pub fn at(&self, at_ns: u64) -> Turn {
         match self {
@@ -153,6 +165,9 @@ mod tests {
         let counts = |at_ns| turns.counts_at(at_ns);
         assert_eq!([counts(11), counts(12), counts(19)], [None, Some(0), Some(0)]);
         assert_eq!([counts(20), counts(30), counts(40)], [None, Some(1), None]);
+        let open = [9, 10, 19, 20, 30, 40].map(|at_ns| turns.open_at(at_ns));
+        assert_eq!(open, [None, Some(0), Some(0), None, Some(1), None]);
+        assert_eq!([19, 20, 30, 40].map(|at_ns| turns.last_over_at(at_ns)), [None, Some(0), Some(0), Some(1)]);
         let always = Turns::Always { open_ns: 10, close_ns: 20 };
         assert_eq!([always.at(0), always.at(50)], [Turn::Now; 2]);
         assert_eq!([always.counts_at(9), always.counts_at(10), always.counts_at(20)], [None, Some(0), None]);

@@ -299,7 +299,7 @@ fn additions_are_small_and_omissions_do_not_compile() {
             ),
             Change::New("workloads/src/paper.rs", CLIENT),
             Change::Replace("workloads/src/lib.rs", "pub mod phases;", "pub mod paper;\npub mod phases;"),
-            Change::Replace("workloads/src/main.rs", "init, redis,", "init, paper, redis,"),
+            Change::Replace("workloads/src/main.rs", "keep, redis,", "keep, paper, redis,"),
             Change::Replace(
                 "workloads/src/main.rs",
                 "    /// Userland proxy\n",

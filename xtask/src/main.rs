@@ -194,7 +194,8 @@ fn execute(task: Task) -> Result<()> {
             let mut command = shell::command("target/release/virtax");
             command.args(["truth", "--force", "--out"]).arg(out);
             // As few as have intervals; a case that is not clear by then goes on.
-            command.args((!full && !aa).then_some(["--rounds", "8"]).into_iter().flatten());
+            let quick = ["--rounds", "8", "--duration", "0.4"];
+            command.args((!full && !aa).then_some(quick).into_iter().flatten());
             command.args(full.then_some("--full")).args(aa.then_some("--aa"));
             run(command)
         }
@@ -352,7 +353,7 @@ fn lint() -> Result<()> {
 }
 
 /// Tests that measure nothing.
-const BESIDE_THE_LAB: [&str; 13] = [
+const BESIDE_THE_LAB: [&str; 14] = [
     "--lib",
     "--bin",
     "xtask",
@@ -366,6 +367,7 @@ const BESIDE_THE_LAB: [&str; 13] = [
     "estimators",
     "--test",
     "redis_client",
+    "keep",
 ];
 
 fn test_in_lab(full: bool) -> Result<TestCounts> {

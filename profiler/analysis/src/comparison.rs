@@ -9,7 +9,7 @@ use super::{
     describe::direction,
     path::StageKey,
     statistics::{Estimate, estimate, mean, variance},
-    waterfall::{Round, Row, Waterfall},
+    waterfall::{Blocks, Round, Row, Waterfall, quiet},
 };
 use virtax_model::counts::Role;
 
@@ -48,8 +48,12 @@ pub struct RowDelta {
 /// Control. Clin. Trials 7, 1986, with the moment estimator).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Scatter {
-    /// Blocks of a round, on average.
+    /// Blocks of a round that both share and that count, on average.
     pub blocks: f64,
+    /// Blocks of a round that do not, because the host disturbed them by its own accounts; others were measured in
+    /// their place.
+    #[serde(default)]
+    pub disturbed: f64,
     /// Standard error of a round's difference by its own blocks, ns.
     pub within_ns: f64,
     /// Standard deviation of what differs between rounds, beyond that, ns: fresh processes, and the host's speed.
@@ -117,9 +121,10 @@ pub fn compare(
     let of_rounds = |value: fn(&Round) -> f64| -> Vec<f64> {
         pairs.iter().map(|(b, c)| value(&candidate.rounds[*c]) - value(&baseline.rounds[*b])).collect()
     };
-    let latency = of_rounds(|round| round.detached_ns);
+    let latency = pairs.iter().map(|pair| latency_difference(baseline, candidate, *pair)).collect::<Vec<f64>>();
     let traced = of_rounds(|round| round.traced_ns);
-    let effect = of_rounds(|round| round.traced_ns - round.detached_ns);
+    // Against what is said of the latency, so that rows, gap and effect add up to it.
+    let effect = traced.iter().zip(&latency).map(|(traced, latency)| traced - latency).collect();
     let residual = of_rounds(|round| round.residual_ns);
     let (keys, deltas, probes) = row_deltas(baseline, candidate, &pairs);
     let corrected: Vec<f64> = (0..pairs.len())
@@ -183,6 +188,34 @@ fn row_deltas(baseline: &Waterfall, candidate: &Waterfall, pairs: &[(usize, usiz
     (keys, deltas, probes)
 }
 
+/// Differences of latencies in the blocks that two share in a round, and how many of those were left out because the
+/// host disturbed them for one of the two; `None`: the round is not made of blocks.
+fn differences_by_block(
+    baseline: &Waterfall,
+    candidate: &Waterfall,
+    (of_b, of_c): (usize, usize),
+) -> Option<(Vec<f64>, usize)> {
+    let (in_b, in_c) = (baseline.blocks.get(of_b)?, candidate.blocks.get(of_c)?);
+    let both = |in_b: &Blocks, in_c: &Blocks| -> Vec<f64> {
+        in_c.iter().filter_map(|(block, ns)| Some(ns - in_b.get(block)?)).collect()
+    };
+    let all = both(&in_b.all, &in_c.all);
+    let quiet = both(&in_b.quiet, &in_c.quiet);
+    match all.len() {
+        0 => None,
+        shared if quiet::are_enough(quiet.len(), shared) => Some((quiet.clone(), shared - quiet.len())),
+        _ => Some((all, 0)),
+    }
+}
+
+/// Difference of the mean latencies of a round.
+fn latency_difference(baseline: &Waterfall, candidate: &Waterfall, pair: (usize, usize)) -> f64 {
+    match differences_by_block(baseline, candidate, pair) {
+        Some((blocks, _)) => mean(&blocks),
+        None => candidate.rounds[pair.1].detached_ns - baseline.rounds[pair.0].detached_ns,
+    }
+}
+
 /// Splits the scatter of the differences of rounds, by the blocks that both have.
 fn scatter(
     baseline: &Waterfall,
@@ -191,24 +224,23 @@ fn scatter(
     differences: &[f64],
 ) -> Option<Scatter> {
     let mut squares = Vec::with_capacity(pairs.len());
-    let mut blocks = 0;
-    for (of_baseline, of_candidate) in pairs {
-        let (baseline, candidate) = (baseline.blocks.get(*of_baseline)?, candidate.blocks.get(*of_candidate)?);
-        let both = candidate.iter().filter_map(|(block, ns)| Some(ns - baseline.get(block)?));
-        let both: Vec<f64> = both.collect();
+    let (mut blocks, mut disturbed) = (0, 0);
+    for pair in pairs {
+        let (both, left_out) = differences_by_block(baseline, candidate, *pair)?;
         if both.len() < 2 {
             return None;
         }
         squares.push(variance(&both) / both.len() as f64);
         blocks += both.len();
+        disturbed += left_out;
     }
     if squares.len() < 2 {
         return None;
     }
     let within = mean(&squares);
     let between = (variance(differences) - within).max(0.0);
-    let blocks = blocks as f64 / pairs.len() as f64;
-    Some(Scatter { blocks, within_ns: within.sqrt(), between_ns: between.sqrt() })
+    let [blocks, disturbed] = [blocks, disturbed].map(|count| count as f64 / pairs.len() as f64);
+    Some(Scatter { blocks, disturbed, within_ns: within.sqrt(), between_ns: between.sqrt() })
 }
 
 /// `margin_ns`: what does not matter. With the whole interval within it, two one-sided tests at 2.5 % both refuse a

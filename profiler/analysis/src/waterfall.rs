@@ -4,6 +4,7 @@
 mod edges;
 mod inside;
 mod parts;
+pub mod quiet;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -70,6 +71,9 @@ pub struct Round {
     pub round: u32,
     /// Mean latency without probes, from the actual call, ns.
     pub detached_ns: f64,
+    /// That over all windows, also those that the host disturbed: what latencies with probes are held against, which
+    /// are disturbed as often, ns.
+    pub detached_all_ns: f64,
     /// Time from one operation to the next without probes, over all connections, ns: the inverse of the throughput.
     pub detached_interval_ns: f64,
     /// Mean latency with the core probes attached, from the actual call, ns.
@@ -96,9 +100,8 @@ pub struct Waterfall {
     pub configuration: String,
     /// Rounds, in order, as far as every kind of phase saw operations.
     pub rounds: Vec<Round>,
-    /// Mean latency in every block of a round's phases without probes, ns, by phase and block; empty where the round
-    /// was asked as a whole. As many as rounds.
-    pub blocks: Vec<Blocks>,
+    /// Blocks of every round's phases without probes; none where the round was asked as a whole. As many as rounds.
+    pub blocks: Vec<RoundBlocks>,
     /// Rounds left out because a phase saw none.
     pub empty_rounds: usize,
     /// Rows, in path order.
@@ -127,6 +130,22 @@ pub struct Waterfall {
 /// Mean latencies by the number of a phase and of a block in it, ns.
 pub type Blocks = BTreeMap<(usize, u32), f64>;
 
+/// A round's mean latencies by block.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RoundBlocks {
+    /// Means over all windows.
+    pub all: Blocks,
+    /// Means over those windows that the host did not disturb, by its own accounts.
+    pub quiet: Blocks,
+}
+
+impl RoundBlocks {
+    fn of(repetition: &Repetition) -> Self {
+        let [quiet, all] = [true, false].map(|quiet_alone| quiet::means(repetition, quiet_alone));
+        Self { all, quiet }
+    }
+}
+
 /// Counts of tokens, each taken at an event of its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tokens {
@@ -154,6 +173,8 @@ pub(super) struct Sums {
     pub turnaround_ns: u64,
     pub idle_ns: u64,
     pub unfinished_ns: u64,
+    /// Latency per operation over all windows, whatever the host did, ns.
+    pub all_ns_per_op: f64,
     /// Part of it that the client's latencies hold as well: requests that were given up count with their age.
     pub given_up_ns: u64,
     /// The client does not know its turn-around.
@@ -163,6 +184,23 @@ pub(super) struct Sums {
 }
 
 impl Sums {
+    /// Adds what a client saw in a phase's windows that the host did not disturb. What is known of the phase only as a
+    /// whole is shared out by their operations.
+    fn add_quiet(&mut self, phase: &Phase) {
+        let mut operations = 0;
+        for window in phase.windows.iter().filter(|window| window.disturbed.is_none()) {
+            operations += window.operations;
+            self.length_ns += window.length_ns;
+            self.latency_ns += window.latency_sum_ns;
+        }
+        let share = operations as f64 / (phase.client.operations as f64).max(1.0);
+        let of_whole = |ns: u64| (ns as f64 * share) as u64;
+        self.client_operations += operations;
+        self.queued_ns += of_whole(phase.client.queued_sum_ns.unwrap_or(0));
+        self.lateness_ns += of_whole(phase.client.lateness_sum_ns);
+        self.turnaround_ns += of_whole(phase.client.turnaround_sum_ns);
+    }
+
     /// The time of a stage per operation, ns; `None`: there was no operation.
     pub fn ns_per_op(&self, key: &StageKey) -> Option<f64> {
         (self.operations > 0).then(|| per(self.stages.get(key).map_or(0, |sum| sum.1), self.operations))
@@ -174,11 +212,24 @@ pub fn of_kind(repetition: &Repetition, kind: PhaseKind) -> impl Iterator<Item =
     repetition.phases.iter().filter(move |phase| phase.kind == kind)
 }
 
+/// Latency of a kind's phases per operation, ns, by the client.
+fn latency_of_all(repetition: &Repetition, kind: PhaseKind) -> f64 {
+    let begun = of_kind(repetition, kind).map(|phase| phase.client.begun());
+    let (operations, latency_ns) = begun.fold((0, 0), |sum, begun| (sum.0 + begun.0, sum.1 + begun.1));
+    per(latency_ns, operations)
+}
+
 /// `has_inside`: the rows have a guest's. Then steps of a VM that hold the guest's time are none of theirs, nor
 /// the other way round.
 fn sums(repetition: &Repetition, kind: PhaseKind, has_inside: bool) -> Sums {
     let mut sums = Sums::default();
+    let leaves_out = kind == PhaseKind::Detached && quiet::leaves_out(repetition);
+    sums.all_ns_per_op = latency_of_all(repetition, kind);
     for phase in of_kind(repetition, kind) {
+        if leaves_out {
+            sums.add_quiet(phase);
+            continue;
+        }
         let (operations, latency_ns) = phase.client.begun();
         sums.length_ns += phase.length_ns;
         sums.client_operations += operations;
@@ -264,7 +315,7 @@ pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
     Waterfall {
         configuration: configuration.to_owned(),
         rounds,
-        blocks: full.iter().map(|repetition| blocks(repetition)).collect(),
+        blocks: full.iter().map(|repetition| RoundBlocks::of(repetition)).collect(),
         empty_rounds: repetitions.len() - full.len(),
         rows,
         operations: traced.iter().map(|sums| sums.operations).sum(),
@@ -280,19 +331,6 @@ pub fn build(configuration: &str, repetitions: &[&Repetition]) -> Waterfall {
         records_unfinished,
         costs: median_costs(repetitions),
     }
-}
-
-/// The blocks of a repetition's phases without probes.
-fn blocks(repetition: &Repetition) -> Blocks {
-    let mut sums: BTreeMap<(usize, u32), (u64, u64)> = BTreeMap::new();
-    for (number, phase) in of_kind(repetition, PhaseKind::Detached).enumerate() {
-        for window in &phase.windows {
-            let sum = sums.entry((number, window.block)).or_default();
-            *sum = (sum.0 + window.operations, sum.1 + window.latency_sum_ns);
-        }
-    }
-    let told = sums.into_iter().filter(|(_, (operations, _))| *operations > 0);
-    told.map(|(block, (operations, latency_ns))| (block, per(latency_ns, operations))).collect()
 }
 
 /// Notes in each row what of it is the probes' own time, by round. Host and guest have probes of their own.
@@ -333,6 +371,7 @@ fn round_of(
     Round {
         round: repetition.round,
         detached_ns: of_detached(detached.latency_ns),
+        detached_all_ns: detached.all_ns_per_op,
         traced_ns,
         detached_interval_ns: of_detached(detached.length_ns),
         detached_queued_ns: of_detached(detached.queued_ns),

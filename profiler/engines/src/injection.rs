@@ -113,6 +113,31 @@ impl Kind {
             Self::QueueWireRequestUs | Self::QueueWireResponseUs | Self::QueueVethRequestUs | Self::QueueVethResponseUs
         )
     }
+    /// Whether a server with it can rest while others are asked. Limits of a rate are restored meanwhile, so that they
+    /// would hardly be met; what is beside the server does not rest; and what comes with a count of requests is in step
+    /// with windows.
+    #[must_use]
+    pub const fn can_rest(self) -> bool {
+        match self {
+            Self::Copy
+            | Self::SleepUs
+            | Self::SpinUs
+            | Self::ForwardRules
+            | Self::RawRules
+            | Self::Filters
+            | Self::Bridges
+            | Self::Proxies => true,
+            Self::QueueWireRequestUs
+            | Self::QueueWireResponseUs
+            | Self::QueueVethRequestUs
+            | Self::QueueVethResponseUs
+            | Self::QuotaPercent
+            | Self::ReadIops
+            | Self::Hogs
+            // Every fiftieth: windows end in the slow ones more often than elsewhere, and begin after them.
+            | Self::SlowUs => false,
+        }
+    }
     /// Whether every engine can do it: it changes nothing outside of the server.
     #[must_use]
     pub const fn is_everywhere(self) -> bool {
@@ -178,6 +203,13 @@ impl Injection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_a_limit_or_works_by_itself_does_not_rest() {
+        let resting: Vec<&str> = KINDS.iter().filter(|row| row.0.can_rest()).map(|row| row.1).collect();
+        let expected = "copy sleep-us spin-us forward-rules raw-rules filters bridges proxies";
+        assert_eq!(resting.join(" "), expected);
+    }
 
     #[test]
     fn every_kind_has_a_row_of_its_own_and_parses_to_itself() {

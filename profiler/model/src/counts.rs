@@ -187,6 +187,24 @@ pub struct WindowCounts {
     pub operations: u64,
     /// Sum of their latencies, ns.
     pub latency_sum_ns: u64,
+    /// Time of the same work on the client's CPU right before and after, ns ([`workloads::speed`]); 0: not measured.
+    #[serde(default)]
+    pub work_ns: [u64; 2],
+    /// What the host did meanwhile, by an account of its own; `None`: nothing that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disturbed: Option<Disturbance>,
+}
+
+/// What a host does to a block, by its own accounts: never by what the block shows of the configurations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disturbance {
+    /// A fixed piece of work took longer than elsewhere in the run: something shares the CPU's core, or slows it.
+    Slow,
+    /// A hypervisor gave the CPU's time to others.
+    Stolen,
+    /// Others' programs ran on the CPUs of client and server.
+    Foreign,
 }
 
 /// What one probe costs, by the kernel's run-time statistics less their own floor.

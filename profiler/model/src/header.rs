@@ -43,4 +43,22 @@ pub struct Header {
     pub tables_bytes: u64,
     /// The host.
     pub environment: Environment,
+    /// Runs that went on with this one, in order: their rounds are part of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub again: Vec<Again>,
+}
+
+/// A run that went on with an earlier one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Again {
+    /// Five hexadecimal digits.
+    pub run_id: String,
+    /// Version of virtax.
+    pub virtax_version: String,
+    /// Start, seconds since 1970.
+    pub started_unix_s: u64,
+    /// Number of the first of its rounds, from 0.
+    pub first_round: u32,
+    /// The host, which may have booted another kernel.
+    pub environment: Environment,
 }

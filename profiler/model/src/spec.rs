@@ -111,7 +111,7 @@ impl std::fmt::Display for Turns {
 const USUAL: RunSpec = RunSpec {
     rounds: 5,
     duration_s: 1.0,
-    turns: Turns::Windows(20.0),
+    turns: Turns::Windows(10.0),
     placement: Placement::Same,
     records_per_s: 2000.0,
     sample_rate_hz: 997,
@@ -163,7 +163,7 @@ pub mod said {
     }
 
     /// The usual window, ms.
-    pub const USUAL_WINDOW: &str = "20";
+    pub const USUAL_WINDOW: &str = "10";
 
     /// A window in ms, or `rounds`.
     ///

@@ -104,7 +104,7 @@ pub struct Dispatch {
 }
 
 const CALLS: u32 = 2000;
-const TURNS: usize = 15;
+const TURNS: usize = 7;
 
 impl Dispatch {
     /// # Errors

@@ -68,6 +68,24 @@ pub fn kill(pid: u32, started_at: u64) -> Result<()> {
     Ok(())
 }
 
+/// Sends a process a signal, if it still is the one that started then.
+///
+/// # Errors
+/// If it cannot be signalled.
+pub fn tell(pid: u32, started_at: u64, signal: i32) -> Result<()> {
+    if started(pid) != Some(started_at) {
+        return Ok(());
+    }
+    // SAFETY: no pointers.
+    match unsafe { libc::kill(pid as libc::pid_t, signal) } {
+        0 => Ok(()),
+        _ => match std::io::Error::last_os_error() {
+            gone if gone.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            error => Err(Error::workload(format!("cannot signal process {pid}"), error)),
+        },
+    }
+}
+
 /// This thread runs before all others: on a CPU that it shares with a thousand busy threads, a phase would be over
 /// before it is announced. Refused, phases are repeated until they are in time.
 pub fn go_first() {

@@ -11,9 +11,10 @@ use virtax_model::{phases::phases, profile::Profile};
 
 use super::{
     client::{self, Client},
-    measure::Measurement,
+    measure::{Measurement, blamed},
     parties::Parties,
     plan::Plan,
+    quiet::Work,
     raw::{Either, Named, RawPhase},
     schedule::{Repeater, Turn},
     store::Brought,
@@ -70,6 +71,8 @@ pub struct Lab<'a> {
     pub(super) sampled: BTreeMap<String, Stages>,
     /// Configurations that may be alive at once and asked in turns.
     pub(super) resting: BTreeSet<String>,
+    /// How long the same work took in the run so far.
+    pub(super) work: Work,
 }
 
 impl Drop for Lab<'_> {
@@ -154,6 +157,7 @@ impl<'a> Lab<'a> {
             sampling,
             sampled: BTreeMap::new(),
             resting,
+            work: Work::default(),
         })
     }
 
@@ -394,8 +398,12 @@ impl Lab<'_> {
         let mut measurement =
             Measurement::new(&mut probes, client.as_mut(), &names, parties, connections, &self.sampling)
                 .with_agent(agent.as_mut());
-        let costs = measurement.costs(PhaseKind::Traced, dispatch_ns)?;
-        let guest_costs = measurement.guest_costs()?;
+        let name = configuration.to_string();
+        let costs = measurement
+            .costs(PhaseKind::Traced, dispatch_ns)
+            .and_then(|costs| Ok((costs, measurement.guest_costs()?)))
+            .map_err(|error| blamed(server.as_mut(), &name, error));
+        let (costs, guest_costs) = costs?;
         let before = Load::now(&watched);
         let (own_before, clock_before) = (process::own_cpu_ns(), workloads::clock::now_ns());
         let rounds = f64::from(self.plan.spec.rounds);
@@ -404,11 +412,10 @@ impl Lab<'_> {
         let account = &mut || server.account(parties.client);
         let raw = run_phases(&mut measurement, &self.phases, self.plan.spec.records_per_s, quota, account);
         let (own_after, clock_after) = (process::own_cpu_ns(), workloads::clock::now_ns());
-        let raw = match (raw, server.failure()) {
-            (Ok(raw), None) => raw,
-            (_, Some(why)) => return Err(Error::workload(format!("the server of `{configuration}` failed"), why)),
-            (Err(error), None) => return Err(error),
-        };
+        let raw = raw.map_err(|error| blamed(server.as_mut(), &name, error))?;
+        if let Some(why) = server.failure() {
+            return Err(Error::workload(format!("the server of `{configuration}` failed"), why));
+        }
         let disturbances = Load::now(&watched).disturbances_since(&before);
         let labels = probes.labels(&names);
         let Named { phases, records, sampled } = Named::of(raw, &labels, round)?;
@@ -417,7 +424,7 @@ impl Lab<'_> {
         let guest_devices = guests.take(1).flat_map(|guest| guest.devices.clone()).collect::<Vec<_>>();
         let repetition = Repetition {
             round,
-            configuration: configuration.to_string(),
+            configuration: name,
             position,
             connections,
             settings: engine::verified_settings(server.pid())?
@@ -461,7 +468,7 @@ impl Lab<'_> {
 }
 
 /// What a known cost amounted to in between.
-fn account_since(before: Option<Account>, after: Option<Account>, wall_ns: u64) -> Option<AccountTotal> {
+pub(super) fn account_since(before: Option<Account>, after: Option<Account>, wall_ns: u64) -> Option<AccountTotal> {
     let (before, after) = (before?, after?);
     let (events, ns) = (after.events.saturating_sub(before.events), after.ns.saturating_sub(before.ns));
     Some(AccountTotal { events, ns, wall_ns })

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     counts::{Costs, Matched, OtherSide, Phase, PhaseKind, Role, Side},
-    engine::vm::Agent,
+    engine::{Server, vm::Agent},
     error::{Error, Result},
     interrupt,
     probes::{
@@ -430,12 +430,37 @@ impl<'a> Measurement<'a> {
 /// How many requests go between two records, and about how many waits between two that leave their stacks, at this rate
 /// of operations.
 pub(super) fn notes(records_per_s: f64, operations_per_s: f64) -> Notes {
-    let one_in = |every: f64| every.ceil().clamp(1.0, 1e9) as u32;
+    // A prime, so that it is in step with nothing that happens to one request in so many.
+    let one_in = |every: f64| next_prime(every.ceil().clamp(1.0, 1e9) as u32);
     Notes {
         record_every: if records_per_s > 0.0 { one_in(operations_per_s / records_per_s) } else { 0 },
         // Client and server may wait once an operation each.
         wait_every: one_in(2.0 * operations_per_s / WAITS_PER_S),
     }
+}
+
+/// An error of a configuration's, or why its server has ended, if that is behind it: sockets are closed before their
+/// process is gone.
+pub(super) fn blamed(server: &mut dyn Server, configuration: &str, error: Error) -> Error {
+    const LOOKS: u32 = 50;
+    // Nobody waits for what a signal has ended.
+    let looks = if matches!(error, Error::Interrupted) { 1 } else { LOOKS };
+    for look in 0..looks {
+        if look > 0 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if let Some(why) = server.failure() {
+            return Error::workload(format!("the server of `{configuration}` failed"), why);
+        }
+    }
+    error
+}
+
+/// The smallest prime that is no smaller; 1 stays.
+fn next_prime(number: u32) -> u32 {
+    let is_prime =
+        |number: u32| (2..).take_while(|factor| factor * factor <= number).all(|factor| !number.is_multiple_of(factor));
+    (number..).find(|number| is_prime(*number)).unwrap_or(number)
 }
 
 /// What a client saw of its last phase, once all that began in it has ended, or has waited for too long.
@@ -487,4 +512,18 @@ impl Taken {
 
 pub(super) fn sleep_until(at_ns: u64, meanwhile: impl FnMut()) -> Result<()> {
     interrupt::sleep_with(Duration::from_nanos(at_ns.saturating_sub(now_ns())), meanwhile)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_in_step_with_nothing() {
+        assert_eq!([1, 2, 4, 25, 50, 90].map(next_prime), [1, 2, 5, 29, 53, 97]);
+        // 50,000 operations a second, of which 2,000 are to be noted.
+        let Notes { record_every, wait_every } = notes(2_000.0, 50_000.0);
+        assert_eq!((record_every, wait_every), (29, 101));
+        assert_eq!(notes(0.0, 50_000.0).record_every, 0);
+    }
 }

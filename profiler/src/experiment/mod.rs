@@ -7,6 +7,7 @@ mod measure;
 mod parties;
 pub mod plan;
 pub mod profiles;
+mod quiet;
 mod raw;
 mod round;
 pub mod schedule;

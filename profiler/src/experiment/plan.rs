@@ -23,10 +23,29 @@ pub struct Plan {
     pub configurations: Vec<Configuration>,
     /// Index of the one that others are compared with.
     pub baseline: usize,
+    /// Pairs of configurations that are compared above all, by their indices: they share blocks.
+    pub compared: Vec<[usize; 2]>,
     /// How it is measured.
     pub spec: RunSpec,
+    /// Number of the first round, from 0: not 0 where it goes on with an earlier run.
+    pub first_round: u32,
     /// How VMs are to be started.
     pub vms: vm::VmOptions,
+}
+
+/// The pairs of a baseline with each of so many configurations.
+#[must_use]
+pub fn with_baseline(count: usize, baseline: usize) -> Vec<[usize; 2]> {
+    (0..count).filter(|index| *index != baseline).map(|index| [baseline, index]).collect()
+}
+
+impl Plan {
+    /// The pairs among some of its configurations, by their places there.
+    pub fn pairs_of<'a>(&self, some: impl Iterator<Item = &'a Configuration>) -> Vec<[usize; 2]> {
+        let some: Vec<&Configuration> = some.collect();
+        let place = |index: usize| some.iter().position(|found| **found == self.configurations[index]);
+        self.compared.iter().filter_map(|[one, other]| Some([place(*one)?, place(*other)?])).collect()
+    }
 }
 
 /// The order of `count` configurations in every round, without end: shuffled, reproducibly, and every other round
@@ -52,6 +71,25 @@ pub fn new_run_id() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pairs_are_those_that_are_there() {
+        assert_eq!(with_baseline(3, 1), [[1, 0], [1, 2]]);
+        let configurations = crate::engine::configuration::parse_list("native,ns:net=nat,tcg,ns").unwrap();
+        let plan = Plan {
+            workload: crate::workload::by_name("tcp-rr").unwrap(),
+            settings: Settings::new(),
+            compared: vec![[0, 1], [1, 2], [1, 3]],
+            configurations: configurations.configurations,
+            baseline: 0,
+            spec: RunSpec::default(),
+            first_round: 0,
+            vms: Default::default(),
+        };
+        // In another order, and without the one that is measured alone.
+        let some = [3, 1, 0].map(|index: usize| &plan.configurations[index]);
+        assert_eq!(plan.pairs_of(some.into_iter()), [[2, 1], [1, 0]]);
+    }
 
     #[test]
     fn rounds_hold_every_configuration_once_in_changing_order() {

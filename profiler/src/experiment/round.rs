@@ -6,11 +6,12 @@ use rand::SeedableRng;
 use rand_pcg::Pcg64;
 
 use super::{
-    lab::{Lab, MOST_PHASES, PROLONGED, SampleQuota, Stages, needed},
+    lab::{Lab, MOST_PHASES, PROLONGED, SampleQuota, Stages, account_since, needed},
+    quiet::Accounts,
     raw::{Either, Named},
     schedule::{Turn, parts},
     store::Brought,
-    together::{Member, Together, devices_met},
+    together::{Given, Member, Together, devices_met},
 };
 use crate::{
     cgroup,
@@ -31,8 +32,8 @@ use crate::{
 /// Configurations that have turned out to work, or to be limited, while they rest: with the reason.
 type Unfit = Vec<(String, String)>;
 
-/// What all members of a round share of its account.
-struct Account {
+/// What all members of a round share.
+struct Shared {
     disturbances: Vec<String>,
     virtax_cpu_ns: u64,
     virtax_wall_ns: u64,
@@ -78,18 +79,26 @@ impl Lab<'_> {
             return Ok(Err(limited));
         }
         let connections = follows(self.plan.workload)?.tokens(&self.plan.settings);
-        let is_baseline = |turn: &Turn<'_>| *turn.configuration == self.plan.configurations[self.plan.baseline];
-        let baseline = turns.iter().position(is_baseline).unwrap_or(0);
         let families = members.iter().flat_map(|member| {
             member.parties.roles().processes().chain(member.server.companions()).collect::<Vec<_>>()
         });
         let watched = Watched { families: families.collect(), cpus: self.cpus.clone() };
+        let accounts = Accounts::new(&self.cpus, watched.families.iter().copied());
         log::debug!("step: warm-up");
         let random = Pcg64::seed_from_u64(self.plan.spec.seed.wrapping_mul(0x9E37_79B9).wrapping_add(u64::from(round)));
         let sampling = self.sampling.clone();
-        let windows = (self.plan.spec.turns.window().unwrap_or_default(), random);
-        let mut together =
-            Together::warm_up(&mut probes, &mut members, &names, baseline, connections, &sampling, windows)?;
+        let mut work = std::mem::take(&mut self.work);
+        let given = Given {
+            names: &names,
+            pairs: self.plan.pairs_of(turns.iter().map(|turn| turn.configuration)),
+            connections,
+            sampling: &sampling,
+            shortest: self.plan.spec.turns.window().unwrap_or_default(),
+            random,
+            accounts,
+            work: &mut work,
+        };
+        let mut together = Together::warm_up(&mut probes, &mut members, given)?;
         let restless = together.restless()?;
         if !restless.is_empty() {
             let why = |share: f64| format!("its server uses {:.1} % of a CPU while nobody asks it", 100.0 * share);
@@ -101,19 +110,20 @@ impl Lab<'_> {
         let before = Load::now(&watched);
         let (own_before, clock_before) = (process::own_cpu_ns(), workloads::clock::now_ns());
         let measured = self.run_phases(&mut together, turns, round)?;
-        let account = Account {
+        let shared = Shared {
             virtax_cpu_ns: process::own_cpu_ns() - own_before,
             virtax_wall_ns: workloads::clock::now_ns() - clock_before,
             disturbances: Load::now(&watched).disturbances_since(&before),
         };
         let measured = measured.into_iter().zip(costs).map(|(phases, costs)| Measured { phases, costs });
+        self.work = work;
         let labels = probes.labels(&names);
         let mut brought = Vec::with_capacity(turns.len());
         for ((turn, member), measured) in turns.iter().zip(&mut members).zip(measured) {
             if let Some(why) = member.server.failure() {
                 return Err(Error::workload(format!("the server of `{}` failed", member.name), why));
             }
-            brought.push(self.brought(*turn, member, measured, &labels, round, &account)?);
+            brought.push(self.brought(*turn, member, measured, &labels, round, &shared)?);
         }
         self.probes = Some(probes);
         Ok(Ok(brought))
@@ -157,12 +167,23 @@ impl Lab<'_> {
         };
         let mut is_met = true;
         for (kind, length) in &self.phases {
+            let (before, began_ns) = (together.accounts()?, workloads::clock::now_ns());
+            let firsts: Vec<usize> = done.iter().map(Vec::len).collect();
             if *kind == PhaseKind::Detached {
-                let phases = together.detached(*length)?;
-                together.aim_at(self.plan.spec.records_per_s, &phases);
-                done.iter_mut().zip(phases).for_each(|(done, phase)| done.push(Either::Detached(phase)));
+                for phases in together.detached(*length)? {
+                    together.aim_at(self.plan.spec.records_per_s, &phases);
+                    // Who shares no block that was measured again has no part in those.
+                    let parts = done.iter_mut().zip(phases).filter(|(_, phase)| !phase.windows.is_empty());
+                    parts.for_each(|(done, phase)| done.push(Either::Detached(phase)));
+                }
             } else {
                 is_met = probed(together, *kind, *length, &mut done)?;
+            }
+            let wall_ns = workloads::clock::now_ns() - began_ns;
+            let accounts = before.into_iter().zip(together.accounts()?);
+            for ((done, first), (before, after)) in done.iter_mut().zip(firsts).zip(accounts) {
+                let phase = done.get_mut(first);
+                phase.into_iter().for_each(|phase| phase.set_account(account_since(before, after, wall_ns)));
             }
         }
         let has_sampled = self.phases.iter().any(|(kind, _)| *kind == PhaseKind::Sampled);
@@ -186,7 +207,7 @@ impl Lab<'_> {
         measured: Measured,
         labels: &Labels,
         round: u32,
-        account: &Account,
+        shared: &Shared,
     ) -> Result<Brought> {
         let pid = member.server.pid();
         let Named { phases, records, sampled } = Named::of(measured.phases, labels, round)?;
@@ -208,9 +229,9 @@ impl Lab<'_> {
             phases,
             costs: measured.costs,
             guest_costs: None,
-            disturbances: account.disturbances.clone(),
-            virtax_cpu_ns: account.virtax_cpu_ns,
-            virtax_wall_ns: account.virtax_wall_ns,
+            disturbances: shared.disturbances.clone(),
+            virtax_cpu_ns: shared.virtax_cpu_ns,
+            virtax_wall_ns: shared.virtax_wall_ns,
         };
         Ok(Brought { repetition, records, profile })
     }

@@ -56,13 +56,15 @@ pub fn run(
 ) -> Option<Error> {
     let count = plan.configurations.len();
     let mut last = String::new();
+    let end = plan.first_round + plan.spec.rounds;
     let bar = progress_bar(u64::from(plan.spec.rounds) * count as u64);
     let failed = |error: Error| {
         bar.finish_and_clear();
         Some(error)
     };
-    for (round, order) in (0..MOST_ROUNDS).zip(orders(count, plan.spec.seed)) {
-        if round >= plan.spec.rounds {
+    let orders = orders(count, plan.spec.seed).skip(plan.first_round as usize);
+    for (round, order) in (plan.first_round..MOST_ROUNDS).zip(orders) {
+        if round >= end {
             match goes_on(store.folder()) {
                 Ok(true) => bar.inc_length(count as u64),
                 Ok(false) => break,
@@ -73,7 +75,7 @@ pub fn run(
         let turns: Vec<Turn<'_>> = (0u32..).zip(order).map(turn).collect();
         for part in parts(&turns, |configuration| repeater.can_rest(configuration)) {
             let names: Vec<String> = part.iter().map(|turn| turn.configuration.to_string()).collect();
-            let of = plan.spec.rounds.max(round + 1);
+            let of = end.max(round + 1);
             bar.set_message(format!("round {} of {of}: {}{last}", round + 1, names.join(", ")));
             let saved = interrupt::check().and_then(|()| repeater.repeat(&part, round)).and_then(|brought| {
                 log::debug!("step: saving");
@@ -158,9 +160,24 @@ mod tests {
             settings: workload::parse_settings(workload, &[]).unwrap(),
             configurations: parse_list("native,docker:net=host,docker:net=nat").unwrap().configurations,
             baseline: 0,
+            compared: Vec::new(),
+            first_round: 0,
             spec: RunSpec { rounds, records_per_s: 0.0, seed: 3, sample_rate_hz: 0, ..RunSpec::default() },
             vms: Default::default(),
         }
+    }
+
+    #[test]
+    fn a_run_that_goes_on_begins_with_the_next_round() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = store::Store::create(folder.path(), false).unwrap();
+        let whole = Plan { first_round: 0, ..plan(7) };
+        let (mut first, mut all) = (Paper { fails_at: usize::MAX, ..Paper::default() }, Paper::default());
+        all.fails_at = usize::MAX;
+        assert!(run(&Plan { first_round: 4, ..plan(3) }, &mut first, &mut store, &mut |_| Ok(false)).is_none());
+        assert!(run(&whole, &mut all, &mut store, &mut |_| Ok(false)).is_none());
+        // In the orders that it would have had in one go.
+        assert_eq!(first.called, all.called[4 * 3..]);
     }
 
     fn saved(folder: &std::path::Path) -> usize {

@@ -59,6 +59,20 @@ impl Store {
         Ok(Self { folder: folder.to_owned(), repetitions })
     }
 
+    /// Goes on in the directory of an earlier run. A last repetition that was cut off goes.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn reopen(folder: &Path) -> Result<Self> {
+        let path = folder.join(REPETITIONS);
+        let fail = |error| Error::file("write to", &path, error);
+        let bytes = fs::read(&path).map_err(fail)?;
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        let repetitions = OpenOptions::new().append(true).open(&path).map_err(fail)?;
+        repetitions.set_len(whole as u64).map_err(fail)?;
+        Ok(Self { folder: folder.to_owned(), repetitions })
+    }
+
     /// Refuses a directory with other content, before anything is set up.
     ///
     /// # Errors

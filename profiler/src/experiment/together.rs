@@ -15,16 +15,17 @@ use workloads::{
 use super::{
     client::Client,
     measure::{
-        ANNOUNCEMENT, COST_FLOOR, COST_FLOORS, COST_RUN, LONGEST_ANNOUNCEMENT, LONGEST_WAIT, TRIES, Taken, notes,
-        sleep_until, whole_report,
+        ANNOUNCEMENT, COST_FLOOR, COST_FLOORS, COST_RUN, LONGEST_ANNOUNCEMENT, LONGEST_WAIT, TRIES, Taken, blamed,
+        notes, sleep_until, whole_report,
     },
     parties::{Parties, Roles},
+    quiet::{Accounts, Disturbed, Moment, Work},
     raw::RawPhase,
-    windows::{Asked, Pace, Speed, groups, order, timeline},
+    windows::{Asked, Group, Lead, Pace, Place, Speed, groups, order, sequence, timeline},
 };
 use crate::{
     counts::{Costs, Phase, PhaseKind, Role, WindowCounts},
-    engine::Server,
+    engine::{Account, Server},
     error::{Error, Result},
     interrupt,
     probes::{
@@ -36,7 +37,7 @@ use crate::{
 };
 
 /// How long each is asked before anything is measured, at first.
-const WARM_UP: Duration = Duration::from_millis(100);
+const WARM_UP: Duration = Duration::from_millis(60);
 /// How long it is watched whether servers work although nobody asks, and once more where one seems to: it may have been
 /// about something that comes once. And the share of a CPU from which on they do.
 const QUIET: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
@@ -60,10 +61,7 @@ pub struct Member {
 impl Member {
     /// Why something of this member's failed: its server, if that has ended.
     fn blamed(&mut self, error: Error) -> Error {
-        match self.server.failure() {
-            Some(why) => Error::workload(format!("the server of `{}` failed", self.name), why),
-            None => error,
-        }
+        blamed(self.server.as_mut(), &self.name, error)
     }
 
     fn ask_in(&mut self, windows: &[Window]) -> Result<()> {
@@ -99,6 +97,8 @@ struct Answers {
     reports: Vec<PhaseReport>,
     windows: Vec<Asked>,
     fit: Fit,
+    /// What the host did meanwhile.
+    disturbed: Disturbed,
 }
 
 /// The beginning, or the end, of a window's counted part.
@@ -115,50 +115,69 @@ type AtEdge<'a> = Option<&'a mut dyn FnMut(&Loaded, &Asked, Edge)>;
 pub struct Together<'a> {
     probes: &'a mut Loaded,
     members: &'a mut [Member],
-    names: &'a Names,
-    groups: Vec<Vec<usize>>,
-    /// Connections of each member.
-    connections: u32,
-    sampling: &'a Sampling,
-    random: Pcg64,
-    pace: Pace,
+    given: Given<'a>,
+    groups: Vec<Group>,
     announcement: Duration,
     notes: Notes,
 }
 
+/// How members are measured.
+pub struct Given<'a> {
+    /// Labels of all that is on their paths.
+    pub names: &'a Names,
+    /// Members that are compared.
+    pub pairs: Vec<[usize; 2]>,
+    /// Connections of each member.
+    pub connections: u32,
+    /// Where and how often stacks are sampled.
+    pub sampling: &'a Sampling,
+    /// The shortest time of a window that counts.
+    pub shortest: Duration,
+    /// Source of the order.
+    pub random: Pcg64,
+    /// Accounts of the host's.
+    pub accounts: Accounts,
+    /// How long the same work took in the run so far.
+    pub work: &'a mut Work,
+}
+
+/// Part of a phase's blocks that are measured again at most, because the host disturbed them: one half.
+const AGAIN: usize = 2;
+
 impl<'a> Together<'a> {
-    /// Asks each for a while, which tells how long windows have to be: at least `shortest`. `baseline`: a member that
-    /// the others are compared with.
+    /// Asks each for a while, which tells how long windows have to be.
     ///
     /// # Errors
     /// If a client or a server fails.
-    pub fn warm_up(
-        probes: &'a mut Loaded,
-        members: &'a mut [Member],
-        names: &'a Names,
-        baseline: usize,
-        connections: u32,
-        sampling: &'a Sampling,
-        (shortest, random): (Duration, Pcg64),
-    ) -> Result<Self> {
-        let groups = groups(members.len(), baseline);
+    pub fn warm_up(probes: &'a mut Loaded, members: &'a mut [Member], given: Given<'a>) -> Result<Self> {
         let pace = Pace { skip: WARM_UP / 2, counted: WARM_UP / 2, gap: Duration::ZERO, lead: Duration::ZERO };
+        let groups = vec![Group { members: (0..members.len()).collect(), pace }];
         let (announcement, notes) = (ANNOUNCEMENT, Notes::default());
-        let mut together =
-            Self { probes, members, names, groups, connections, sampling, random, pace, announcement, notes };
-        let once: Vec<(usize, u32)> = (0..together.members.len()).map(|member| (member, 0)).collect();
+        let mut together = Self { probes, members, given, groups, announcement, notes };
+        let once: Vec<Place> = (0..together.members.len()).map(|member| Place { member, block: 0, group: 0 }).collect();
         let speeds = together.until_it_fits(|together| {
-            let pace = together.pace;
-            let (_, windows) = timeline(pace, together.start_ns(), false, pace.counted, &once);
+            let counted = together.groups[0].pace.counted;
+            let (_, windows) = timeline(&together.groups, together.start_ns(), None, &[counted], &once);
             together.announce(&[], &windows)?;
             sleep_until(windows.last().map_or(0, |last| last.window.close_ns), || ())?;
-            let answers = together.answers(windows, 0)?;
-            let speed = |report: &PhaseReport| Speed::of(report, pace.counted, together.connections);
-            Ok((answers.fit, answers.reports.iter().filter_map(speed).collect::<Vec<_>>()))
+            let answers = together.answers(windows, 0, &BTreeMap::new())?;
+            let speed = |report: &PhaseReport| Speed::of(report, counted, together.given.connections);
+            let speeds: Option<Vec<Speed>> = answers.reports.iter().map(speed).collect();
+            Ok(speeds.map_or((Fit::Short, Vec::new()), |speeds| (answers.fit, speeds)))
         })?;
-        together.pace = Pace::of(speeds.into_iter(), shortest);
-        log::debug!("step: the pace is {:?}", together.pace);
+        together.set_pace(&speeds);
         Ok(together)
+    }
+
+    /// Decides who shares blocks, and how long the windows of each group are.
+    fn set_pace(&mut self, speeds: &[Speed]) {
+        let cycles_ns: Vec<f64> = speeds.iter().map(|speed| speed.cycle_ns).collect();
+        let of_group = |members: Vec<usize>| {
+            let pace = Pace::of(members.iter().map(|member| speeds[*member]), self.given.shortest);
+            log::debug!("step: the pace of {members:?} is {pace:?}");
+            Group { members, pace }
+        };
+        self.groups = groups(&cycles_ns, &self.given.pairs).into_iter().map(of_group).collect();
     }
 
     /// Members whose servers work although nobody asks them, and the share of a CPU that they use then.
@@ -182,15 +201,23 @@ impl<'a> Together<'a> {
         Ok(found)
     }
 
+    /// What each member's known cost amounted to so far, where somebody but the client can tell.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn accounts(&mut self) -> Result<Vec<Option<Account>>> {
+        self.members.iter_mut().map(|member| member.server.account(member.parties.client)).collect()
+    }
+
     /// Sets how much is noted, from the rate of the operations: the highest of all.
     pub fn aim_at(&mut self, records_per_s: f64, detached: &[Phase]) {
-        let rate = |phase: &Phase| phase.client.operations as f64 / (phase.length_ns as f64 / 1e9);
+        let rate = |phase: &Phase| phase.client.operations as f64 / (phase.length_ns.max(1) as f64 / 1e9);
         self.notes = notes(records_per_s, detached.iter().map(rate).fold(0.0, f64::max));
     }
 
     /// Labels of the devices that the probes have met.
     pub fn labels(&self) -> Labels {
-        self.probes.labels(self.names)
+        self.probes.labels(self.given.names)
     }
 
     fn start_ns(&self) -> u64 {
@@ -200,20 +227,21 @@ impl<'a> Together<'a> {
     /// Tells every client its windows: none in the first ones counts.
     fn announce(&mut self, lead: &[Asked], windows: &[Asked]) -> Result<()> {
         for (index, member) in self.members.iter_mut().enumerate() {
-            let own = lead.iter().chain(windows).filter(|asked| asked.member == index);
+            let own = lead.iter().chain(windows).filter(|asked| asked.place.member == index);
             member.ask_in(&own.map(|asked| asked.window).collect::<Vec<_>>())?;
         }
         Ok(())
     }
 
-    /// What the clients saw of windows that are over; of each, so many of a lead-in came before.
-    fn answers(&mut self, windows: Vec<Asked>, leads: usize) -> Result<Answers> {
+    /// What the clients saw of windows that are over; of each, so many of a lead-in came before. `moments`: accounts of
+    /// the host's before and after blocks.
+    fn answers(&mut self, windows: Vec<Asked>, leads: usize, moments: &BTreeMap<u32, [Moment; 2]>) -> Result<Answers> {
         let mut fit = Fit::Fits;
         let mut reports = Vec::with_capacity(self.members.len());
         for (index, member) in self.members.iter_mut().enumerate() {
             let mut report = member.report()?;
             report.windows.drain(..leads.min(report.windows.len()));
-            let own = || windows.iter().filter(|asked| asked.member == index);
+            let own = || windows.iter().filter(|asked| asked.place.member == index);
             if report.windows.len() != own().count() {
                 let why = format!("it reports {} windows of {}", report.windows.len(), own().count());
                 return Err(Error::workload("the client does not follow the protocol", why));
@@ -225,7 +253,8 @@ impl<'a> Together<'a> {
             }
             reports.push(report);
         }
-        Ok(Answers { reports, windows, fit })
+        let disturbed = self.given.work.disturbed(&windows, &reports, moments);
+        Ok(Answers { reports, windows, fit, disturbed })
     }
 
     /// Measures again until it fits.
@@ -240,13 +269,13 @@ impl<'a> Together<'a> {
                     "virtax, or a client, is too late for its windows"
                 }
                 (Fit::Short, _) => {
-                    self.pace.stretch();
-                    log::debug!("step: too short, again with {:?}", self.pace);
+                    self.groups.iter_mut().for_each(|group| group.pace.stretch());
+                    log::debug!("step: too short, again with {:?}", self.groups);
                     "a client completes too little in a window to be measured"
                 }
                 (Fit::Unseen, _) => {
-                    self.pace.lead *= 2;
-                    log::debug!("step: not all connections were seen, again with {:?}", self.pace);
+                    self.groups.iter_mut().for_each(|group| group.pace.lead *= 2);
+                    log::debug!("step: not all connections were seen, again with {:?}", self.groups);
                     "not all connections were at work before the first window"
                 }
             };
@@ -254,25 +283,54 @@ impl<'a> Together<'a> {
         Err(Error::workload(why, format!("{TRIES} times in a row")))
     }
 
-    /// A phase with nothing attached, of so much counted time for each member; in the members' order.
+    /// A phase with nothing attached, of so much counted time for each member, in the members' order; and others, of as
+    /// many blocks as the host disturbed.
     ///
     /// # Errors
     /// If a client or a server fails, or the user interrupts.
-    pub fn detached(&mut self, length: Duration) -> Result<Vec<Phase>> {
+    pub fn detached(&mut self, length: Duration) -> Result<Vec<Vec<Phase>>> {
         log::debug!("step: detached phase of {} ms each", length.as_millis());
+        let (mut sequence, counted) = self.sequence(length);
+        let mut spare = sequence.len() / AGAIN;
+        let mut done = Vec::new();
+        loop {
+            let answers = self.ask_detached(&sequence, &counted)?;
+            done.push(answers.phases(PhaseKind::Detached));
+            let again = answers.disturbed.blocks.iter().map(|block| sequence[*block as usize]);
+            let again: Vec<usize> = again.take(spare).collect();
+            if again.is_empty() {
+                return Ok(done);
+            }
+            log::debug!("step: {} of {} blocks were disturbed", answers.disturbed.blocks.len(), sequence.len());
+            spare -= again.len();
+            sequence = again;
+        }
+    }
+
+    fn ask_detached(&mut self, sequence: &[usize], counted: &[Duration]) -> Result<Answers> {
         self.until_it_fits(|together| {
-            let (order, counted) = together.order(length);
-            let (_, windows) = timeline(together.pace, together.start_ns(), false, counted, &order);
+            let order = order(&together.groups, sequence, &mut together.given.random);
+            let (_, windows) = timeline(&together.groups, together.start_ns(), None, counted, &order);
             together.announce(&[], &windows)?;
-            sleep_until(windows.last().map_or(0, |last| last.window.close_ns), || ())?;
-            let answers = together.answers(windows, 0)?;
-            Ok((answers.fit, answers.phases(PhaseKind::Detached)))
+            let mut moments = BTreeMap::new();
+            let mut before = together.given.accounts.now();
+            for block in windows.chunk_by(|one, next| one.place.block == next.place.block) {
+                sleep_until(block.last().map_or(0, |last| last.window.close_ns), || ())?;
+                let after = together.given.accounts.now();
+                moments.extend(block.first().map(|first| (first.place.block, [before, after])));
+                before = after;
+            }
+            let answers = together.answers(windows, 0, &moments)?;
+            Ok((answers.fit, answers))
         })
     }
 
-    fn order(&mut self, length: Duration) -> (Vec<(usize, u32)>, Duration) {
-        let (blocks, counted) = self.pace.divide(length);
-        (order(&self.groups, blocks, &mut self.random), counted)
+    /// The groups in the order of their blocks, and the time of their windows that counts, for so much of it for each
+    /// member.
+    fn sequence(&self, length: Duration) -> (Vec<usize>, Vec<Duration>) {
+        let (blocks, counted): (Vec<u32>, Vec<Duration>) =
+            self.groups.iter().map(|group| group.pace.divide(length)).unzip();
+        (sequence(&blocks), counted)
     }
 
     /// A phase with probes attached, of so much counted time for each member; in the members' order.
@@ -287,22 +345,23 @@ impl<'a> Together<'a> {
     fn try_probed(&mut self, kind: PhaseKind, length: Duration) -> Result<(Fit, Vec<RawPhase>)> {
         let roles = self.roles();
         let following = self.follow(kind, &roles)?;
-        let (order, counted) = self.order(length);
+        let (sequence, counted) = self.sequence(length);
+        let order = order(&self.groups, &sequence, &mut self.given.random);
         let mut cpu = CpuTimes::new(&roles);
         let mut taken = Taken::default();
         let is_sampled = kind == PhaseKind::Sampled;
         let mut note = |_: &Loaded, asked: &Asked, edge| cpu.note(asked, edge);
         let at_edge: AtEdge<'_> = if is_sampled { Some(&mut note) } else { None };
-        let Some((open, windows)) = self.ask(following, &order, counted, &mut taken, at_edge)? else {
+        let Some((open, windows)) = self.ask(following, &order, &counted, &mut taken, at_edge)? else {
             return Ok((Fit::Unseen, Vec::new()));
         };
         let drained = open.drain(self.probes, LONGEST_WAIT, |probes| taken.take_meanwhile(probes));
-        let answers = drained.and_then(|()| self.answers(windows, 1));
+        let answers = drained.and_then(|()| self.answers(windows, 1, &BTreeMap::new()));
         let closed = open.close(self.probes);
         let answers = answers?;
         taken.finish(self.probes, &closed);
         let fit = if closed.is_late() { Fit::Late } else { answers.fit };
-        let counts = closed.counts(self.probes, &self.probes.labels(self.names))?;
+        let counts = closed.counts(self.probes, &self.probes.labels(self.given.names))?;
         let Taken { records, events, .. } = taken;
         let mut records = split_records(records, self.members.len());
         let mut sampled = is_sampled.then(|| answers.split_events(events, &roles));
@@ -327,7 +386,7 @@ impl<'a> Together<'a> {
 
     /// Attaches what a kind of phase needs, and follows all members' requests.
     fn follow(&mut self, kind: PhaseKind, roles: &[Roles]) -> Result<Following> {
-        let sampler = Sampler { cpus: &self.sampling.cpus, rate_hz: self.sampling.rate_hz };
+        let sampler = Sampler { cpus: &self.given.sampling.cpus, rate_hz: self.given.sampling.rate_hz };
         let ready = Ready::attach(self.probes, kind, sampler)?;
         ready.follow(self.probes, self.block(roles)?, self.notes)
     }
@@ -345,12 +404,12 @@ impl<'a> Together<'a> {
     fn ask(
         &mut self,
         following: Following,
-        order: &[(usize, u32)],
-        counted: Duration,
+        order: &[Place],
+        counted: &[Duration],
         taken: &mut Taken,
         mut at_edge: AtEdge<'_>,
     ) -> Result<Option<(Open, Vec<Asked>)>> {
-        let (lead, windows) = timeline(self.pace, self.start_ns(), true, counted, order);
+        let (lead, windows) = timeline(&self.groups, self.start_ns(), Some(Lead), counted, order);
         self.announce(&lead, &windows)?;
         sleep_until(lead.last().map_or(0, |last| last.window.close_ns), || ())?;
         let first_ns = windows.first().map_or(0, |first| first.window.from_ns);
@@ -361,7 +420,7 @@ impl<'a> Together<'a> {
         }
         let ids: Vec<ConfigurationId> = following.configurations().collect();
         let recorded = |asked: &Asked| crate::probes::Window {
-            configuration: ids[asked.member],
+            configuration: ids[asked.place.member],
             open_ns: asked.window.from_ns,
             close_ns: asked.window.close_ns,
         };
@@ -388,7 +447,7 @@ impl<'a> Together<'a> {
     /// another meanwhile, so there are several, until shortly before the first window counts.
     fn are_all_seen(&self, following: &Following, first_ns: u64) -> Result<bool> {
         const LOOK: Duration = Duration::from_micros(200);
-        let connections = self.connections.saturating_mul(self.members.len() as u32);
+        let connections = self.given.connections.saturating_mul(self.members.len() as u32);
         while now_ns() + 3 * (LOOK.as_nanos() as u64) < first_ns {
             if following.has_seen(self.probes, Expected::Connections(connections)) {
                 return Ok(true);
@@ -418,21 +477,21 @@ impl<'a> Together<'a> {
         self.members[0].ask_in(&[Window { open_ns, from_ns: open_ns, close_ns }])?;
         let (_, floor_ns) = self.probes.statistics_floor(kind, COST_FLOOR, COST_FLOORS)?;
         let following = ready.follow(self.probes, self.block(&roles)?, Notes::default())?;
-        let counted = self.pace.counted.max(COST_RUN / 2);
-        let order = order(&self.groups, 1, &mut self.random);
+        let counted: Vec<Duration> = self.groups.iter().map(|group| group.pace.counted.max(COST_RUN / 2)).collect();
+        let order = order(&self.groups, &sequence(&vec![1; counted.len()]), &mut self.given.random);
         let mut readings = vec![Vec::new(); self.members.len()];
         let mut begun = None;
         let mut read = |probes: &Loaded, asked: &Asked, edge| match edge {
             Edge::Begin => begun = Some(probes.run_times(kind)),
             Edge::End => {
                 if let Some(begun) = begun.take() {
-                    readings[asked.member].push([begun, probes.run_times(kind)]);
+                    readings[asked.place.member].push([begun, probes.run_times(kind)]);
                 }
             }
         };
-        let asked = self.ask(following, &order, counted, &mut Taken::default(), Some(&mut read))?;
+        let asked = self.ask(following, &order, &counted, &mut Taken::default(), Some(&mut read))?;
         let Some((open, windows)) = asked else { return Ok((Fit::Unseen, Vec::new())) };
-        let answers = self.answers(windows, 1);
+        let answers = self.answers(windows, 1, &BTreeMap::new());
         let _ = open.close(self.probes);
         let answers = answers?;
         let costs = answers.reports.iter().zip(&readings).map(|(report, readings)| Costs {
@@ -448,18 +507,24 @@ impl Answers {
     /// The members' phases, as their clients saw them.
     fn phases(&self, kind: PhaseKind) -> Vec<Phase> {
         let phase = |(member, report): (usize, &PhaseReport)| {
-            let own = || self.windows.iter().filter(|asked| asked.member == member);
+            let own = || self.windows.iter().filter(|asked| asked.place.member == member);
             let open_ns = own().next().map_or(0, |first| first.window.from_ns);
-            let windows = own().zip(&report.windows).map(|(asked, seen)| WindowCounts {
-                block: asked.block,
+            let disturbed = self.disturbed.of(&self.windows, member);
+            let windows = own().zip(&report.windows).zip(disturbed).map(|((asked, seen), disturbed)| WindowCounts {
+                block: asked.place.block,
                 at_ns: asked.window.from_ns - open_ns,
                 length_ns: asked.length_ns(),
                 operations: seen.operations,
                 latency_sum_ns: seen.latency_sum_ns,
+                work_ns: seen.work_ns,
+                disturbed,
             });
             let windows: Vec<WindowCounts> = windows.collect();
             let length_ns = windows.iter().map(|window| window.length_ns).sum();
-            let client = PhaseReport { windows: Vec::new(), ..report.clone() };
+            let mut client = PhaseReport { windows: Vec::new(), ..report.clone() };
+            if kind != PhaseKind::Detached {
+                client.after_rest.clear();
+            }
             Phase { kind, open_ns, length_ns, client, probes: None, guest: None, account: None, windows }
         };
         self.reports.iter().enumerate().map(phase).collect()
@@ -475,7 +540,7 @@ impl Answers {
             .collect();
         let at = |at_ns: u64| {
             let index = self.windows.partition_point(|asked| asked.window.close_ns <= at_ns);
-            self.windows.get(index).filter(|asked| asked.window.from_ns <= at_ns).map(|asked| asked.member)
+            self.windows.get(index).filter(|asked| asked.window.from_ns <= at_ns).map(|asked| asked.place.member)
         };
         let mut split: Vec<Vec<RawEvent>> = roles.iter().map(|_| Vec::new()).collect();
         for mut event in events {
@@ -518,7 +583,7 @@ impl<'a> CpuTimes<'a> {
     /// Who wakes for the beginning of a window comes a tenth of a millisecond late, which its end does not make up for:
     /// nobody works after that. So what was seen is taken for the whole of the window.
     fn note(&mut self, asked: &Asked, edge: Edge) {
-        let (now, now_ns) = (self.roles[asked.member].schedstat_ns(), now_ns());
+        let (now, now_ns) = (self.roles[asked.place.member].schedstat_ns(), now_ns());
         match edge {
             Edge::Begin => (self.begun, self.begun_ns) = (now, now_ns),
             Edge::End => {
@@ -527,7 +592,7 @@ impl<'a> CpuTimes<'a> {
                 for (role, ns) in now {
                     let before = self.begun.get(&role).copied().unwrap_or(ns);
                     let used_ns = ns.saturating_sub(before) as f64 * whole.max(1.0);
-                    *self.sums[asked.member].entry(role).or_default() += used_ns as u64;
+                    *self.sums[asked.place.member].entry(role).or_default() += used_ns as u64;
                 }
             }
         }

@@ -14,7 +14,10 @@ pub use rungs::Order;
 
 use virtax_model::whole;
 
-use self::{judge::canonical, rungs::rungs};
+use self::{
+    judge::canonical,
+    rungs::{below, rungs},
+};
 use crate::{
     error::{Error, Result},
     input,
@@ -64,7 +67,8 @@ pub fn climb(request: &Request, options: &Options) -> Result<Climbed> {
         ));
     }
     let request = Request { configurations: standing.join(","), ..request.clone() };
-    let (plan, _) = run::plan(&request)?;
+    let (mut plan, _) = run::plan(&request)?;
+    plan.compared = steps(options.order, &missing);
     let deadline = options.budget.map(|budget| Instant::now() + budget);
     let mut goes_on = |folder: &Path| {
         let Some(deadline) = deadline else { return Ok(false) };
@@ -104,6 +108,15 @@ fn save(folder: &Path, ladder: &Ladder) -> Result<PathBuf> {
     Ok(chart)
 }
 
+/// The steps between rungs that stand, by their places among those: what is compared.
+fn steps(order: Order, missing: &[Option<String>]) -> Vec<[usize; 2]> {
+    let rungs = rungs(order);
+    let stands = |index: usize| missing.get(index).is_some_and(Option::is_none);
+    let place = |index: usize| (0..index).filter(|before| stands(*before)).count();
+    let standing = (0..rungs.len()).filter(|index| stands(*index));
+    standing.filter_map(|index| Some([place(below(rungs, index, &stands)?), place(index)])).collect()
+}
+
 /// Tries every rung: its server is started and ended again. Why those are missing that cannot be.
 fn find_missing(request: &Request, order: Order) -> Result<Vec<Option<String>>> {
     let names: Vec<String> = rungs(order).iter().map(canonical).collect();
@@ -111,4 +124,18 @@ fn find_missing(request: &Request, order: Order) -> Result<Vec<Option<String>>> 
     let (plan, _) = run::plan(&request)?;
     let tried = run::try_out(&plan)?;
     Ok(tried.into_iter().map(|why| why.map(|error| error.to_string())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_lead_over_what_is_missing() {
+        let mut missing: Vec<Option<String>> = vec![None; rungs(Order::Storage).len()];
+        assert_eq!(steps(Order::Storage, &missing), [[0, 1], [1, 2], [2, 3], [1, 4]]);
+        // Without overlayfs, Docker's host network stands on the bind mount.
+        missing[2] = Some("no overlayfs".to_owned());
+        assert_eq!(steps(Order::Storage, &missing), [[0, 1], [1, 2], [1, 3]]);
+    }
 }

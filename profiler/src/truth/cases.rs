@@ -213,6 +213,8 @@ pub const CASES: &[Case] = &[
     },
     Case {
         target: FORWARDED,
+        // Held against phases in which nothing is attached, and the host does something else.
+        longer: 2,
         quick: true,
         ..case("forward-rules", "ns:net=veth,hooks=on", Kind::ForwardRules, &[2000, 4000, 6000, 8000])
     },
@@ -229,6 +231,8 @@ pub const CASES: &[Case] = &[
             response(at(Point::Send)),
         ],
         fewest_events: 100,
+        // Periods of 5 ms.
+        longer: 2,
         quick: true,
         ..case("quota", "ns:net=host", Kind::QuotaPercent, &[35, 30, 25, 20])
     },

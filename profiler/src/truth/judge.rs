@@ -166,7 +166,7 @@ fn injected_ns(case: &Case, base: &Side<'_>, side: &Side<'_>, round: u32) -> Opt
             Some(per_operation(ns, wall, side) - of_base)
         }
         Established::ClientsClock => {
-            let detached = |of: &Side<'_>| Some(of.waterfall.rounds[of.index_of(round)?].detached_ns);
+            let detached = |of: &Side<'_>| Some(of.waterfall.rounds[of.index_of(round)?].detached_all_ns);
             Some(detached(side)? - detached(base)?)
         }
         Established::ClientsClockTraced => {

@@ -179,7 +179,7 @@ fn work(options: &Options, streams: Vec<TcpStream>, shared: &Shared, worker: &Wo
         epoll.add(stream.as_raw_fd(), index as u64).map_err(cannot_wait)?;
         connections.push(Connection { stream, reply: Vec::with_capacity(4096), called_ns: 0, returned_ns: now_ns() });
     }
-    let resting = Resting::new(shared, &worker.bell, |descriptor, key| epoll.add(descriptor, key));
+    let resting = Resting::new(shared, worker, |descriptor, key| epoll.add(descriptor, key));
     let resting = resting.map_err(cannot_wait)?;
     let value = vec![b'x'; options.data_size];
     let mut work = Work { options, value, random: Random(0x9E37_79B9_7F4A_7C15), worker, resting };

@@ -162,7 +162,7 @@ fn work_on_one(options: &Options, connection: &mut Connection, shared: &Shared, 
     let (request, mut response) = (vec![0; options.request], vec![0; options.response]);
     let mut known = Known::new(shared);
     while !shared.stopped() {
-        if let Some(came_ns) = rest::wait(&mut known, shared, &worker.bell, &connection.stream) {
+        if let Some(came_ns) = rest::wait(&mut known, shared, worker, &connection.stream) {
             connection.schedule.restart(came_ns);
             continue;
         }
@@ -201,7 +201,7 @@ struct Work<'a> {
 fn work_on_all(options: &Options, connections: &mut [Connection], shared: &Shared, worker: &Worker) -> io::Result<()> {
     let (mut epoll, timer) = (Epoll::new()?, Timer::new()?);
     epoll.add(timer.as_raw_fd(), TIMER)?;
-    let resting = Resting::new(shared, &worker.bell, |descriptor, key| epoll.add(descriptor, key))?;
+    let resting = Resting::new(shared, worker, |descriptor, key| epoll.add(descriptor, key))?;
     let chunk = if options.chunk == 0 { options.response } else { options.chunk };
     let (request, response) = (vec![0; options.request], vec![0; chunk.max(1)]);
     let mut work = Work { options, worker, resting, request, response, dues: Dues::new(), under_way: 0 };

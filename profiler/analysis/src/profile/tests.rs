@@ -67,6 +67,7 @@ fn waterfall_of(rows: Vec<Row>) -> Waterfall {
     let round = waterfall::Round {
         round: 0,
         detached_ns: 1000.0,
+        detached_all_ns: 1000.0,
         detached_interval_ns: 1000.0,
         traced_ns: 1000.0,
         detached_queued_ns: 0.0,

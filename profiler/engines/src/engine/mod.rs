@@ -101,9 +101,6 @@ pub(crate) fn port_remedy(words: &str, port: u16) -> String {
     if taken { format!("; another program listens on port {port}: stop it") } else { String::new() }
 }
 
-/// The file in which our own server notes what it did before its answers.
-const ACCOUNT: &str = "account";
-
 /// Where a server's files lie in a container.
 const INSIDE: &str = "/virtax";
 
@@ -121,6 +118,16 @@ fn prepared(preparation: &dyn Preparation, settings: &Settings, folder: &Path, o
         .map_err(|error| Error::file("make", folder, error))?;
     preparation.prepare(settings, folder)?;
     Ok(folder.to_owned())
+}
+
+/// How a server is started.
+pub struct Program {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Arguments of the program.
+    pub arguments: Vec<String>,
+    /// The file in which it notes what it did before its answers; `None`: it does nothing.
+    pub account: Option<PathBuf>,
 }
 
 /// What every server of a run is started from: the same files natively and packed.
@@ -157,10 +164,6 @@ impl ServerFiles {
         for note in &pack.notes {
             log::warn!("{note}");
         }
-        if workload.server_program() == ServerProgram::Own {
-            let path = folder.join(ACCOUNT);
-            workloads::account::create(&path).map_err(|error| Error::file("write", &path, error))?;
-        }
         if workload.files().is_some() {
             pack.add_open_folder(Path::new(DATA));
         }
@@ -183,29 +186,36 @@ impl ServerFiles {
         Ok(Self { pack, program, tool, folder, prepared, workload, settings })
     }
 
-    /// Program and arguments natively.
-    #[must_use]
-    pub fn native(&self, listen: SocketAddrV4, injection: Option<Injection>) -> (PathBuf, Vec<String>) {
+    /// Program and arguments natively, and the file in which it notes its known cost, if it has one of its own doing.
+    ///
+    /// # Errors
+    /// If that file cannot be made.
+    pub fn native(&self, listen: SocketAddrV4, injection: Option<Injection>) -> Result<Program> {
         let data = self.data_folder().unwrap_or(&self.folder);
         let prepared = self.prepared.as_deref();
         let start = Start { listen, folder: &self.folder, data, prepared, tool: &self.tool };
         let mut arguments = self.workload.server_arguments(&self.settings, start);
+        let mut account = None;
         if let Some(injection) = injection.filter(|injection| injection.kind.is_servers()) {
+            // By its port: servers may be alive at once.
+            let path = self.folder.join(format!("account-{}", listen.port()));
+            workloads::account::create(&path).map_err(|error| Error::file("write", &path, error))?;
             arguments.extend(injection.server_arguments());
-            arguments.extend(["--account".to_owned(), self.folder.join(ACCOUNT).display().to_string()]);
+            arguments.extend(["--account".to_owned(), path.display().to_string()]);
+            account = Some(path);
         }
-        (self.program.clone(), arguments)
+        Ok(Program { path: self.program.clone(), arguments, account })
     }
 
     /// Program and arguments in a container made of the pack.
     #[must_use]
-    pub fn packed(&self, listen: SocketAddrV4, injection: Option<Injection>) -> (PathBuf, Vec<String>) {
+    pub fn packed(&self, listen: SocketAddrV4, injection: Option<Injection>) -> Program {
         let prepared = self.prepared.as_ref().map(|_| Path::new(PREPARED));
         let (folder, data) = (Path::new(INSIDE), Path::new(DATA));
         let start = Start { listen, folder, data, prepared, tool: &self.tool };
         let mut arguments = self.workload.server_arguments(&self.settings, start);
         arguments.extend(injection.into_iter().flat_map(Injection::server_arguments));
-        (self.pack.program.clone(), arguments)
+        Program { path: self.pack.program.clone(), arguments, account: None }
     }
 
     /// Where files are that a server reads and writes, and MiB of them; `None`: it has none.
@@ -230,12 +240,6 @@ impl ServerFiles {
     #[must_use]
     pub fn data_folder(&self) -> Option<&Path> {
         self.workload.files().map(|files| files.folder(&self.settings))
-    }
-
-    /// The file in which our own server notes what it did before its answers; `None`: it is not our own.
-    #[must_use]
-    pub fn account_file(&self) -> Option<PathBuf> {
-        (self.workload.server_program() == ServerProgram::Own).then(|| self.folder.join(ACCOUNT))
     }
 
     /// Bytes of a request and of a response, where the workload says so; else 0.
@@ -333,8 +337,9 @@ pub trait Engine: Sync {
     /// Whether a server of this configuration can rest while others are asked: nothing of it goes on meanwhile, and no
     /// limit of it is restored, which it would then never meet.
     fn can_rest(&self, configuration: &Configuration) -> bool {
-        // What executes a guest has its own clock, and known costs may be limits, or work of their own.
-        configuration.injection.is_none() && self.accelerator().is_none()
+        // What executes a guest has its own clock.
+        let costs_rest = configuration.injection.is_none_or(|injection| injection.kind.can_rest());
+        costs_rest && self.accelerator().is_none()
     }
     /// The file system that a configuration puts a server's files on; `None`: whatever the folder is on.
     fn file_system(&self, _configuration: &Configuration) -> Option<&'static str> {

@@ -46,13 +46,13 @@ impl Engine for Native {
 impl Host for Native {
     fn start(&mut self, bench: &Bench, configuration: &Configuration) -> Result<Box<dyn Server>> {
         let address = SocketAddrV4::new(bench.wire.subnets.host(), bench.port_of(configuration));
-        let (program, arguments) = bench.server.native(address, configuration.injection);
+        let super::Program { path, arguments, account } = bench.server.native(address, configuration.injection)?;
         // A file, because a pipe that nobody reads would stop a server that says much.
         let log = bench.log_of(configuration);
         let output = File::create(&log)
             .and_then(|file| Ok((file.try_clone()?, file)))
             .map_err(|error| Error::file("write", &log, error))?;
-        let mut command = child::command(&program);
+        let mut command = child::command(&path);
         command.args(arguments).stdout(output.0).stderr(output.1);
         let cgroup = match configuration.key("cgroup") {
             "root" => None,
@@ -66,8 +66,6 @@ impl Host for Native {
             let separator = if words.is_empty() { "" } else { ": " };
             Error::workload("cannot start the server", format!("{error}{separator}{words}"))
         })?;
-        let injected = configuration.injection.filter(|injection| injection.kind.is_servers());
-        let account = injected.and_then(|_| bench.server.account_file());
         Ok(Box::new(Process { child, address, log, account, _lease: lease, _cgroup: cgroup }))
     }
 }

@@ -350,8 +350,13 @@ pub fn difference(comparison: &ComparisonResult, look: Look) -> String {
     });
     let scatter = comparison.scatter.map_or_else(String::new, |scatter| {
         let [within, between] = [scatter.within_ns, scatter.between_ns].map(micros);
+        let left_out = if scatter.disturbed > 0.0 {
+            format!(" ({:.1} more were disturbed by the host, and left out)", scatter.disturbed)
+        } else {
+            String::new()
+        };
         format!(
-            "a round's difference: ± {within} µs by its {:.0} blocks; {between} µs between rounds\n",
+            "a round's difference: ± {within} µs by its {:.0} blocks{left_out}; {between} µs between rounds\n",
             scatter.blocks
         )
     });

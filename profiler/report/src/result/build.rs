@@ -120,7 +120,7 @@ fn configuration(
     let detached = client_sums(repetitions, PhaseKind::Detached)?;
     let traced = client_sums(repetitions, PhaseKind::Traced)?;
     let effect = estimate_one(
-        waterfall.rounds.iter().map(|round| 100.0 * (round.traced_ns / round.detached_ns - 1.0)).collect(),
+        waterfall.rounds.iter().map(|round| 100.0 * (round.traced_ns / round.detached_all_ns - 1.0)).collect(),
     );
     let last = repetitions[repetitions.len() - 1];
     let losses = Losses {
@@ -141,6 +141,7 @@ fn configuration(
             .latency(waterfall.rounds.iter().map(|round| round.detached_ns + round.detached_queued_ns).collect()),
         traced_latency: traced
             .latency(waterfall.rounds.iter().map(|round| round.traced_ns + round.traced_queued_ns).collect()),
+        after_rest_ns: after_rest_ns(repetitions),
         stages: stages(waterfall, profiled, &labels),
         turnaround_ns_per_op: waterfall.mean_of(|round| round.turnaround_ns),
         lateness_ns_per_op: waterfall.mean_of(|round| round.traced_lateness_ns),
@@ -179,6 +180,19 @@ fn configuration(
     };
     result.incomplete = incomplete(inputs.header, waterfall, &result);
     Ok(result)
+}
+
+/// Mean latency of the first, the second … request of a connection after a rest, without probes, ns.
+fn after_rest_ns(repetitions: &[&Repetition]) -> Vec<f64> {
+    let phases = repetitions.iter().flat_map(|repetition| waterfall::of_kind(repetition, PhaseKind::Detached));
+    let mut sums: Vec<(u64, u64)> = Vec::new();
+    for phase in phases {
+        sums.resize(sums.len().max(phase.client.after_rest.len()), (0, 0));
+        for (sum, seen) in sums.iter_mut().zip(&phase.client.after_rest) {
+            *sum = (sum.0 + seen.operations, sum.1 + seen.latency_sum_ns);
+        }
+    }
+    sums.into_iter().map(|(operations, ns)| ns as f64 / operations.max(1) as f64).collect()
 }
 
 /// CPU time of a row, by its index, ns per operation; `None` where nothing was sampled.

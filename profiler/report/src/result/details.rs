@@ -20,6 +20,9 @@ const FIRST_STEP_NS: u64 = 500;
 pub struct Details {
     /// Rounds, in order.
     pub rounds: Vec<RoundDetail>,
+    /// Blocks without probes, in order; none where rounds were asked as a whole.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<BlockDetail>,
     /// The tenth of the records around the median latency; empty: too few records.
     pub typical: Vec<TailStage>,
     /// Latencies of detached phases: upper end of a step, ns, and operations in it.
@@ -42,6 +45,22 @@ pub struct RoundDetail {
     pub traced_ns: f64,
 }
 
+/// A block: its round, the phase in that, its number in the phase, mean latency, ns, and whether the host disturbed all
+/// of its windows.
+pub type BlockDetail = (u32, usize, u32, f64, bool);
+
+/// Blocks of all rounds: of the windows that the host did not disturb, if there are any.
+fn blocks(waterfall: &Waterfall) -> Vec<BlockDetail> {
+    let of_round = waterfall.rounds.iter().zip(&waterfall.blocks);
+    let blocks = of_round.flat_map(|(round, blocks)| {
+        blocks.all.iter().map(|(block, ns)| {
+            let quiet = blocks.quiet.get(block);
+            (round.round, block.0, block.1, *quiet.unwrap_or(ns), quiet.is_none())
+        })
+    });
+    blocks.collect()
+}
+
 impl Details {
     /// # Errors
     /// If a stored histogram cannot be read.
@@ -59,6 +78,7 @@ impl Details {
         });
         Ok(Self {
             rounds: rounds.collect(),
+            blocks: blocks(waterfall),
             typical: tail::typical(records).map_or_else(Vec::new, |typical| tail_stages(&typical, labels)),
             histogram: steps_of(&detached),
             stages: waterfall.rows.iter().map(|row| trimmed(row.histogram.steps().collect())).collect(),

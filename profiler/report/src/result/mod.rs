@@ -138,6 +138,10 @@ pub struct ConfigurationResult {
     pub latency: Latency,
     /// Traced phases.
     pub traced_latency: Latency,
+    /// Mean latency of the first, the second … the 200th request of a connection after a rest, nothing attached, ns;
+    /// empty: it was asked all the time. The first ones of each window do not count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after_rest_ns: Vec<f64>,
     /// Stages in path order, from the client's call to its return.
     pub stages: Vec<StageResult>,
     /// The client's own time between return and next call, traced, ns per operation: not part of the latency.

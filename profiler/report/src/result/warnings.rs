@@ -70,6 +70,7 @@ pub fn of(inputs: &Inputs<'_>, configurations: &[ConfigurationResult]) -> Vec<Wa
     if let Some(smaller) = &told.scaled {
         found.push(warning("scaled", smaller.as_str(), "a larger `--set size=`"));
     }
+    again(header, &mut found);
     let disturbed: Vec<&Repetition> =
         repetitions.iter().filter(|repetition| !repetition.disturbances.is_empty()).collect();
     if let Some(first) = disturbed.first() {
@@ -87,6 +88,28 @@ pub fn of(inputs: &Inputs<'_>, configurations: &[ConfigurationResult]) -> Vec<Wa
         ));
     }
     found
+}
+
+/// What is not the same in a run and in those that went on with it.
+fn again(header: &Header, found: &mut Vec<Warning>) {
+    let facts = |environment: &Environment| {
+        let cpu = environment.cpu_model.clone().unwrap_or_default();
+        [("kernel", environment.kernel.clone()), ("CPU", cpu)]
+    };
+    let first = facts(&header.environment);
+    for again in &header.again {
+        let others = std::iter::zip(&first, facts(&again.environment)).filter(|(before, now)| before.1 != now.1);
+        for ((what, before), (_, now)) in others {
+            let from = again.first_round + 1;
+            found.push(warning(
+                "several-environments",
+                format!(
+                    "from round {from} on, the {what} is {now}; before, it was {before}: differences are within rounds"
+                ),
+                "nothing, if that is what is to be averaged over; else, one run for each, and `virtax diff`",
+            ));
+        }
+    }
 }
 
 /// Share of the latency by which a client may be late itself, and of a rate that was asked for that may be missing.

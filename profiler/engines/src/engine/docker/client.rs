@@ -120,6 +120,14 @@ impl Client {
         self.remove(&format!("cannot remove image {name}"), self.api.remove_image(name, Some(options), None))
     }
 
+    /// Whether the daemon answers.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub(super) fn is_there(&self) -> Result<()> {
+        self.ask("cannot reach the Docker daemon any more", self.api.ping()).map(drop)
+    }
+
     /// The daemon's version.
     ///
     /// # Errors

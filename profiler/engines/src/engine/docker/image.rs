@@ -1,10 +1,12 @@
 //! The image: the server's program and files in a tar, imported without a registry.
 
+use std::path::Path;
+
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 
-use super::{Client, LABEL, NAME};
+use super::{Client, KEEPER, LABEL, NAME};
 use crate::{
     engine::Bench,
     ledger::{Item, Lease},
@@ -21,7 +23,9 @@ pub(super) fn make(client: &Client, bench: &Bench) -> Result<Image> {
     let repository = format!("virtax-{}", bench.run_id);
     let name = format!("{repository}:latest");
     let mut tar = Vec::new();
-    bench.server.pack.write_tar(&mut tar)?;
+    let mut pack = bench.server.pack.clone();
+    pack.add_copy(Path::new(KEEPER), &bench.binary, 0o755);
+    pack.write_tar(&mut tar)?;
     let lease = bench.ledger.note(Item::Image { engine: NAME.to_owned(), name: name.clone() })?;
     let options = CreateImageOptionsBuilder::default()
         .from_src("-")

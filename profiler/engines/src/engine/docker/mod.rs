@@ -7,6 +7,8 @@ mod server;
 
 pub use client::Client;
 
+use std::{collections::BTreeMap, rc::Rc};
+
 use super::{Bench, Engine, Host, Key, Server, Values};
 use crate::{engine::configuration::Configuration, ledger::Item};
 use virtax_model::{
@@ -19,6 +21,9 @@ pub const LABEL: &str = "org.virtax.run";
 
 /// The engine's name.
 const NAME: &str = "docker";
+
+/// Where the program lies in an image that keeps a container's servers.
+const KEEPER: &str = "/virtax/keeper";
 
 /// See the module.
 pub struct Docker;
@@ -109,11 +114,15 @@ impl Engine for Docker {
         } else {
             None
         };
-        Ok(Box::new(Prepared { client, image, network }))
+        Ok(Box::new(Prepared { kept: BTreeMap::new(), client, image, network }))
     }
 }
 
 struct Prepared {
+    // First, so removed first: containers are made of an image, and on a network.
+    /// Containers that live for the run, by configuration: a fresh server in each round is what differs between
+    /// rounds, and a container takes fifty times as long to make as a server to start.
+    kept: BTreeMap<String, Rc<server::Container>>,
     client: Client,
     image: image::Image,
     network: Option<network::Network>,
@@ -121,6 +130,19 @@ struct Prepared {
 
 impl Host for Prepared {
     fn start(&mut self, bench: &Bench, configuration: &Configuration) -> Result<Box<dyn Server>> {
-        server::start(&self.client, bench, &self.image, self.network.as_ref(), configuration)
+        let name = configuration.to_string();
+        let container = match self.kept.get(&name) {
+            // It lives on without its daemon, which then does not remove it: a run does not go on like that.
+            Some(container) => self.client.is_there().map(|()| container.clone())?,
+            None => {
+                let network = self.network.as_ref();
+                Rc::new(server::Container::start(&self.client, bench, &self.image, network, configuration)?)
+            }
+        };
+        // A server's files are as fresh as its container's layers.
+        if bench.server.data_folder().is_none() {
+            self.kept.insert(name, container.clone());
+        }
+        container.serve().map(|server| Box::new(server) as Box<dyn Server>)
     }
 }

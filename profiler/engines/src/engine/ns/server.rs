@@ -86,20 +86,21 @@ fn addresses(bench: &Bench, configuration: &Configuration, network: Option<&Netw
     )
 }
 
+/// What is launched, and the file in which it notes its known cost.
 fn spec(
     bench: &Bench,
     configuration: &Configuration,
     network: Option<&Network>,
     cgroup: Option<&Cgroup>,
     root: Option<Root>,
-) -> Spec {
+) -> Result<(Spec, Option<PathBuf>)> {
     let on = |key: &str| configuration.key(key) == "on";
     let (listen, _) = addresses(bench, configuration, network);
-    let (program, arguments) = match root {
-        None => bench.server.native(listen, configuration.injection),
+    let program = match root {
+        None => bench.server.native(listen, configuration.injection)?,
         Some(_) => bench.server.packed(listen, configuration.injection),
     };
-    Spec {
+    let spec = Spec {
         cgroup_doors: cgroup.map(Cgroup::doors).unwrap_or_default(),
         network: network.map(|network| network.inner.as_ref().unwrap_or(&network.router).path().to_owned()),
         root,
@@ -107,9 +108,10 @@ fn spec(
         own_users: on("user"),
         filtered: configuration.key("seccomp") == "docker",
         loading_filters: Injection::of(configuration.injection, Kind::Filters),
-        program,
-        arguments,
-    }
+        program: program.path,
+        arguments: program.arguments,
+    };
+    Ok((spec, program.account))
 }
 
 /// Refuses a folder for files that is none, or whose path has what the mount would take for its own marks.
@@ -223,7 +225,7 @@ pub(super) fn start(
         _ => None,
     };
     let network = network.cloned();
-    let spec = spec(bench, configuration, network.as_deref(), cgroup.as_ref(), root);
+    let (spec, account) = spec(bench, configuration, network.as_deref(), cgroup.as_ref(), root)?;
     let log = bench.log_of(configuration);
     let (launcher, lease) = launch(bench, &spec, &log)?;
     let (_, address) = addresses(bench, configuration, network.as_deref());
@@ -238,7 +240,7 @@ pub(super) fn start(
         over,
         network,
         client: bench.wire.namespace.clone(),
-        account: bench.server.account_file(),
+        account,
         injection: configuration.injection,
         leases: std::iter::once(lease).chain(elsewhere).collect(),
         cgroup,

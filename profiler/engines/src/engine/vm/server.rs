@@ -24,7 +24,7 @@ use crate::{
     artifact,
     engine::configuration::Configuration,
     engine::files,
-    engine::{Bench, DATA, Server, last_lines_of, ns::network::Network},
+    engine::{Bench, DATA, Program, Server, last_lines_of, ns::network::Network},
     guest::{DRIVERS, Image, Kernel},
     net::{Namespace, Segment, Subnets},
 };
@@ -70,7 +70,7 @@ fn place<'a>(bench: &Bench, configuration: &Configuration, network: Option<&'a R
     let (port, subnets) = (bench.port_of(configuration), bench.wire.subnets);
     let at = |address| SocketAddrV4::new(address, port);
     let told = |address, prefix, gateway| {
-        let (program, arguments) = bench.server.packed(at(address), None);
+        let Program { path: program, arguments, .. } = bench.server.packed(at(address), None);
         Serve { address, prefix, gateway, port, program, arguments, agent: None, has_disk: false, data: None }
     };
     let Some(network) = network else {
@@ -116,7 +116,9 @@ pub(super) fn start(
     let wanted = Wanted { bench, configuration, qemu, link, layout: &layout, files: files_of_run, number, has_agent };
     let launched = match starter {
         Starter::Itself => launch::by_itself(&wanted)?,
-        Starter::Libvirt(libvirt) => launch::by_libvirt(&wanted, libvirt)?,
+        Starter::Libvirt(libvirt) => {
+            launch::by_libvirt(&wanted, libvirt).map_err(|error| given_up_by_qemu(configuration, error))?
+        }
     };
     let mut guest = Guest {
         running: launched.running,
@@ -145,6 +147,17 @@ pub(super) fn start(
         guest.agent = Some(greeted);
     }
     Ok(Box::new(guest))
+}
+
+/// An error of libvirt's. If QEMU itself gave up within KVM, as it does where a host has less of it than it says, this
+/// host has no KVM for it.
+fn given_up_by_qemu(configuration: &Configuration, error: Error) -> Error {
+    let words = error.to_string();
+    // The file of QEMU's that says so, by itself or in an assertion.
+    if configuration.engine == "kvm" && words.contains("kvm.c:") {
+        return gate::no_kvm(&format!("the guest of `{configuration}` does not start under KVM"), words);
+    }
+    error
 }
 
 /// Writes a guest's initial file system: what it is to do, and what for, an agent perhaps.

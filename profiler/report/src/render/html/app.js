@@ -219,6 +219,57 @@ function scatter() {
   replace("scatter", svg, element("p", { class: "hint" }, "Mean latency with nothing attached. A ring is an outlier: more than 3.5 scaled median deviations (MAD) from the median of its configuration."));
 }
 
+// What two differ by in each block that both share; disturbed where the host disturbed either.
+function blockDifferences(from, to) {
+  const key = ([round, phase, block]) => `${round} ${phase} ${block}`;
+  const base = new Map((data.details[from].blocks ?? []).map(block => [key(block), block]));
+  return (data.details[to].blocks ?? []).filter(block => base.has(key(block))).map(block => {
+    const other = base.get(key(block));
+    return { round: block[0], ns: block[3] - other[3], disturbed: block[4] || other[4] };
+  });
+}
+
+function blocksOf(index) {
+  const found = blockDifferences(baseline, index), compared = comparison(baseline, index);
+  const quiet = found.filter(one => !one.disturbed);
+  if (quiet.length < 2) return null;
+  const sorted = quiet.map(one => one.ns).sort((a, b) => a - b), at = share => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
+  const ends = [at(0.02), at(0.98), 0, ...(compared?.ci95_ns ?? [])], room = 0.08 * (Math.max(...ends) - Math.min(...ends) || 1);
+  const low = Math.min(...ends) - room, high = Math.max(...ends) + room;
+  const left = 60, width = 1120, height = 230, above = 10, base = height - 26;
+  const x = place => left + (place + 0.5) / found.length * width, y = ns => base - (Math.min(high, Math.max(low, ns)) - low) / (high - low) * (base - above);
+  const name = `${configurations[index].name} less ${configurations[baseline].name}`, colour = lines[index % lines.length];
+  const svg = drawn("svg", { viewBox: `0 0 1200 ${height}`, role: "img", "aria-label": `${name}, by block` });
+  const step = niceStep((high - low) / 1000, 5);
+  for (let value = Math.ceil(low / 1000 / step) * step; value * 1000 <= high; value += step) {
+    svg.append(drawn("line", { class: "axis", x1: left, x2: left + width, y1: y(value * 1000), y2: y(value * 1000) }), drawn("text", { class: "soft", x: 4, y: y(value * 1000) + 4 }, `${+value.toPrecision(6)} µs`));
+  }
+  found.forEach((one, place) => svg.append(drawn("circle", { class: one.disturbed ? "block disturbed" : "block", cx: x(place), cy: y(one.ns), r: 2.5, fill: one.disturbed ? "none" : colour, stroke: one.disturbed ? "#999" : colour, "fill-opacity": 0.6 },
+    drawn("title", {}, `round ${one.round + 1}: ${signed(one.ns)} µs${one.disturbed ? ", disturbed by the host" : ""}`))));
+  const means = [];
+  for (const round of [...new Set(found.map(one => one.round))]) {
+    const places = found.map((one, place) => [one, place]).filter(([one]) => one.round === round);
+    const counted = places.map(([one]) => one).filter(one => !one.disturbed);
+    if (!counted.length) continue;
+    means.push(counted.reduce((sum, one) => sum + one.ns, 0) / counted.length);
+    const end = x(places[places.length - 1][1]), last = means[means.length - 1], mean = means.reduce((a, b) => a + b, 0) / means.length;
+    svg.append(drawn("line", { class: "round", x1: x(places[0][1]), x2: end, y1: y(last), y2: y(last), stroke: colour, "stroke-width": 2 }));
+    if (means.length < 2) continue;
+    const error = Math.sqrt(means.reduce((sum, one) => sum + (one - mean) ** 2, 0) / (means.length - 1) / means.length);
+    svg.append(drawn("path", { class: "so-far", d: `M${end} ${y(mean - error)}V${y(mean + error)}M${end - 5} ${y(mean)}h10`, stroke: "currentColor", fill: "none", "stroke-width": 1.5 },
+      drawn("title", {}, `after ${means.length} rounds: ${signed(mean)} µs, standard error ${micros(error)} µs`)));
+  }
+  svg.append(drawn("text", { class: "soft", x: left, y: height - 6 }, "blocks, in the order in which they were measured →"));
+  const scattered = compared?.scatter, said = scattered ? ` A round's difference is uncertain by ${micros(scattered.within_ns)} µs by its own blocks; rounds scatter by ${micros(scattered.between_ns)} µs beyond that.` : "";
+  return [element("h3", {}, name), svg, element("p", { class: "hint" }, `A dot is a block, grey where the host disturbed it; a bar, the mean of a round; a cross, the mean of the rounds so far with its standard error.${said}`)];
+}
+
+function blocks() {
+  const parts = configurations.map((_, index) => index).filter(index => index !== baseline).map(blocksOf).filter(part => part);
+  if (parts.length) replace("blocks", ...parts.flat());
+  else at("differences").remove();
+}
+
 function trust() {
   const rows = [
     ["probe effect", found => `${found.probe_effect_percent.toFixed(1)} %` + (found.probe_effect_ci95_percent ? ` (${found.probe_effect_ci95_percent.map(value => value.toFixed(1)).join(" to ")})` : " (no interval)")],
@@ -345,6 +396,7 @@ bars();
 stages();
 replace("histogram", curves(data.details.map((detail, index) => ({ name: configurations[index].name, colour: lines[index % lines.length], points: detail.histogram })), 280, "latencies"), element("p", { class: "hint" }, "Share of the operations over their latency, logarithmic, with nothing attached."));
 scatter();
+blocks();
 flame();
 machine();
 document.documentElement.dataset.ready = "yes";
