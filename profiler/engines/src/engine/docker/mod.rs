@@ -132,7 +132,7 @@ impl Host for Prepared {
     fn start(&mut self, bench: &Bench, configuration: &Configuration) -> Result<Box<dyn Server>> {
         let name = configuration.to_string();
         let container = match self.kept.get(&name) {
-            // It lives on without its daemon, which then does not remove it: a run does not go on like that.
+            // A container lives on without its daemon, which then does not remove it: a run does not go on like that.
             Some(container) => self.client.is_there().map(|()| container.clone())?,
             None => {
                 let network = self.network.as_ref();
