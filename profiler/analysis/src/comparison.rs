@@ -201,11 +201,20 @@ fn differences_by_block(
     };
     let all = both(&in_b.all, &in_c.all);
     let quiet = both(&in_b.quiet, &in_c.quiet);
+    let lost =
+        |of: &Blocks| in_c.all.keys().filter(|block| in_b.all.contains_key(block) && !of.contains_key(block)).count();
+    let is_alike = are_alike(lost(&in_b.quiet), lost(&in_c.quiet));
     match all.len() {
         0 => None,
-        shared if quiet::are_enough(quiet.len(), shared) => Some((quiet.clone(), shared - quiet.len())),
+        shared if is_alike && quiet::are_enough(quiet.len(), shared) => Some((quiet.clone(), shared - quiet.len())),
         _ => Some((all, 0)),
     }
+}
+
+/// Whether two counts of blocks may differ by chance: by two standard deviations of a Poisson difference and one more.
+/// A host meets both alike; what disturbs the blocks of one alone may be of that one's own doing, and counts.
+fn are_alike(one: usize, other: usize) -> bool {
+    one.abs_diff(other) as f64 <= 1.0 + 2.0 * ((one + other) as f64).sqrt()
 }
 
 /// Difference of the mean latencies of a round.
@@ -274,6 +283,12 @@ mod tests {
 
     use super::*;
     use crate::waterfall;
+
+    #[test]
+    fn what_disturbs_one_alone_counts() {
+        assert!(are_alike(0, 0) && are_alike(2, 5) && are_alike(0, 3));
+        assert!(!are_alike(0, 7) && !are_alike(20, 3));
+    }
 
     const OPERATIONS: u64 = 1000;
     /// How much longer an operation takes with probes, ns.
